@@ -1,0 +1,185 @@
+"""Every number of luke-mini that has a name: model sizes, pretraining stages, fine-tuning recipes.
+
+In: nothing. Out: frozen dataclasses, published presets as named instances (each number with its source), and the
+command-line flags that the dataclasses turn into, so that a default is written down once.
+
+Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3 and appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
+RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `ModelConfig` are those of the released
+`config.json` files, so a folder's configuration is read without a translation.
+"""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field, fields, replace
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the network. Defaults: luke-base (paper, section 3.4: RoBERTa's shape, entity embeddings of 256)."""
+
+    vocab_size: int = 50267  # word pieces, special tokens included
+    entity_vocab_size: int = 500000  # entities, [PAD] [UNK] [MASK] [MASK2] included
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    entity_emb_size: int = 256  # factorised: entity table [entities, 256], then a projection to hidden_size
+    max_position_embeddings: int = 514  # 512 words + RoBERTa's two unused rows
+    type_vocab_size: int = 1
+    layer_norm_eps: float = 1e-5  # `transformers` defaults to 1e-12, every released file says 1e-5
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    use_entity_aware_attention: bool = True
+    pad_token_id: int = 1
+    bos_token_id: int = 0
+    eos_token_id: int = 2
+    hidden_act: str = "gelu"  # the exact one, with erf
+
+    def __post_init__(self):
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act != "gelu":
+            raise ValueError(f"hidden_act {self.hidden_act!r}: only 'gelu' is known, as in every released LUKE")
+
+
+LUKE_BASE = ModelConfig()
+LUKE_LARGE = replace(
+    LUKE_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+)
+# Ours, for laptops and tests. `tiny` learns the built-in encyclopedia in minutes on two cores.
+MINI = replace(
+    LUKE_BASE,
+    hidden_size=256,
+    num_hidden_layers=6,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    entity_emb_size=128,
+)
+TINY = replace(
+    LUKE_BASE,
+    hidden_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=512,
+    entity_emb_size=64,
+)
+SIZES = {"tiny": TINY, "mini": MINI, "base": LUKE_BASE, "large": LUKE_LARGE}
+
+
+def option(default, help: str, choices: tuple | None = None):
+    """A dataclass field that also becomes the command-line flag --its-name."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run. Defaults: stage 1 of LUKE (paper, section 3.4 and appendix A)."""
+
+    steps: int = option(0, "optimiser steps; 0 = computed from --epochs")
+    epochs: float = option(20.0, "passes over the data")
+    global_batch: int = option(2048, "sequences an optimiser step, over all processes")
+    micro_batch: int = option(32, "sequences a forward pass of one process; the rest is accumulated")
+    learning_rate: float = option(5e-4, "peak learning rate")
+    warmup_steps: int = option(2500, "steps of linear warm-up, then linear decay to 0")
+    weight_decay: float = option(0.01, "decoupled, none on biases and LayerNorm")
+    beta1: float = option(0.9, "Adam's first decay rate")
+    beta2: float = option(0.98, "Adam's second decay rate (paper: 0.98)")
+    eps: float = option(1e-6, "Adam's epsilon")
+    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")
+    masked_word_prob: float = option(0.15, "share of word pieces to predict")
+    masked_entity_prob: float = option(0.15, "share of entities to predict")
+    whole_word_masking: bool = option(True, "mask all pieces of a word together (LUKE yes, mLUKE no)")
+    dropout: float = option(0.1, "on hidden states and attention probabilities")
+    train_words: bool = option(True, "train everything; off: the word side is frozen (stage 1)")
+    entity_aware: bool = option(False, "four query matrices already in pretraining (paper: only in fine-tuning)")
+    seed: int = option(0, "of initialisation, order, masks and dropout")
+
+    def __post_init__(self):
+        if self.global_batch < 1 or self.micro_batch < 1:
+            raise ValueError(
+                f"--global-batch {self.global_batch} and --micro-batch {self.micro_batch} must be at least 1"
+            )
+        for name in ("masked_word_prob", "masked_entity_prob", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must lie in [0, 1)")
+
+
+# The two published stages differ in two things: what trains, and the peak learning rate.
+STAGE_1 = PretrainConfig(train_words=False)
+STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
+# From random weights in one stage: ours, no paper's. Bigger models want a smaller peak rate.
+SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
+SCRATCH_TINY = replace(
+    STAGE_2,
+    epochs=5.0,
+    global_batch=64,
+    micro_batch=64,
+    learning_rate=2e-3,
+    warmup_steps=100,
+    dropout=0.0,  # a few passes over little data: the model underfits, dropout would only slow it
+    entity_aware=True,
+)
+SCRATCH = {
+    "tiny": SCRATCH_TINY,
+    "mini": replace(SCRATCH_TINY, learning_rate=1e-3, global_batch=256, warmup_steps=500, dropout=0.1),
+    "base": SCRATCH_BASE,
+    "large": replace(SCRATCH_BASE, learning_rate=2e-4, warmup_steps=20000),
+}
+
+
+def pretrain_recipe(stage: str, size: str) -> PretrainConfig:
+    """The defaults of `train.py --stage STAGE --size SIZE`."""
+    return {"1": STAGE_1, "2": STAGE_2}[stage] if stage in ("1", "2") else SCRATCH[size]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """One fine-tuning run. Defaults: CoNLL-2003 NER of the LUKE paper (appendix A, table of hyperparameters)."""
+
+    epochs: float = option(5.0, "passes over the training file")
+    batch: int = option(8, "sequences an optimiser step, over all processes")
+    micro_batch: int = option(2, "sequences a forward pass of one process; the rest is accumulated")
+    learning_rate: float = option(1e-5, "peak learning rate")
+    warmup_ratio: float = option(0.06, "share of the steps that warms up linearly; then linear decay to 0")
+    weight_decay: float = option(0.01, "decoupled, none on biases and LayerNorm")
+    beta1: float = option(0.9, "Adam's first decay rate")
+    beta2: float = option(0.98, "Adam's second decay rate")
+    eps: float = option(1e-6, "Adam's epsilon")
+    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")
+    dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input")
+    seed: int = option(35, "of initialisation, order and dropout")
+
+
+NER_CONLL = FinetuneConfig()
+# For models of a few million weights, which want larger steps than a 250-million-weight one. Ours.
+NER_TINY = replace(NER_CONLL, epochs=10.0, micro_batch=8, learning_rate=1e-3, warmup_ratio=0.1)
+
+
+def add_flags(parser: argparse.ArgumentParser, recipe: type, title: str) -> None:
+    """One flag for each `option` field of a dataclass; the default None means 'as the recipe says'."""
+    group = parser.add_argument_group(title)
+    for item in fields(recipe):
+        flag = "--" + item.name.replace("_", "-")
+        if item.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=item.metadata["help"])
+        else:
+            group.add_argument(
+                flag,
+                type=item.type,
+                choices=item.metadata["choices"],
+                metavar=item.type.__name__.upper(),
+                help=f"{item.metadata['help']} [{item.default}]",
+            )
+
+
+def from_flags(recipe, arguments: argparse.Namespace):
+    """The recipe with every flag that was given put in its place."""
+    given = {item.name: getattr(arguments, item.name) for item in fields(recipe)}
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+
+
+def as_dict(config) -> dict:
+    return dataclasses.asdict(config)

@@ -1,0 +1,74 @@
+"""One process or many: who am I, who prints, and sums over all of us.
+
+`python train.py` is one process without a process group; under `torchrun` every process finds its place in the variables
+that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE). NCCL joins GPUs, gloo joins CPUs. Everything here works, and costs
+nothing, with a single process.
+"""
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among all processes of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def join() -> Place:
+    """Joins the process group if torchrun started us, and picks the device: its own GPU if there are any, else the CPU."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "RANK" not in os.environ:
+        return Place(0, 1, device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Place(dist.get_rank(), dist.get_world_size(), device)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, place: Place) -> nn.Module:
+    """The model as DistributedDataParallel where there are several processes: gradients become means over them."""
+    if place.world_size == 1:
+        return model
+    device_ids = [place.device.index] if place.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def no_sync(model: nn.Module):
+    """A context in which backward passes add to the local gradients without talking to the other processes."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of every process's tensor, in place, the same on all of them."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,84 @@
+"""The house: which file may import which, files on the disk, scripts without traces.
+
+    pytest tests/test_layering.py
+
+A file imports only from lower layers; only `ops.py` imports `kernels/`; `__init__.py` files are empty; nothing imports
+`transformers`.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld toyworld_text "
+    "wiki_dump wikitext",
+    "batching conll ops optim pretrain_examples tokenizer_sentencepiece",
+    "model run_state tokenizer",
+    "checkpoint trainer",
+    "task_ner",
+]
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+# Layer 0 has a floor: these may be imported by its other files.
+FLOOR = {"atomic", "spans", "toyworld_text", "wiki_dump"}
+OURS = sorted((ROOT / "luke_mini").glob("*.py"))
+THIRD_PARTY = {"torch", "triton", "numpy", "sentencepiece", "safetensors", "tqdm"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("luke_mini.")}
+
+
+@pytest.mark.parametrize("path", [p for p in OURS if p.stem != "__init__"], ids=lambda p: p.stem)
+def test_imports_point_down(path):
+    assert path.stem in LAYER, f"{path.name} has no layer: add it to this test and to the README's tree"
+    for name in own(imports(path)):
+        lower = LAYER[name] < LAYER[path.stem]
+        assert lower or (name in FLOOR and LAYER[path.stem] == 0), f"{path.name} imports {name} from its own layer or above"
+
+
+def test_every_layered_file_exists():
+    assert {p.stem for p in OURS} - {"__init__"} == set(LAYER)
+
+
+@pytest.mark.parametrize("path", [*OURS, *ROOT.glob("*.py")], ids=lambda p: p.stem)
+def test_only_the_allowed_packages(path):
+    import sys
+
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top == "kernels":
+            assert path.stem == "ops"
+        else:
+            assert top in {"luke_mini", *THIRD_PARTY} or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_init_files_are_empty():
+    for folder in ("luke_mini", "kernels"):
+        assert (ROOT / folder / "__init__.py").read_bytes() == b""
+
+
+def test_readme_tree_equals_the_disk():
+    """The annotated tree of the README names every file of luke_mini/ and kernels/ and no other."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for folder in ("luke_mini", "kernels"):
+        for path in (ROOT / folder).glob("*.py"):
+            assert path.stem == "__init__" or f"`{path.name}`" in text, f"README.md does not name {folder}/{path.name}"
+    import re
+
+    for name in re.findall(r"`(\w+\.py)`", text):
+        places = [ROOT / name, ROOT / "luke_mini" / name, ROOT / "kernels" / name, ROOT / "tests" / name, ROOT / "tests/bench" / name]
+        assert any(place.exists() for place in places), f"README.md names {name}, which does not exist"

@@ -1,0 +1,263 @@
+"""LUKE: a post-LayerNorm transformer over words and entities (Yamada et al. 2020, section 3).
+
+In: a packed batch (`packing.PackedBatch`: all words, then all entities) or Hugging Face's padded tensors.
+Out: one hidden state a word and one an entity; in pretraining, the losses of the selected rows.
+
+The paper's symbols and our names:
+
+    A, B     token and entity tables     `words.token`, `entities.entity` (B factorised with `entities.projection`)
+    C, D     position tables             `words.position`, `entities.position` (an entity averages its words' rows)
+    e        entity type embedding       `entities.token_type` (one row)
+    Q, Q_w2e rows of word queries        `attention.word_query`,   output features [0:H] and [H:2H]
+    Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
+    K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
+
+The matrices that meet the same rows are stacked so that one product serves both; `checkpoint.py` holds the table between
+these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
+Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import ops, packing
+from luke_mini.config import ModelConfig
+from luke_mini.packing import PackedBatch
+
+
+class WordEmbeddings(nn.Module):
+    """LayerNorm(A[token] + C[position] + type 0), dropout. -> [words, hidden]"""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        hidden = config.hidden_size
+        self.token = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, hidden, padding_idx=config.pad_token_id)
+        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        x = self.token(batch.word_ids) + self.position(batch.word_positions) + self.token_type.weight[0]
+        return ops.dropout(self.norm(x), self.dropout, self.training)
+
+
+class EntityEmbeddings(nn.Module):
+    """LayerNorm(U B[entity] + mean of D[positions of the mention] + e), dropout. -> [entities, hidden]
+
+    Position rows are looked up by the word's index in its sequence (0 = `<s>`), without RoBERTa's shift by two that the
+    word table has. A mention without positions gets no position part.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        hidden = config.hidden_size
+        self.entity = nn.Embedding(config.entity_vocab_size, config.entity_emb_size)
+        # Released models skip the projection where the sizes agree.
+        same_size = config.entity_emb_size == hidden
+        self.projection = None if same_size else nn.Linear(config.entity_emb_size, hidden, bias=False)
+        self.position = nn.Embedding(config.max_position_embeddings, hidden)
+        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        x = self.entity(batch.entity_ids)
+        if self.projection is not None:
+            x = self.projection(x)
+        x = x + ops.mean_of_rows(self.position.weight, batch.mention_positions, batch.mention_offsets)
+        return ops.dropout(self.norm(x + self.token_type.weight[0]), self.dropout, self.training)
+
+
+class EntityAwareAttention(nn.Module):
+    """Multi-head self-attention with two queries a row (paper, section 3.3), or one where the config says so.
+
+    Returns LayerNorm(hidden + dropout(O attention)). [rows, hidden] -> [rows, hidden]
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        hidden = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.entity_aware = config.use_entity_aware_attention
+        self.word_query = nn.Linear(hidden, 2 * hidden if self.entity_aware else hidden)  # w2w, w2e
+        self.entity_query = nn.Linear(hidden, 2 * hidden) if self.entity_aware else None  # e2w, e2e
+        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.hidden_dropout = config.hidden_dropout_prob
+
+    def queries(self, hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
+        """The query against word keys and the one against entity keys, each [rows, head, head_dim]."""
+        rows, size = hidden.shape
+        shape = (rows, self.heads, size // self.heads)
+        if not self.entity_aware:
+            return self.word_query(hidden).view(shape), None
+        if batch.n_entities == 0 and not self.training:  # nobody looks at an entity: w2w alone, half the work
+            w2w = F.linear(hidden, self.word_query.weight[:size], self.word_query.bias[:size])
+            return w2w.view(shape), None
+        both = torch.cat([self.word_query(hidden[: batch.n_words]), self.entity_query(hidden[batch.n_words :])])
+        return both[:, :size].view(shape), both[:, size:].view(shape)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        rows, size = hidden.shape
+        q_word, q_entity = self.queries(hidden, batch)
+        key, value = self.key_value(hidden).view(rows, 2, self.heads, -1).unbind(1)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = ops.entity_attention(q_word, q_entity, key, value, batch, dropout).view(rows, size)
+        return self.norm(hidden + ops.dropout(self.output(mixed), self.hidden_dropout, self.training))
+
+
+class FeedForward(nn.Module):
+    """LayerNorm(hidden + dropout(W2 gelu(W1 hidden))). [rows, hidden] -> [rows, hidden]"""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        out = self.down(F.gelu(self.up(hidden)))
+        return self.norm(hidden + ops.dropout(out, self.dropout, self.training))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention = EntityAwareAttention(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.feed_forward(self.attention(hidden, batch))
+
+
+class LukeModel(nn.Module):
+    """The encoder. Call it with a packed batch, or with padded tensors by name; the numbers are the same."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.words = WordEmbeddings(config)
+        self.entities = EntityEmbeddings(config)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        batch: PackedBatch | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        entity_ids: Tensor | None = None,
+        entity_position_ids: Tensor | None = None,
+        entity_attention_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Packed: hidden states [words + entities, hidden], in the order of the batch's rows.
+
+        Padded (input_ids [batch, seq], entity_ids [batch, entities], entity_position_ids [batch, entities, mention],
+        masks 1 = real, missing masks = all real): the words' [batch, seq, hidden] and the entities' [batch, entities,
+        hidden]; rows of padding are zero.
+        """
+        if batch is not None:
+            return self.encode(batch)
+        pad_id = self.config.pad_token_id
+        packed = packing.from_padded(
+            input_ids, attention_mask, entity_ids, entity_position_ids, entity_attention_mask, pad_id=pad_id
+        )
+        hidden = self.encode(packed)
+        entity_shape = (len(input_ids), 0) if entity_ids is None else entity_ids.shape
+        return (
+            packing.scatter_rows(hidden[: packed.n_words], attention_mask, input_ids.shape),
+            packing.scatter_rows(hidden[packed.n_words :], entity_attention_mask, entity_shape),
+        )
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        hidden = torch.cat([self.words(batch), self.entities(batch)])  # [words + entities, hidden]
+        for layer in self.layers:
+            hidden = layer(hidden, batch)
+        return hidden
+
+    def pool(self, first_words: Tensor) -> Tensor:
+        """tanh(W h) of the hidden states of `<s>`. [batch, hidden] -> [batch, hidden]"""
+        return torch.tanh(self.pooler(first_words))
+
+
+class PredictionHead(nn.Module):
+    """LayerNorm(gelu(W h)), scored against a table: words against A, entities against B (paper, section 3.4).
+
+    The table is the input embedding itself (tied), handed over at each call; only the bias is the head's own.
+    """
+
+    def __init__(self, hidden_size: int, table_size: int, classes: int, eps: float):
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, table_size)
+        self.norm = nn.LayerNorm(table_size, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        return self.norm(F.gelu(self.dense(hidden)))
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """Scores of all classes: hidden [rows, hidden], table [classes, table size] -> [rows, classes]."""
+        return F.linear(self.transform(hidden), table, self.bias)
+
+    def loss(self, hidden: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and hit of every row, without keeping the scores: target [rows] -> two tensors [rows]."""
+        return ops.linear_cross_entropy(self.transform(hidden), table, self.bias, target)
+
+
+class LukeForPretraining(nn.Module):
+    """The encoder with the masked-word head and the masked-entity head, applied to selected rows only."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.luke = LukeModel(config)
+        eps = config.layer_norm_eps
+        self.word_head = PredictionHead(config.hidden_size, config.hidden_size, config.vocab_size, eps)
+        self.entity_head = PredictionHead(config.hidden_size, config.entity_emb_size, config.entity_vocab_size, eps)
+
+    def forward(self, batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """batch: `batching.PretrainBatch`. For "word" and "entity": the summed loss and the number of hits."""
+        hidden = self.luke(batch.inputs)
+        word_rows = hidden[batch.masked_word_rows]
+        entity_rows = hidden[batch.inputs.n_words + batch.masked_entity_rows]
+        word = self.word_head.loss(word_rows, self.luke.words.token.weight, batch.masked_word_labels)
+        entity = self.entity_head.loss(entity_rows, self.luke.entities.entity.weight, batch.masked_entity_labels)
+        return {name: (loss.sum(), hit.sum()) for name, (loss, hit) in {"word": word, "entity": entity}.items()}
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
+    """Random weights, the same for a seed on every machine with the same torch.
+
+    Linear and embedding weights N(0, initializer_range), biases 0, LayerNorm 1 and 0, padding rows 0; a new entity-aware
+    layer starts as ordinary attention: w2e, e2w and e2e are copies of w2w, as when a released model is switched on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.weight.normal_(0.0, config.initializer_range, generator=generator)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.zero_()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+        if isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1.0)
+            module.bias.zero_()
+    for module in model.modules():
+        if isinstance(module, EntityAwareAttention) and module.entity_aware:
+            copy_word_query(module)
+
+
+@torch.no_grad()
+def copy_word_query(attention: EntityAwareAttention) -> None:
+    """w2e, e2w and e2e := w2w (paper, section 3.3: how entity-aware attention starts from pretrained weights)."""
+    size = attention.output.in_features
+    for linear in (attention.word_query, attention.entity_query):
+        linear.weight.view(2, size, size).copy_(attention.word_query.weight[:size].clone())
+        linear.bias.view(2, size).copy_(attention.word_query.bias[:size].clone())

@@ -1,0 +1,131 @@
+"""The packed batch: all words of a batch first, sequence after sequence, then all of its entities. No padding.
+
+A batch of two sequences, `<s> Ada in Oslo </s>` with the entities Ada and Oslo and `<s> Rain </s>` with none:
+
+    row       0    1    2   3     4     5    6     7      8     9
+    content   <s>  Ada  in  Oslo  </s>  <s>  Rain  </s>   [Ada] [Oslo]
+              '------ sequence 0 ----'  '-- sequence 1 -' '-- sequence 0's entities --'
+
+    word_lengths   (5, 3)      cu_words    [0, 5, 8]
+    entity_lengths (2, 0)      cu_entities [0, 2, 2]        (an entity's row is the number of words + its index)
+    mention_positions [1, 3]   mention_offsets [0, 1, 2]    (Ada covers word 1 of its sequence, Oslo word 3)
+
+Why: a linear layer does not care where a sequence ends, so one product serves the whole batch and no time is spent on
+padding; words and entities are two contiguous blocks, so that each kind meets its own query matrices in one product.
+Only attention looks at the lengths. The padded tensors of the Hugging Face interface come in through `from_padded` and
+go out through `scatter_rows`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch without padding. W words (with `<s>` and `</s>`), E entities, P mention positions in all."""
+
+    word_ids: Tensor  # int64 [W]
+    word_positions: Tensor  # int64 [W], rows of the word position table (RoBERTa: `<s>` is pad_id + 1)
+    entity_ids: Tensor  # int64 [E]
+    mention_positions: Tensor  # int64 [P], 0-based word index within the sequence (0 = `<s>`), mention after mention
+    mention_offsets: Tensor  # int64 [E + 1], mention k owns mention_positions[offsets[k]:offsets[k + 1]]
+    word_lengths: tuple[int, ...]  # words of each sequence
+    entity_lengths: tuple[int, ...]  # entities of each sequence, 0 allowed
+
+    @property
+    def n_words(self) -> int:
+        return self.word_ids.shape[0]
+
+    @property
+    def n_entities(self) -> int:
+        return self.entity_ids.shape[0]
+
+    @cached_property
+    def cu_words(self) -> Tensor:
+        """int32 [batch + 1]: sequence b owns the word rows cu_words[b]:cu_words[b + 1]."""
+        return _cumulative(self.word_lengths, self.word_ids.device)
+
+    @cached_property
+    def cu_entities(self) -> Tensor:
+        """int32 [batch + 1]: sequence b owns the entity rows W + cu_entities[b] : W + cu_entities[b + 1]."""
+        return _cumulative(self.entity_lengths, self.word_ids.device)
+
+    def to(self, device) -> "PackedBatch":
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            word_ids=move(self.word_ids),
+            word_positions=move(self.word_positions),
+            entity_ids=move(self.entity_ids),
+            mention_positions=move(self.mention_positions),
+            mention_offsets=move(self.mention_offsets),
+        )
+
+
+def _cumulative(lengths: tuple[int, ...], device) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def roberta_positions(input_ids: Tensor, pad_id: int) -> Tensor:
+    """Rows of the word position table for padded ids, int64 [batch, seq].
+
+    A token that is no padding gets pad_id + its 1-based rank among such tokens, a padding token gets pad_id:
+    with pad_id 1, [0, 5, 6, 2, 1, 1] gives [2, 3, 4, 5, 1, 1].
+    """
+    is_token = (input_ids != pad_id).long()
+    return is_token.cumsum(dim=1) * is_token + pad_id
+
+
+def from_padded(
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    entity_ids: Tensor | None = None,
+    entity_position_ids: Tensor | None = None,
+    entity_attention_mask: Tensor | None = None,
+    *,
+    pad_id: int,
+) -> PackedBatch:
+    """Packs padded tensors named as Hugging Face names them; a missing mask means that every row is real.
+
+    input_ids, attention_mask                  [batch, seq]
+    entity_ids, entity_attention_mask          [batch, entities]
+    entity_position_ids                        [batch, entities, mention], 0-based word indices, -1 is padding
+    """
+    batch = input_ids.shape[0]
+    word_mask = _mask_or_ones(attention_mask, input_ids)
+    if entity_ids is None:
+        entity_ids = input_ids.new_zeros(batch, 0)
+        entity_position_ids = input_ids.new_zeros(batch, 0, 0)
+    elif entity_position_ids is None:
+        raise ValueError("entity_ids are given without entity_position_ids [batch, entities, mention]")
+    entity_mask = _mask_or_ones(entity_attention_mask, entity_ids)
+    positions = entity_position_ids[entity_mask]  # [E, mention]
+    counts = (positions >= 0).sum(dim=1)
+    return PackedBatch(
+        word_ids=input_ids[word_mask],
+        word_positions=roberta_positions(input_ids, pad_id)[word_mask],
+        entity_ids=entity_ids[entity_mask],
+        mention_positions=positions[positions >= 0],
+        mention_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        word_lengths=tuple(word_mask.sum(dim=1).tolist()),
+        entity_lengths=tuple(entity_mask.sum(dim=1).tolist()),
+    )
+
+
+def _mask_or_ones(mask: Tensor | None, ids: Tensor) -> Tensor:
+    return torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def scatter_rows(rows: Tensor, mask: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """Packed rows [n, hidden] back into a padded tensor [*shape, hidden]; rows where the mask is 0 are zero."""
+    if mask is None:
+        return rows.reshape(*shape, rows.shape[-1])
+    padded = rows.new_zeros(*shape, rows.shape[-1])
+    padded[mask.bool()] = rows
+    return padded

@@ -1,0 +1,94 @@
+"""The optimiser and the schedule against worked numbers and against torch where the two agree.
+
+    pytest tests/test_optim.py
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from luke_mini import optim
+from luke_mini.config import TINY
+from luke_mini.model import LukeForPretraining
+
+
+STEPPED = 1 - 0.1 * 0.1 / (0.02**0.5 + 1e-6)  # g = 1, p = 1, lr 0.1: m = 0.1, v = 0.02
+
+
+def test_one_step_by_hand():
+    """Then weight decay 0.01, after the step: times 1 - 0.001, in all 0.9283605."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
+    model.weight.grad = torch.ones_like(model.weight)
+    optimizer.step(0.1)
+    assert model.weight.item() == pytest.approx(STEPPED * 0.999, abs=1e-12) == pytest.approx(0.9283605, abs=1e-7)
+    # Biases do not decay.
+    model = nn.Linear(1, 1).double()
+    nn.init.ones_(model.bias)
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
+    model.bias.grad = torch.ones_like(model.bias)
+    optimizer.step(0.1)
+    assert model.bias.item() == pytest.approx(STEPPED, abs=1e-12)
+
+
+def test_many_steps_equal_the_formula():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).double()
+    state = {name: (p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)) for name, p in model.named_parameters()}
+    optimizer = optim.AdamW(model, beta1=0.8, beta2=0.95, eps=1e-5, weight_decay=0.1)
+    for step in range(5):
+        rate = 0.01 * (step + 1)
+        for name, p in model.named_parameters():
+            p.grad = torch.randn_like(p)
+            value, m, v = state[name]
+            m, v = 0.8 * m + 0.2 * p.grad, 0.95 * v + 0.05 * p.grad**2
+            value = value - rate * m / (v.sqrt() + 1e-5)
+            state[name] = (value * (1 - rate * 0.1) if name == "0.weight" else value, m, v)
+        optimizer.step(rate)
+    for name, p in model.named_parameters():
+        expected = state[name][0]
+        if name == "1.weight":  # "1" is the LayerNorm here; in LUKE its name holds ".norm."
+            continue
+        torch.testing.assert_close(p, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_state_round_trip_and_mismatch():
+    model = nn.Linear(2, 2)
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step(0.1)
+    saved = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    other = optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0)
+    other.load_state_dict(saved)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in other.state_dict().items())
+    del saved["first.bias"]
+    with pytest.raises(ValueError, match="first.bias"):
+        other.load_state_dict(saved)
+
+
+def test_schedule():
+    rates = [optim.linear_schedule(step, 10, 4, 8.0) for step in range(10)]
+    assert rates == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0 * 5 / 6, 8.0 * 4 / 6, 4.0, 8.0 * 2 / 6, 8.0 / 6]
+    assert optim.linear_schedule(0, 5, 0, 1.0) == 1.0  # without warm-up
+    assert optim.linear_schedule(1, 2, 100, 1.0) == 1.0  # warm-up longer than the run
+
+
+def test_what_each_stage_trains():
+    model = LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9))
+    optim.select_trainable(model, train_words=False)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if name.startswith(("luke.entities.", "entity_head."))}
+    optim.select_trainable(model, train_words=True)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"luke.pooler.weight", "luke.pooler.bias"}
+
+
+def test_only_matrices_and_tables_decay():
+    names = [name for name, _ in LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9)).named_parameters()]
+    without = {name for name in names if not optim.decays(name)}
+    assert without == {name for name in names if name.endswith(".bias") or ".norm.weight" in name}
+    assert "luke.words.token.weight" not in without and "luke.layers.0.attention.norm.weight" in without

@@ -1,0 +1,252 @@
+"""Which words and entities the model has to guess, and what it sees in their place (LUKE, section 3.3).
+
+In: the token ids of a batch as one flat array, the length of each sequence, one 64-bit key per sequence. Out: the ids
+as the model sees them, the rows to predict and their original ids (`Masked`). Pure functions of their arguments.
+
+    ids        The  Syd  ney  op  era  house  .      7 pieces, 5 words: "Sydney" and "opera" have two pieces each
+    budget     round(0.15 * 7) = 1 piece; with a share of 0.3 it is 2, and "Sydney" fits
+    seen       The  M    M    op  era  house  .      M is <mask>
+    rows            1    2                           labels: Syd, ney
+
+Words are tried in random order and taken while the budget lasts; one that overshoots is skipped, a smaller one after
+it may still fit. An entity is a word of one piece, so both kinds share all of the code.
+
+Random numbers: **no generator with a hidden state, every number is a function of (seed, epoch, example, purpose,
+position)**. Therefore a batch does not depend on the number of processes, on the micro-batch size or on where a run
+was resumed. SplitMix64 gives this for free: output n of a generator with state `key` is mix(key + (n + 1) * GAMMA),
+so any output can be computed alone; and an output is itself a good state, which makes a tree of generators: the seed's
+output number 3 is the generator of epoch 3, whose output number 8 is the generator of example 8, and so on.
+
+Left out on purpose: n-gram and span masking, masks made once for all epochs (BERT), dynamic budgets.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, made odd: consecutive states spread evenly over the 64 bits
+WORDS, ENTITIES = 0, 1  # branches of an example's key
+ORDER, ACTION, REPLACEMENT, FALLBACK = range(4)  # purposes: branches of the two
+MAX_LENGTH = MAX_SEQUENCES = 1 << 16  # what `_trial_order` can pack into 64 bits
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one vocabulary (words or entities) is masked. Shares are probabilities in [0, 1]."""
+
+    mask_id: int
+    vocab_size: int
+    special_ids: tuple[int, ...]  # never a random replacement
+    probability: float = 0.15  # share of each sequence's tokens to predict; 0 switches this kind off
+    random: float = 0.10  # of those: share that is seen as a random other token
+    unmasked: float = 0.10  # of those: share that is seen unchanged. LUKE's entities: both 0
+
+    def __post_init__(self):
+        shares = (self.probability, self.random, self.unmasked, self.random + self.unmasked)
+        if min(shares) < 0 or max(shares) > 1:
+            raise ValueError(f"masking shares must lie in [0, 1], and so must random + unmasked: {self}")
+        special = set(self.special_ids) | {self.mask_id}
+        if min(special) < 0 or max(special) >= self.vocab_size or len(special) == self.vocab_size:
+            raise ValueError(f"special ids {sorted(special)} leave no ordinary id in a vocabulary of {self.vocab_size}")
+
+
+class Masked(NamedTuple):
+    """N tokens of a batch after masking, K of them selected."""
+
+    ids: np.ndarray  # int64 [N], what the model sees
+    rows: np.ndarray  # int64 [K], ascending indices into the N tokens
+    labels: np.ndarray  # int64 [K], the original ids at those rows
+
+
+def draw(keys: np.ndarray, counters) -> np.ndarray:
+    """Output number `counters` (integers >= 0) of the SplitMix64 generators `keys` (uint64), broadcast; uint64.
+
+    For one key different counters never give equal outputs: GAMMA is odd and each line below can be undone.
+    """
+    x = np.asarray(counters).astype(np.uint64).reshape(-1) * GAMMA  # arithmetic is modulo 2^64
+    x = x + (keys + GAMMA)
+    x ^= x >> 30
+    x *= 0xBF58476D1CE4E5B9
+    x ^= x >> 27
+    x *= 0x94D049BB133111EB
+    x ^= x >> 31
+    return x
+
+
+def derive(seed: int, *path) -> np.ndarray:
+    """The key at the end of a path through the tree of generators: derive(seed, a, b) = draw(draw([seed], a), b).
+
+    A step is an integer or an array of them; arrays [B] give B keys. uint64 [B] ([1] with integers only).
+    """
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"seed {seed} must lie in [0, 2^64)")
+    keys = np.array([seed], dtype=np.uint64)
+    for step in path:
+        keys = draw(keys, step)
+    return keys
+
+
+def uniform(bits: np.ndarray) -> np.ndarray:
+    """Random 64 bits -> float64 in [0, 1): the upper 53 bits, which a float64 holds exactly."""
+    return (bits >> 11) * 2.0**-53
+
+
+def ordinary_ids(shares: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """Numbers in [0, 1) -> ids drawn evenly from the vocabulary without the special ones."""
+    special = sorted({*scheme.special_ids, scheme.mask_id})
+    ids = (shares * (scheme.vocab_size - len(special))).astype(np.int64)
+    for special_id in special:  # ascending: each one moves up whatever is not below it
+        ids += ids >= special_id
+    return ids
+
+
+def _in_random_order(rows, sequence, position, random):
+    """The rows sorted by sequence and, within a sequence, by their random numbers (uint64 below 2^32).
+
+    One sort of plain integers: 16 bits sequence, 32 random bits, 16 bits position. The position breaks ties, so that
+    the order within a sequence depends on nothing else.
+    """
+    packed = (sequence[rows] << 48 | position[rows]).astype(np.uint64) | random << 16
+    packed.sort()
+    # Every sequence keeps its number of rows, so `rows - position`, its first row, need not be sorted.
+    return (rows - position[rows]) + (packed & (MAX_LENGTH - 1)).astype(np.int64)
+
+
+def _fill_budgets(sizes, sequence, left):
+    """Takes words one after the other if they still fit into their sequence's budget; bool [words].
+
+    sizes, sequence [words]: pieces and sequence of each word, in the order of trial, sequences ascending;
+    left [sequences]: the budgets, on return what is left of them.
+    The rule is sequential but needs few passes: in a pass every sequence takes the longest run of words that fits;
+    then all words larger than what is left are out (the one that ended the run is), and the others try again.
+    """
+    taken = np.zeros(len(sizes), dtype=bool)
+    trying = np.flatnonzero(sizes <= left[sequence])
+    while len(trying):
+        size, owner = sizes[trying], sequence[trying]
+        total = np.concatenate([[0], np.cumsum(size)])
+        begin = np.searchsorted(owner, np.arange(len(left)))  # each sequence's first candidate
+        fits = total[1:] - total[begin][owner] <= left[owner]  # true up to the first overshoot, false from there on
+        taken[trying[fits]] = True
+        left -= np.bincount(owner[fits], weights=size[fits], minlength=len(left)).astype(np.int64)
+        trying = trying[~fits]
+        trying = trying[sizes[trying] <= left[sequence[trying]]]
+    return taken
+
+
+def _select_units(candidates, sizes, sequence, position, keys, budgets, probability):
+    """First rows of the selected units. candidates: first rows that may be selected; sizes: pieces, by first row."""
+    owner = sequence[candidates]
+    random = draw(draw(keys, ORDER)[owner], position[candidates]) >> 32
+    # The order of trial is by ascending random number. Words below a bound fill nearly every budget already, so they
+    # are sorted and tried first and the rest, if there is any need: the same selection, in half the time.
+    early = random < int(min(2 * probability, 1) * 2**32)
+    left, selected = budgets.copy(), []
+    for turn in (early, ~early):
+        chosen = np.flatnonzero(turn & (left > 0)[owner])
+        order = _in_random_order(candidates[chosen], sequence, position, random[chosen])
+        selected.append(order[_fill_budgets(sizes[order], owner[chosen], left)])
+    return np.concatenate(selected)
+
+
+def _under_mentions(starts, spans):
+    """Units when all tokens under masked mentions are to be predicted, one draw per mention.
+
+    starts bool [N]: a word begins here; spans int64 [M, 2]: rows under the mentions, half-open.
+    -> (starts with one unit per mention, covered, barred) bool [N]; barred: the rest of a word that a mention touches,
+    never selected.
+    """
+    spans = spans[spans[:, 1] > spans[:, 0]]
+    depth = np.zeros(len(starts) + 1, dtype=np.int64)  # mentions may overlap: count how many are open
+    np.add.at(depth, spans[:, 0], 1)
+    np.add.at(depth, spans[:, 1], -1)
+    covered = np.cumsum(depth)[:-1] > 0
+    word = np.cumsum(starts) - 1
+    barred = np.isin(word, word[covered]) & ~covered
+    starts = (starts & ~covered) | barred
+    starts[spans[:, 0]] = True
+    return starts, covered, barred
+
+
+def _select(lengths, sequence, position, starts, keys, probability, spans):
+    """-> (rows to predict; for each its unit's first row; rows of fallbacks), see `_mask`."""
+    budgets = np.where(lengths > 0, np.maximum(1, np.rint(lengths * probability)), 0).astype(np.int64)
+    selected = np.zeros(len(starts), dtype=bool)
+    candidates = starts
+    if spans is not None:
+        starts, selected, barred = _under_mentions(starts, spans)
+        budgets -= np.bincount(sequence[selected], minlength=len(lengths))  # may go below 0: nothing else fits then
+        candidates = starts & ~selected & ~barred
+    unit = np.flatnonzero(starts)[np.cumsum(starts) - 1]  # first row of each token's unit
+    sizes = np.bincount(unit, minlength=len(starts))
+    taken = _select_units(np.flatnonzero(candidates), sizes, sequence, position, keys, budgets, probability)
+    selected[taken] = True
+    selected = selected[unit]
+    # Every word can be larger than the budget, most often in a short sequence: then one piece is better than none.
+    # differs from LUKE: any piece; there the last two are never chosen and two pieces or fewer raise an error.
+    nothing = np.flatnonzero((np.bincount(sequence[selected], minlength=len(lengths)) == 0) & (lengths > 0))
+    share = uniform(draw(keys[nothing], FALLBACK))
+    fallback = (np.cumsum(lengths) - lengths)[nothing] + (share * lengths[nothing]).astype(np.int64)
+    selected[fallback] = True
+    rows = np.flatnonzero(selected)
+    return rows, unit[rows], fallback
+
+
+def _mask(ids, lengths, keys, scheme, starts, spans=None) -> Masked:
+    """starts bool [N]: a unit (word) begins here. The first token of a sequence always begins one."""
+    ids, lengths = np.asarray(ids, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
+    if len(lengths) > MAX_SEQUENCES or (len(lengths) and lengths.max() > MAX_LENGTH):
+        raise ValueError(f"at most {MAX_SEQUENCES} sequences of at most {MAX_LENGTH} tokens can be masked in one call")
+    if scheme.probability == 0 or len(ids) == 0:
+        return Masked(ids.copy(), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    begin = np.cumsum(lengths) - lengths
+    sequence = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(len(ids)) - begin[sequence]
+    starts = starts.copy()
+    starts[begin[lengths > 0]] = True
+    rows, unit, fallback = _select(lengths, sequence, position, starts, keys, scheme.probability, spans)
+    # One draw per unit: all pieces of a word use the number at the position of its first piece.
+    action = uniform(draw(draw(keys, ACTION)[sequence[rows]], position[unit]))
+    seen = ids.copy()
+    seen[rows[action < 1 - scheme.random - scheme.unmasked]] = scheme.mask_id
+    replaced = rows[(action >= 1 - scheme.random - scheme.unmasked) & (action < 1 - scheme.unmasked)]
+    share = uniform(draw(draw(keys, REPLACEMENT)[sequence[replaced]], position[replaced]))
+    # differs from LUKE: no special id as a replacement; there `<unk>`, `</s>` and `<mask>` can come up.
+    seen[replaced] = ordinary_ids(share, scheme)
+    seen[fallback] = scheme.mask_id
+    return Masked(seen, rows, ids[rows])
+
+
+def mask_words(
+    word_ids: np.ndarray,
+    word_lengths: np.ndarray,
+    keys: np.ndarray,
+    scheme: Scheme,
+    starts_word: np.ndarray | None = None,
+    spans: np.ndarray | None = None,
+) -> Masked:
+    """Masks the words of a batch.
+
+    word_ids      int [W], pieces of B sequences one after the other, without `<s>` and `</s>`
+    word_lengths  int [B], pieces of each sequence; 0 is allowed and gives no rows
+    keys          uint64 [B], one per example and epoch, from `derive`
+    starts_word   bool [vocabulary], True where a piece begins a word: whole-word masking as in LUKE.
+                  None: each piece is a word of its own, as in mLUKE
+    spans         int [M, 2], rows under masked mentions, half-open: those are all predicted and count towards the
+                  budget (the option mask_words_in_entity_span). None: words are masked without regard to entities
+
+    Each sequence has a budget of max(1, round(probability * pieces)) pieces, rounded as Python rounds (half to even).
+    """
+    starts = np.ones(len(word_ids), dtype=bool) if starts_word is None else starts_word[word_ids]
+    return _mask(word_ids, word_lengths, draw(keys, WORDS), scheme, starts, spans)
+
+
+def mask_entities(entity_ids: np.ndarray, entity_lengths: np.ndarray, keys: np.ndarray, scheme: Scheme) -> Masked:
+    """Masks the entities of a batch; arguments as in `mask_words`, the same keys may be used.
+
+    Exactly max(1, round(probability * entities)) of each sequence that has any. `[UNK]` (a link to a title outside
+    the vocabulary) is an entry like all others: it can be selected, and is then the label. # as LUKE
+    """
+    starts = np.ones(len(entity_ids), dtype=bool)
+    return _mask(entity_ids, entity_lengths, draw(keys, ENTITIES), scheme, starts)

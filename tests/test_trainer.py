@@ -1,0 +1,170 @@
+"""The training loop: one process = two processes = accumulated micro-batches; a killed run ends like an uninterrupted one.
+
+    pytest tests/test_trainer.py
+
+The runs are real ones: train.py in processes of their own, on a small cut of the built-in encyclopedia.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from luke_mini import batching, config, distributed, tokenizer, trainer
+from luke_mini.distributed import Place
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.shards import Shards
+
+ROOT = Path(__file__).parent.parent
+RECIPE = replace(config.SCRATCH_TINY, global_batch=8, micro_batch=8, dropout=0.0)
+
+
+def environment() -> dict:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
+    words, entities = tokenizer.load(data / "tokenizer"), EntityVocab.load(data / "entity_vocab.jsonl")
+    shape = replace(config.TINY, vocab_size=len(words), entity_vocab_size=len(entities), num_hidden_layers=2)
+    model = LukeForPretraining(replace(shape, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout))
+    initialize(model, shape, 0)
+    model.luke.pooler.requires_grad_(False)
+    return model, words, entities
+
+
+def gradients(data: Path, recipe, place: Place) -> dict[str, torch.Tensor]:
+    """Gradients of the second step of a run, by parameter name."""
+    model, words, entities = build(data, recipe)
+    wrapped = distributed.wrap(model, place)
+    steps = batching.training_steps(Shards.open(data), words, entities, recipe, place, 1, 2)
+    trainer.accumulate_gradients(wrapped, next(steps), place, "fp32")
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(ours: dict, expected: dict) -> None:
+    assert ours.keys() == expected.keys() and len(ours) > 30
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, f"{name} has no gradient: the comparison would be empty"
+        assert (ours[name] - gradient).abs().max() <= 1e-5 * max(1.0, float(gradient.abs().max())), name
+        assert (ours[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("micro_batch", [4, 3, 1])
+def test_accumulated_micro_batches_give_the_same_gradients(toy_data, micro_batch):
+    place = Place(0, 1, torch.device("cpu"))
+    whole = gradients(toy_data, RECIPE, place)
+    assert_same_gradients(gradients(toy_data, replace(RECIPE, micro_batch=micro_batch), place), whole)
+
+
+TWO_PROCESSES = """
+import sys, torch
+from pathlib import Path
+from luke_mini import distributed
+sys.path.insert(0, {tests!r})
+from test_trainer import RECIPE, gradients, replace
+place = distributed.join()
+found = gradients(Path({data!r}), replace(RECIPE, micro_batch=4), place)
+if place.is_first:
+    torch.save(found, {out!r})
+distributed.leave()
+"""
+
+
+def test_two_processes_give_the_same_gradients(toy_data, tmp_path):
+    """Two gloo processes with half of the sequences each, float32, to 1e-5."""
+    script, out = tmp_path / "two.py", tmp_path / "gradients.pt"
+    script.write_text(TWO_PROCESSES.format(tests=str(ROOT / "tests"), data=str(toy_data), out=str(out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole = gradients(toy_data, RECIPE, Place(0, 1, torch.device("cpu")))
+    assert_same_gradients(torch.load(out), whole)
+
+
+def test_the_loss_is_the_mean_over_all_predictions(toy_data):
+    place = Place(0, 1, torch.device("cpu"))
+    model, words, entities = build(toy_data, RECIPE)
+    [micro] = next(batching.training_steps(Shards.open(toy_data), words, entities, RECIPE, place, 0, 1))
+    sums = trainer.accumulate_gradients(model, [micro], place, "fp32")
+    hidden = model.luke(micro.inputs)
+    scores = model.word_head(hidden[micro.masked_word_rows], model.luke.words.token.weight).detach()
+    expected = torch.nn.functional.cross_entropy(scores, micro.masked_word_labels)
+    loss, hits, count = sums.terms["word"].tolist()
+    assert loss / count == pytest.approx(float(expected), rel=1e-5)
+    assert hits == int((scores.argmax(1) == micro.masked_word_labels).sum()) and count == len(micro.masked_word_rows)
+
+
+def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
+    options = "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1".split()
+    return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options, *extra]
+
+
+def run(data: Path, out: Path, processes: int, *extra: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(data, out, processes, *extra), env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+def kill_when(data: Path, out: Path, processes: int, moment) -> None:
+    """Starts (or resumes) a run and kills all of its processes with SIGKILL as soon as moment() is true."""
+    process = subprocess.Popen(
+        command(data, out, processes, "--resume"),
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not moment():
+        assert time.monotonic() < deadline, "the run neither ended nor reached the moment to kill it"
+        time.sleep(0.001)
+    assert process.poll() is None, "the run ended before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def lines(out: Path) -> list[dict]:
+    path = out / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
+    """Killed between saves, killed in the middle of a save, resumed: weights, optimiser and metrics are bit-identical."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(toy_data, whole, processes).returncode == 0
+    kill_when(toy_data, broken, processes, lambda: len(lines(broken)) >= 4)
+    kill_when(toy_data, broken, processes, lambda: (broken / ".step-000009.tmp" / "config.json").exists())
+    assert not (broken / "step-000012").exists()
+    done = run(toy_data, broken, processes, "--resume")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        expected, found = (load_file(out / "step-000012" / name) for out in (whole, broken))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items()), name
+    changing = ("seconds", "tokens_per_second")
+    expected, found = ([{k: v for k, v in line.items() if k not in changing} for line in lines(out)] for out in (whole, broken))
+    assert found == expected and len(found) == 12
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_path):
+    out = tmp_path / "run"
+    (out / "step-000003").mkdir(parents=True)
+    done = run(toy_data, out, 1)
+    assert done.returncode == 2 and "--resume" in done.stderr and done.stderr.count("\n") == 1
+    done = run(toy_data, out, 1, "--resume")
+    assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_data_that_is_not_there(tmp_path):
+    done = run(tmp_path / "nothing", tmp_path / "out", 1)
+    assert done.returncode == 2 and done.stderr.startswith("train.py: error: ") and done.stderr.count("\n") == 1

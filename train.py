@@ -1,0 +1,215 @@
+"""Pretrains LUKE on a folder written by prepare_wiki.py.
+
+    python train.py                                                   the built-in encyclopedia, size tiny, from scratch
+    torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 1 --init roberta-base --out runs/stage1
+    torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 2 --init runs/stage1 --out runs/stage2
+
+Stage 1 trains the entity side of a model whose word side is pretrained, stage 2 trains everything; `scratch` trains
+everything from random weights. OUT then holds step-NNNNNN folders (the newest is the model) and metrics.jsonl.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import torch
+
+from luke_mini import batching, checkpoint, config, distributed, optim, run_state, tokenizer, trainer
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.shards import Shards
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--data", type=Path, default=Path("data/toyworld"), metavar="DIR", help="written by prepare_wiki.py [%(default)s]")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
+    run.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
+    run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains, and its recipe [%(default)s]")
+    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint or run folder to start from (stages 1 and 2)")
+    run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
+    run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it, else fp32]")
+    run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="steps between saves [%(default)s]")
+    run.add_argument("--log-every", type=int, default=10, metavar="STEPS", help="steps between lines of metrics.jsonl [%(default)s]")
+    config.add_flags(parser, config.PretrainConfig, "the recipe (defaults of the stage and size; shown: stage 1)")
+    arguments = parser.parse_args(argv)
+    if arguments.stage != "scratch" and arguments.init is None:
+        parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or use --stage scratch")
+    return arguments
+
+
+def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
+    """The examples of a data folder. ValueError if prepare_wiki.py did not finish it or its sequences are too long."""
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(f"{folder}: no manifest.json, so prepare_wiki.py has not finished; run it with --out {folder}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    shards = Shards.open(folder)
+    if len(shards) != manifest["examples"]:
+        raise ValueError(f"{folder}: {len(shards)} examples, but its manifest.json promises {manifest['examples']}")
+    room = shape.max_position_embeddings - shape.pad_token_id - 1
+    if manifest["max_seq_length"] > room:
+        raise ValueError(f"{folder}: sequences of up to {manifest['max_seq_length']} word pieces, the model takes {room}")
+    return shards
+
+
+def model_config(arguments, recipe: config.PretrainConfig, word_tokenizer, entity_vocab) -> config.ModelConfig:
+    return replace(
+        config.SIZES[arguments.size],
+        vocab_size=len(word_tokenizer),
+        entity_vocab_size=len(entity_vocab),
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+        use_entity_aware_attention=recipe.entity_aware,
+        pad_token_id=word_tokenizer.pad_id,
+        bos_token_id=word_tokenizer.bos_id,
+        eos_token_id=word_tokenizer.eos_id,
+    )
+
+
+def build_model(arguments, recipe, word_tokenizer, entity_vocab) -> LukeForPretraining:
+    """The model at its starting weights, with the parameters that the stage trains switched on."""
+    shape = model_config(arguments, recipe, word_tokenizer, entity_vocab)
+    model = LukeForPretraining(shape)
+    initialize(model, shape, recipe.seed)
+    if arguments.init is not None:
+        start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
+        try:
+            checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
+        except ValueError as error:
+            raise ValueError(f"--init {arguments.init} does not fit --size {arguments.size} and this data: {error}") from None
+    optim.select_trainable(model, recipe.train_words)
+    return model
+
+
+def describe(arguments, recipe, model, n_examples: int) -> dict:
+    """All that a run depends on; saved with every step, and compared when a run is resumed."""
+    return {
+        "stage": arguments.stage,
+        "size": arguments.size,
+        "recipe": config.as_dict(recipe),
+        "model": config.as_dict(model.config),
+        "examples": n_examples,
+    }
+
+
+def check_same_run(saved: dict, now: dict, folder: Path) -> None:
+    """Raises ValueError naming the first setting in which a saved run differs from this one."""
+    for key, value in now.items():
+        if isinstance(value, dict):
+            check_same_run(saved[key], value, folder)
+        elif saved[key] != value:
+            raise ValueError(f"{folder}: the saved run has {key} = {saved[key]}, this one {value}; give the same options to --resume")
+
+
+def print_header(place, arguments, recipe, model, total_steps: int, precision: str) -> None:
+    weights = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f"command     {' '.join(sys.argv)}")
+    print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
+    print(f"device      {place.device} x {place.world_size}, {torch.get_num_threads()} threads each, {precision}")
+    print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
+    print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
+
+
+def copy_marker_rows(model: LukeForPretraining, word_tokenizer, entity_vocab) -> None:
+    """Gives downstream tasks' markers their start: `<ent>` := "@", `<ent2>` := "#", `[MASK2]` := `[MASK]`."""
+    words, entities = model.luke.words.token.weight.data, model.luke.entities.entity.weight.data
+    for marker, source in ((word_tokenizer.ent_id, "@"), (word_tokenizer.ent2_id, "#")):
+        source_id = word_tokenizer.encode(source, prefix_space=False).ids[-1]
+        words[marker] = words[source_id]
+        model.word_head.bias.data[marker] = model.word_head.bias.data[source_id]
+    entities[entity_vocab.mask2_id] = entities[entity_vocab.mask_id]
+    model.entity_head.bias.data[entity_vocab.mask2_id] = model.entity_head.bias.data[entity_vocab.mask_id]
+
+
+def prepare_out(arguments, place) -> Path | None:
+    """The saved step to go on from, or None for a fresh start."""
+    steps = run_state.saved_steps(arguments.out)
+    if steps and arguments.resume:
+        return steps[-1]
+    if steps and not arguments.overwrite:
+        raise ValueError(f"{arguments.out} holds {steps[-1].name} already: --resume goes on from it, --overwrite starts over")
+    if place.is_first:
+        run_state.clear(arguments.out)
+    distributed.barrier()
+    return None
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
+    arguments.out = arguments.out or Path("runs") / arguments.data.name
+    place = distributed.join()
+    precision = arguments.precision or trainer.default_precision(place.device)
+    shards = open_data(arguments.data, config.SIZES[arguments.size])
+    word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
+    entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
+    total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
+
+    model = build_model(arguments, recipe, word_tokenizer, entity_vocab).to(place.device)
+    optimizer = optim.AdamW(
+        model, beta1=recipe.beta1, beta2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay
+    )
+    description = describe(arguments, recipe, model, len(shards))
+    start = prepare_out(arguments, place)
+    start_step = resume(start, model, optimizer, description) if start else 0
+    if place.is_first:
+        print_header(place, arguments, recipe, model, total_steps, precision)
+        print(f"start       {'step ' + str(start_step) if start else 'fresh'}, into {arguments.out}", flush=True)
+
+    def save(step: int) -> None:
+        if place.is_first:
+            run_state.save(
+                arguments.out,
+                step,
+                lambda folder: checkpoint.write(folder, model, word_tokenizer, entity_vocab),
+                optimizer,
+                description,
+            )
+        distributed.barrier()
+
+    def learning_rate(step: int) -> float:
+        return optim.linear_schedule(step, total_steps, recipe.warmup_steps, recipe.learning_rate)
+
+    steps = batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
+    progress = trainer.Progress(
+        place, total_steps, start_step, arguments.log_every, arguments.out / "metrics.jsonl", "pretrain"
+    )
+    wrapped = distributed.wrap(model, place)
+    for step, sums in trainer.train(
+        wrapped, optimizer, steps, place=place, precision=precision, learning_rate=learning_rate,
+        max_grad_norm=recipe.max_grad_norm, seed=recipe.seed, start_step=start_step,
+    ):
+        progress.update(step, sums, learning_rate(step - 1))
+        if step == total_steps:
+            copy_marker_rows(model, word_tokenizer, entity_vocab)
+        if step == total_steps or step % arguments.save_every == 0:
+            save(step)
+    progress.close()
+    if place.is_first:
+        print(f"model in    {run_state.saved_steps(arguments.out)[-1]}")
+    distributed.leave()
+
+
+def resume(folder: Path, model, optimizer, description: dict) -> int:
+    """Fills model and optimiser from a saved step; returns the number of steps done."""
+    run = run_state.load(folder, optimizer)
+    check_same_run(run, description, folder)
+    saved = checkpoint.read(folder)
+    checkpoint.fill(model, saved.weights)
+    run_state.cut_metrics(folder.parent / "metrics.jsonl", run["step"])
+    return run["step"]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        sys.exit(2)

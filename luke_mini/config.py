@@ -57,6 +57,7 @@ MINI = replace(
     num_attention_heads=4,
     intermediate_size=1024,
     entity_emb_size=128,
+    initializer_range=0.035,
 )
 TINY = replace(
     LUKE_BASE,
@@ -65,6 +66,7 @@ TINY = replace(
     num_attention_heads=4,
     intermediate_size=512,
     entity_emb_size=64,
+    initializer_range=0.05,  # 0.02 at 768 features scales a layer as 0.05 does at 128
 )
 SIZES = {"tiny": TINY, "mini": MINI, "base": LUKE_BASE, "large": LUKE_LARGE}
 

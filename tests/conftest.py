@@ -1,13 +1,28 @@
-"""What several test files share."""
+"""What several tests need: the real data where somebody has it, and a small cut of the built-in encyclopedia."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+SHARED = ROOT.parent / "shared" / "data"
+
 
 def shared_data(name: str) -> Path:
-    """A real data file in `../shared/data` beside the repository; the test is skipped where there is none."""
-    path = Path(__file__).resolve().parents[2] / "shared" / "data" / name
+    """A file of real data beside the repository; skips the test where there is none, as in a fresh clone."""
+    path = SHARED / name
     if not path.exists():
-        pytest.skip(f"real data are not here: {path}")
+        pytest.skip(f"needs real data that is not part of the project: shared/data/{name} beside the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory) -> Path:
+    """A data folder made by prepare_wiki.py from the first 200 articles of the built-in encyclopedia."""
+    import prepare_wiki
+
+    out = tmp_path_factory.mktemp("toyworld")
+    prepare_wiki.main(f"--out {out} --max-pages 200 --vocab-size 1000 --max-seq-length 64 --workers 1".split())
+    return out

@@ -66,7 +66,8 @@ def test_round_trip(tmp_path, vocab, words_per_shard):
     assert opened.lengths.tolist() == [len(example.word_ids) for example in examples]
     assert writer.examples == len(examples) and writer.words == opened.lengths.sum()
     assert writer.entities == sum(len(example.entity_ids) for example in examples)
-    assert writer.shards == len(list(tmp_path.glob("shard-*.bin"))) == {1: 17, 100: writer.shards, 10**9: 1}[words_per_shard]
+    assert writer.shards == len(list(tmp_path.glob("shard-*.bin")))
+    assert words_per_shard == 100 or writer.shards == {1: 17, 10**9: 1}[words_per_shard]
     width = shards._open_shard(tmp_path / "shard-00000.bin")["word_ids"].dtype.itemsize
     assert width == (2 if vocab <= 1 << 16 else 4)
 
@@ -118,7 +119,9 @@ def test_truncated_shard_is_refused(tmp_path, keep):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("position", "what"), [(0, "no shard"), (8, "version"), (12, "version"), (16, "bytes"), (24, "bytes")])
+@pytest.mark.parametrize(
+    ("position", "what"), [(0, "no shard"), (8, "version"), (12, "version"), (16, "bytes"), (24, "bytes")]
+)
 def test_damaged_header_is_refused(tmp_path, position, what):
     write_all(tmp_path, random_examples(20, 100), 100, 10**9)
     path = tmp_path / "shard-00000.bin"

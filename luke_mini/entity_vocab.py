@@ -1,0 +1,229 @@
+"""The entities that the model knows: title <-> id, with counts and the special entities (LUKE, section 3.4).
+
+In: how often each title is linked. Out: an id for each title that is kept, and files.
+
+    id        0      1      2       3       4       ...  n - 1
+    entity    [PAD]  [UNK]  [MASK]  Norway  Oslo    ...  [MASK2]     titles by count, then by title
+
+[MASK2] is the second entity of a pair in downstream tasks. Released files have other orders: ids are always read from
+the file, never assumed. An entity may have several titles, one or more per language (mLUKE).
+
+Three formats are read, told apart by their content: ours, jsonl ({"id": 3, "entities": [["Norway", "en"]], "count": 9}
+a line), LUKE's tsv (title, tab, count; the id is the line number) and Hugging Face's json ({"Norway": 3}, in
+multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}). Left out for now: merging languages through Wikidata.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from luke_mini import atomic
+
+PAD, UNK, MASK, MASK2 = "[PAD]", "[UNK]", "[MASK]", "[MASK2]"
+SPECIAL = (PAD, UNK, MASK, MASK2)
+MAX_REDIRECTS = 10
+# A key of a multilingual file. Article titles begin with a capital, so "en:" can be no part of one.
+LANGUAGE_KEY = re.compile(r"([a-z][a-z-]+):(.+)", re.DOTALL)
+
+Name = tuple[str, str | None]  # (title, language); special entities and plain files have the language None
+
+
+def resolve_redirect(title: str, redirects: Mapping[str, str]) -> str:
+    """Follows redirects, at most 10; a title from where they run in a circle stands for itself."""
+    target, seen = title, {title}
+    for _ in range(MAX_REDIRECTS):
+        if target not in redirects:
+            break
+        target = redirects[target]
+        if target in seen:  # a circle, not always one through `title`
+            return title
+        seen.add(target)
+    return target
+
+
+def resolve_counts(counts: Mapping[str, int], redirects: Mapping[str, str]) -> Counter[str]:
+    """Counts per link title -> counts per title that the redirects lead to."""
+    resolved: Counter[str] = Counter()
+    for title, count in counts.items():
+        resolved[resolve_redirect(title, redirects)] += count
+    return resolved
+
+
+class EntityVocab:
+    """Titles and ids, both ways. `mask2_id` is None in files that lack [MASK2] (LUKE's own tsv)."""
+
+    def __init__(self, entities: list[list[Name]], counts: list[int] | None = None):
+        """entities[id] holds the names of that entity. ValueError if a name occurs twice or [PAD], ... is missing."""
+        self._names = entities
+        self._counts = counts or [0] * len(entities)
+        self._ids: dict[str | None, dict[str, int]] = {None: {}}  # language -> title -> id
+        for entity_id, names in enumerate(entities):
+            for title, language in names:
+                if self._ids.setdefault(language, {}).setdefault(title, entity_id) != entity_id:
+                    first = self._ids[language][title]
+                    raise ValueError(f"entity {entity_id}: the title {title!r} has the id {first} already")
+        missing = [name for name in (PAD, UNK, MASK) if name not in self._ids[None]]
+        if missing:
+            raise ValueError(f"no special entity {' '.join(missing)} among the {len(entities)} entities")
+        self.pad_id, self.unk_id, self.mask_id = (self._ids[None][name] for name in (PAD, UNK, MASK))
+        self.mask2_id = self._ids[None].get(MASK2)
+        self.languages = sorted(language for language in self._ids if language is not None)
+
+    @classmethod
+    def from_titles(cls, titles: Iterable[str]) -> "EntityVocab":
+        """Entities without a language, in the order of their ids, special ones included."""
+        return cls([[(title, None)] for title in titles])
+
+    @classmethod
+    def build(
+        cls,
+        counts: Mapping[str, int],
+        size: int,
+        *,
+        language: str | None = None,
+        page_titles: Collection[str] | None = None,
+        min_count: int = 1,
+        white_list: Collection[str] = (),
+        white_list_only: bool = False,
+    ) -> "EntityVocab":
+        """The most frequent titles, until the vocabulary has `size` entries with the four special ones.
+
+        counts are per resolved title. A title is kept if it is linked at least min_count times, is no category and,
+        with page_titles given, is a page. Titles in white_list are kept if they are linked at all, before any other.
+        """
+        listed = frozenset(white_list)
+
+        def allowed(title: str, count: int) -> bool:
+            if title in listed:
+                return count > 0
+            is_page = page_titles is None or title in page_titles
+            return not white_list_only and count >= min_count and is_page and not title.startswith("Category:")
+
+        kept = [title for title, count in counts.items() if allowed(title, count) and title not in SPECIAL]
+        kept.sort(key=lambda title: (title not in listed, -counts[title], title))
+        room = size - len(SPECIAL)
+        if room < 0 or room < len(listed.intersection(kept)):
+            raise ValueError(f"an entity vocabulary of {size} has no room for 4 special entities and the white list")
+        kept = sorted(kept[:room], key=lambda title: (-counts[title], title))
+        # differs from LUKE: [MASK2] is not appended when pretraining is over, one vocabulary serves for everything
+        entities = [[(name, None)] for name in (PAD, UNK, MASK)] + [[(title, language)] for title in kept]
+        return cls([*entities, [(MASK2, None)]], [0, 0, 0, *(counts[title] for title in kept), 0])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def get(self, title: str, language: str | None = None, default: int | None = None) -> int | None:
+        """The id of a title, or `default`.
+
+        Without a language: the only one of the vocabulary, or the one in front of the title ("en:Norway").
+        """
+        if language is None:
+            prefixed = LANGUAGE_KEY.fullmatch(title)
+            if prefixed and prefixed[1] in self._ids:
+                language, title = prefixed.groups()
+            elif len(self.languages) == 1:
+                language = self.languages[0]
+        for table in (self._ids.get(language, {}), self._ids[None]):
+            if title in table:
+                return table[title]
+        return default
+
+    def id(self, title: str, language: str | None = None) -> int:
+        """The id of a title, [UNK]'s if it has none."""
+        return self.get(title, language, self.unk_id)
+
+    def title(self, entity_id: int, language: str | None = None) -> str:
+        """The title in that language, else the first one. IndexError if there is no such id."""
+        if not 0 <= entity_id < len(self):
+            raise IndexError(f"entity id {entity_id} is not one of the {len(self)}")
+        names = self._names[entity_id]
+        return next((title for title, other in names if other == language), names[0][0])
+
+    def link_table(self, redirects: Mapping[str, str], language: str | None = None) -> dict[str, int]:
+        """Every link title that means a known entity -> its id: titles, and the redirects that lead to them."""
+        titles = self._ids[None] | self._ids.get(language or next(iter(self.languages), None), {})
+        titles = {title: entity_id for title, entity_id in titles.items() if title not in SPECIAL}
+        table = dict(titles)
+        for source in redirects:
+            target = resolve_redirect(source, redirects)
+            if target in titles:
+                table[source] = titles[target]
+        return table
+
+    def save(self, path: str | Path) -> None:
+        """Writes Hugging Face's format if the name ends in .json, else ours (jsonl). Counts are kept in ours only."""
+        with atomic.write_file(path) as file:
+            if Path(path).suffix == ".json":
+                json.dump(self._keys(), file, ensure_ascii=False)
+                return
+            for entity_id, (names, count) in enumerate(zip(self._names, self._counts)):
+                line = {"id": entity_id, "entities": names, "count": count}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _keys(self) -> dict[str, int]:
+        several = len(self.languages) > 1
+        return {
+            f"{language}:{title}" if several and language else title: entity_id
+            for entity_id, names in enumerate(self._names)
+            for title, language in names
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EntityVocab":
+        """Reads any of the three formats. ValueError with file and line if the content is none of them."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                first = file.readline()
+                file.seek(0)
+                if not first.startswith("{"):
+                    return cls(*_read_tsv(file))
+                if '"entities": [' in first or '"entities":[' in first:
+                    return cls(*_read_jsonl(file))
+                return cls(_read_json(file))
+        except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _read_tsv(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
+    entities, counts = [], []
+    for number, line in enumerate(file, 1):
+        title, tab, count = line.rstrip("\n").rpartition("\t")
+        if not tab or not count.isdecimal():
+            raise ValueError(f"line {number}: expected a title, a tab and a count, found {line[:60]!r}")
+        entities.append([(title, None)])
+        counts.append(int(count))
+    return entities, counts
+
+
+def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
+    entities, counts = [], []
+    for number, line in enumerate(file, 1):
+        try:
+            entry = json.loads(line)
+            entity_id, count = entry["id"], entry.get("count", 0)
+            names = [(title, None if title in SPECIAL else language) for title, language in entry["entities"]]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            shape = '{"id": 3, "entities": [["Norway", "en"]], "count": 9}'
+            raise ValueError(f"line {number}: expected {shape}, found {line[:60]!r}") from None
+        if entity_id != len(entities) or not names:
+            raise ValueError(f"line {number}: expected the id {len(entities)} and a title, found {line[:60]!r}")
+        entities.append(names)
+        counts.append(count)
+    return entities, counts
+
+
+def _read_json(file) -> list[list[Name]]:
+    keys = json.load(file)
+    if not isinstance(keys, dict) or not all(isinstance(entity_id, int) for entity_id in keys.values()):
+        raise ValueError('expected one JSON object {"title": id, ...}')
+    ids = set(keys.values())
+    if ids != set(range(len(ids))):
+        raise ValueError(f"the {len(keys)} titles do not have the ids 0, 1, 2, ... without a gap")
+    entities: list[list[Name]] = [[] for _ in ids]
+    multilingual = all(LANGUAGE_KEY.fullmatch(key) for key in keys if key not in SPECIAL)
+    for key, entity_id in keys.items():
+        language, title = LANGUAGE_KEY.fullmatch(key).groups() if multilingual and key not in SPECIAL else (None, key)
+        entities[entity_id].append((title, language))
+    return entities

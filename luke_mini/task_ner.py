@@ -1,0 +1,372 @@
+"""Named entity recognition: every span of a sentence is a candidate, and the model names its type or NIL.
+
+CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anybody's own types and raw text as well:
+
+    read_examples   CoNLL file -> documents (`conll.py`)
+    make_features   -> one input for each sentence: its pieces with as much of the document around them as fits, and
+                    all spans of at most 16 pieces as candidates, each of which becomes one [MASK] entity
+    NerModel        encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
+    predict         logits -> mentions that do not overlap, best score first
+    evaluate        -> precision, recall, F1 as conlleval counts them
+
+Spans are half-open, in words of the document unless said otherwise. Left out: nested mentions, which greedy decoding
+excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini.config import ModelConfig, option
+from luke_mini.conll import Document, raw_document, read_examples, write_predictions  # the file side of this task
+from luke_mini.metrics import Span, span_scores
+from luke_mini.model import initialize
+from luke_mini.packing import PackedBatch
+from luke_mini.spans import is_punctuation
+
+CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
+HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
+
+
+@dataclass(frozen=True)
+class NerOptions:
+    """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
+
+    head: str = option("token+entity", "what the classifier sees of a candidate", tuple(HEAD_INPUTS))
+    max_pieces: int = option(510, "word pieces an input, <s> and </s> not counted")
+    max_mention: int = option(16, "word pieces of the longest candidate")
+    max_candidates: int = option(128, "candidates an input; a sentence with more becomes several inputs")
+    space_before_all: bool = option(False, "tokenize punctuation, too, as if after a space (the mLUKE paper's runs)")
+
+    def __post_init__(self):
+        if not 1 <= self.max_mention <= self.max_pieces or self.max_candidates < 1:
+            raise ValueError("expected 1 <= --max-mention <= --max-pieces and --max-candidates at least 1")
+
+
+def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
+    """Class names of the training documents, index = class: NIL first, CoNLL's types in the checkpoints' order."""
+    types = {kind for document in documents for _, _, kind in document.spans}
+    if not types:
+        raise ValueError("no mention is tagged in the training data: there is no type to learn")
+    return CONLL_LABELS if types == set(CONLL_LABELS[1:]) else ("NIL", *sorted(types))
+
+
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+class Feature(NamedTuple):
+    """One model input with its C candidates."""
+
+    document: int  # index in the list of documents
+    sentence: int  # index in the document
+    word_ids: np.ndarray  # int32 [W], <s> pieces </s>
+    token_spans: np.ndarray  # int32 [C, 2], half-open in word_ids
+    word_spans: np.ndarray  # int32 [C, 2], half-open in the document's words
+    labels: np.ndarray  # int32 [C], 0 = NIL
+
+
+def takes_space(word: str) -> bool:
+    """False for the words that natural text glues to the left: `'s`, `'t`, and single punctuation marks."""
+    return not (word.startswith("'") or (len(word) == 1 and is_punctuation(word)))
+
+
+def _pieces(documents: Sequence[Document], tokenizer, options: NerOptions) -> dict[str, list[int]]:
+    """Word -> piece ids, at least one and at most max_pieces; each word is tokenized by itself, and once."""
+    words = list(dict.fromkeys(word for document in documents for word in document.words))
+    spaces = [options.space_before_all or takes_space(word) for word in words]
+    # differs from LUKE: a word without pieces (say, only U+200B) would be an empty candidate, and one that is longer
+    # than the input could not be cut at a word boundary.
+    return {
+        word: ids[: options.max_pieces] or [tokenizer.unk_id]
+        for word, ids in zip(words, tokenizer.encode_pieces(words, spaces))
+    }
+
+
+def context_window(n: np.ndarray, before: np.ndarray, after: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of context to take on the left and on the right of a sentence; all arguments in pieces.
+
+    n pieces in the sentence, `before` and `after` around it in the document. Each side gets half of the room; what the
+    shorter side leaves goes to the other. Sentences of 100, 300, 200, 250 pieces and a limit of 510 take (0, 410),
+    (100, 110), (155, 155), (260, 0). Context may cut words and cross sentences, never documents.
+    """
+    half = (limit - n) // 2
+    left, right = np.minimum(before, half), np.minimum(after, half)
+    left_is_shorter = before < after
+    return (
+        np.where(left_is_shorter, left, np.minimum(before, limit - n - right)),
+        np.where(left_is_shorter, np.minimum(after, limit - n - left), right),
+    )
+
+
+def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.ndarray:
+    """Sentence boundaries, with more where a sentence has more than `limit` pieces; offsets: pieces before each word.
+
+    differs from LUKE: there, such a sentence is an assertion error. Mentions across the cut cannot be found.
+    """
+    bounds = [0]
+    for end in sentences[1:]:
+        while offsets[end] - offsets[bounds[-1]] > limit:
+            bounds.append(int(np.searchsorted(offsets, offsets[bounds[-1]] + limit, side="right")) - 1)
+        bounds.append(end)
+    return np.array(bounds)
+
+
+def _candidates(
+    offsets: np.ndarray, bounds: np.ndarray, gold: list[Span], label_ids: dict[str, int], max_mention: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All candidates of a document, by start, then end: word spans [C, 2], labels [C], and where each word's begin."""
+    n_words = len(offsets) - 1
+    last = np.searchsorted(offsets, offsets[:-1] + max_mention, side="right") - 1
+    last = np.minimum(last, np.repeat(bounds[1:], np.diff(bounds)))  # word i starts those that end at i + 1 ... last[i]
+    counts = last - np.arange(n_words)  # 0 where the word alone is too long
+    first = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.repeat(np.arange(n_words), counts)
+    ends = starts + 1 + np.arange(first[-1]) - first[starts]
+    labels = np.zeros(first[-1], dtype=np.int32)
+    for start, end, kind in gold:
+        if end <= last[start]:
+            labels[first[start] + end - start - 1] = label_ids.get(kind, 0)
+    return np.stack([starts, ends], axis=1).astype(np.int32), labels, first
+
+
+def _document_features(
+    index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: NerOptions
+) -> Iterator[Feature]:
+    offsets = np.cumsum([0, *(len(pieces[word]) for word in document.words)])  # pieces before each word
+    ids = np.array([piece for word in document.words for piece in pieces[word]], dtype=np.int32)
+    bounds = _part_bounds(document.sentences, offsets, options.max_pieces)
+    word_spans, labels, first = _candidates(offsets, bounds, document.spans, label_ids, options.max_mention)
+    token_spans = offsets[word_spans]
+    starts, ends = offsets[bounds[:-1]], offsets[bounds[1:]]
+    left, right = context_window(ends - starts, starts, offsets[-1] - ends, options.max_pieces)
+    sentence_of_part = np.searchsorted(document.sentences, bounds[:-1], side="right") - 1
+    for part, sentence in enumerate(sentence_of_part.tolist()):
+        window = slice(starts[part] - left[part], ends[part] + right[part])
+        word_ids = np.concatenate([[tokenizer.bos_id], ids[window], [tokenizer.eos_id]], dtype=np.int32)
+        begin, end = first[bounds[part : part + 2]].tolist()
+        n_inputs = max(1, -(-(end - begin) // options.max_candidates))
+        size = max(1, -(-(end - begin) // n_inputs))
+        for i in range(begin, end, size):
+            chosen = slice(i, min(i + size, end))
+            spans = (token_spans[chosen] - window.start + 1).astype(np.int32)  # + 1 for <s>
+            yield Feature(index, sentence, word_ids, spans, word_spans[chosen], labels[chosen])
+
+
+def make_features(
+    documents: Sequence[Document], tokenizer, labels: Sequence[str], options: NerOptions = NerOptions()
+) -> list[Feature]:
+    """Model inputs in the order of the documents; a sentence without a candidate has none.
+
+    A gold mention that is no candidate (too long, cut in a too long sentence, or of a type that is not in `labels`)
+    is in no feature's labels: see `unreachable_gold`.
+    """
+    label_ids = {label: i for i, label in enumerate(labels)}
+    pieces = _pieces(documents, tokenizer, options)
+    return [
+        feature
+        for index, document in enumerate(documents)
+        for feature in _document_features(index, document, pieces, label_ids, tokenizer, options)
+    ]
+
+
+def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature]) -> int:
+    """Gold mentions that no prediction from these features can find; they count against recall all the same."""
+    return sum(len(d.spans) for d in documents) - sum(int(np.count_nonzero(f.labels)) for f in features)
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class NerBatch(NamedTuple):
+    """A micro-batch of C candidates. Rows index the encoder's output [words + entities, hidden]."""
+
+    packed: PackedBatch
+    start_rows: Tensor  # int64 [C], first piece
+    end_rows: Tensor  # int64 [C], last piece (inclusive)
+    entity_rows: Tensor  # int64 [C], empty when the batch has no entities
+    labels: Tensor  # int64 [C]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"candidate": len(self.labels)}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "NerBatch":
+        return NerBatch(*(part.to(device) for part in self))
+
+
+def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, with_entities: bool = True) -> NerBatch:
+    """Each candidate becomes a [MASK] entity at the positions of its pieces; with_entities=False: words only."""
+    word_lengths = [len(feature.word_ids) for feature in features]
+    n_candidates = [len(feature.labels) for feature in features]
+    spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
+    first_row = np.repeat(np.cumsum([0, *word_lengths[:-1]]), n_candidates)  # of the candidate's sequence
+    n_entities = len(spans) if with_entities else 0
+    starts, lengths = spans[:n_entities, 0], spans[:n_entities, 1] - spans[:n_entities, 0]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])  # start, start + 1, ... end - 1
+    word_ids = np.concatenate([feature.word_ids for feature in features]).astype(np.int64)
+    word_positions = np.concatenate([np.arange(n) for n in word_lengths]) + pad_word_id + 1
+    packed = PackedBatch(
+        word_ids=torch.from_numpy(word_ids),
+        word_positions=torch.from_numpy(word_positions),
+        entity_ids=torch.full((n_entities,), mask_entity_id),
+        mention_positions=torch.from_numpy(positions),
+        mention_offsets=torch.from_numpy(offsets),
+        word_lengths=tuple(word_lengths),
+        entity_lengths=tuple(n_candidates) if with_entities else (0,) * len(features),
+    )
+    return NerBatch(
+        packed,
+        start_rows=torch.from_numpy(first_row + spans[:, 0]),
+        end_rows=torch.from_numpy(first_row + spans[:, 1] - 1),
+        entity_rows=torch.arange(n_entities) + len(word_ids),
+        labels=torch.from_numpy(np.concatenate([feature.labels for feature in features]).astype(np.int64)),
+    )
+
+
+class NerModel(nn.Module):
+    """The encoder, and one linear layer over the hidden states of each candidate (paper, section 4.3)."""
+
+    def __init__(self, luke: nn.Module, config: ModelConfig, labels: Sequence[str], mask_entity_id: int, head: str):
+        super().__init__()
+        self.config, self.labels, self.mask_entity_id, self.head = config, tuple(labels), mask_entity_id, head
+        self.luke = luke
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(HEAD_INPUTS[head] * config.hidden_size, len(labels))
+
+    def collate(self, features: Sequence[Feature]) -> NerBatch:
+        return collate(features, self.mask_entity_id, self.config.pad_token_id, with_entities="entity" in self.head)
+
+    def logits(self, batch: NerBatch) -> Tensor:
+        """Scores [C, labels]"""
+        hidden = self.luke(batch.packed)
+        words, entity = (batch.start_rows, batch.end_rows), (batch.entity_rows,)
+        rows = {"token+entity": words + entity, "entity": entity, "token": words}[self.head]
+        seen = torch.cat([hidden.index_select(0, row) for row in rows], dim=1)
+        return self.classifier(self.dropout(seen))
+
+    def forward(self, batch: NerBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: the summed cross-entropy of the candidates and the number of hits."""
+        logits = self.logits(batch).float()
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+        return {"candidate": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
+
+
+def build_model(
+    luke: nn.Module, config: ModelConfig, labels: Sequence[str], mask_entity_id: int, head: str, seed: int
+) -> NerModel:
+    """An encoder under a new head: weights N(0, initializer_range), bias 0.
+
+    labels: class names, NIL first; mask_entity_id: row of [MASK] in the entity table; head: see NerOptions.
+    """
+    model = NerModel(luke, config, labels, mask_entity_id, head)
+    initialize(model.classifier, config, seed)
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Mention(NamedTuple):
+    start: int  # half-open, in words of the document
+    end: int
+    type: str
+    probability: float  # softmax over the labels
+
+
+def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[int]:
+    """Indices of the candidates that become mentions: the best logit first, if none of its words is taken yet.
+
+    spans [C, 2] in words, logits [C, labels] with label 0 = NIL. Equal scores keep the order of the candidates.
+    """
+    scores, label = logits.max(axis=1), logits.argmax(axis=1)
+    order = np.flatnonzero(label)
+    order = order[np.argsort(-scores[order], kind="stable")]
+    taken = bytearray(n_words)
+    accepted = []
+    for candidate, (start, end) in zip(order.tolist(), spans[order].tolist()):
+        if taken.find(1, start, end) < 0:
+            taken[start:end] = b"\1" * (end - start)
+            accepted.append(candidate)
+    return accepted
+
+
+def _logits(model: NerModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
+    """Logits [C, labels] of each feature, in order; the batches go from long to short inputs."""
+    order = sorted(range(len(features)), key=lambda i: -(len(features[i].word_ids) + len(features[i].labels)))
+    logits: list[np.ndarray] = [np.empty(0)] * len(features)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
+            out = model.logits(batch).float().cpu().split([len(features[i].labels) for i in chosen])
+            for i, rows in zip(chosen, out):
+                logits[i] = rows.numpy()
+    model.train(was_training)
+    return logits
+
+
+def predict(
+    model: NerModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
+) -> list[list[Mention]]:
+    """Mentions of each document, in text order; features: what `make_features` made of these documents."""
+    of_document: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in documents]
+    for feature, logits in zip(features, _logits(model, features, batch_size)):
+        of_document[feature.document].append((feature.word_spans, logits))
+    predictions = []
+    for document, parts in zip(documents, of_document):
+        # One pass for all sentences of a document: candidates of different sentences have no word in common.
+        spans = np.concatenate([np.empty((0, 2), dtype=np.int32), *(spans for spans, _ in parts)])
+        logits = np.concatenate([np.empty((0, len(model.labels))), *(rows for _, rows in parts)])
+        accepted = greedy_decode(spans, logits, len(document.words))
+        chosen = logits[accepted]
+        probability = 1 / np.exp(chosen - chosen.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
+        types = [model.labels[label] for label in chosen.argmax(axis=1)]
+        mentions = zip(*spans[accepted].T.tolist(), types, probability.tolist())
+        predictions.append(sorted(Mention(*mention) for mention in mentions))
+    return predictions
+
+
+def evaluate(
+    documents: Sequence[Document], predictions: Sequence[Sequence[Mention]], features: Sequence[Feature]
+) -> dict[str, float | int]:
+    """`metrics.span_scores` (precision, recall, f1, ..., each type's as well), and how much gold is `unreachable`."""
+    gold = [document.spans for document in documents]
+    scores = span_scores(gold, [[mention[:3] for mention in mentions] for mentions in predictions])
+    return scores | {"unreachable": unreachable_gold(documents, features)}
+
+
+class TextMention(NamedTuple):
+    text: str
+    type: str
+    start: int  # half-open, in characters of the line
+    end: int
+    probability: float
+
+
+def predict_text(
+    model: NerModel, lines: Sequence[str], tokenizer, options: NerOptions = NerOptions(), language: str = "en"
+) -> list[list[TextMention]]:
+    """Mentions of each line of raw text, in text order; a line is a document of its own, of any length."""
+    documents, char_spans = [], []
+    for line in lines:
+        document, words = raw_document(line, language)
+        documents.append(document)
+        char_spans.append(words)
+    features = make_features(documents, tokenizer, model.labels, options)
+    found = []
+    for line, words, mentions in zip(lines, char_spans, predict(model, features, documents)):
+        chars = [(words[mention.start][0], words[mention.end - 1][1]) for mention in mentions]
+        found.append([TextMention(line[a:b], m.type, a, b, m.probability) for (a, b), m in zip(chars, mentions)])
+    return found

@@ -1,0 +1,166 @@
+"""SentencePiece with XLM-R's ids: the tokenizer of mLUKE, and of what is pretrained here from scratch.
+
+In: text. Out: ids, offsets; `train` makes a new vocabulary from texts. The segmentation is the sentencepiece library's;
+ours are the ids, the offsets in characters of the original text, and pieces that begin in the middle of a word.
+
+fairseq, where XLM-R was trained, has four special tokens where SentencePiece has three, and adds <mask> at the end;
+mLUKE then adds its two markers. For a model of n pieces:
+
+    id              0      1      2     3              4       ...  n           n + 1   n + 2  n + 3
+    SentencePiece   <unk>  <s>    </s>  first piece    second  ...
+    here and XLM-R  <s>    <pad>  </s>  <unk>          first   ...  last piece  <mask>  <ent>  <ent2>
+
+A piece that begins a word starts with ▁ (U+2581). SentencePiece puts ▁ before every text, but a mention in mid-word
+must get none. mLUKE's pretraining puts an unknown character in front and drops the first two pieces, which goes wrong
+when the text itself begins with an unknown character, as SentencePiece merges the two. Here a second copy of the model
+has that rule switched off.
+
+Special tokens written out in a text ("<mask>") are ordinary characters. Left out: byte fallback, sampling, BPE dropout.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from luke_mini import atomic
+from luke_mini.spans import Encoding, is_punctuation
+
+FILE_NAME = "sentencepiece.bpe.model"  # XLM-R's name for it, though the model is a unigram one
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
+ADDED = ("<mask>", "<ent>", "<ent2>")  # the last three ids
+MARK = "▁"
+TRAIN_THREADS = 4  # fixed: sums of floats depend on how the texts are dealt out to threads
+MAX_TEXT_BYTES = 1 << 20  # SentencePiece ignores longer training texts; its own limit of 4,192 loses paragraphs
+# Appended to a model, these bytes say: normalizer_spec (field 3, 2 bytes) { add_dummy_prefix (field 3) = false }.
+# In protobuf's encoding the concatenation of two messages is their merger, the later value wins.
+NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+
+class SentencePieceTokenizer:
+    """Implements the interface that `tokenizer.py` describes. `model` holds the bytes of a SentencePiece model."""
+
+    def __init__(self, model: bytes):
+        self._model = model
+        self._with_mark = sentencepiece.SentencePieceProcessor(model_proto=model)
+        # differs from LUKE: exact for every text, where mLUKE drops the pieces of a sacrificial character
+        self._without_mark = sentencepiece.SentencePieceProcessor(model_proto=model + NO_DUMMY_PREFIX)
+        size = self._with_mark.get_piece_size()
+        self._pieces = [*SPECIAL, *(self._with_mark.id_to_piece(k) for k in range(3, size)), *ADDED]
+        if self._with_mark.unk_id() != 0 or any(self._with_mark.is_byte(k) for k in range(size)):
+            raise ValueError("expected <unk> at id 0 and no byte pieces, as in XLM-R's model")
+        self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(SPECIAL))
+        self.mask_id, self.ent_id, self.ent2_id = range(len(self._pieces) - len(ADDED), len(self._pieces))
+        self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
+        self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
+
+    def _begins_word(self, piece: str) -> bool:
+        return piece in SPECIAL + ADDED or piece[0] == MARK or is_punctuation(piece[0])
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def encode(self, text: str, prefix_space: bool = True) -> Encoding:
+        """Ids and offsets of one text, without special tokens. See `encode_pieces` for prefix_space."""
+        model = self._with_mark if prefix_space or text[:1].isspace() else self._without_mark
+        ids = [self._ids[k] for k in model.encode(text)]
+        pieces = model.encode(text, out_type=str)  # spelt as in the normalised text, unknown ones too
+        return Encoding(ids, _offsets(text, pieces, *model.normalize(text, with_offsets=True)))
+
+    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """Ids of many pieces of text, in two calls of the library.
+
+        Where prefix_spaces is False, a text that does not begin with white space continues a word: no ▁ in front.
+        """
+        marked = [prefix or text[:1].isspace() for text, prefix in zip(texts, prefix_spaces)]
+        first = iter(_encode_many(self._with_mark, [text for text, mark in zip(texts, marked) if mark]))
+        second = iter(_encode_many(self._without_mark, [text for text, mark in zip(texts, marked) if not mark]))
+        ours = self._ids.__getitem__
+        return [list(map(ours, next(first if mark else second))) for mark in marked]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return [self._pieces[k] for k in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text, as far as the normaliser kept it. Special tokens are written out, unknown characters as <unk>."""
+        return "".join(self.pieces(ids)).replace(MARK, " ").removeprefix(" ")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes sentencepiece.bpe.model and tokenizer_config.json."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.write_file(folder / FILE_NAME, "wb") as file:
+            file.write(self._model)
+        config = {"tokenizer_class": "MLukeTokenizer", "entity_token_1": ADDED[1], "entity_token_2": ADDED[2]}
+        config |= {"model_max_length": 512, "max_entity_length": 32, "max_mention_length": 30}
+        with atomic.write_file(folder / "tokenizer_config.json") as file:
+            json.dump(config, file, indent=1)
+
+
+def _encode_many(model: sentencepiece.SentencePieceProcessor, texts: list[str]) -> list[list[int]]:
+    return model.encode(texts, num_threads=1) if texts else []  # callers run one process per core
+
+
+def _offsets(text: str, pieces: list[str], normalized: str, source: list[int]) -> list[tuple[int, int]]:
+    """Characters of `text` that each piece comes from. source[j]: where the j-th character of `normalized` comes from.
+
+    The normaliser makes one character of several (e + accent) or several of one (½): a character that is made
+    from text[s] reaches up to the next larger source.
+    """
+    ends = [len(text)] * len(source)
+    for j in range(len(source) - 2, -1, -1):
+        ends[j] = source[j + 1] if source[j + 1] > source[j] else ends[j + 1]
+    offsets, position = [], 0
+    for piece in pieces:
+        # A mark stands for a space or for nothing, unless it is the middle of one character (ﷺ becomes four words).
+        skip = piece[0] == MARK and (position == 0 or source[position] > source[position - 1])
+        begin, position = position + skip, position + len(piece)
+        start = source[begin]
+        end = ends[position - 1] if begin < position else start
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        while start < end and text[start].isspace():
+            start += 1
+        offsets.append((start, end))
+    return offsets
+
+
+def load(folder: str | Path) -> SentencePieceTokenizer:
+    path = Path(folder) / FILE_NAME
+    try:
+        return SentencePieceTokenizer(path.read_bytes())
+    except (RuntimeError, ValueError) as error:  # RuntimeError: the library cannot parse the file
+        raise ValueError(f"{path}: no usable SentencePiece model ({error})") from None
+
+
+def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> SentencePieceTokenizer:
+    """Learns a unigram vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
+
+    The same texts give the same bytes: nothing is random. The library keeps the texts in memory while it trains. A text
+    too small for vocab_size pieces gives fewer. ValueError if there is no text, or more characters than vocab_size.
+    """
+    model = io.BytesIO()
+    pieces = vocab_size - len(SPECIAL) - len(ADDED) + 3
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=pieces,
+            hard_vocab_limit=False,
+            character_coverage=0.9995,  # the rarest characters of Chinese or Japanese texts become <unk>
+            normalization_rule_name="nmt_nfkc",
+            byte_fallback=False,
+            max_sentence_length=MAX_TEXT_BYTES,
+            num_threads=TRAIN_THREADS,
+            minloglevel=2,  # errors only
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot train a word vocabulary of {vocab_size}: {reason}") from None
+    trained = SentencePieceTokenizer(model.getvalue())
+    trained.save(folder)
+    return trained

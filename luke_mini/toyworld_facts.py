@@ -1,0 +1,259 @@
+"""The facts of the built-in encyclopedia: who was born where, plays for which club, founded which firm.
+
+In: a seed. Out: `build_world`, a few thousand entities whose relations agree wherever they are mentioned, so that a
+model can learn them. Names are made of shared syllables, and lent on purpose: a club, a firm and a family may all be
+called after the town Elwen, as on Wikipedia. A title that is taken gets brackets, `Elwen (company)`; a surface with
+several owners gets a disambiguation page. What is said of all this: `toyworld_text.py`; in which form: `toyworld.py`.
+Left out on purpose: dates that agree (someone may play for a club that is not yet founded), events, geography.
+"""
+
+import re
+from dataclasses import dataclass, field
+from random import Random
+
+from luke_mini import toyworld_text as text
+
+PAGES = 3000  # articles, roughly; redirects, disambiguation and other pages come on top
+PER_THOUSAND = {"region": 8, "river": 20, "town": 140, "person": 390, "firm": 100, "club": 85, "school": 45,
+                "product": 85, "work": 85, "festival": 20, "award": 14}
+TYPES = {"region": "LOC", "river": "LOC", "town": "LOC", "person": "PER", "firm": "ORG", "club": "ORG", "school": "ORG",
+         "product": "MISC", "work": "MISC", "festival": "MISC", "award": "MISC", "language": "MISC", "concept": None}
+# A relation and what it is called from the other side; `town` and `region` give `clubs`, `firms`, `persons`, ...
+REVERSED = {"born": "natives", "club": "players", "school": "alumni", "award": "winners", "founder": "firms",
+            "maker": "products", "inventor": "products", "author": "works", "setting": "works", "river": "towns",
+            "namesake": "namesakes", "office": "mayor", "managed": "coach"}
+
+
+@dataclass(slots=True, eq=False)
+class Entity:
+    kind: str  # a key of TYPES
+    noun: str  # what it is in one common word: town, physicist, piano
+    title: str  # of its article
+    also: str  # another title, a redirect; may be ""
+    names: list[str]  # surfaces, the fullest first, the shortest last; others may share them
+    facts: dict = field(default_factory=dict)  # relation -> Entity, list of them, word or number
+
+
+@dataclass(slots=True)
+class World:
+    entities: dict[str, Entity] = field(default_factory=dict)  # by title
+    redirects: dict[str, str] = field(default_factory=dict)  # another title -> title
+    senses: dict[str, list[Entity]] = field(default_factory=dict)  # surface -> every entity called so
+    unclear: dict[str, list[Entity]] = field(default_factory=dict)  # title of a disambiguation page -> its entities
+    groups: dict[tuple[str, str], list[Entity]] = field(default_factory=dict)  # kind or noun, region ("": all)
+
+
+def pick(rng: Random, items):
+    """One of a sequence. Only `random()` is promised to be the same in every Python version: nothing else is used."""
+    return items[int(rng.random() * len(items))]
+
+
+def upper_first(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def number(rng: Random, low: int, high: int) -> int:
+    return low + int(rng.random() * (high - low + 1))
+
+
+def shuffled(rng: Random, items) -> list:
+    return sorted(items, key=lambda _: rng.random())
+
+
+def near(world: World, rng: Random, group: str, where: Entity | None, stay: float = 0.8) -> Entity:
+    """Some entity of a kind (or noun, or "any"), with probability `stay` from the region of `where` if it has any."""
+    group = group if group != "any" else pick(rng, [kind for kind in TYPES if TYPES[kind]])
+    region = where.facts.get("region", where) if where else None
+    here = world.groups.get((group, region.title), []) if region else []
+    return pick(rng, here if here and rng.random() < stay else world.groups[group, ""])
+
+
+def relate(entity: Entity, relation: str, other) -> None:
+    """Notes a fact on both sides."""
+    entity.facts[relation] = other
+    reverse = f"{entity.kind}s" if relation in ("town", "region") else REVERSED.get(relation)
+    if reverse:
+        other.facts.setdefault(reverse, []).append(entity)
+
+
+def add(world: World, kind: str, names: list[str], title: str = "", noun: str = "", also: str = "", **facts) -> Entity:
+    """A new entity. Its noun stands in brackets behind a title that is taken."""
+    base, noun = title or upper_first(names[0]), noun or kind
+    titles = (base, f"{base} ({noun})", f"{base} ({noun}, no. {len(world.entities)})")
+    title = next(name for name in titles if name not in world.entities)
+    entity = world.entities[title] = Entity(kind, noun, title, also, names)
+    for relation, value in facts.items():
+        if value is not None:
+            relate(entity, relation, value)
+    for name in names:
+        world.senses.setdefault(name, []).append(entity)
+    for group in dict.fromkeys((kind, noun)):
+        for place in (facts["region"].title, "") if "region" in facts else ("",):
+            world.groups.setdefault((group, place), []).append(entity)
+    return entity
+
+
+def invent(world: World, rng: Random, kind: str) -> str:
+    """A name no one has yet. Most endings are shared by all kinds: spelling alone must not give the type away."""
+    while True:
+        end = pick(rng, text.TELLING[kind] if kind in text.TELLING and rng.random() < 0.15 else text.ENDS)
+        name = pick(rng, text.STARTS) + (pick(rng, text.MIDDLES) if rng.random() < 0.3 else "") + end
+        if name not in world.senses:
+            return name
+
+
+def add_places(world: World, rng: Random, counts: dict[str, int]) -> None:
+    regions = []
+    for _ in range(counts["region"]):
+        name = invent(world, rng, "region")
+        region = add(world, "region", [name], area=number(rng, 900, 9000), people=number(rng, 90_000, 3_000_000))
+        people = re.sub("(ia|mark|land|us|en)$", "", name) + pick(rng, text.PEOPLE_ENDS)
+        region.facts["tongue"] = add(world, "language", [people], title=f"{people} language", also=f"{people} people",
+                                     region=region)
+        region.facts["neighbour"] = regions[-1] if regions else region
+        regions.append(region)
+    regions[0].facts["neighbour"] = regions[-1]
+    for i in range(counts["river"]):
+        name, region = invent(world, rng, "river"), regions[i % len(regions)]
+        rivers = world.groups.get(("river", region.title))
+        add(world, "river", [f"River {name}", name], also=f"{name} River", region=region, length=number(rng, 20, 400),
+            mouth=pick(rng, rivers) if rivers else "sea")
+    for i in range(counts["town"]):
+        name, region = invent(world, rng, "town"), regions[i % len(regions)]
+        towns = world.groups.get(("town", region.title))
+        town = add(world, "town", [name], also=f"{name}, {region.title}", region=region,
+                   river=near(world, rng, "river", region, 1) if rng.random() < 0.6 else None,
+                   people=number(rng, 900, 90_000), founded=number(rng, 1100, 1800), tongue=region.facts["tongue"],
+                   trade=pick(rng, text.TRADES), neighbour=pick(rng, towns) if towns else None)
+        region.facts.setdefault("capital", town)
+
+
+def add_clubs_and_schools(world: World, rng: Random, counts: dict[str, int]) -> None:
+    towns = shuffled(rng, world.groups["town", ""])
+    for i in range(counts["club"]):
+        town = towns[i % len(towns)]
+        name, end = town.title if rng.random() < 0.65 else invent(world, rng, "club"), pick(rng, text.CLUB_ENDS)
+        add(world, "club", [f"{name} {end}", name], also=f"{name} {end.replace('F.C.', 'Football Club')}",
+            town=town, region=town.facts["region"], tongue=town.facts["tongue"], founded=number(rng, 1880, 1935),
+            ground=f"{pick(rng, text.GROUNDS)} {pick(rng, ['Lane', 'Park', 'Road', 'Field'])}",
+            colours=f"{pick(rng, text.COLOURS)} and {pick(rng, ['white', 'black', 'gold'])}")
+    for _ in range(counts["school"]):
+        town = pick(rng, towns)
+        name = town.title if rng.random() < 0.4 else invent(world, rng, "school")
+        add(world, "school", [f"{name} {pick(rng, text.SCHOOL_ENDS)}", name], town=town, region=town.facts["region"],
+            tongue=town.facts["tongue"], founded=number(rng, 1500, 1930), staff=number(rng, 300, 12_000))
+
+
+def add_people(world: World, rng: Random, counts: dict[str, int]) -> None:
+    firsts = {it: sorted({pick(rng, text.STARTS) + pick(rng, ends) for _ in range(90)})
+              for it, ends in text.FIRST_ENDS.items()}
+    families = [invent(world, rng, "person") if rng.random() < 0.65 else near(world, rng, "town", None).title
+                for _ in range(3 + counts["person"] // 3)]
+    for i in range(counts["person"]):
+        it, family, job = pick(rng, ["she", "he"]), pick(rng, families), text.JOBS[i % len(text.JOBS)]
+        first, born, year = pick(rng, firsts[it]), near(world, rng, "town", None), number(rng, 1850, 1955)
+        region, died = born.facts["region"], year + number(rng, 40, 90)
+        person = add(world, "person", [f"{first} {family}", family], noun=job, also=f"{family}, {first}", region=region,
+                     born=born, tongue=region.facts["tongue"], job=world.entities[job.capitalize()], year=year,
+                     died=died if died < 2000 else None, season=year + number(rng, 18, 35), it=it,
+                     its={"she": "her", "he": "his"}[it], home=near(world, rng, "town", region, 0.5),
+                     years=f"{year}–{died}" if died < 2000 else
+                           f"born {number(rng, 1, 28)} {pick(rng, text.MONTHS)} {year}",
+                     was="was" if died < 2000 else "is")
+        if i:
+            person.facts["friend"] = near(world, rng, "person", region)
+        if job == "footballer":
+            relate(person, "club", near(world, rng, "club", region))
+            person.facts["past"] = near(world, rng, "club", region, 0.4)
+            if rng.random() < 0.2:
+                relate(person, "managed", near(world, rng, "club", region))
+        elif job == "politician":
+            relate(person, "office", near(world, rng, "town", region))
+        else:
+            school = near(world, rng, "school", region)
+            person.facts["mentor"] = pick(rng, school.facts.get("alumni") or [None])
+            relate(person, "school", school)
+
+
+def add_firms_and_awards(world: World, rng: Random, counts: dict[str, int]) -> None:
+    for i in range(counts["firm"]):
+        founder, thing = near(world, rng, "engineer", None), text.THINGS[i % len(text.THINGS)]
+        town, chance = founder.facts["home"], rng.random()
+        name = founder.names[-1] if chance < 0.4 else town.title if chance < 0.5 else invent(world, rng, "firm")
+        long = f"{name} {pick(rng, text.FIRM_ENDS)}"
+        add(world, "firm", [long, name] if rng.random() < 0.5 else [name], noun="company", also=f"{name} Ltd",
+            town=town, region=town.facts["region"], founder=founder, staff=number(rng, 20, 9000),
+            founded=founder.facts["season"], thing=world.entities[thing.capitalize()])
+    for _ in range(counts["award"]):
+        namesake = near(world, rng, "person", None)
+        add(world, "award", [f"{namesake.names[-1]} {pick(rng, text.AWARD_ENDS)}"], namesake=namesake,
+            region=namesake.facts["region"], town=namesake.facts["home"], job=namesake.facts["job"],
+            founded=number(rng, 1900, 1960), month=pick(rng, text.MONTHS))
+    for person in world.groups["person", ""]:
+        prizes = [prize for prize in world.groups["award", ""] if prize.facts["job"] is person.facts["job"]]
+        if prizes and rng.random() < 0.2:
+            relate(person, "award", pick(rng, prizes))
+
+
+def add_creations(world: World, rng: Random, counts: dict[str, int]) -> None:
+    for _ in range(counts["product"]):
+        maker, chance = near(world, rng, "firm", None), rng.random()
+        inventor = maker.facts["founder"] if rng.random() < 0.5 else near(world, rng, "engineer", maker.facts["region"])
+        name = (inventor.names[-1] if chance < 0.25 else f"{maker.names[-1]} {number(rng, 2, 90)}0" if chance < 0.4
+                else invent(world, rng, "product"))
+        add(world, "product", [name], noun=maker.facts["thing"].names[0], maker=maker, inventor=inventor,
+            region=maker.facts["region"], thing=maker.facts["thing"], year=number(rng, 1880, 1990))
+    authors = [person for job in text.FORMS for person in world.groups[job, ""]]
+    for _ in range(counts["work"]):
+        author, chance = pick(rng, authors), rng.random()
+        setting = near(world, rng, "town", author.facts["region"])
+        form = pick(rng, text.FORMS[author.facts["job"].names[0]])
+        noun = pick(rng, text.WORK_WORDS[1])
+        name = (f"The {pick(rng, text.WORK_WORDS[0])} {noun}" if chance < 0.35 else f"The {noun} of {setting.title}"
+                if chance < 0.5 else setting.title if chance < 0.55 else invent(world, rng, "work"))
+        add(world, "work", [name], noun=form, author=author, form=world.entities[form.capitalize()], setting=setting,
+            region=author.facts["region"], tongue=author.facts["tongue"], year=author.facts["season"] + 10)
+    for _ in range(counts["festival"]):
+        town = near(world, rng, "town", None)
+        namesake = town.facts.get("river", town) if rng.random() < 0.6 else near(world, rng, "person", town)
+        add(world, "festival", [f"{namesake.names[-1]} {pick(rng, text.FESTIVAL_ENDS)}"], namesake=namesake, town=town,
+            region=town.facts["region"], tongue=town.facts["tongue"], founded=number(rng, 1850, 1980),
+            month=pick(rng, text.MONTHS))
+
+
+def add_rivals(world: World, rng: Random, counts: dict[str, int]) -> None:
+    for kind in ("club", "firm", "product"):
+        for entity in world.groups[kind, ""]:
+            rival = near(world, rng, kind, entity)
+            if rival is not entity:
+                entity.facts["rival"] = rival
+
+
+def add_other_titles(world: World) -> None:
+    """Redirects and disambiguation pages. A title is one page, so entities win over redirects, these over the rest."""
+    for entity in world.entities.values():
+        if entity.also and entity.also not in world.entities:
+            world.redirects[entity.also] = entity.title
+            if "Football Club" in entity.also:  # a redirect to a redirect
+                world.redirects[entity.also.replace("Football Club", "FC")] = entity.also
+    for surface, owners in world.senses.items():
+        if len(owners) > 1:
+            taken = surface in world.entities or surface in world.redirects
+            world.unclear[f"{surface} (disambiguation)" if taken else surface] = owners
+        elif upper_first(surface) not in world.entities:
+            world.redirects.setdefault(surface, owners[0].title)
+
+
+def build_world(seed: int = 0, pages: int = PAGES) -> World:
+    """Every entity and fact of the encyclopedia: about `pages` entities. ValueError below 50, too few to relate."""
+    if pages < 50:
+        raise ValueError(f"pages = {pages}: a world needs at least 50")
+    world = World()
+    rng = Random(f"world {seed}")  # a string seed goes through SHA-512, not through Python's salted hash
+    counts = {kind: max(3, round(share * pages / 1000)) for kind, share in PER_THOUSAND.items()}
+    for word, meaning in text.CONCEPTS.items():
+        add(world, "concept", [word], meaning=meaning)
+    for step in (add_places, add_clubs_and_schools, add_people, add_firms_and_awards, add_creations, add_rivals):
+        step(world, rng, counts)
+    add_other_titles(world)
+    return world

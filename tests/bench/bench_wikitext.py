@@ -1,0 +1,69 @@
+"""How fast wikitext.parse is beside other parsers, on the same pages, in this process.
+
+    PYTHONPATH=. python tests/bench/bench_wikitext.py DUMP [--pages N] [--rounds N] [--language CODE]
+
+Needs no torch. Every parser that can be imported takes part: mwparserfromhell (strip_code), wikipedia2vec (what LUKE's
+data were made with; it also pickles and compresses the result), wikitextparser (plain_text), gensim (filter_wiki). Each
+round gives every parser all the pages, one after the other, so that a busy machine is busy for all of them; times are
+CPU times. The table shows medians, and how many times as long as ours; only these ratios carry over to other machines.
+"""
+
+import argparse
+import importlib
+import statistics
+import time
+
+from luke_mini import wiki_dump, wikitext
+
+
+def parsers(language: str) -> dict:
+    found = {"luke_mini.wikitext": lambda page: wikitext.parse(page.wikitext, language)}
+    modules = {}
+    names = (
+        "mwparserfromhell wikipedia2vec.dump_db wikipedia2vec.utils.wiki_page wikitextparser gensim.corpora.wikicorpus"
+    )
+    for name in names.split():
+        try:
+            modules[name] = importlib.import_module(name)
+        except ImportError as error:
+            print(f"without {name}: {error}")
+    if "mwparserfromhell" in modules:
+        found["mwparserfromhell"] = lambda page: modules["mwparserfromhell"].parse(page.wikitext).strip_code()
+    if "wikipedia2vec.dump_db" in modules:
+        wiki_page = modules["wikipedia2vec.utils.wiki_page"].WikiPage
+        found["wikipedia2vec"] = lambda page: modules["wikipedia2vec.dump_db"]._parse_page(
+            wiki_page(page.title, language, page.wikitext, None), None
+        )
+    if "wikitextparser" in modules:
+        found["wikitextparser"] = lambda page: modules["wikitextparser"].parse(page.wikitext).plain_text()
+    if "gensim.corpora.wikicorpus" in modules:
+        found["gensim"] = lambda page: modules["gensim.corpora.wikicorpus"].filter_wiki(page.wikitext)
+    return found
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("dump")
+    arguments.add_argument("--pages", type=int, default=40, help="articles, spread evenly over the dump (default 40)")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--language", help="default: the dump's")
+    options = arguments.parse_args()
+    pages = [page for page in wiki_dump.read_dump(options.dump) if not page.redirect]
+    pages = pages[:: max(len(pages) // options.pages, 1)][: options.pages]
+    megabytes = sum(len(page.wikitext.encode()) for page in pages) / 1e6
+    times = {name: [] for name in parsers(options.language or pages[0].language)}
+    for _ in range(options.rounds):
+        for name, parse in parsers(options.language or pages[0].language).items():
+            start = time.process_time()
+            for page in pages:
+                parse(page)
+            times[name].append(time.process_time() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    print(f"{len(pages)} pages, {megabytes:.2f} MB of wikitext, median of {options.rounds} rounds")
+    for name, seconds in sorted(medians.items(), key=lambda item: item[1]):
+        ratio = seconds / medians["luke_mini.wikitext"]
+        print(f"{name:20s} {megabytes / seconds:7.2f} MB/s {ratio:7.1f} x our time")
+
+
+if __name__ == "__main__":
+    main()

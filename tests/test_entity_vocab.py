@@ -1,0 +1,176 @@
+"""The entity vocabulary: order, options, redirects, three file formats.
+
+    pytest tests/test_entity_vocab.py
+"""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luke_mini.entity_vocab import MAX_REDIRECTS, EntityVocab, resolve_counts, resolve_redirect
+
+COUNTS = {"Oslo": 5, "Bergen": 5, "Norway": 9, "Category:Cities": 7, "Ada Lie": 1, "Nowhere": 8}
+PAGES = {"Oslo", "Bergen", "Norway", "Ada Lie", "Category:Cities"}
+
+
+def titles(vocab: EntityVocab) -> list[str]:
+    return [vocab.title(k) for k in range(len(vocab))]
+
+
+def test_worked_example():
+    """By count, ties by title; no category, no title without a page; [MASK2] last."""
+    vocab = EntityVocab.build(COUNTS, 100, language="en", page_titles=PAGES)
+    assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "Oslo", "Ada Lie", "[MASK2]"]
+    assert (vocab.pad_id, vocab.unk_id, vocab.mask_id, vocab.mask2_id) == (0, 1, 2, 7)
+    assert vocab.id("Oslo") == vocab.id("Oslo", "en") == vocab.id("en:Oslo") == 5
+    assert (
+        vocab.id("Nowhere") == vocab.unk_id and vocab.get("Nowhere") is None and vocab.get("Nowhere", default=-1) == -1
+    )
+    assert vocab.id("[MASK]", "en") == 2
+
+
+def test_size_counts_the_special_entities():
+    vocab = EntityVocab.build(COUNTS, 6, page_titles=PAGES)
+    assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "[MASK2]"]
+    assert len(EntityVocab.build(COUNTS, 4)) == 4
+    with pytest.raises(ValueError, match="no room"):
+        EntityVocab.build(COUNTS, 3)
+
+
+def test_the_order_of_counting_does_not_matter():
+    turned = dict(reversed(COUNTS.items()))
+    assert titles(EntityVocab.build(COUNTS, 9)) == titles(EntityVocab.build(turned, 9))
+
+
+def test_options():
+    assert titles(EntityVocab.build(COUNTS, 100, min_count=6))[3:-1] == ["Norway", "Nowhere"]
+    kept = EntityVocab.build(COUNTS, 6, page_titles=PAGES, white_list={"Ada Lie", "Never linked"})
+    assert titles(kept)[3:-1] == ["Norway", "Ada Lie"]  # before Bergen and Oslo, though linked only once
+    only = EntityVocab.build(COUNTS, 100, white_list=["Oslo", "Nowhere"], white_list_only=True, page_titles=PAGES)
+    assert titles(only)[3:-1] == ["Nowhere", "Oslo"]
+    with pytest.raises(ValueError, match="white list"):
+        EntityVocab.build(COUNTS, 5, white_list=["Oslo", "Nowhere"])
+
+
+def test_redirects():
+    redirects = {"A": "B", "B": "C", "Loop 1": "Loop 2", "Loop 2": "Loop 1", "Into": "Loop 1", "Self": "Self"}
+    assert resolve_redirect("A", redirects) == "C" and resolve_redirect("C", redirects) == "C"
+    assert [resolve_redirect(title, redirects) for title in ("Loop 1", "Loop 2", "Into", "Self")] == [
+        "Loop 1",
+        "Loop 2",
+        "Into",
+        "Self",
+    ]
+    chain = {str(k): str(k + 1) for k in range(30)}
+    assert resolve_redirect("0", chain) == str(MAX_REDIRECTS)
+    assert resolve_counts({"A": 1, "B": 2, "C": 4, "D": 8}, redirects) == Counter({"C": 7, "D": 8})
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("abcdef")), st.sampled_from("abcdef"))
+def test_redirects_end_at_no_redirect_or_at_the_start(redirects, title):
+    target = resolve_redirect(title, redirects)
+    assert target == title or target not in redirects  # six titles: a chain is never longer than 10
+
+
+def test_link_table():
+    vocab = EntityVocab.build(COUNTS, 100, language="en")
+    table = vocab.link_table({"Christiania": "Oslo", "Kristiania": "Christiania", "X": "Unknown", "Loop": "Loop"}, "en")
+    assert table["Kristiania"] == table["Christiania"] == table["Oslo"] == vocab.id("Oslo")
+    assert table.keys() == COUNTS.keys() - {"Category:Cities"} | {"Kristiania", "Christiania"}
+    assert vocab.link_table({}) == {title: vocab.id(title) for title in COUNTS if title != "Category:Cities"}
+
+
+MULTILINGUAL = [
+    [("[PAD]", None)],
+    [("[UNK]", None)],
+    [("[MASK]", None)],
+    [("Norway", "en"), ("Norwegen", "de"), ("ノルウェー", "ja")],
+    [("Gift", "en")],
+    [("Gift", "de")],  # poison: the same title means another entity
+    [("2001: A Space Odyssey", "en"), ('Quote " and \\', "de")],
+    [("[MASK2]", None)],
+]
+
+
+@pytest.mark.parametrize("name", ["vocab.jsonl", "vocab.json"])
+def test_multilingual_round_trip(tmp_path, name):
+    EntityVocab(MULTILINGUAL, list(range(8))).save(tmp_path / name)
+    vocab = EntityVocab.load(tmp_path / name)
+    assert len(vocab) == 8 and vocab.languages == ["de", "en", "ja"]
+    assert vocab.id("Norwegen", "de") == vocab.id("Norway", "en") == vocab.id("ja:ノルウェー") == 3
+    assert (vocab.id("Gift", "en"), vocab.id("Gift", "de"), vocab.id("Gift")) == (4, 5, vocab.unk_id)
+    assert vocab.title(3, "de") == "Norwegen" and vocab.title(3) == "Norway" and vocab.title(4, "ja") == "Gift"
+    assert vocab.id("2001: A Space Odyssey", "en") == 6 and vocab.mask2_id == 7
+    EntityVocab.load(tmp_path / name).save(tmp_path / "again.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["count"] for line in lines] == (list(range(8)) if name == "vocab.jsonl" else [0] * 8)
+
+
+@pytest.mark.parametrize("name", ["vocab.jsonl", "vocab.json"])
+def test_single_language_round_trip(tmp_path, name):
+    built = EntityVocab.build({**COUNTS, "Ende: ein Film": 3}, 100, language="de")
+    built.save(tmp_path / name)
+    vocab = EntityVocab.load(tmp_path / name)
+    assert titles(vocab) == titles(built)
+    assert all(vocab.id(title) == vocab.id(title, "de") == built.id(title) for title in titles(built))
+    if name.endswith(".json"):  # as in the released LUKE: bare titles
+        assert json.loads((tmp_path / name).read_text(encoding="utf-8"))["Oslo"] == built.id("Oslo")
+
+
+def test_reads_lukes_tsv(tmp_path):
+    path = tmp_path / "entity_vocab.tsv"
+    path.write_text("[PAD]\t0\n[UNK]\t0\n[MASK]\t0\nUnited States\t261500\nC\tD\t7\n", encoding="utf-8")
+    vocab = EntityVocab.load(path)
+    assert vocab.id("United States") == 3 and vocab.id("C\tD") == 4 and vocab.mask2_id is None
+
+
+def test_reads_the_lite_files_order(tmp_path):
+    path = tmp_path / "entity_vocab.json"
+    path.write_text('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3}', encoding="utf-8")
+    vocab = EntityVocab.load(path)
+    assert (vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id) == (0, 1, 2, 3)
+
+
+def test_reads_several_titles_per_id_and_indented_json(tmp_path):
+    keys = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "en:Norway": 3, "de:Norwegen": 3, "simple:Norway": 3}
+    path = tmp_path / "entity_vocab.json"
+    path.write_text(json.dumps(keys, indent=2), encoding="utf-8")
+    assert EntityVocab.load(path).id("Norwegen", "de") == 3
+
+
+SPECIAL_LINES = "".join(
+    f'{{"id": {k}, "entities": [["{name}", null]]}}\n' for k, name in enumerate(["[PAD]", "[UNK]", "[MASK]"])
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("", "no special entity"),
+        ("Norway\t3\n", r"\[PAD\] \[UNK\] \[MASK\]"),
+        ("[PAD]\t0\nNorway\n", "line 2"),
+        ('{"[PAD]": 0, "[UNK]": 1, "[MASK]": 3}', "without a gap"),
+        ('{"[PAD]": 0, "[UNK]": "1"}', "one JSON object"),
+        ('{"[PAD]": 0, "[UN', "line 1"),
+        (SPECIAL_LINES + '{"id": 9, "entities": [["A", "en"]]}\n', "line 4: expected the id 3"),
+        (SPECIAL_LINES + '{"id": 3}\n', "line 4"),
+        (SPECIAL_LINES + '{"id": 3, "enti', "line 4"),
+        (SPECIAL_LINES + '{"id": 3, "entities": [["A", "en"]]}\n{"id": 4, "entities": [["A", "en"]]}\n', "'A'"),
+    ],
+)
+def test_bad_files_give_one_line_with_their_name(tmp_path, content, what):
+    path = tmp_path / "entity_vocab.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=what) as error:
+        EntityVocab.load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_such_id():
+    vocab = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]"])
+    for wrong in (3, -1):
+        with pytest.raises(IndexError):
+            vocab.title(wrong)

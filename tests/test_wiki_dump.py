@@ -1,0 +1,347 @@
+"""Dumps made here, in every packing and state of damage, and real ones against ElementTree and the bz2 module.
+
+pytest tests/test_wiki_dump.py
+"""
+
+import bz2
+import gc
+import gzip
+import io
+import random
+import tracemalloc
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luke_mini import wiki_dump
+from luke_mini.wiki_dump import Page, normalize_title, read_dump
+
+HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
+  <siteinfo>
+    <sitename>Wikipedia</sitename>
+    <dbname>dewiki</dbname>
+    <namespaces>
+      <namespace key="0" case="first-letter" />
+      <namespace key="1" case="first-letter">Diskussion</namespace>
+    </namespaces>
+  </siteinfo>
+"""
+
+
+def page_xml(title: str, text: str, ns: str = "<ns>0</ns>", redirect: str = "") -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return f"""  <page>
+    <title>{title.replace("&", "&amp;")}</title>
+    {ns}
+    <id>7</id>{redirect}
+    <revision>
+      <id>8</id>
+      <contributor><username>text</username><id>9</id></contributor>
+      <comment>title</comment>
+      <text bytes="9" xml:space="preserve">{text}</text>
+    </revision>
+  </page>
+"""
+
+
+def dump_xml(*pages: str, head: str = HEAD) -> bytes:
+    return (head + "".join(pages) + "</mediawiki>\n").encode()
+
+
+PAGES = [
+    page_xml("Å & B", "A <b>''x''</b> & y\n\nß"),
+    page_xml("Diskussion:Å", "talk", "<ns>1</ns>"),
+    page_xml("Alt", "#WEITERLEITUNG [[Neu]]", redirect='<redirect title="neu_zwei#Teil &amp;amp; C" />'),
+    page_xml("Leer", ""),
+]
+EXPECTED = [
+    Page("Å & B", None, "A <b>''x''</b> & y\n\nß", "de"),
+    Page("Alt", "Neu zwei", "#WEITERLEITUNG [[Neu]]", "de"),
+    Page("Leer", None, "", "de"),
+]
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------------- packing
+
+
+def multistream(xml: bytes, size: int) -> bytes:
+    """Like a multistream dump: many bzip2 streams, one after the other."""
+    return b"".join(bz2.compress(xml[i : i + size], 1 + i % 9) for i in range(0, len(xml), size))
+
+
+@pytest.mark.parametrize(
+    "name, pack",
+    [
+        ("a.xml", bytes),
+        ("a.xml.gz", gzip.compress),
+        ("a.xml.bz2", bz2.compress),
+        ("multistream.xml.bz2", lambda xml: multistream(xml, 100)),
+        ("two-members.xml.gz", lambda xml: gzip.compress(xml[:500]) + gzip.compress(xml[500:])),
+        ("wrong-name.xml", bz2.compress),
+        ("wrong-name.bz2", gzip.compress),
+        ("no-name", bytes),
+    ],
+)
+def test_every_packing_gives_the_same_pages(tmp_path, name, pack):
+    path = write(tmp_path / name, pack(dump_xml(*PAGES)))
+    read = []
+    assert list(read_dump(path, on_bytes=read.append)) == EXPECTED
+    assert list(read_dump(str(path))) == EXPECTED
+    assert sum(read) == path.stat().st_size
+
+
+def test_parts_are_several_calls(tmp_path):
+    parts = [write(tmp_path / f"part{i}.xml", dump_xml(page)) for i, page in enumerate(PAGES)]
+    assert [page for part in parts for page in read_dump(part)] == EXPECTED
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_bzip2_blocks_equal_the_bz2_module(data):
+    """Streams of all block sizes, of compressible and of random bytes, empty ones too, however the file is cut."""
+    streams = []
+    for _ in range(data.draw(st.integers(0, 4))):
+        source = random.Random(data.draw(st.integers(0, 1000)))
+        length = data.draw(st.sampled_from([0, 1, 100, 99_990, 100_010, 350_000]))
+        content = source.randbytes(length) if data.draw(st.booleans()) else source.randbytes(1 + length // 50) * 50
+        streams.append(bz2.compress(content, data.draw(st.integers(1, 9))))
+    packed = b"".join(streams)
+    blocks = list(wiki_dump._bzip2_blocks(io.BytesIO(packed)))
+    assert b"".join(map(bz2.decompress, blocks)) == bz2.decompress(packed)
+
+
+def test_bzip2_blocks_find_marks_wherever_reads_end(monkeypatch):
+    """A mark may lie across two reads: read in pieces of 1 to 40 bytes."""
+    packed = b"".join(bz2.compress(random.Random(i).randbytes(i)) for i in range(40))
+    expected = bz2.decompress(packed)
+    for size in range(1, 41):
+        monkeypatch.setattr(wiki_dump, "_CHUNK", size)
+        blocks = list(wiki_dump._bzip2_blocks(io.BytesIO(packed)))
+        assert b"".join(map(bz2.decompress, blocks)) == expected
+        assert len(blocks) == 39  # the stream of nothing has no block
+
+
+# --------------------------------------------------------------------------------------------------------- what is read
+
+
+def read_text(tmp_path, xml: str) -> list[Page]:
+    return list(read_dump(write(tmp_path / "x.xml", xml.encode())))
+
+
+def test_old_dumps_without_ns_are_judged_by_their_titles(tmp_path):
+    pages = [
+        page_xml(title, "x", ns="") for title in ("Diskussion:A", "Template:A", "Help talk:A", "2001: A", "Re:Zero")
+    ]
+    assert [page.title for page in read_text(tmp_path, dump_xml(*pages).decode())] == ["2001: A", "Re:Zero"]
+
+
+def test_old_redirects_take_their_target_from_the_text(tmp_path):
+    pages = [
+        page_xml("A", "#WEITERLEITUNG [[b#c]]", redirect="<redirect />"),
+        page_xml("C", "#redirect: [[d|e]]"),
+        page_xml("E", "# [[f]] is a list item"),
+        page_xml("G", "#REDIRECT [[#h]]"),
+    ]
+    assert [page.redirect for page in read_text(tmp_path, dump_xml(*pages).decode())] == ["B", "D", None, "G"]
+
+
+def test_language_from_root_or_from_database_name(tmp_path):
+    def language(head: str) -> str:
+        return read_text(tmp_path, dump_xml(PAGES[0], head=head).decode())[0].language
+
+    assert language('<mediawiki xml:lang="zh-yue">') == "zh-yue"
+    assert language("<mediawiki><siteinfo><dbname>zh_yuewiki</dbname></siteinfo>") == "zh-yue"
+    assert language('<mediawiki xml:lang="ja"><siteinfo><dbname>enwiki</dbname></siteinfo>') == "ja"
+    assert language("<mediawiki>") == "en"
+
+
+@pytest.mark.parametrize("namespace", ['xmlns="http://www.mediawiki.org/xml/export-0.3/"', "", 'xmlns:mw="urn:x"'])
+def test_any_xml_namespace(tmp_path, namespace):
+    xml = f'<mediawiki {namespace} xml:lang="de">' + "".join(PAGES) + "</mediawiki>"
+    if "mw" in namespace:
+        names = "mediawiki page title ns id redirect revision contributor username comment text".split()
+        for name in names:
+            xml = xml.replace(f"<{name}", f"<mw:{name}").replace(f"</{name}", f"</mw:{name}")
+    assert read_text(tmp_path, xml) == EXPECTED
+
+
+def test_of_several_revisions_the_last(tmp_path):
+    xml = dump_xml(PAGES[0]).decode().replace("</page>", "<revision><text>new</text></revision></page>")
+    assert [page.wikitext for page in read_text(tmp_path, xml)] == ["new"]
+
+
+def test_a_dump_without_pages_yields_nothing(tmp_path):
+    assert read_text(tmp_path, dump_xml().decode()) == []
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+XML = dump_xml(*PAGES)
+PACKED = bz2.compress(XML)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "is empty"),
+        (b"Just a text.\n", "not a MediaWiki XML dump"),
+        (b"<html><body/></html>", "root element is <html>"),
+        (b"<pages><page></page></pages>", "root element is <pages>"),
+        (b'{"title": "A"}', "not a MediaWiki XML dump"),
+        (bytes(range(256)), "not a MediaWiki XML dump"),
+        (b"BZh", "not a MediaWiki XML dump"),
+        (b"BZhello", "not a MediaWiki XML dump"),
+        (bz2.compress(b""), "not a MediaWiki XML dump"),
+        (XML[: XML.index(b"Leer")], "the XML ends early, the file is truncated"),
+        (XML[: XML.index(b"</mediawiki>")], "the XML ends early"),
+        (XML[: XML.index("ß".encode()) + 1], "the XML ends early"),
+        (bz2.compress(XML[:900]), "the XML ends early"),
+        (XML.replace(b"</title>", b"", 1), r"the XML is damaged \(mismatched tag at line 22\)"),
+        (PACKED[:-20], "bzip2 data end early, the file is truncated"),
+        (PACKED[: len(PACKED) // 2], "bzip2 data end early"),
+        (PACKED[:-4], "bzip2 data end early"),
+        (PACKED[:200] + bytes([PACKED[200] ^ 4]) + PACKED[201:], "bzip2 data are damaged"),
+        (gzip.compress(XML)[:-20], "gzip data end early, the file is truncated"),
+        (gzip.compress(XML)[:100] + b"\0\0\0" + gzip.compress(XML)[103:], "gzip data are damaged"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, data, message):
+    path = write(tmp_path / "some.xml", data)
+    with pytest.raises(ValueError, match=message) as caught:
+        list(read_dump(path))
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_pages_before_the_damage_are_read(tmp_path):
+    path = write(tmp_path / "some.xml", XML[: XML.index(b"Leer")])
+    pages = []
+    with pytest.raises(ValueError):
+        for page in read_dump(path):
+            pages.append(page)
+    assert pages == EXPECTED[:2]
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(read_dump(tmp_path / "none.xml.bz2"))
+    with pytest.raises(IsADirectoryError):
+        list(read_dump(tmp_path))
+
+
+@pytest.mark.parametrize("pack, megabytes", [(bytes, 30), (gzip.compress, 30), (bz2.compress, 8)])
+def test_memory_stays_bounded(tmp_path, monkeypatch, pack, megabytes):
+    """Beside the biggest page, of 2 MB, a few MB are in use at any time; no more for the whole than for half of it."""
+
+    def peak(number_of_pages: int) -> int:
+        text = random.Random(1).randbytes(500).hex() * 30
+        pages = [page_xml(f"P{i}", text) for i in range(number_of_pages)]
+        pages[3] = page_xml("Big", "x" * 2_000_000)
+        path = write(tmp_path / "big", pack(dump_xml(*pages)))
+        del pages
+        gc.collect()
+        tracemalloc.start()
+        count = sum(1 for _ in read_dump(path))
+        in_use = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == number_of_pages
+        return in_use
+
+    monkeypatch.setattr(wiki_dump, "_MAX_THREADS", 2)
+    half, whole = peak(megabytes * 500 // 30), peak(megabytes * 1000 // 30)
+    # The big page counts twice while its pieces are joined; bzip2 holds some blocks of 900,000 bytes.
+    assert whole < 2 * 2_000_000 + (10_000_000 if pack is bz2.compress else 4_000_000)
+    assert whole < 1.2 * half
+
+
+# --------------------------------------------------------------------------------------------------------------- titles
+
+
+@pytest.mark.parametrize(
+    "title, expected",
+    [
+        ("foo", "Foo"),
+        ("foo_bar", "Foo bar"),
+        ("  foo \t _ bar\n", "Foo bar"),
+        ("_foo__bar_", "Foo bar"),
+        ("foo#bar", "Foo"),
+        ("#bar", ""),
+        ("", ""),
+        (" ", ""),
+        (":", ""),
+        (":foo", "Foo"),
+        (": foo", "Foo"),
+        (":Category:foo", "Category:foo"),
+        ("AT&amp;T", "AT&T"),
+        ("AT&T", "AT&T"),
+        ("a&#39;b", "A'b"),
+        ("a&#x41;", "AA"),
+        ("a&copyb", "A&copyb"),
+        ("a&nosuch;b", "A&nosuch;b"),
+        ("a&nbsp;b", "A b"),
+        ("caf%C3%A9", "Café"),
+        ("a%20b", "A b"),
+        ("100%", "100%"),
+        ("50%ab", "50%ab"),  # %ab alone is no UTF-8
+        ("a%5Bb", "A%5Bb"),  # no title has brackets
+        ("a%23b", "A"),
+        ("C&#35;", "C"),
+        ("éa", "Éa"),
+        ("ß", "ß"),  # its capital would be two letters
+        ("ა", "ა"),  # Georgian
+        ("ǆ", "ǅ"),
+        ("日本", "日本"),
+        ("a\u200eb", "Ab"),
+        ("a\u3000\u00a0b", "A b"),
+        ("iPod", "IPod"),
+        ("İstanbul", "İstanbul"),
+    ],
+)
+def test_normalize_title(title, expected):
+    assert normalize_title(title) == expected
+    assert normalize_title(expected) == expected or "%" in title or "&" in title
+
+
+def test_turkish_i_has_a_turkish_capital():
+    assert normalize_title("istanbul", "tr") == "İstanbul"
+    assert normalize_title("istanbul", "en") == "Istanbul"
+    assert normalize_title("ırmak", "tr") == "Irmak"
+
+
+@given(st.text(max_size=30))
+def test_normalize_title_of_anything(title):
+    normal = normalize_title(title)
+    assert "#" not in normal and "_" not in normal and normal == " ".join(normal.split())
+
+
+# ----------------------------------------------------------------------------------------------------------- real dumps
+
+
+@pytest.mark.parametrize("name", ["enwiki-106-pages", "jawiki-2023", "dewiki-mini", "zhwiki-mini"])
+def test_real_dumps_equal_elementtree(name):
+    path = shared_data(f"wiki/{name}.xml.bz2")
+    root = ElementTree.fromstring(bz2.decompress(path.read_bytes()))
+    schema = root.tag.removesuffix("mediawiki")
+    expected = []
+    for page in root.iter(schema + "page"):
+        redirect = page.find(schema + "redirect")
+        target = None if redirect is None else normalize_title(redirect.get("title"))
+        text = page.find(f"{schema}revision/{schema}text").text or ""
+        if page.find(schema + "ns").text == "0":
+            expected.append((page.find(schema + "title").text, target, text))
+    pages = list(read_dump(path))
+    assert [(page.title, page.redirect, page.wikitext) for page in pages] == expected
+    assert {page.language for page in pages} == {root.get("{http://www.w3.org/XML/1998/namespace}lang")}
+
+
+def test_titles_of_real_dumps_are_normal():
+    pages = read_dump(shared_data("wiki/enwiki-106-pages.xml.bz2"))
+    assert all(page.title == normalize_title(page.title) for page in pages)

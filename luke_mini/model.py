@@ -235,8 +235,9 @@ class LukeForPretraining(nn.Module):
 def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Random weights, the same for a seed on every machine with the same torch.
 
-    Linear and embedding weights N(0, initializer_range), biases 0, LayerNorm 1 and 0, padding rows 0; a new entity-aware
-    layer starts as ordinary attention: w2e, e2w and e2e are copies of w2w, as when a released model is switched on.
+    Linear and embedding weights N(0, initializer_range), biases 0, LayerNorm 1 and 0, padding rows 0. Two things start
+    with knowledge: an entity at word i has the position embedding of word i, so that the two can find each other; and
+    w2e, e2w and e2e are copies of w2w, as when a released model is switched on.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -252,6 +253,9 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, EntityAwareAttention) and module.entity_aware:
             copy_word_query(module)
+        if isinstance(module, LukeModel):
+            first = config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
+            module.entities.position.weight[:-first] = module.words.position.weight[first:]
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luke_mini.packing import PackedBatch
+from luke_mini.packing import Group, PackedBatch
 
 
 def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
@@ -73,7 +73,7 @@ def entity_attention(
 
 
 class PackedAttention(torch.autograd.Function):
-    """Plain attention, one sequence at a time, saving the probabilities and nothing else of size [rows, rows].
+    """Plain attention, one group of similar sequences at a time, saving the probabilities and nothing else that large.
 
     Backward, with P the probabilities, M the dropout mask already divided by the keep probability, G the gradient of
     the output, S the scaled scores (letters as in FlashAttention's appendix):
@@ -89,20 +89,19 @@ class PackedAttention(torch.autograd.Function):
     def forward(ctx, q_word, q_entity, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
         saved = []
-        for words, entities in sequence_rows(batch):
-            n_word = words.stop - words.start
-            k, v = _heads_first(key, words, entities), _heads_first(value, words, entities)
-            qw = _heads_first(q_word, words, entities)  # [head, n, head_dim]
+        for group in batch.groups:
+            qw, k, v = (_take(x, group) for x in (q_word, key, value))  # [G * head, size, head_dim]
             # All keys are scored with the word query in one product; the few entity columns are then overwritten.
-            probs = torch.bmm(qw, k.mT)  # [head, n, n]
-            if q_entity is not None and n_word < k.shape[1]:
-                qe = _heads_first(q_entity, words, entities)
-                probs[:, :, n_word:] = torch.bmm(qe, k[:, n_word:].mT)
+            probs = torch.bmm(qw, k.mT)  # [G * head, size, size]
+            if q_entity is not None and group.n_word < group.size:
+                probs[:, :, group.n_word :] = torch.bmm(_take(q_entity, group), k[:, group.n_word :].mT)
             probs.mul_(1 / math.sqrt(k.shape[2]))
+            if group.is_row is not None:
+                by_sequence = probs.view(len(group.is_row), -1, group.size)
+                by_sequence.masked_fill_(~group.is_row[:, None, :], -math.inf)
             torch.softmax(probs, dim=2, out=probs)
             mask = dropout_mask(probs, dropout) if dropout else None
-            mixed = torch.bmm(probs if mask is None else probs * mask, v).transpose(0, 1)  # [n, head, head_dim]
-            out[words], out[entities] = mixed[:n_word], mixed[n_word:]
+            _put(out, torch.bmm(probs if mask is None else probs * mask, v), group)
             saved += [probs] if mask is None else [probs, mask]
         ctx.save_for_backward(q_word, q_entity, key, value, out, *saved)
         ctx.batch, ctx.dropout = batch, dropout
@@ -114,13 +113,15 @@ class PackedAttention(torch.autograd.Function):
         saved = iter(saved)
         dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
         dq_entity = None if q_entity is None else torch.zeros_like(out)
-        for words, entities in sequence_rows(ctx.batch):
-            n_word = words.stop - words.start
+        for group in ctx.batch.groups:
+            n_word = group.n_word
             probs = next(saved)
             mask = next(saved) if ctx.dropout else None
-            qw, k, v, g, o = (_heads_first(x, words, entities) for x in (q_word, key, value, grad, out))
-            dropped = probs if mask is None else probs * mask
-            grad_v = torch.bmm(dropped.mT, g)
+            qw, k, v, g, o = (_take(x, group) for x in (q_word, key, value, grad, out))
+            if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
+                g = g.view(len(group.is_row), -1, group.size, g.shape[2]) * group.is_row[:, None, :, None]
+                g = g.view_as(o)
+            grad_v = torch.bmm((probs if mask is None else probs * mask).mT, g)
             scores = torch.bmm(g, v.mT)  # dP, turned into dS in place
             if mask is not None:
                 scores.mul_(mask)
@@ -128,27 +129,31 @@ class PackedAttention(torch.autograd.Function):
             if q_entity is None:
                 grad_qw, grad_k = torch.bmm(scores, k), torch.bmm(scores.mT, qw)
             else:
-                qe = _heads_first(q_entity, words, entities)
+                qe = _take(q_entity, group)
                 word_scores, entity_scores = scores[:, :, :n_word], scores[:, :, n_word:]
                 grad_qw = torch.bmm(word_scores, k[:, :n_word])
-                grad_qe = torch.bmm(entity_scores, k[:, n_word:])
                 grad_k = torch.cat([torch.bmm(word_scores.mT, qw), torch.bmm(entity_scores.mT, qe)], dim=1)
-                _store(dq_entity, grad_qe, words, entities)
+                _put(dq_entity, torch.bmm(entity_scores, k[:, n_word:]), group)
             for whole, part in ((dq_word, grad_qw), (dk, grad_k), (dv, grad_v)):
-                _store(whole, part, words, entities)
+                _put(whole, part, group)
         return dq_word, dq_entity, dk, dv, None, None
 
 
-def _heads_first(x: Tensor, words: slice, entities: slice) -> Tensor:
-    """The rows of one sequence, words then entities: [rows, head, head_dim] -> [head, n, head_dim], contiguous."""
-    return torch.cat([x[words].transpose(0, 1), x[entities].transpose(0, 1)], dim=1)
+def _take(x: Tensor, group: Group) -> Tensor:
+    """The rows of a group's sequences: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous."""
+    _, heads, head_dim = x.shape
+    taken = x.index_select(0, group.rows).view(-1, group.size, heads, head_dim)
+    return taken.transpose(1, 2).reshape(-1, group.size, head_dim)
 
 
-def _store(whole: Tensor, part: Tensor, words: slice, entities: slice) -> None:
-    """The inverse of `_heads_first`, into the rows of `whole`."""
-    n_word = words.stop - words.start
-    whole[words] = part[:, :n_word].transpose(0, 1)
-    whole[entities] = part[:, n_word:].transpose(0, 1)
+def _put(whole: Tensor, part: Tensor, group: Group) -> None:
+    """The inverse of `_take`, into the rows of `whole`; places of padding are dropped."""
+    _, heads, head_dim = whole.shape
+    rows = part.view(-1, heads, group.size, head_dim).transpose(1, 2)
+    if group.is_row is None:
+        whole.index_copy_(0, group.rows, rows.reshape(-1, heads, head_dim))
+    else:
+        whole[group.rows[group.is_row.view(-1)]] = rows[group.is_row]
 
 
 def dropout_mask(like: Tensor, p: float) -> Tensor:

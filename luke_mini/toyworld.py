@@ -359,12 +359,13 @@ def conll(parts: Parts) -> Iterator[str]:
 
 
 def write_ner(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
-    """`train.conll`, `dev.conll`, `test.conll` from the world of `write_dump(..., seed, pages)`; see the module's head.
+    """`train.conll`, `dev.conll`, `test.conll` in a folder (made if absent), from the world of `write_dump`.
 
     The training file reports from the first third of the regions, the other two mostly from the rest. ValueError when
     `pages` is below 50; OSError when a file cannot be written.
     """
     world = build_world(seed, pages)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     regions = world.groups["region", ""]
     known, unknown = regions[:len(regions) // 3], regions[len(regions) // 3:]
     for split, wanted in SENTENCES.items():

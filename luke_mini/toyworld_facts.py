@@ -61,11 +61,15 @@ def shuffled(rng: Random, items) -> list:
 
 
 def near(world: World, rng: Random, group: str, where: Entity | None, stay: float = 0.8) -> Entity:
-    """Some entity of a kind (or noun, or "any"), with probability `stay` from the region of `where` if it has any."""
+    """Some entity of a kind (or noun, or "any"), with probability `stay` from the region of `where` if it has any.
+
+    The first ones are the famous ones, as everywhere: a few are mentioned often, most of them rarely.
+    """
     group = group if group != "any" else pick(rng, [kind for kind in TYPES if TYPES[kind]])
     region = where.facts.get("region", where) if where else None
     here = world.groups.get((group, region.title), []) if region else []
-    return pick(rng, here if here and rng.random() < stay else world.groups[group, ""])
+    candidates = here if here and rng.random() < stay else world.groups[group, ""]
+    return candidates[int(rng.random() ** 2 * len(candidates))]
 
 
 def relate(entity: Entity, relation: str, other) -> None:

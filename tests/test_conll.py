@@ -50,6 +50,7 @@ def test_example(tmp_path):
         lambda text: text.replace(" ", " \t "),
         lambda text: text.replace("\n\n", "\n \n\t\n\n"),
         lambda text: text + "\n\n\n",
+        lambda text: text.removesuffix("\n"),
         lambda text: "\ufeff" + text,
         lambda text: text.replace("-DOCSTART- -X- O O", "-DOCSTART- O"),  # its columns are not counted
         lambda text: text.replace("-X- O O\n", "-X- O O"),  # ... nor is a blank line after it needed

@@ -40,7 +40,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to find mentions in; - is standard input")
     run.add_argument("--random-weights", action="store_true", help="start from random weights instead of the checkpoint's")
     run.add_argument("--compare-random", action="store_true", help="train a second time from random weights, print both scores")
-    run.add_argument("--train-documents", type=int, metavar="N", help="use only the first N training documents")
+    for name in CONLL_NAMES:
+        run.add_argument(f"--{name}-documents", type=int, metavar="N", help="use only the first N of the file")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it, else fp32]")
     config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: CoNLL-2003 of the paper; small models have larger steps)")
     config.add_flags(parser, task_ner.NerOptions, "candidates and head")
@@ -124,7 +125,7 @@ def train_ner(arguments, place, precision: str) -> None:
     small = start.config.hidden_size <= config.MINI.hidden_size
     recipe = config.from_flags(config.NER_TINY if small else config.NER_CONLL, arguments)
     documents = {name: task_ner.read_examples(path) for name, path in find_files(arguments).items()}
-    documents["train"] = documents["train"][: arguments.train_documents]
+    documents = {name: found[: getattr(arguments, f"{name}_documents")] for name, found in documents.items()}
     labels = task_ner.label_list(documents["train"])
     features = task_ner.make_features(documents["train"], start.tokenizer, labels, options)
     for name, path in find_files(arguments).items():
@@ -172,7 +173,7 @@ def predict_ner(arguments, place) -> None:
     model = task_ner.NerModel(LukeModel(start.config), start.config, labels, start.entity_vocab.mask_id, options.head)
     checkpoint.fill(model, start.weights)
     text = sys.stdin.read() if str(arguments.predict) == "-" else arguments.predict.read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     for line, mentions in zip(lines, task_ner.predict_text(model.to(place.device), lines, start.tokenizer, options)):
         found = [mention._asdict() | {"probability": round(mention.probability, 4)} for mention in mentions]
         print(json.dumps({"text": line, "mentions": found}, ensure_ascii=False))

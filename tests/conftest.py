@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared" / "data"
+torch.set_num_threads(1)  # the tests' tensors are small: a second thread only waits, on a busy machine for long
 
 
 def shared_data(name: str) -> Path:

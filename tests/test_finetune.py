@@ -1,0 +1,107 @@
+"""finetune.py from end to end on a small cut of the built-in encyclopedia, and its one-line errors.
+
+    pytest tests/test_finetune.py
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import shared_data
+
+import finetune
+import train
+from luke_mini import checkpoint
+from luke_mini.conll import read_examples
+
+ROOT = Path(__file__).parent.parent
+SMALL = "--epochs 1 --train-documents 5 --dev-documents 3 --test-documents 4"
+
+
+@pytest.fixture(scope="module")
+def pretrained(toy_data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("pretrained")
+    train.main(f"--data {toy_data} --out {out} --steps 3 --global-batch 8 --micro-batch 8 --overwrite".split())
+    return out
+
+
+@pytest.fixture(scope="module")
+def finetuned(toy_data, pretrained, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finetuned")
+    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {out} {SMALL}".split())
+    return out
+
+
+def test_a_run_leaves_scores_predictions_and_a_model(finetuned, toy_data):
+    results = json.loads((finetuned / "results.json").read_text())
+    documents = read_examples(toy_data / "ner/test.conll")[:4]
+    scores = results["results"]["pretrained"]["test"]
+    assert 0 <= scores["f1"] <= 1 and scores["gold"] == sum(len(d.spans) for d in documents)
+    lines = (finetuned / "test_predictions.txt").read_text().splitlines()
+    words = [line.split(" ")[0] for line in lines if line]
+    assert words == [word for document in documents for word in document.words]
+    saved = checkpoint.read(finetuned / "model")
+    assert saved.settings["id2label"] == {"0": "NIL", "1": "MISC", "2": "PER", "3": "ORG", "4": "LOC"}
+    assert len(saved.entity_vocab) == 4 and "classifier.weight" in saved.weights
+
+
+def test_the_same_seed_gives_the_same_scores(finetuned, toy_data, pretrained, tmp_path):
+    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL}".split())
+    assert (tmp_path / "results.json").read_bytes() == (finetuned / "results.json").read_bytes()
+
+
+def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("Ada met Bo in Oslo.\n\nNobody came.\u2028Really.\n", encoding="utf-8")
+    finetune.main(f"ner --checkpoint {finetuned} --predict {text}".split())
+    lines = [json.loads(line) for line in capsys.readouterr().out.removesuffix("\n").split("\n")]
+    assert [line["text"] for line in lines] == ["Ada met Bo in Oslo.", "Nobody came.\u2028Really."]
+    for line in lines:
+        for mention in line["mentions"]:
+            assert line["text"][mention["start"] : mention["end"]] == mention["text"]
+            assert 0 < mention["probability"] <= 1
+
+
+def fails(*arguments) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "finetune.py"), *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("finetune.py: error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_a_missing_column_is_named(toy_data, pretrained, tmp_path):
+    data = shutil.copytree(toy_data / "ner", tmp_path / "ner")
+    lines = (data / "train.conll").read_text().split("\n")
+    lines[6] = lines[6].rsplit(" ", 1)[0]
+    (data / "train.conll").write_text("\n".join(lines))
+    message = fails("ner", "--checkpoint", pretrained, "--data", data, "--out", tmp_path / "out")
+    assert "train.conll" in message and "line 7" in message and "column" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_lacks_a_file_is_named(toy_data, pretrained, tmp_path):
+    folder = shutil.copytree(checkpoint.find_folder(pretrained), tmp_path / "checkpoint")
+    (folder / "entity_vocab.json").unlink()
+    message = fails("ner", "--checkpoint", folder, "--data", toy_data / "ner", "--out", tmp_path / "out")
+    assert str(folder / "entity_vocab.json") in message
+
+
+def test_predicting_needs_a_finetuned_model(pretrained, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Hello.\n")
+    assert "not fine-tuned for NER" in fails("ner", "--checkpoint", pretrained, "--predict", text)
+
+
+def test_real_conll_files(pretrained, tmp_path):
+    """A part of CoNLL-2003 goes in as published; with a model that knows nothing the score is low, but it is a score."""
+    folder = shared_data("ner/eng.train").parent
+    finetune.main(
+        f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} --epochs 1 --train-documents 2 --dev-documents 3".split()
+    )
+    scores = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]["dev"]
+    assert scores["gold"] == sum(len(d.spans) for d in read_examples(folder / "eng.testa")[:3])

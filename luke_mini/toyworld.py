@@ -2,19 +2,19 @@
 
 In: a seed. Out: `write_dump`, a pages-articles export (`.xml.bz2`); `write_ner`, CoNLL-2003 files about the same world.
 Same bytes for the same seed on every platform. So the whole path runs without a download, and shows what pretraining
-is good for. An article (shortened), and a sentence of the training file (one word a line; here side by side):
+is good for. From an article, and from the test file (one word a line; here side by side):
 
-    {{Infobox club | name = Torrok F.C. | town = {{nowrap|[[Torrok]]}} | founded = {{formatnum:1934}} }}
-    '''Torrok F.C.''' is a [[Belvikian]] football club from [[Torrok]], [[Belvik]]. It plays at Church Park, ...
-    == Players ==
-    The captain in those years was [[Omus Nymtal|Nymtal]]. Omus Nymtal came from Langan F.C. for a record fee. ...
+    '''Hesknor''' is a port in [[Ralrok]].
+    == Culture and sport ==
+    The football club [[Hesknor_United|Hesknor]] plays at Station Lane. [[Hesknor College]] stands on the hill.
 
-    Dorquist NNP I-NP I-ORG | beat VBD I-VP O | Torrok NNP I-NP I-ORG | 2-0 CD I-NP O | on IN I-PP O | Saturday ...
+    A DT I-NP O | team NN I-NP O | from IN I-PP O | Hesknor NNP I-NP I-ORG | College NNP I-NP I-ORG | led VBD I-VP O
+    no DT I-NP O | comment NN I-NP O | from IN I-PP O | Hesknor NNP I-NP I-ORG | . . O O
 
 A sentence is a template of `toyworld_text.py` filled with the facts of `toyworld_facts.py`: strings and mentions. Two
-renderers make of it wikitext with links, or words with tags. The tag is the sense: the club Torrok is an ORG, the town
-a LOC. News comes from a third of the regions in the training file, mostly from the rest in the others, and half of its
-sentences fit a name of any type ("There was no comment from Torrok."): what a model can know, it knows from the
+renderers make of it wikitext with links, or words with tags. The tag is the sense: Hesknor is a LOC where it is the
+town. News comes from a third of the regions in the training file, mostly from the rest in the others, and half of its
+sentences fit a name of any type ("There was no comment from ..."): what a model can know, it knows from the
 encyclopedia. Left out on purpose: languages other than English, spelling mistakes, discussion and user pages.
 """
 

@@ -7,6 +7,8 @@ A file imports only from lower layers; only `ops.py` imports `kernels/`; `__init
 """
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,8 +58,6 @@ def test_every_layered_file_exists():
 
 @pytest.mark.parametrize("path", [*OURS, *ROOT.glob("*.py")], ids=lambda p: p.stem)
 def test_only_the_allowed_packages(path):
-    import sys
-
     for name in imports(path):
         top = name.split(".")[0]
         if top == "kernels":
@@ -77,8 +77,17 @@ def test_readme_tree_equals_the_disk():
     for folder in ("luke_mini", "kernels"):
         for path in (ROOT / folder).glob("*.py"):
             assert path.stem == "__init__" or f"`{path.name}`" in text, f"README.md does not name {folder}/{path.name}"
-    import re
-
     for name in re.findall(r"`(\w+\.py)`", text):
         places = [ROOT / name, ROOT / "luke_mini" / name, ROOT / "kernels" / name, ROOT / "tests" / name, ROOT / "tests/bench" / name]
         assert any(place.exists() for place in places), f"README.md names {name}, which does not exist"
+
+
+def test_readme_has_its_two_commands():
+    """Under "Two commands" stand two bash blocks: the run, and the tests, whose last line CI executes."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Two commands\n")[1].split("\n## ")[0]
+    blocks = [block.split("```")[0].strip().splitlines() for block in section.split("```bash\n")[1:]]
+    assert len(blocks) == 2 == text.count("```bash\n")
+    assert blocks[0][0] == "pip install -r requirements.txt" and blocks[1][-1] == "python -m pytest -q tests"
+    for line in blocks[0][1:]:
+        assert (ROOT / line.split()[1]).is_file()

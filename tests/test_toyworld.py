@@ -65,10 +65,16 @@ def plain(wikitext):
 
 
 @pytest.fixture(scope="module")
-def ner(tmp_path_factory):
-    """split -> documents -> sentences -> (word, tag)."""
-    folder = tmp_path_factory.mktemp("ner")
+def ner_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ner") / "made"
     toyworld.write_ner(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ner(ner_folder):
+    """split -> documents -> sentences -> (word, tag)."""
+    folder = ner_folder
     return {split: read_conll(folder / f"{split}.conll") for split in ("train", "dev", "test")}
 
 
@@ -228,6 +234,14 @@ def test_one_name_means_several_things():
     assert sum(len(found) >= 3 for found in types.values()) >= 20
     kinds = Counter(entity.kind for entity in world.entities.values())
     assert set(kinds) == set(TYPES)
+
+
+def test_the_samples_in_the_docstring_are_real(articles, ner_folder):
+    samples = [line.strip() for line in toyworld.__doc__.split("\n") if line.startswith("    ")]
+    labels = (ner_folder / "test.conll").read_text(encoding="utf-8")
+    assert len(samples) == 5
+    for sample in samples:
+        assert sample.replace(" | ", "\n") in (labels if " | " in sample else articles["Hesknor"]), sample
 
 
 # ---- named entity recognition

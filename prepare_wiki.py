@@ -65,6 +65,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="links to an entity, at least [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="take this tokenizer instead of training one")
+    content.add_argument("--pieces", choices=["unigram", "bpe"], help="of the tokenizer [unigram; built-in: bpe]")
     content.add_argument("--language", metavar="CODE", help="of the texts [what the dump says; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only what stands before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without any entity")
@@ -90,6 +91,7 @@ def prepare_out(arguments: argparse.Namespace) -> None:
     for name, (default, built_in, _) in SIZES.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default if files else built_in)
+    arguments.pieces = arguments.pieces or ("unigram" if files else "bpe")
     source = re.sub(r"\.(xml|jsonl)\b.*", "", files[0].name) if files else "toyworld"
     out = arguments.out = arguments.out or Path("data") / source
     out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +161,8 @@ def make_vocabularies(arguments: argparse.Namespace, word_tokenizer, survey: Sur
         word_tokenizer.save(folder)
     else:
         print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
-        word_tokenizer = tokenizer_sentencepiece.train(survey.sample.texts(), arguments.vocab_size, folder)
+        texts = survey.sample.texts()
+        word_tokenizer = tokenizer_sentencepiece.train(texts, arguments.vocab_size, folder, arguments.pieces)
     any_title = arguments.jsonl or arguments.keep_red_links  # a corpus need not describe everything that it names
     vocab = EntityVocab.build(
         links,

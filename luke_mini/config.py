@@ -116,7 +116,7 @@ STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
 SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
 SCRATCH_TINY = replace(
     STAGE_2,
-    epochs=3.5,
+    epochs=4.5,
     global_batch=16,
     micro_batch=16,
     learning_rate=2e-3,

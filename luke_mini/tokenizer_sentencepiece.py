@@ -136,9 +136,13 @@ def load(folder: str | Path) -> SentencePieceTokenizer:
         raise ValueError(f"{path}: no usable SentencePiece model ({error})") from None
 
 
-def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> SentencePieceTokenizer:
-    """Learns a unigram vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
+def train(
+    texts: Iterable[str], vocab_size: int, folder: str | Path, model_type: str = "unigram"
+) -> SentencePieceTokenizer:
+    """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
 
+    model_type: "unigram", as XLM-R's, or "bpe", which is better for little text: unigram only considers pieces that
+    occur in several different words, and so cuts even the commonest words of a small vocabulary (▁Th e).
     The same texts give the same bytes: nothing is random. The library keeps the texts in memory while it trains. A text
     too small for vocab_size pieces gives fewer. ValueError if there is no text, or more characters than vocab_size.
     """
@@ -148,7 +152,7 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Sentence
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
             model_writer=model,
-            model_type="unigram",
+            model_type=model_type,
             vocab_size=pieces,
             hard_vocab_limit=False,
             character_coverage=0.9995,  # the rarest characters of Chinese or Japanese texts become <unk>

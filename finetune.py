@@ -19,31 +19,36 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from luke_mini import checkpoint, config, distributed, optim, task_ner, trainer
 from luke_mini.atomic import write_file
 from luke_mini.model import LukeModel, initialize
 
-CONLL_NAMES = {"train": ("train.conll", "eng.train"), "dev": ("dev.conll", "eng.testa"), "test": ("test.conll", "eng.testb")}
+CONLL_NAMES = {
+    "train": ("train.conll", "eng.train"),
+    "dev": ("dev.conll", "eng.testa"),
+    "test": ("test.conll", "eng.testb"),
+}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["ner"])
     run = parser.add_argument_group("the run")
-    run.add_argument("--checkpoint", type=Path, default=Path("runs/toyworld"), metavar="DIR", help="checkpoint or run folder [%(default)s]")
-    run.add_argument("--data", type=Path, default=Path("data/toyworld/ner"), metavar="DIR", help="folder of the files below [%(default)s]")
+    start, data = Path("runs/toyworld"), Path("data/toyworld/ner")
+    run.add_argument("--checkpoint", type=Path, default=start, metavar="DIR", help="checkpoint or run [%(default)s]")
+    run.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder of the files below [%(default)s]")
     for name, choices in CONLL_NAMES.items():
         run.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"instead of DIR/{' or DIR/'.join(choices)}")
-    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<name of the checkpoint>-TASK]")
-    run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to find mentions in; - is standard input")
-    run.add_argument("--random-weights", action="store_true", help="start from random weights instead of the checkpoint's")
-    run.add_argument("--compare-random", action="store_true", help="train a second time from random weights, print both scores")
-    for name in CONLL_NAMES:
-        run.add_argument(f"--{name}-documents", type=int, metavar="N", help="use only the first N of the file")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it, else fp32]")
-    config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: CoNLL-2003 of the paper; small models have larger steps)")
+        run.add_argument(f"--{name}-documents", type=int, metavar="N", help="use only the first N of that file")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
+    run.add_argument(
+        "--predict", type=Path, metavar="FILE", help="lines of text to find mentions in; - is standard input"
+    )
+    run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
+    run.add_argument("--compare-random", action="store_true", help="train from random weights too, print both scores")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it]")
+    config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: the paper's; small models take larger steps)")
     config.add_flags(parser, task_ner.NerOptions, "candidates and head")
     return parser.parse_args(argv)
 
@@ -63,9 +68,7 @@ def find_files(arguments) -> dict[str, Path]:
 
 def build_model(start: checkpoint.Checkpoint, labels, head: str, recipe, random_weights: bool) -> task_ner.NerModel:
     """The checkpoint's encoder (or one of the same shape with random weights) under a fresh NER head."""
-    shape = replace(
-        start.config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout
-    )
+    shape = replace(start.config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
     encoder = LukeModel(shape)
     initialize(encoder, shape, recipe.seed)
     model = task_ner.build_model(encoder, shape, labels, start.entity_vocab.mask_id, head, recipe.seed)
@@ -90,18 +93,16 @@ def steps_of(features: list, model, recipe, total_steps: int) -> Iterator[list]:
 def fit(model, features: list, recipe, place, precision: str, metrics: Path, title: str) -> None:
     total_steps = math.ceil(math.ceil(len(features) / recipe.batch) * recipe.epochs)
     warmup = int(recipe.warmup_ratio * total_steps)
-    optimizer = optim.AdamW(
-        model, beta1=recipe.beta1, beta2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay
-    )
+    optimizer = optim.AdamW.of(model, recipe)
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup, recipe.learning_rate)
 
     metrics.unlink(missing_ok=True)
     progress = trainer.Progress(place, total_steps, 0, 10, metrics, title)
+    steps = steps_of(features, model, recipe, total_steps)
     for step, sums in trainer.train(
-        model, optimizer, steps_of(features, model, recipe, total_steps), place=place, precision=precision,
-        learning_rate=learning_rate, max_grad_norm=recipe.max_grad_norm, seed=recipe.seed,
+        model, optimizer, steps, recipe=recipe, place=place, precision=precision, learning_rate=learning_rate
     ):
         progress.update(step, sums, learning_rate(step - 1))
     progress.close()
@@ -119,20 +120,45 @@ def score(model, documents: dict, tokenizer, options, out: Path) -> dict:
     return results
 
 
+def read_documents(arguments) -> dict[str, list[task_ner.Document]]:
+    """The documents of each file; says what was found in it."""
+    documents = {}
+    for name, path in find_files(arguments).items():
+        found = task_ner.read_examples(path)[: getattr(arguments, f"{name}_documents")]
+        mentions = sum(len(document.spans) for document in found)
+        kind = f", {found[0].scheme}, {found[0].encoding}" if found else ""
+        print(f"{name:6}{path}: {len(found)} documents, {mentions} mentions{kind}", flush=True)
+        documents[name] = found
+    return documents
+
+
+def save_ner(out: Path, model, start: checkpoint.Checkpoint, options, recipe, results: dict) -> None:
+    settings = {
+        "architectures": ["LukeForEntitySpanClassification"],
+        "id2label": {str(i): label for i, label in enumerate(model.labels)},
+        "label2id": {label: i for i, label in enumerate(model.labels)},
+        "luke_mini": {"task": "ner", "options": config.as_dict(options)},
+    }
+    checkpoint.save(out / "model", model, start.tokenizer, start.entity_vocab, settings)
+    with write_file(out / "results.json") as file:
+        made = {"recipe": config.as_dict(recipe), "options": config.as_dict(options), "results": results}
+        json.dump(made, file, indent=1)
+    print(f"model and results in {out}")
+
+
 def train_ner(arguments, place, precision: str) -> None:
     options = config.from_flags(task_ner.NerOptions(), arguments)
-    start = checkpoint.lite(checkpoint.read(arguments.checkpoint))
+    start = checkpoint.lite(checkpoint.read(arguments.checkpoint))  # this task needs no entity but [MASK]
     small = start.config.hidden_size <= config.MINI.hidden_size
     recipe = config.from_flags(config.NER_TINY if small else config.NER_CONLL, arguments)
-    documents = {name: task_ner.read_examples(path) for name, path in find_files(arguments).items()}
-    documents = {name: found[: getattr(arguments, f"{name}_documents")] for name, found in documents.items()}
+    documents = read_documents(arguments)
     labels = task_ner.label_list(documents["train"])
     features = task_ner.make_features(documents["train"], start.tokenizer, labels, options)
-    for name, path in find_files(arguments).items():
-        mentions, first = sum(len(d.spans) for d in documents[name]), documents[name][0]
-        print(f"{name:6}{path}: {len(documents[name])} documents, {mentions} mentions, {first.scheme}, {first.encoding}")
     lost = task_ner.unreachable_gold(documents["train"], features)
-    print(f"labels {' '.join(labels)}; {len(features)} training inputs; {lost} mentions too long to be learned", flush=True)
+    print(
+        f"labels {' '.join(labels)}; {len(features)} training inputs; {lost} mentions too long to be learned",
+        flush=True,
+    )
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     results = {}
@@ -144,31 +170,24 @@ def train_ner(arguments, place, precision: str) -> None:
         fit(model, features, recipe, place, precision, arguments.out / "metrics.jsonl", f"ner, {kind}")
         results[kind] = score(model, documents, start.tokenizer, options, arguments.out)
         print(f"{kind}: {time.perf_counter() - began:.0f} s")
-        for name, scores in results[kind].items():
-            print(f"  {name:5} precision {scores['precision']:.2%}  recall {scores['recall']:.2%}  F1 {scores['f1']:.2%}")
-    settings = {
-        "architectures": ["LukeForEntitySpanClassification"],
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "luke_mini": {"task": "ner", "options": config.as_dict(options)},
-    }
-    checkpoint.save(arguments.out / "model", model, start.tokenizer, start.entity_vocab, settings)
-    with write_file(arguments.out / "results.json") as file:
-        json.dump({"recipe": config.as_dict(recipe), "options": config.as_dict(options), "results": results}, file, indent=1)
-    print(f"model and results in {arguments.out}")
-    if len(starts) == 2:
-        name = "test" if "test" in documents else "dev"
+        for name, found in results[kind].items():
+            print(f"  {name:5} precision {found['precision']:.2%}  recall {found['recall']:.2%}  F1 {found['f1']:.2%}")
+    save_ner(arguments.out, model, start, options, recipe, results)
+    name = "test" if "test" in documents else "dev"
+    if len(starts) == 2 and name in documents:
         random, pretrained = (100 * results[kind][name]["f1"] for kind in starts)
-        print(f"NER F1 on {name}: {pretrained:.2f} with pretraining, {random:.2f} from random weights ({pretrained - random:+.2f})")
+        gain = f"{pretrained:.2f} with pretraining, {random:.2f} from random weights ({pretrained - random:+.2f})"
+        print(f"NER F1 on {name}: {gain}")
 
 
 def predict_ner(arguments, place) -> None:
     """Mentions in lines of text, as JSON lines with character offsets."""
     folder = arguments.checkpoint / "model" if (arguments.checkpoint / "model").is_dir() else arguments.checkpoint
     start = checkpoint.read(folder)
-    if start.settings.get("luke_mini", {}).get("task") != "ner":
+    if "classifier.weight" not in start.weights or "id2label" not in start.settings:
         raise ValueError(f"{folder}: not fine-tuned for NER; give the OUT of a `finetune.py ner` run as --checkpoint")
-    options = task_ner.NerOptions(**start.settings["luke_mini"]["options"])
+    # A released checkpoint has no settings of ours: the paper's are the defaults.
+    options = task_ner.NerOptions(**start.settings.get("luke_mini", {}).get("options", {}))
     labels = [start.settings["id2label"][str(i)] for i in range(len(start.settings["id2label"]))]
     model = task_ner.NerModel(LukeModel(start.config), start.config, labels, start.entity_vocab.mask_id, options.head)
     checkpoint.fill(model, start.weights)

@@ -27,20 +27,26 @@ from luke_mini.shards import Shards
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run = parser.add_argument_group("the run")
-    run.add_argument("--data", type=Path, default=Path("data/toyworld"), metavar="DIR", help="written by prepare_wiki.py [%(default)s]")
+    data = Path("data/toyworld")
+    run.add_argument("--data", type=Path, default=data, metavar="DIR", help="written by prepare_wiki.py [%(default)s]")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
     run.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
-    run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains, and its recipe [%(default)s]")
-    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint or run folder to start from (stages 1 and 2)")
+    run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
+    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint or run folder to start from (stages 1, 2)")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
     run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it, else fp32]")
-    run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="steps between saves [%(default)s]")
-    run.add_argument("--log-every", type=int, default=10, metavar="STEPS", help="steps between lines of metrics.jsonl [%(default)s]")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it]")
+    run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="between saves [%(default)s]")
+    run.add_argument(
+        "--log-every", type=int, default=10, metavar="STEPS", help="between lines of the log [%(default)s]"
+    )
     config.add_flags(parser, config.PretrainConfig, "the recipe (defaults of the stage and size; shown: stage 1)")
     arguments = parser.parse_args(argv)
     if arguments.stage != "scratch" and arguments.init is None:
-        parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or use --stage scratch")
+        parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or --stage scratch")
+    for name in ("save_every", "log_every"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
     return arguments
 
 
@@ -54,7 +60,9 @@ def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
         raise ValueError(f"{folder}: {len(shards)} examples, but its manifest.json promises {manifest['examples']}")
     room = shape.max_position_embeddings - shape.pad_token_id - 1
     if manifest["max_seq_length"] > room:
-        raise ValueError(f"{folder}: sequences of up to {manifest['max_seq_length']} word pieces, the model takes {room}")
+        raise ValueError(
+            f"{folder}: sequences of up to {manifest['max_seq_length']} word pieces, the model takes {room}"
+        )
     return shards
 
 
@@ -82,7 +90,7 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab) -> LukeForPretr
         try:
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
-            raise ValueError(f"--init {arguments.init} does not fit --size {arguments.size} and this data: {error}") from None
+            raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
     optim.select_trainable(model, recipe.train_words)
     return model
 
@@ -104,7 +112,9 @@ def check_same_run(saved: dict, now: dict, folder: Path) -> None:
         if isinstance(value, dict):
             check_same_run(saved[key], value, folder)
         elif saved[key] != value:
-            raise ValueError(f"{folder}: the saved run has {key} = {saved[key]}, this one {value}; give the same options to --resume")
+            raise ValueError(
+                f"{folder}: saved with {key} = {saved[key]}, to be resumed with {value}: give the same options"
+            )
 
 
 def print_header(place, arguments, recipe, model, total_steps: int, precision: str) -> None:
@@ -134,77 +144,72 @@ def prepare_out(arguments, place) -> Path | None:
     if steps and arguments.resume:
         return steps[-1]
     if steps and not arguments.overwrite:
-        raise ValueError(f"{arguments.out} holds {steps[-1].name} already: --resume goes on from it, --overwrite starts over")
+        held = f"{arguments.out} holds {steps[-1].name} already"
+        raise ValueError(f"{held}: --resume goes on from it, --overwrite starts over")
     if place.is_first:
         run_state.clear(arguments.out)
     distributed.barrier()
     return None
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
-    arguments.out = arguments.out or Path("runs") / arguments.data.name
-    place = distributed.join()
+def resume(folder: Path, model, optimizer, description: dict) -> int:
+    """Fills model and optimiser from a saved step; returns the number of steps done."""
+    run = run_state.load(folder, optimizer)
+    check_same_run(run, description, folder)
+    checkpoint.fill(model, checkpoint.read(folder).weights)
+    return run["step"]
+
+
+def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place) -> None:
     precision = arguments.precision or trainer.default_precision(place.device)
     shards = open_data(arguments.data, config.SIZES[arguments.size])
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
-
     model = build_model(arguments, recipe, word_tokenizer, entity_vocab).to(place.device)
-    optimizer = optim.AdamW(
-        model, beta1=recipe.beta1, beta2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay
-    )
+    optimizer = optim.AdamW.of(model, recipe)
     description = describe(arguments, recipe, model, len(shards))
     start = prepare_out(arguments, place)
     start_step = resume(start, model, optimizer, description) if start else 0
     if place.is_first:
+        run_state.cut_metrics(arguments.out / "metrics.jsonl", start_step)
         print_header(place, arguments, recipe, model, total_steps, precision)
-        print(f"start       {'step ' + str(start_step) if start else 'fresh'}, into {arguments.out}", flush=True)
-
-    def save(step: int) -> None:
-        if place.is_first:
-            run_state.save(
-                arguments.out,
-                step,
-                lambda folder: checkpoint.write(folder, model, word_tokenizer, entity_vocab),
-                optimizer,
-                description,
-            )
-        distributed.barrier()
+        print(f"start       {f'after step {start_step}' if start else 'fresh'}, into {arguments.out}", flush=True)
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, recipe.warmup_steps, recipe.learning_rate)
 
+    def write_model(folder: Path) -> None:
+        checkpoint.write(folder, model, word_tokenizer, entity_vocab)
+
     steps = batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
-    progress = trainer.Progress(
-        place, total_steps, start_step, arguments.log_every, arguments.out / "metrics.jsonl", "pretrain"
-    )
-    wrapped = distributed.wrap(model, place)
+    metrics = arguments.out / "metrics.jsonl"
+    progress = trainer.Progress(place, total_steps, start_step, arguments.log_every, metrics, "pretrain")
     for step, sums in trainer.train(
-        wrapped, optimizer, steps, place=place, precision=precision, learning_rate=learning_rate,
-        max_grad_norm=recipe.max_grad_norm, seed=recipe.seed, start_step=start_step,
-    ):
+        distributed.wrap(model, place), optimizer, steps, recipe=recipe, place=place, precision=precision,
+        learning_rate=learning_rate, start_step=start_step,
+    ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
         if step == total_steps:
             copy_marker_rows(model, word_tokenizer, entity_vocab)
         if step == total_steps or step % arguments.save_every == 0:
-            save(step)
+            if place.is_first:
+                run_state.save(arguments.out, step, write_model, optimizer, description)
+            distributed.barrier()
     progress.close()
     if place.is_first:
         print(f"model in    {run_state.saved_steps(arguments.out)[-1]}")
-    distributed.leave()
 
 
-def resume(folder: Path, model, optimizer, description: dict) -> int:
-    """Fills model and optimiser from a saved step; returns the number of steps done."""
-    run = run_state.load(folder, optimizer)
-    check_same_run(run, description, folder)
-    saved = checkpoint.read(folder)
-    checkpoint.fill(model, saved.weights)
-    run_state.cut_metrics(folder.parent / "metrics.jsonl", run["step"])
-    return run["step"]
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    arguments.out = arguments.out or Path("runs") / arguments.data.name
+    recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
+    place = distributed.join()
+    try:
+        pretrain(arguments, recipe, place)
+    finally:
+        distributed.leave()
 
 
 if __name__ == "__main__":
@@ -213,3 +218,5 @@ if __name__ == "__main__":
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit("train.py: interrupted; --resume goes on from the last saved step")

@@ -40,7 +40,7 @@ def write_file(path: Path | str, mode: str = "w") -> Iterator:
 
 @contextmanager
 def write_folder(path: Path | str) -> Iterator[Path]:
-    """`with write_folder(path) as folder:` fills a temporary folder that takes the name `path` when the block ends well.
+    """`with write_folder(path) as folder:` fills a temporary folder that takes the name `path` when the block ends.
 
     An older folder of that name is replaced. Every file is flushed to the disk before the renaming.
     """

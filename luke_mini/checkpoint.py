@@ -99,7 +99,7 @@ def to_released(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
 
 
 def from_released(released: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Released weights under our names. A head that the file lacks is left out; any other missing tensor is an error."""
+    """Released weights under our names. A head that is missing is left out; any other missing tensor is an error."""
     released = {_with_prefix(name): tensor for name, tensor in released.items()}
     weights = {}
     for ours, theirs in name_table(config).items():
@@ -207,13 +207,17 @@ def load(folder: Path | str) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model, checkpoint.tokenizer, checkpoint.entity_vocab
 
 
-def save(folder: Path | str, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None) -> None:
+def save(
+    folder: Path | str, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
+) -> None:
     """Writes a model folder that is whole or absent. settings: further entries of config.json, such as labels."""
     with atomic.write_folder(folder) as temporary:
         write(temporary, model, word_tokenizer, entity_vocab, settings)
 
 
-def write(folder: Path, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None) -> None:
+def write(
+    folder: Path, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
+) -> None:
     """Writes the files of a model folder into an existing folder."""
     config = model.config
     released = {"model_type": "luke", "architectures": ["LukeForMaskedLM"], **(settings or {})}

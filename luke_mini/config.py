@@ -3,7 +3,7 @@
 In: nothing. Out: frozen dataclasses, published presets as named instances (each number with its source), and the
 command-line flags that the dataclasses turn into, so that a default is written down once.
 
-Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3 and appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
+Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3, appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
 RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `ModelConfig` are those of the released
 `config.json` files, so a folder's configuration is read without a translation.
 """
@@ -46,9 +46,7 @@ class ModelConfig:
 
 
 LUKE_BASE = ModelConfig()
-LUKE_LARGE = replace(
-    LUKE_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-)
+LUKE_LARGE = replace(LUKE_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 # Ours, for laptops and tests. `tiny` learns the built-in encyclopedia in minutes on two cores.
 MINI = replace(
     LUKE_BASE,

@@ -1,8 +1,8 @@
 """One process or many: who am I, who prints, and sums over all of us.
 
-`python train.py` is one process without a process group; under `torchrun` every process finds its place in the variables
-that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE). NCCL joins GPUs, gloo joins CPUs. Everything here works, and costs
-nothing, with a single process.
+`python train.py` is one process without a process group; under `torchrun` every process finds its place in the
+variables that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE). NCCL joins GPUs, gloo joins CPUs. Everything here works,
+and costs nothing, with a single process.
 """
 
 import os
@@ -29,7 +29,7 @@ class Place:
 
 
 def join() -> Place:
-    """Joins the process group if torchrun started us, and picks the device: its own GPU if there are any, else the CPU."""
+    """Joins the process group if torchrun started us, and picks the device: its own GPU or the CPU."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":

@@ -190,6 +190,6 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
 def mean_of_rows(table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
     """Means of ragged groups of table rows: group k averages table[indices[offsets[k]:offsets[k + 1]]].
 
-    table [n, features], indices int64 [P], offsets int64 [groups + 1]. An empty group gives zeros. -> [groups, features]
+    table [n, features], indices int64 [P], offsets int64 [groups + 1] -> [groups, features]. An empty group: zeros.
     """
     return F.embedding_bag(indices, table, offsets, mode="mean", include_last_offset=True)

@@ -11,6 +11,8 @@ Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimiser
 import torch
 from torch import Tensor, nn
 
+from luke_mini.config import FinetuneConfig, PretrainConfig
+
 
 class AdamW:
     """AdamW without bias correction over a module's trainable parameters.
@@ -25,6 +27,11 @@ class AdamW:
         self.first = {name: torch.zeros_like(p) for name, p in named.items()}
         self.second = {name: torch.zeros_like(p) for name, p in named.items()}
         self.decayed = [p for name, p in named.items() if decays(name)]
+
+    @classmethod
+    def of(cls, model: nn.Module, recipe: PretrainConfig | FinetuneConfig) -> "AdamW":
+        beta1, beta2, eps, weight_decay = recipe.beta1, recipe.beta2, recipe.eps, recipe.weight_decay
+        return cls(model, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 GROUP_AREA = 512 * 512  # a group's sequences x rows^2, at most; one sequence may exceed it
 
 

@@ -6,7 +6,7 @@
     OUT/metrics.jsonl   one line each logged step
 
 There is no random state to keep: the order of the examples, the masks and the seed of dropout are functions of (seed,
-step), so the step alone is the position in the data. A folder is renamed into place when everything in it is on the disk.
+step), so the step alone is the position in the data. A folder is renamed into place when all of it is on the disk.
 """
 
 import json
@@ -26,7 +26,7 @@ KEPT = 2  # saved steps that stay on the disk
 def save(out: Path, step: int, write_model: Callable[[Path], None], optimizer: AdamW, info: dict) -> Path:
     """Saves step `step` into OUT/step-NNNNNN and drops all but the newest saved steps.
 
-    write_model(folder) writes the model's own files. info: anything JSON can hold. Raises OSError when the disk is full.
+    write_model(folder) writes the model's own files. info: anything JSON can hold. OSError when the disk is full.
     """
     folder = out / f"step-{step:06d}"
     with atomic.write_folder(folder) as temporary:
@@ -64,7 +64,9 @@ def load(folder: Path, optimizer: AdamW) -> dict:
     state, run = folder / "optimizer.safetensors", folder / "run.json"
     for path in (state, run):
         if not path.is_file():
-            raise ValueError(f"{path}: missing, so the run cannot go on from {folder.name}; remove that folder or restart")
+            raise ValueError(
+                f"{path}: missing, so the run cannot go on from {folder.name}; remove that folder or restart"
+            )
     try:
         optimizer.load_state_dict(safetensors.torch.load_file(state))
     except SafetensorError as error:
@@ -73,7 +75,7 @@ def load(folder: Path, optimizer: AdamW) -> dict:
 
 
 def cut_metrics(path: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl that are newer than the step a run goes on from, and a half-written last line."""
+    """Drops the lines of metrics.jsonl newer than the step that a run goes on from, and a half-written last line."""
     if not path.exists():
         return
     kept = []

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luke_mini.config import ModelConfig, option
-from luke_mini.conll import Document, raw_document, read_examples, write_predictions  # the file side of this task
+from luke_mini.conll import Document, raw_document, read_examples, write_predictions  # noqa: F401 (for finetune.py)
 from luke_mini.metrics import Span, span_scores
 from luke_mini.model import initialize
 from luke_mini.packing import PackedBatch

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from luke_mini import distributed, optim
+from luke_mini.config import FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Place
 
 
@@ -69,9 +70,9 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, place: Place, pr
                 terms = model(batch.to(place.device))
             loss = sum(terms[name][0] * scale.float() for name, scale in zip(names, scales))
             loss.backward()
-        for name in names:
-            loss_sum, hits = terms[name]
-            sums[name] += torch.stack([loss_sum.detach().double(), hits.double(), hits.new_tensor(batch.counts[name]).double()])
+        for name, (loss_sum, hits) in terms.items():
+            seen = [loss_sum.detach(), hits, hits.new_tensor(batch.counts[name])]
+            sums[name] += torch.stack([number.double() for number in seen])
     return StepSums(sums, sum(batch.n_tokens for batch in micro_batches))
 
 
@@ -80,42 +81,40 @@ def train(
     optimizer: optim.AdamW,
     steps: Iterable[list],
     *,
+    recipe: PretrainConfig | FinetuneConfig,
     place: Place,
     precision: str,
     learning_rate: Callable[[int], float],
-    max_grad_norm: float,
-    seed: int,
     start_step: int = 0,
 ) -> Iterator[tuple[int, StepSums]]:
     """Runs one optimiser step for each list of micro-batches; yields (steps done so far, what the step saw).
 
-    model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates and
-    saves between the steps, where weights and optimiser are consistent.
+    model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
+    and saves between the steps, where weights and optimiser are consistent.
     """
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
-        seed_step(seed, step, place.rank)
+        seed_step(recipe.seed, step, place.rank)
         sums = accumulate_gradients(model, micro_batches, place, precision)
-        optim.clip_gradients(optimizer.parameters, max_grad_norm)
+        optim.clip_gradients(optimizer.parameters, recipe.max_grad_norm)
         optimizer.step(learning_rate(step))
         optimizer.zero_grad()
         yield step + 1, sums
 
 
 class Progress:
-    """Progress bar on the terminal and one JSON line each `every` steps in a file; the first process alone shows them.
+    """Progress bar on the terminal and one JSON line each `every` steps in a file; only the first process shows them.
 
-    A line: step, seconds, tokens_per_second, learning_rate, and for each term `<term>_loss` and `<term>_accuracy`, means
-    over all predictions since the last line on all processes.
+    A line: step, seconds, tokens_per_second, learning_rate, and for each term `<term>_loss` and `<term>_accuracy`,
+    means over all predictions since the last line on all processes.
     """
 
     def __init__(self, place: Place, total_steps: int, start_step: int, every: int, path: Path | None, title: str):
         self.place, self.total_steps, self.every, self.path = place, total_steps, max(1, every), path
         self.sums: StepSums | None = None
         self.started = self.last = time.perf_counter()
-        self.bar = tqdm(
-            total=total_steps, initial=start_step, desc=title, unit="step", disable=not place.is_first, dynamic_ncols=True
-        )
+        hidden = not place.is_first
+        self.bar = tqdm(total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden)
 
     def update(self, step: int, sums: StepSums, learning_rate: float) -> None:
         self.sums = sums if self.sums is None else self.sums + sums

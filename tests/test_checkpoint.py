@@ -1,6 +1,6 @@
 """Model folders: what is saved comes back, what is missing or damaged is named in one line.
 
-    pytest tests/test_checkpoint.py
+pytest tests/test_checkpoint.py
 """
 
 import json
@@ -42,7 +42,9 @@ def test_saving_what_was_loaded_gives_equal_tensors(folder, tmp_path):
     assert all(torch.equal(again.weights[name], tensor) for name, tensor in first.weights.items())
     text = "The firm moved to the coast."
     assert again.tokenizer.encode(text) == words.encode(text)
-    assert [again.entity_vocab.title(i) for i in range(len(entities))] == [entities.title(i) for i in range(len(entities))]
+    assert [again.entity_vocab.title(i) for i in range(len(entities))] == [
+        entities.title(i) for i in range(len(entities))
+    ]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "entity_vocab.json", "sentencepiece.bpe.model"])

@@ -1,6 +1,6 @@
 """finetune.py from end to end on a small cut of the built-in encyclopedia, and its one-line errors.
 
-    pytest tests/test_finetune.py
+pytest tests/test_finetune.py
 """
 
 import json
@@ -98,10 +98,11 @@ def test_predicting_needs_a_finetuned_model(pretrained, tmp_path):
 
 
 def test_real_conll_files(pretrained, tmp_path):
-    """A part of CoNLL-2003 goes in as published; with a model that knows nothing the score is low, but it is a score."""
+    """A part of CoNLL-2003 goes in as published; a model that knows nothing gets a low score, but a score."""
     folder = shared_data("ner/eng.train").parent
     finetune.main(
-        f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} --epochs 1 --train-documents 2 --dev-documents 3".split()
+        f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} --epochs 1 "
+        "--train-documents 2 --dev-documents 3".split()
     )
     scores = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]["dev"]
     assert scores["gold"] == sum(len(d.spans) for d in read_examples(folder / "eng.testa")[:3])

@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld toyworld_facts "
-    "toyworld_text wiki_dump wiki_names wikitext workers",
+    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld "
+    "toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
     "batching conll documents ops optim pretrain_examples tokenizer_sentencepiece",
     "model run_state tokenizer",
     "checkpoint trainer",
@@ -49,7 +49,9 @@ def test_imports_point_down(path):
     assert path.stem in LAYER, f"{path.name} has no layer: add it to this test and to the README's tree"
     for name in own(imports(path)):
         lower = LAYER[name] < LAYER[path.stem]
-        assert lower or (name in FLOOR and LAYER[path.stem] == 0), f"{path.name} imports {name} from its own layer or above"
+        assert lower or (name in FLOOR and LAYER[path.stem] == 0), (
+            f"{path.name} imports {name} from its own layer or above"
+        )
 
 
 def test_every_layered_file_exists():
@@ -78,7 +80,13 @@ def test_readme_tree_equals_the_disk():
         for path in (ROOT / folder).glob("*.py"):
             assert path.stem == "__init__" or f"`{path.name}`" in text, f"README.md does not name {folder}/{path.name}"
     for name in re.findall(r"`(\w+\.py)`", text):
-        places = [ROOT / name, ROOT / "luke_mini" / name, ROOT / "kernels" / name, ROOT / "tests" / name, ROOT / "tests/bench" / name]
+        places = [
+            ROOT / name,
+            ROOT / "luke_mini" / name,
+            ROOT / "kernels" / name,
+            ROOT / "tests" / name,
+            ROOT / "tests/bench" / name,
+        ]
         assert any(place.exists() for place in places), f"README.md names {name}, which does not exist"
 
 

@@ -1,6 +1,6 @@
 """The model: packed = padded, names of the released files, numbers of `transformers` where it is installed.
 
-    pytest tests/test_model.py
+pytest tests/test_model.py
 """
 
 from dataclasses import replace
@@ -44,7 +44,10 @@ def padded_batch(config: ModelConfig, word_lengths, entity_lengths, seed=0, ment
     entity_mask = torch.arange(entities) < torch.tensor(entity_lengths)[:, None]
     input_ids = torch.randint(3, config.vocab_size, (batch, seq), generator=generator)
     entity_ids = torch.randint(1, config.entity_vocab_size, (batch, entities), generator=generator)
-    positions = torch.randint(0, seq, (batch, entities, mention), generator=generator) % torch.tensor(word_lengths)[:, None, None]
+    positions = (
+        torch.randint(0, seq, (batch, entities, mention), generator=generator)
+        % torch.tensor(word_lengths)[:, None, None]
+    )
     used = torch.randint(0, mention + 1, (batch, entities, 1), generator=generator)
     positions[(torch.arange(mention) >= used) | ~entity_mask[:, :, None]] = -1
     return {
@@ -208,8 +211,11 @@ def test_equals_transformers(entity_size, entity_aware):
     """Hidden states, head scores, and gradients of the loss, with random weights and ragged batches."""
     transformers = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
     config = replace(SMALL, entity_emb_size=entity_size, use_entity_aware_attention=entity_aware)
-    keys = ("vocab_size entity_vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size entity_emb_size "
-            "max_position_embeddings type_vocab_size layer_norm_eps use_entity_aware_attention pad_token_id").split()
+    keys = (
+        "vocab_size entity_vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
+        "entity_emb_size "
+        "max_position_embeddings type_vocab_size layer_norm_eps use_entity_aware_attention pad_token_id"
+    ).split()
     theirs = transformers.LukeForMaskedLM(transformers.LukeConfig(**{k: getattr(config, k) for k in keys})).eval()
     model = build(config, LukeForPretraining)
     released = checkpoint.to_released(model.state_dict(), config)

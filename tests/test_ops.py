@@ -1,6 +1,6 @@
 """The fast forms in ops.py against the equations in float64, values and gradients; dropout against its own definition.
 
-    pytest tests/test_ops.py
+pytest tests/test_ops.py
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The optimiser and the schedule against worked numbers and against torch where the two agree.
 
-    pytest tests/test_optim.py
+pytest tests/test_optim.py
 """
 
 from dataclasses import replace
@@ -12,7 +12,6 @@ from torch import nn
 from luke_mini import optim
 from luke_mini.config import TINY
 from luke_mini.model import LukeForPretraining
-
 
 STEPPED = 1 - 0.1 * 0.1 / (0.02**0.5 + 1e-6)  # g = 1, p = 1, lr 0.1: m = 0.1, v = 0.02
 
@@ -37,7 +36,9 @@ def test_one_step_by_hand():
 def test_many_steps_equal_the_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).double()
-    state = {name: (p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)) for name, p in model.named_parameters()}
+    state = {
+        name: (p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)) for name, p in model.named_parameters()
+    }
     optimizer = optim.AdamW(model, beta1=0.8, beta2=0.95, eps=1e-5, weight_decay=0.1)
     for step in range(5):
         rate = 0.01 * (step + 1)
@@ -81,14 +82,18 @@ def test_what_each_stage_trains():
     model = LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9))
     optim.select_trainable(model, train_words=False)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {name for name, _ in model.named_parameters() if name.startswith(("luke.entities.", "entity_head."))}
+    assert trained == {
+        name for name, _ in model.named_parameters() if name.startswith(("luke.entities.", "entity_head."))
+    }
     optim.select_trainable(model, train_words=True)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"luke.pooler.weight", "luke.pooler.bias"}
 
 
 def test_only_matrices_and_tables_decay():
-    names = [name for name, _ in LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9)).named_parameters()]
+    names = [
+        name for name, _ in LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9)).named_parameters()
+    ]
     without = {name for name in names if not optim.decays(name)}
     assert without == {name for name in names if name.endswith(".bias") or ".norm.weight" in name}
     assert "luke.words.token.weight" not in without and "luke.layers.0.attention.norm.weight" in without

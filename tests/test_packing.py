@@ -1,6 +1,6 @@
 """Packing padded tensors, by hand-worked examples.
 
-    pytest tests/test_packing.py
+pytest tests/test_packing.py
 """
 
 import pytest

@@ -21,7 +21,7 @@ from luke_mini.config import ModelConfig
 from luke_mini.conll import Document, read_examples
 from luke_mini.metrics import chunks
 from luke_mini.model import LukeModel, initialize
-from luke_mini.task_ner import CONLL_LABELS, Feature, Mention, NerOptions
+from luke_mini.task_ner import CONLL_LABELS, Mention, NerOptions
 
 SMALL = ModelConfig(
     vocab_size=300,

@@ -1,4 +1,4 @@
-"""The training loop: one process = two processes = accumulated micro-batches; a killed run ends like an uninterrupted one.
+"""The training loop: one process = two processes = accumulated micro-batches; a killed run ends as it should.
 
     pytest tests/test_trainer.py
 
@@ -35,7 +35,9 @@ def environment() -> dict:
 def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     words, entities = tokenizer.load(data / "tokenizer"), EntityVocab.load(data / "entity_vocab.jsonl")
     shape = replace(config.TINY, vocab_size=len(words), entity_vocab_size=len(entities), num_hidden_layers=2)
-    model = LukeForPretraining(replace(shape, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout))
+    model = LukeForPretraining(
+        replace(shape, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
+    )
     initialize(model, shape, 0)
     model.luke.pooler.requires_grad_(False)
     return model, words, entities
@@ -107,7 +109,9 @@ def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
-    options = "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1".split()
+    options = (
+        "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1".split()
+    )
     return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options, *extra]
 
 
@@ -121,7 +125,10 @@ def kill_when(data: Path, out: Path, processes: int, moment) -> None:
     """Starts (or resumes) a run and kills all of its processes with SIGKILL as soon as moment() is true."""
     process = subprocess.Popen(
         command(data, out, processes, "--resume"),
-        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and not moment():
@@ -139,7 +146,7 @@ def lines(out: Path) -> list[dict]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
-    """Killed between saves, killed in the middle of a save, resumed: weights, optimiser and metrics are bit-identical."""
+    """Killed between saves, killed in the middle of a save, resumed: weights, optimiser, metrics are bit-identical."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(toy_data, whole, processes).returncode == 0
     kill_when(toy_data, broken, processes, lambda: len(lines(broken)) >= 4)
@@ -152,7 +159,9 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
         assert expected.keys() == found.keys()
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items()), name
     changing = ("seconds", "tokens_per_second")
-    expected, found = ([{k: v for k, v in line.items() if k not in changing} for line in lines(out)] for out in (whole, broken))
+    expected, found = (
+        [{k: v for k, v in line.items() if k not in changing} for line in lines(out)] for out in (whole, broken)
+    )
     assert found == expected and len(found) == 12
 
 

@@ -3,7 +3,7 @@
     python tests/bench/bench_training_step.py [--size base] [--precision fp32 bf16] [--rounds 7]
 
 Both models hold the same weights and see the same four sequences, of lengths that prepare_wiki.py makes from English
-Wikipedia; both compute the same loss (checked) without dropout. Steps alternate, medians are printed, and their ratio is
+Wikipedia; both compute the same loss (checked) without dropout. Steps alternate, medians are printed, their ratio is
 what to quote: the machine's own speed drops out of it. Needs transformers (tests/requirements.txt).
 """
 
@@ -31,8 +31,12 @@ def make_batch(shape: config.ModelConfig, seed: int = 0) -> dict:
     generator = torch.Generator().manual_seed(seed)
     word_mask = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
     entity_mask = torch.arange(max(ENTITIES)) < torch.tensor(ENTITIES)[:, None]
-    input_ids = torch.randint(4, shape.vocab_size, word_mask.shape, generator=generator).where(word_mask, torch.tensor(1))
-    entity_ids = torch.randint(4, shape.entity_vocab_size, entity_mask.shape, generator=generator).where(entity_mask, torch.tensor(0))
+    input_ids = torch.randint(4, shape.vocab_size, word_mask.shape, generator=generator).where(
+        word_mask, torch.tensor(1)
+    )
+    entity_ids = torch.randint(4, shape.entity_vocab_size, entity_mask.shape, generator=generator).where(
+        entity_mask, torch.tensor(0)
+    )
     starts = torch.randint(1, 400, (*entity_mask.shape, 1), generator=generator)
     positions = (starts + torch.arange(3)).where(entity_mask[:, :, None], torch.tensor(-1))
     chosen_words = (torch.rand(word_mask.shape, generator=generator) < 0.15) & word_mask
@@ -50,8 +54,12 @@ def make_batch(shape: config.ModelConfig, seed: int = 0) -> dict:
 
 def ours(batch: dict) -> PretrainBatch:
     inputs = packing.from_padded(
-        batch["input_ids"], batch["attention_mask"], batch["entity_ids"], batch["entity_position_ids"],
-        batch["entity_attention_mask"], pad_id=1,
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["entity_ids"],
+        batch["entity_position_ids"],
+        batch["entity_attention_mask"],
+        pad_id=1,
     )
     words = batch["labels"][batch["attention_mask"].bool()]
     entities = batch["entity_labels"][batch["entity_attention_mask"].bool()]
@@ -79,8 +87,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     shape = replace(
-        config.SIZES[arguments.size], entity_vocab_size=arguments.entities,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        config.SIZES[arguments.size],
+        entity_vocab_size=arguments.entities,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     model = LukeForPretraining(shape).train()
     initialize(model, shape, 0)
@@ -100,7 +110,10 @@ def main() -> None:
         peer.zero_grad(set_to_none=True)
         return float(loss)
 
-    print(f"{arguments.size}, {sum(WORDS)} words and {sum(ENTITIES)} entities, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{arguments.size}, {sum(WORDS)} words and {sum(ENTITIES)} entities, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
     for precision in arguments.precision:
         times = {our_step: [], their_step: []}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -112,7 +125,10 @@ def main() -> None:
                     step()
                     seconds.append(time.perf_counter() - began)
         mine, other = (statistics.median(seconds) for seconds in times.values())
-        print(f"{precision}: luke-mini {mine:.2f} s, transformers {other:.2f} s, ratio {other / mine:.2f} (losses {losses[0]:.4f} {losses[1]:.4f})")
+        print(
+            f"{precision}: luke-mini {mine:.2f} s, transformers {other:.2f} s, ratio {other / mine:.2f} "
+            f"(losses {losses[0]:.4f} {losses[1]:.4f})"
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,375 @@
+"""What the attention kernels cost, measured without a GPU: from the compiler's output and from the interpreter.
+
+    python -m kernels.bench                      all tables
+    python -m kernels.bench --static             only the compiled code (two minutes on one core)
+    python -m kernels.bench --traffic            only bytes, FLOPs and exponentials (seconds)
+    python -m kernels.bench --json out.json      the same numbers for a program to read
+
+*Static.* Every kernel is compiled ahead of time for sm_80 (A100), sm_90 (H100) and sm_100 (B200) with the tiles it
+would be launched with, and the machine code is read back: registers, spills, shared memory, which tensor-core
+instruction it uses, whether loads are pipelined, and how many instructions the hot loop spends per attention score and
+thread. The hot loop is the innermost loop with tensor-core instructions and the most exponentials, the first of them in
+the program: full tiles of word keys (or of word rows, for the gradient of the keys).
+
+*Traffic.* The kernels run in Triton's interpreter while a counter looks at every load, store, product and exponential.
+Requested bytes are what the loads and stores ask for; unique bytes are the 32-byte sectors touched at least once, which
+is what memory must deliver if the caches are perfect; the minimum is every input read once and every output written
+once.
+
+Both are exact and repeatable, and neither is a time. The *roofline* at the end is an estimate: the least that tensor
+cores, exponentials and memory could each take on a chip running at its published rates. Left out: anything that needs a
+GPU.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton
+
+from kernels import entity_attention as attention
+
+KERNELS = {
+    "forward": attention.forward_kernel,
+    "query_gradient": attention.query_gradient_kernel,
+    "key_gradient": attention.key_gradient_kernel,
+}
+ARCHITECTURES = (80, 90, 100)
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes that one block may use
+TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+# ---------------------------------------------------------------- compiled code
+
+
+def compile_kernel(name, arch, dtype, head_dim, dropout):
+    """The kernel as `entity_attention` would launch it on such a GPU, compiled without one."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel, tile = KERNELS[name], attention.choose_tile(name, arch, dtype, head_dim, dropout)
+    options = attention.launch_options(tile, head_dim, dropout)
+    launch = {option: options.pop(option) for option in ("num_warps", "num_stages")}
+    options["TWO_QUERIES"] = True
+    signature, constants, attributes = {}, {}, {}
+    for index, argument in enumerate(kernel.arg_names):
+        signature[argument], aligned = argument_type(argument, dtype, head_dim, tile)
+        if argument in options:
+            signature[argument], constants[index,] = "constexpr", options[argument]
+        elif aligned:  # without this the compiler plans for 2-byte loads and spills
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch), tile
+
+
+def argument_type(argument, dtype, head_dim, tile):
+    """Triton's name for the type of a kernel's argument, and whether launching promises divisibility by 16."""
+    pointer = "*" + TYPES[dtype]
+    if argument.endswith("_tiles") and tile.tma:
+        rows = tile.block_n if argument in ("key_tiles", "value_tiles") else tile.block_m
+        return f"tensordesc<{TYPES[dtype]}[{rows},{head_dim}]>", False
+    if argument in ("lse", "delta"):
+        return "*fp32", True
+    if argument == "segments":
+        return "*i32", True
+    if argument == "scale":
+        return "fp32", False
+    if argument in ("n_rows", "seed", "keep"):
+        return "i32", False
+    return ("i32", True) if argument.startswith("stride_") else (pointer, True)
+
+
+def inspect(name, arch, dtype=torch.float16, head_dim=64, dropout=0.0):
+    """Compile and read back one kernel: a dict of numbers."""
+    compiled, tile = compile_kernel(name, arch, dtype, head_dim, dropout)
+    usage, sass = disassemble(compiled.asm["cubin"])
+    ptx = compiled.asm["ptx"]
+    instructions, loops = loops_of(sass)
+    per_thread = tile.block_m * tile.block_n / (32 * tile.num_warps)  # scores of one tile that one thread holds
+    exponentials = [count(r"\bMUFU\.EX2", loop) for loop in loops]
+    hot = loops[int(np.argmax(exponentials))]
+    return {
+        "kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
+        "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "spilled_bytes": int(re.search(r"STACK:(\d+)", usage)[1]) + int(re.search(r"LOCAL:(\d+)", usage)[1]),
+        "local_instructions": count(r"\b(LDL|STL)\b", instructions),
+        "shared_bytes": compiled.metadata.shared, "tensor_memory_columns": getattr(compiled.metadata, "tmem_size", 0),
+        "mma_sync": len(re.findall(r"\bmma\.sync", ptx)), "wgmma": len(re.findall(r"\bwgmma\.mma_async", ptx)),
+        "tcgen05": len(re.findall(r"\btcgen05\.mma", ptx)),
+        "cp_async": len(re.findall(r"\bcp\.async\.c[ag]", ptx)),
+        "tma_loads": len(re.findall(r"\bcp\.async\.bulk\.tensor", ptx)),
+        "narrow_loads": len(re.findall(r"\bld\.global[^;]*\.[bu]16\b", ptx)),
+        "atomics": len(re.findall(r"\b(atom|red)\.global", ptx)),
+        "instructions": len(instructions),
+        "per_score": round(len(hot) / per_thread, 2),
+    }  # fmt: skip
+
+
+def disassemble(cubin):
+    """Resource usage and machine code, by the two programs that come with Triton."""
+    tools = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        commands = [["cuobjdump", "-res-usage", file.name], ["nvdisasm", "-c", file.name]]
+        return [subprocess.run([os.path.join(tools, c), *rest], capture_output=True, text=True, check=True).stdout
+                for c, *rest in commands]  # fmt: skip
+
+
+def loops_of(sass):
+    """All instructions, and the instructions of each innermost loop that has tensor-core instructions."""
+    instructions, labels = [], {}
+    for line in sass.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
+            instructions.append(instruction[1])
+    spans = []
+    for end, instruction in enumerate(instructions):
+        target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction)
+        if target and labels.get(target[1], end + 1) <= end:
+            spans.append((labels[target[1]], end + 1))
+    spans = [s for s in spans if count(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", instructions[slice(*s)])]
+    inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
+    return instructions, [instructions[slice(*s)] for s in sorted(inner)]
+
+
+def count(pattern, instructions):
+    return sum(re.search(pattern, instruction) is not None for instruction in instructions)
+
+
+# ---------------------------------------------------------------- traffic, in the interpreter
+
+
+class Traffic(NamedTuple):
+    requested: int  # bytes asked for
+    unique: int  # bytes of the 32-byte sectors touched
+    flops: int  # of matrix products
+    exponentials: int
+    atomics: int
+
+
+class TrafficCounter:
+    """`with TrafficCounter() as counter:` counts what interpreted kernels do inside; `counter.traffic()` says it."""
+
+    def __enter__(self):
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        self.requested = self.flops = self.exponentials = self.atomics = 0
+        self.sectors = {"load": [], "store": []}
+        self.builder, self.originals = InterpreterBuilder, {}
+        self._replace("create_masked_load", lambda ptrs, mask, *_, **__: self._access("load", ptrs, mask))
+        self._replace("create_masked_store", lambda ptrs, value, mask, *_, **__: self._access("store", ptrs, mask))
+        self._replace("create_dot", self._dot)
+        self._replace("create_exp2", self._exponential)
+        self._replace("create_atomic_rmw", self._atomic)
+        self._replace("create_atomic_cas", self._atomic)
+        return self
+
+    def __exit__(self, *_):
+        for name, original in self.originals.items():
+            setattr(self.builder, name, original)
+
+    def _replace(self, name, look):
+        original = self.originals[name] = getattr(self.builder, name)
+
+        def both(builder, *args, **kwargs):
+            look(*args, **kwargs)
+            return original(builder, *args, **kwargs)
+
+        setattr(self.builder, name, both)
+
+    def _access(self, kind, ptrs, mask):
+        size = ptrs.get_element_ty().primitive_bitwidth // 8
+        addresses = np.asarray(ptrs.data)[np.asarray(mask.data, dtype=bool)]
+        self.requested += addresses.size * size
+        self.sectors[kind].append(np.unique(addresses // 32))
+
+    def _dot(self, a, b, *_):
+        self.flops += 2 * a.data.shape[0] * a.data.shape[1] * b.data.shape[1]
+
+    def _exponential(self, arg):
+        self.exponentials += arg.data.size
+
+    def _atomic(self, *_, **__):
+        self.atomics += 1
+
+    def traffic(self):
+        unique = 32 * sum(len(np.unique(np.concatenate(sectors))) for sectors in self.sectors.values() if sectors)
+        return Traffic(self.requested, unique, self.flops, self.exponentials, self.atomics)
+
+
+def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64, dropout=0.0):
+    """Forward and backward with the tiles of an architecture (float16), as ratios to the least that could do.
+
+    The least: forward reads both queries, keys, values and writes the output and its log-sum-exp; backward reads all of
+    these and the output's gradient, writes four gradients. FLOPs: two products of all queries with all keys forward,
+    five backward (ours takes seven, because the gradient of the keys and that of the queries each redo the first two).
+    """
+    rows = batch * (words + entities)
+    wide = torch.randn(rows, 5, heads, head_dim).half().unbind(1)
+    lengths = [torch.arange(batch + 1, dtype=torch.int32) * n for n in (words, entities)]
+    packing = attention.pack(*lengths, words, entities)
+    chosen = attention.choose_tile
+    attention.choose_tile = lambda kernel, _, *rest: chosen(kernel, arch, *rest)
+    try:
+        with TrafficCounter() as counter:
+            out, lse = attention._attention(*wide[:4], *packing, dropout, 0)
+        forward = counter.traffic()
+        with TrafficCounter() as counter:
+            attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, dropout, 0)
+        backward = counter.traffic()
+    finally:
+        attention.choose_tile = chosen
+    tensor, statistic = rows * heads * head_dim * 2, rows * heads * 4
+    scores = batch * heads * (words + entities) ** 2
+    least = {"forward": (5 * tensor + statistic, 2), "backward": (10 * tensor + statistic, 5)}
+    results = []
+    for (direction, (minimum, products)), counted in zip(least.items(), (forward, backward), strict=True):
+        results.append({
+            "kernel": direction, "arch": arch, "minimum": minimum, "unique": counted.unique,
+            "requested / minimum": round(counted.requested / minimum, 3),
+            "unique / minimum": round(counted.unique / minimum, 4),
+            "flops / ideal": round(counted.flops / (products * 2 * scores * head_dim), 3),
+            "exponentials / score": round(counted.exponentials / scores, 3), "atomics": counted.atomics,
+        })  # fmt: skip
+    return results
+
+
+def eager_traffic(words=512, entities=64, batch=2, heads=2, head_dim=64, dropout=0.1):
+    """Bytes that the attention of transformers' LUKE layer moves, forward and backward: every operator's inputs and
+    outputs, projections left out, dropout counted as the one operator that it is on a GPU. Needs transformers."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from transformers import LukeConfig
+    from transformers.models.luke.modeling_luke import LukeSelfAttention
+
+    class Tally(TorchDispatchMode):
+        bytes = 0
+        free = {"view", "_unsafe_view", "transpose", "permute", "slice", "t", "expand", "detach", "unsqueeze", "alias"}
+        projections = {"addmm", "mm", "linear"}
+
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            result = op(*args, **(kwargs or {}))
+            name = op.overloadpacket.__name__
+            projection_bias = name == "sum" and args[0].dim() == 2
+            if name not in self.free | self.projections and not projection_bias:
+                tensors = {id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)}
+                self.bytes += sum(t.numel() * t.element_size() for t in tensors.values())
+            return result
+
+    config = LukeConfig(hidden_size=heads * head_dim, num_attention_heads=heads, use_entity_aware_attention=True,
+                        attention_probs_dropout_prob=dropout, attn_implementation="eager")  # fmt: skip
+    layer = LukeSelfAttention(config).half()
+    layer.dropout.forward = lambda x: torch.native_dropout(x, dropout, True)[0] if dropout else x
+    word, entity = (torch.randn(batch, n, heads * head_dim).half().requires_grad_() for n in (words, entities))
+    mask = torch.zeros(batch, 1, 1, words + entities).half()
+    with Tally() as forward:
+        out = layer(word, entity, mask)[:2]
+    gradients = [torch.randn_like(x) for x in out]
+    with Tally() as backward:
+        torch.autograd.grad(out, [word, entity, *layer.parameters()], gradients)
+    return forward.bytes, backward.bytes
+
+
+# ---------------------------------------------------------------- roofline: an estimate
+
+CHIPS = {  # dense fp16 FLOP/s, bytes/s, exponentials/s = SMs x 16 a cycle x clock
+    "A100": (312e12, 2.04e12, 108 * 16 * 1.41e9),
+    "H100": (989e12, 3.35e12, 132 * 16 * 1.83e9),
+}
+
+
+def roofline(words=512, entities=128, batch=32, head_dim=64):
+    """Microseconds per layer that each unit needs at the least, at full rate; the true time is at least their maximum
+    and, if nothing overlaps, about their sum. Backward with our seven products and two exponentials per score."""
+    rows = []
+    for chip, (flops, bandwidth, exponentials) in CHIPS.items():
+        for size, heads in (("base", 12), ("large", 16)):
+            scores = batch * heads * (words + entities) ** 2
+            tensor = batch * (words + entities) * heads * head_dim * 2
+            for direction, products, passes, tensors in (("forward", 2, 1, 5), ("backward", 7, 2, 10)):
+                flop, exponential, byte = 2 * products * scores * head_dim, passes * scores, tensors * tensor
+                work = flop / flops, exponential / exponentials, byte / bandwidth
+                mma, exp, memory = (round(1e6 * seconds, 1) for seconds in work)
+                rows.append({
+                    "chip": chip, "model": size, "kernel": direction, "mma us": mma, "exp us": exp, "memory us": memory,
+                    "least us": max(mma, exp, memory), "sum us": round(mma + exp + memory, 1),
+                })  # fmt: skip
+    return rows
+
+
+# ---------------------------------------------------------------- command line
+
+
+def static_table(dtypes):
+    rows = []
+    for arch in ARCHITECTURES:
+        for name in KERNELS:
+            for dtype in dtypes:
+                for dropout in (0.0, 0.1):
+                    rows.append(inspect(name, arch, dtype, 64, dropout))
+                    print(show(rows[-1], ("kernel", "arch", "dtype", "dropout", "tile", "registers", "spilled_bytes",
+                                          "shared_bytes", "per_score")), flush=True)  # fmt: skip
+    return rows
+
+
+def show(row, names):
+    return "  ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names)
+
+
+def traffic_table():
+    rows = [row for arch in ARCHITECTURES for row in attention_traffic(arch)]
+    try:
+        eager = dict(zip(("forward", "backward"), eager_traffic(), strict=True))
+    except ImportError:
+        eager = {}
+    for row in rows:
+        if eager:
+            row["transformers / unique"] = round(eager[row["kernel"]] / row["unique"], 1)
+        print(show(row, row), flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--static", action="store_true", help="only the compiled code")
+    parser.add_argument("--traffic", action="store_true", help="only bytes, FLOPs, exponentials, in the interpreter")
+    parser.add_argument("--dtype", choices=("fp16", "bf16"), nargs="+", default=["fp16", "bf16"], help="to compile for")
+    parser.add_argument("--json", help="file to write the numbers to")
+    args = parser.parse_args()
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    results = {}
+    if args.static or not args.traffic:
+        if interpreted:
+            raise SystemExit("--static compiles: run it without TRITON_INTERPRET")
+        results["static"] = static_table([dtype for dtype, name in TYPES.items() if name in args.dtype])
+    if args.traffic or not args.static:
+        results["traffic"] = traffic_table() if interpreted else interpreted_traffic()
+    if not (args.static or args.traffic):
+        results["roofline, estimated"] = roofline()
+        for row in results["roofline, estimated"]:
+            print("estimate ", show(row, row))
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(results, file, indent=1)
+
+
+def interpreted_traffic():
+    """The same program once more with the interpreter on: kernels are interpreted or compiled, never both at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "traffic.json")
+        command = [sys.executable, "-m", "kernels.bench", "--traffic", "--json", file]
+        subprocess.run(command, env=dict(os.environ, TRITON_INTERPRET="1"), check=True)
+        with open(file) as stream:
+            return json.load(stream)["traffic"]
+
+
+if __name__ == "__main__":
+    main()

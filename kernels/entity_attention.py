@@ -1,0 +1,627 @@
+"""Entity-aware attention: words and entities attend to each other, each pair of kinds with its own query.
+
+LUKE gives every row (a word or an entity) two queries, one for word keys and one for entity keys: w2w and w2e if the
+row is a word, e2w and e2e if it is an entity (Yamada et al. 2020, section 3.3). Keys and values are shared. With j over
+all rows of the row's own sequence, z a random 0 or 1 for each pair (dropout) and c = 1 / (share kept):
+
+    s_ij = scale * q_i . k_j       q_i = q_word_i if j is a word, q_entity_i if j is an entity; scale = 1/sqrt(head_dim)
+    p_ij = exp(s_ij - lse_i)       lse_i = log sum_j exp(s_ij)
+    o_i  = c * sum_j z_ij p_ij v_j
+
+Who reads what: a program of the forward kernel owns a strip of rows and walks the keys from left to right,
+
+                      word keys           entity keys
+                    .-------------------.-------------.
+      word rows     |  q_word (w2w)     |  q_entity   |      first loop with q_word, second loop with q_entity; maximum,
+                    |                   |   (w2e)     |      sum and output go through both: one softmax over all keys.
+      entity rows   |  q_word (e2w)     |   (e2e)     |      A strip may hold words and entities, as each row brings
+                    '-------------------'-------------'      its own two queries; a key tile is of one kind.
+
+Scores exist one tile at a time. Per row and head, memory holds the output and one number, lse (kept in base 2).
+
+The batch is packed: rows are all words, sequence after sequence, then all entities. Within a sequence the kernels count
+*positions*: words from 0, entities from the number of words rounded up to 16, so that dropout's blocks of 16 never
+straddle. With 37 words and 5 entities:
+
+      position    0 ............ 36     37 .. 47    48 ............. 52
+      row         word_first + 0..36    no row      entity_first + 0..4
+
+*Backward*, from o and its gradient do, p not having been kept:
+
+      dv_j    = c * sum_i z_ij p_ij do_i
+      dp_ij   = c * z_ij (do_i . v_j)
+      delta_i = sum_j p_ij dp_ij = do_i . o_i                             the softmax's own term, known from o alone
+      ds_ij   = p_ij (dp_ij - delta_i)
+      dq_word_i = scale * sum over words j of ds_ij k_j                   dq_entity_i: the same over entities j
+      dk_j    = scale * sum_i ds_ij q_i                                   q_i: the query that met key j
+
+  c is the same everywhere and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c), and the last
+  line multiplies. `query_gradient_kernel` (strips of rows) writes delta and both dq; after it `key_gradient_kernel`
+  (strips of keys) reads delta and writes dk and dv. Each number is written by one program: no atomics, and every run
+  bit-equal. The price: s and dp are computed twice, 7 products where 5 would do with atomic additions into dq.
+
+*Dropout*: z is Philox2x32 with 7 rounds, keyed by the seed; its counter is the pair's position and (sequence, head).
+One call makes 64 bits = four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in the registers of a
+tensor-core result, and of its transpose, these four lie in one thread. So the mask moves no data, depends on no tile
+size, and is simply made again in the backward pass.
+
+*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences. A tile that a loop walks over is either full
+(no mask; fetched by tensor descriptor on sm_90 and newer, where one thread asks the copy engine for all of it) or the
+tail of its run, masked and read by pointers. No row outside a sequence is ever read: a NaN in one stays there.
+
+*Types*: float16, bfloat16 or float32 in and out; products, softmax and sums in float32. *Limits*: head_dim 32, 64, 128;
+131,072 positions a sequence (dropout's counter); differentiable once. *Tolerance* against float64 on the same inputs,
+relative: float32 8e-7, float16 4e-4 (gradients 5e-4), bfloat16 3e-3 (3.5e-3). *Tested with* triton 3.7.1 in the
+interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Saves*, counted for 512 words and 64
+entities: 30 times fewer bytes than the layer in transformers forward, 15 times backward.
+
+*Tried, and dearer* (instructions per score in the hot loop; `kernels/bench.py` says how they are counted):
+  tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
+  (dk) on sm_80, where the compiler takes a join in front of a product for unpacking of 4-bit numbers and shuffles;
+  every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1;
+  strides fixed at compile time: -0.2 to -0.8 on sm_80, but a binary of its own for each model size: not taken.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+# ---------------------------------------------------------------- pieces that all three kernels use
+
+
+@triton.jit
+def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, MASKED: tl.constexpr,
+               TMA: tl.constexpr):
+    """Rows start, start + 1, ... of the run of `count` rows that begins at row `first`: [ROWS, HEAD_DIM].
+    MASKED: rows past the end of the run are zero and not read. Otherwise the run must reach that far."""
+    pointer, tiles, stride = source
+    if TMA and not MASKED:
+        return tiles.load([first + start, column])
+    lanes = tl.arange(0, ROWS)
+    base = pointer + (first + start).to(tl.int64) * stride + column
+    offsets = lanes[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
+    if MASKED:
+        return tl.load(base + offsets, mask=(lanes < count - start)[:, None], other=0.0)
+    return tl.load(base + offsets)
+
+
+@triton.jit
+def _segment(segments, sequence):
+    """Where one sequence lies: first row and number of its words, the same of its entities, and the position of its
+    first entity, which is the number of words rounded up to 16."""
+    row = segments + 4 * sequence
+    n_words = tl.load(row + 1)
+    return tl.load(row), n_words, tl.load(row + 2), tl.load(row + 3), (n_words + 15) // 16 * 16
+
+
+@triton.jit
+def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
+    """Rows [BLOCK_M] (int64) behind positions tile * BLOCK_M, ... and which of these positions have a row."""
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    position = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    is_word = position < n_words
+    row = tl.where(is_word, word_first + position, entity_first + position - entity_position)
+    exists = is_word | ((position >= entity_position) & (position < entity_position + n_entities))
+    return row.to(tl.int64), exists
+
+
+@triton.jit
+def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr,
+          WIDE: tl.constexpr):
+    """Dropout: which scores of the tile [FIRST, SECOND] at positions (first, second), multiples of 16, are kept.
+    Axis 1 and 4 of the six are the halves (r, r + 8) and (c, c + 8) that share one call of the generator."""
+    seed, stream, keep = random
+    a = tl.reshape((first // 2 + tl.arange(0, FIRST // 2)).to(tl.uint32), [FIRST // 16, 1, 8, 1, 1, 1])
+    b = tl.reshape((second // 2 + tl.arange(0, SECOND // 2)).to(tl.uint32), [1, 1, 1, SECOND // 16, 1, 8])
+    upper_a = tl.reshape(tl.arange(0, 2) == 1, [1, 2, 1, 1, 1, 1])
+    upper_b = tl.reshape(tl.arange(0, 2) == 1, [1, 1, 1, 1, 2, 1])
+    if FIRST_IS_QUERY:
+        low = (a << 16) | b
+    else:
+        low = (b << 16) | a
+    high = tl.zeros_like(low) + stream.to(tl.uint32)
+    key = seed.to(tl.uint32)
+    for _ in tl.static_range(7):
+        if WIDE:  # one 32 x 32 -> 64 bit product: fewer instructions on sm_90 and newer, spills on sm_80
+            product = low.to(tl.uint64) * 0xD256D193
+            low, high = (product >> 32).to(tl.uint32) ^ key ^ high, product.to(tl.uint32)
+        else:
+            low, high = tl.umulhi(low, 0xD256D193) ^ key ^ high, low * 0xD256D193
+        key += 0x9E3779B9
+    if FIRST_IS_QUERY:
+        word = tl.where(upper_a, high, low)
+        draw = tl.where(upper_b, word, word << 16)
+    else:
+        word = tl.where(upper_b, high, low)
+        draw = tl.where(upper_a, word, word << 16)
+    return tl.reshape(draw < (keep.to(tl.uint32) << 16), [FIRST, SECOND])
+
+
+# ---------------------------------------------------------------- forward
+
+
+@triton.jit
+def _forward_tile(acc, total, peak, q, keys, values, first, start, count, column, scale, random, row_position,
+                  key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr,
+                  DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
+    """Take a tile of keys into the running softmax: acc = sum of p v, total = sum of p, both in units of 2 ** peak."""
+    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
+    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
+    s = tl.dot(q, tl.trans(k), input_precision="ieee")
+    if MASKED:
+        s = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], s, float("-inf"))
+    new_peak = tl.maximum(peak, tl.max(s, 1) * scale)  # scale includes log2 e: exp(x) = exp2(x log2 e)
+    p = tl.exp2(s * scale - new_peak[:, None])
+    fade = tl.exp2(peak - new_peak)  # what was summed so far was relative to the old peak; 0 the first time
+    total = total * fade + tl.sum(p, 1)
+    acc = acc * fade[:, None]
+    if DROPOUT:
+        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+        p = tl.where(kept, p, 0.0)  # after the sum: the softmax itself knows nothing of dropout
+    acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
+    return acc, total, new_peak
+
+
+@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
+def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, lse, segments,
+                   stride_q_word, stride_q_entity, stride_key, stride_value, stride_out, n_rows, scale, seed, keep,
+                   HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+                   TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
+    """out and lse of BLOCK_M rows of one sequence and head. *_tiles: descriptors of the same tensors, if TMA."""
+    tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    segment = _segment(segments, sequence)
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    position = tile * BLOCK_M
+    if position >= entity_position + n_entities:
+        return
+    row, exists = _query_rows(segment, tile, BLOCK_M)
+    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
+    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    column = head * HEAD_DIM
+    channels = column + tl.arange(0, HEAD_DIM)[None, :]
+    scale_log2 = scale * LOG2_E
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    # words: full tiles, then the rest
+    q = tl.load(q_word + row[:, None] * stride_q_word + channels, mask=exists[:, None], other=0.0)
+    full = n_words // BLOCK_N * BLOCK_N
+    for start in range(0, full, BLOCK_N):
+        acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, word_first, start, n_words, column,
+                                         scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False,
+                                         TMA)
+    if full < n_words:
+        acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, word_first, full, n_words, column,
+                                         scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True,
+                                         TMA)
+    # entities: the other query, the same running softmax
+    if n_entities > 0:
+        if TWO_QUERIES:
+            q = tl.load(q_entity + row[:, None] * stride_q_entity + channels, mask=exists[:, None], other=0.0)
+        for start in range(0, n_entities, BLOCK_E):
+            acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, entity_first, start, n_entities,
+                                             column, scale_log2, random, position, entity_position, BLOCK_M, BLOCK_E,
+                                             HEAD_DIM, DROPOUT, True, TMA)
+    acc = acc * (65536.0 / keep / total)[:, None]
+    tl.store(out + row[:, None] * stride_out + channels, acc.to(out.dtype.element_ty), mask=exists[:, None])
+    tl.store(lse + head.to(tl.int64) * n_rows + row, peak + tl.log2(total), mask=exists)
+
+
+# ---------------------------------------------------------------- backward: the two queries
+
+
+@triton.jit
+def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, count, column, scale, random,
+                         row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                         HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
+    """Add what one tile of keys gives to dq: p again from lse, then ds / c."""
+    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
+    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
+    s = tl.dot(q, tl.trans(k), input_precision="ieee")
+    p = tl.exp2(s * scale - lse[:, None])
+    if MASKED:
+        p = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], p, 0.0)
+    if DROPOUT or TMA:
+        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+        if DROPOUT:
+            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+            dp = tl.where(kept, dp, 0.0)
+        ds = p * (dp - delta[:, None])
+    else:  # on sm_80 a product may start from any number for nothing; later tensor cores would first have to write it
+        minus_delta = tl.zeros([BLOCK_M, BLOCK_N], tl.float32) - delta[:, None]
+        ds = p * tl.dot(do, tl.trans(v), minus_delta, input_precision="ieee")
+    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+
+
+@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
+def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, d_out, lse, delta, dq_word,
+                          dq_entity, segments,
+                          stride_q_word, stride_q_entity, stride_key, stride_value, stride_out, stride_d_out,
+                          n_rows, scale, seed, keep,
+                          HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+                          TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
+    """delta, dq_word and dq_entity of BLOCK_M rows of one sequence and head."""
+    tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    segment = _segment(segments, sequence)
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    position = tile * BLOCK_M
+    if position >= entity_position + n_entities:
+        return
+    row, exists = _query_rows(segment, tile, BLOCK_M)
+    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
+    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    column = head * HEAD_DIM
+    channels = column + tl.arange(0, HEAD_DIM)[None, :]
+    out_offsets = row[:, None] * stride_out + channels  # dq_word and dq_entity lie as `out` does
+    do = tl.load(d_out + row[:, None] * stride_d_out + channels, mask=exists[:, None], other=0.0)
+    o = tl.load(out + out_offsets, mask=exists[:, None], other=0.0)
+    statistics = head.to(tl.int64) * n_rows + row
+    row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1) * (keep / 65536.0)  # delta / c
+    tl.store(delta + statistics, row_delta, mask=exists)
+    row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
+    scale_log2 = scale * LOG2_E
+    final_scale = scale * 65536.0 / keep
+    # words
+    q = tl.load(q_word + row[:, None] * stride_q_word + channels, mask=exists[:, None], other=0.0)
+    dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    full = n_words // BLOCK_N * BLOCK_N
+    for start in range(0, full, BLOCK_N):
+        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, word_first, start, n_words, column,
+                                  scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False, TMA)
+    if full < n_words:
+        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, word_first, full, n_words, column,
+                                  scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True, TMA)
+    # entities: with two queries their gradient is a sum of its own
+    last = dq_word
+    if TWO_QUERIES:
+        tl.store(dq_word + out_offsets, (dq * final_scale).to(dq_word.dtype.element_ty), mask=exists[:, None])
+        last = dq_entity
+        dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+        if n_entities > 0:
+            q = tl.load(q_entity + row[:, None] * stride_q_entity + channels, mask=exists[:, None], other=0.0)
+    for start in range(0, n_entities, BLOCK_E):
+        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, entity_first, start, n_entities,
+                                  column, scale_log2, random, position, entity_position, BLOCK_M, BLOCK_E, HEAD_DIM,
+                                  DROPOUT, True, TMA)
+    tl.store(last + out_offsets, (dq * final_scale).to(last.dtype.element_ty), mask=exists[:, None])
+
+
+# ---------------------------------------------------------------- backward: keys and values
+
+
+@triton.jit
+def _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, first, start, count, column, scale, random,
+                       row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                       HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
+    """Add what one tile of rows gives to dk and dv. All scores lie transposed, [keys, rows]: then p and ds are the left
+    factor of a product as they are, straight from registers."""
+    q = _load_rows(queries, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
+    do = _load_rows(d_outs, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
+    lanes = tl.arange(0, BLOCK_M)
+    lse += first + start
+    delta += first + start
+    if MASKED:  # a row that does not exist: p = exp2(s - inf) = 0
+        exists = lanes < count - start
+        row_lse = tl.load(lse + lanes, mask=exists, other=float("inf"))
+        row_delta = tl.load(delta + lanes, mask=exists, other=0.0)
+    else:
+        row_lse = tl.load(lse + lanes)
+        row_delta = tl.load(delta + lanes)
+    s = tl.dot(k, tl.trans(q), input_precision="ieee")  # transposed: [keys, rows]
+    p = tl.exp2(s * scale - row_lse[None, :])
+    dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+    if DROPOUT:
+        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False, TMA)
+        dv = tl.dot(tl.where(kept, p, 0.0).to(do.dtype), do, dv, input_precision="ieee")
+        dp = tl.where(kept, dp, 0.0)
+    else:
+        dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+    ds = p * (dp - row_delta[None, :])
+    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    return dk, dv
+
+
+@triton.jit
+def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segment, first, start, count, key_position,
+                  stride_key, stride_value, stride_dk, column, scale, random,
+                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr,
+                  TMA: tl.constexpr):
+    """dK and dV of the keys start, start + 1, ... of a run of keys: all words or all entities of a sequence."""
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    scale_log2 = scale * LOG2_E
+    k = _load_rows((key, key, stride_key), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    v = _load_rows((value, value, stride_value), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    dk = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
+    dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
+    full = n_words // BLOCK_M * BLOCK_M
+    for row in range(0, full, BLOCK_M):
+        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, word_first, row, n_words, column,
+                                    scale_log2, random, 0, key_position, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False,
+                                    TMA)
+    if full < n_words:
+        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, word_first, full, n_words, column,
+                                    scale_log2, random, 0, key_position, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True,
+                                    TMA)
+    for row in range(0, n_entities, BLOCK_M):
+        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, entity_first, row, n_entities, column,
+                                    scale_log2, random, entity_position, key_position, BLOCK_M, BLOCK_N, HEAD_DIM,
+                                    DROPOUT, True, TMA)
+    seed, stream, keep = random
+    inverse_keep = 65536.0 / keep
+    lanes = tl.arange(0, BLOCK_N)
+    offsets = ((first + start + lanes).to(tl.int64)[:, None] * stride_dk + column + tl.arange(0, HEAD_DIM)[None, :])
+    exists = (lanes < count - start)[:, None]
+    tl.store(dk_out + offsets, (dk * (scale * inverse_keep)).to(dk_out.dtype.element_ty), mask=exists)
+    tl.store(dv_out + offsets, (dv * inverse_keep).to(dv_out.dtype.element_ty), mask=exists)
+
+
+@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
+def key_gradient_kernel(q_word, q_entity, q_word_tiles, q_entity_tiles, key, value, d_out, d_out_tiles, lse, delta,
+                        dk, dv, segments,
+                        stride_q_word, stride_q_entity, stride_key, stride_value, stride_d_out, stride_dk,
+                        n_rows, scale, seed, keep,
+                        HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+                        DROPOUT: tl.constexpr, TMA: tl.constexpr):
+    """dk and dv of BLOCK_N words or BLOCK_E entities of one sequence and head."""
+    tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    segment = _segment(segments, sequence)
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    column = head * HEAD_DIM
+    lse += head.to(tl.int64) * n_rows
+    delta += head.to(tl.int64) * n_rows
+    d_outs = (d_out, d_out_tiles, stride_d_out)
+    n_word_tiles = tl.cdiv(n_words, BLOCK_N)
+    start = (tile - n_word_tiles) * BLOCK_E
+    if tile < n_word_tiles:
+        _key_gradient(key, value, dk, dv, (q_word, q_word_tiles, stride_q_word), d_outs, lse, delta, segment,
+                      word_first, tile * BLOCK_N, n_words, tile * BLOCK_N, stride_key, stride_value, stride_dk, column,
+                      scale, random, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, TMA)
+    elif start < n_entities:
+        _key_gradient(key, value, dk, dv, (q_entity, q_entity_tiles, stride_q_entity), d_outs, lse, delta, segment,
+                      entity_first, start, n_entities, entity_position + start, stride_key, stride_value, stride_dk,
+                      column, scale, random, BLOCK_M, BLOCK_E, HEAD_DIM, DROPOUT, TMA)
+
+
+# ---------------------------------------------------------------- launching
+
+
+class Tile(NamedTuple):
+    """How a kernel is cut up. A program of the forward kernel and of the queries' gradient owns block_m rows and walks
+    the keys block_n words or block_e entities at a time; one of the keys' gradient owns block_n words or block_e
+    entities and walks block_m rows at a time."""
+
+    block_m: int
+    block_n: int
+    block_e: int
+    num_warps: int
+    num_stages: int  # depth of the load pipeline
+    tma: bool  # full tiles come by tensor descriptors (sm_90 and newer)
+
+
+# (kernel, architecture): tile without dropout, tile with. Chosen by `kernels/bench.py --static`: no spills, few
+# instructions per score, and block_m = 128 or block_n = 128 where it halves how often the other side is read again.
+TILES = {
+    ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
+    ("forward", 90): (Tile(128, 128, 32, 8, 2, True),) * 2,
+    ("forward", 100): (Tile(128, 128, 32, 8, 2, True),) * 2,
+    ("query_gradient", 80): (Tile(64, 32, 32, 4, 2, False),) * 2,
+    ("query_gradient", 90): (Tile(64, 128, 32, 4, 2, True),) * 2,
+    ("query_gradient", 100): (Tile(128, 64, 32, 4, 2, True), Tile(128, 64, 32, 8, 2, True)),
+    ("key_gradient", 80): (Tile(64, 128, 64, 8, 2, False), Tile(32, 128, 64, 8, 2, False)),
+    ("key_gradient", 90): (Tile(64, 128, 64, 8, 2, True),) * 2,
+    ("key_gradient", 100): (Tile(64, 128, 64, 4, 2, True), Tile(64, 128, 64, 8, 2, True)),
+}
+WIDE_HEAD_TILES = {  # head_dim 128
+    ("forward", 80): Tile(128, 32, 32, 8, 2, False),
+    ("forward", 90): Tile(128, 64, 32, 8, 2, True),
+    ("forward", 100): Tile(128, 64, 32, 8, 2, True),
+    ("query_gradient", 80): Tile(32, 16, 16, 4, 2, False),
+    ("query_gradient", 90): Tile(64, 64, 32, 4, 2, True),
+    ("query_gradient", 100): Tile(128, 64, 32, 8, 2, True),
+    ("key_gradient", 80): Tile(32, 32, 32, 4, 2, False),
+    ("key_gradient", 90): Tile(32, 128, 64, 8, 2, True),
+    ("key_gradient", 100): Tile(64, 128, 64, 8, 2, True),
+}
+FLOAT32_TILE = Tile(32, 32, 16, 4, 1, False)  # for checks: exact float32 products do not run on tensor cores
+
+
+def choose_tile(kernel, arch, dtype, head_dim, dropout):
+    """The tile of a kernel ("forward", "query_gradient", "key_gradient") on an architecture (80, 90, 100)."""
+    if dtype == torch.float32:
+        return FLOAT32_TILE
+    return WIDE_HEAD_TILES[kernel, arch] if head_dim > 64 else TILES[kernel, arch][dropout > 0]
+
+
+def launch_options(tile, head_dim, dropout):
+    """What a launch fixes at compile time."""
+    return dict(
+        HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_E=tile.block_e, DROPOUT=dropout > 0,
+        TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages,
+    )  # fmt: skip
+
+
+def _architecture(device):
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8  # no GPU: the interpreter
+    return {9: 90, 10: 100}.get(major, 80)
+
+
+def _readable(tensor):
+    """The tensor itself where the kernels can read it (heads side by side, rows 16-byte aligned), else a copy."""
+    rows, heads, head_dim = tensor.shape
+    row_bytes, size = tensor.stride(0) * tensor.element_size(), heads * head_dim
+    side_by_side = tensor.stride(2) == 1 and (heads == 1 or tensor.stride(1) == head_dim) and tensor.stride(0) >= size
+    return tensor if side_by_side and row_bytes % 16 == 0 and tensor.data_ptr() % 16 == 0 else tensor.contiguous()
+
+
+def _tiles_of(tensor, rows, tile):
+    """Descriptor by which the copy engine fetches [rows, head_dim]; without it, the tensor once more, unused."""
+    if not tile.tma:
+        return tensor
+    n_rows, heads, head_dim = tensor.shape
+    return TensorDescriptor(tensor, [n_rows, heads * head_dim], [tensor.stride(0), 1], [rows, head_dim])
+
+
+def _scalars(head_dim, dropout, seed):
+    """scale, seed (both halves of 64 bits folded into an int32), and of 65536 draws how many are kept."""
+    folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
+    return head_dim**-0.5, folded - (folded >> 31 << 32), round((1.0 - dropout) * 65536)
+
+
+def _row_grid(segments, max_words, max_entities, heads, tile):
+    positions = (max_words + 15) // 16 * 16 + max_entities
+    return triton.cdiv(positions, tile.block_m), heads, segments.shape[0]
+
+
+@torch.library.custom_op("luke_mini::entity_attention", mutates_args=())
+def _attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, segments: Tensor, max_words: int,
+               max_entities: int, covers_all_rows: bool, dropout: float, seed: int
+               ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """out and lse [heads, rows] (base 2)."""
+    n_rows, heads, head_dim = q_word.shape
+    two_queries = q_entity is not None
+    q_word, key, value = _readable(q_word), _readable(key), _readable(value)
+    q_entity = _readable(q_entity) if two_queries else q_word
+    new = torch.empty if covers_all_rows else torch.zeros
+    out = new(q_word.shape, dtype=q_word.dtype, device=q_word.device)
+    lse = new((heads, n_rows), dtype=torch.float32, device=q_word.device)
+    tile = choose_tile("forward", _architecture(out.device), out.dtype, head_dim, dropout)
+    with torch.cuda.device_of(out):
+        forward_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
+            q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
+            lse, segments, q_word.stride(0), q_entity.stride(0), key.stride(0), value.stride(0), out.stride(0), n_rows,
+            *_scalars(head_dim, dropout, seed), TWO_QUERIES=two_queries, **launch_options(tile, head_dim, dropout),
+        )  # fmt: skip
+    return out, lse
+
+
+@torch.library.custom_op("luke_mini::entity_attention_backward", mutates_args=())
+def _attention_backward(d_out: Tensor, q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, out: Tensor,
+                        lse: Tensor, segments: Tensor, max_words: int, max_entities: int, covers_all_rows: bool,
+                        dropout: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q_word, q_entity (empty if there is none), key, value."""
+    n_rows, heads, head_dim = q_word.shape
+    two_queries = q_entity is not None
+    d_out, q_word, key, value = _readable(d_out), _readable(q_word), _readable(key), _readable(value)
+    q_entity = _readable(q_entity) if two_queries else q_word
+    new = torch.empty_like if covers_all_rows else torch.zeros_like
+    dq_word, dk, dv, delta = new(out), new(out), new(out), new(lse)
+    dq_entity = new(out) if two_queries else out.new_empty(0)
+    scalars = _scalars(head_dim, dropout, seed)
+    tile = choose_tile("query_gradient", _architecture(out.device), out.dtype, head_dim, dropout)
+    with torch.cuda.device_of(out):
+        query_gradient_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
+            q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
+            d_out, lse, delta, dq_word, dq_entity, segments, q_word.stride(0), q_entity.stride(0), key.stride(0),
+            value.stride(0), out.stride(0), d_out.stride(0), n_rows, *scalars, TWO_QUERIES=two_queries,
+            **launch_options(tile, head_dim, dropout),
+        )  # fmt: skip
+        tile = choose_tile("key_gradient", _architecture(out.device), out.dtype, head_dim, dropout)
+        n_tiles = triton.cdiv(max_words, tile.block_n) + triton.cdiv(max_entities, tile.block_e)
+        key_gradient_kernel[n_tiles, heads, segments.shape[0]](
+            q_word, q_entity, _tiles_of(q_word, tile.block_m, tile), _tiles_of(q_entity, tile.block_m, tile), key,
+            value, d_out, _tiles_of(d_out, tile.block_m, tile), lse, delta, dk, dv, segments, q_word.stride(0),
+            q_entity.stride(0), key.stride(0), value.stride(0), d_out.stride(0), dk.stride(0), n_rows, *scalars,
+            **launch_options(tile, head_dim, dropout),
+        )  # fmt: skip
+    return dq_word, dq_entity, dk, dv
+
+
+@_attention.register_fake
+def _(q_word, q_entity, key, value, segments, max_words, max_entities, covers_all_rows, dropout, seed):
+    n_rows, heads, head_dim = q_word.shape
+    return q_word.new_empty(n_rows, heads, head_dim), q_word.new_empty(heads, n_rows, dtype=torch.float32)
+
+
+@_attention_backward.register_fake
+def _(d_out, q_word, q_entity, key, value, out, lse, segments, max_words, max_entities, covers_all_rows, dropout, seed):
+    return tuple(torch.empty_like(out) if i != 1 or q_entity is not None else out.new_empty(0) for i in range(4))
+
+
+def _remember(ctx, inputs, output):
+    q_word, q_entity, key, value, segments, *ctx.settings = inputs
+    ctx.save_for_backward(q_word, q_entity, key, value, *output, segments)
+
+
+def _gradients(ctx, d_out, _):
+    q_word, q_entity, key, value, out, lse, segments = ctx.saved_tensors
+    saved = (q_word, q_entity, key, value, out, lse, segments)
+    dq_word, dq_entity, dk, dv = _attention_backward(d_out, *saved, *ctx.settings)
+    return dq_word, None if q_entity is None else dq_entity, dk, dv, *[None] * 6
+
+
+_attention.register_autograd(_gradients, setup_context=_remember)
+
+
+# ---------------------------------------------------------------- the public side
+
+
+class Packing(NamedTuple):
+    """Where the sequences of a batch lie."""
+
+    segments: Tensor  # int32 [batch, 4]: first word row, words, first entity row, entities
+    max_words: int  # of any sequence
+    max_entities: int
+    covers_all_rows: bool = True  # False: some rows belong to no sequence (padding); they come out as zeros
+
+
+def pack(cu_words: Tensor, cu_entities: Tensor, max_words: int, max_entities: int) -> Packing:
+    """Packing of a packed batch, all words before all entities: sequence b owns the word rows cu_words[b]:
+    cu_words[b + 1] and, counted from the first entity row, the entity rows cu_entities[b]:cu_entities[b + 1]."""
+    starts = cu_words[:-1], cu_words[-1] + cu_entities[:-1]
+    segments = torch.stack([starts[0], cu_words.diff(), starts[1], cu_entities.diff()], 1).to(torch.int32)
+    return Packing(segments, max_words, max_entities)
+
+
+def pack_padded(word_lengths: Tensor, entity_lengths: Tensor, n_word: int, n_entity: int) -> Packing:
+    """Packing of padded tensors [batch, n_word + n_entity, heads, head_dim], flattened over their first two axes:
+    each sequence has n_word rows of words and then n_entity rows of entities, of which the first so many are real."""
+    starts = torch.arange(len(word_lengths), device=word_lengths.device) * (n_word + n_entity)
+    segments = torch.stack([starts, word_lengths, starts + n_word, entity_lengths], 1).to(torch.int32)
+    return Packing(segments, n_word, n_entity, covers_all_rows=False)
+
+
+def entity_attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, packing: Packing,
+                     dropout: float = 0.0, seed: int = 0) -> Tensor:  # fmt: skip
+    """Attention of every word and entity to all words and entities of its sequence.
+
+    q_word    [rows, heads, head_dim]: a row's query against word keys (w2w for a word, e2w for an entity)
+    q_entity  the same against entity keys (w2e, e2e); None: q_word serves for both, which is ordinary attention
+    key, value  [rows, heads, head_dim]
+    packing   which rows form a sequence: `pack`, `pack_padded`
+    dropout   probability in [0, 1) of dropping an attention weight, exact to 1/65536
+    seed      any 64-bit integer; a new one for every call that should drop differently (layers too)
+
+    Returns [rows, heads, head_dim]. Rows that belong to no sequence are zero, and so are their gradients. float16,
+    bfloat16 or float32, head_dim 32, 64 or 128; all tensors alike (under autocast they are converted). Any row stride
+    is read in place if the heads of a row lie side by side, as slices of one wide product do; otherwise a copy is made.
+    Differentiable once, with respect to the first four arguments.
+    """
+    if torch.is_autocast_enabled(q_word.device.type):
+        dtype = torch.get_autocast_dtype(q_word.device.type)
+        q_word, key, value = q_word.to(dtype), key.to(dtype), value.to(dtype)
+        q_entity = None if q_entity is None else q_entity.to(dtype)
+    _check(q_word, q_entity, key, value, packing, dropout)
+    return _attention(q_word, q_entity, key, value, *packing, dropout, seed)[0]
+
+
+def _check(q_word, q_entity, key, value, packing, dropout):
+    for name, tensor in (("q_entity", q_entity), ("key", key), ("value", value)):
+        if tensor is not None and (tensor.shape, tensor.dtype) != (q_word.shape, q_word.dtype):
+            raise ValueError(f"entity_attention: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                             f"expected {q_word.dtype} {tuple(q_word.shape)} as q_word")  # fmt: skip
+    if q_word.dim() != 3 or q_word.shape[2] not in (32, 64, 128):
+        raise ValueError(f"entity_attention: q_word is {tuple(q_word.shape)}, expected [rows, heads, 32, 64 or 128]")
+    if q_word.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise ValueError(f"entity_attention: {q_word.dtype}, expected float16, bfloat16 or float32")
+    if packing.segments.dtype != torch.int32 or packing.segments.dim() != 2 or packing.segments.shape[1] != 4:
+        raise ValueError("entity_attention: packing.segments must be int32 [batch, 4]")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"entity_attention: dropout is {dropout}, expected 0 <= dropout < 1")

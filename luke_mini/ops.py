@@ -1,8 +1,8 @@
-"""The operations worth fusing, as plain PyTorch; and the one switch that picks a faster form.
+"""The operations worth fusing, as plain PyTorch that runs everywhere.
 
 `entity_attention_equations` is the specification: the paper's equations, one sequence and one pair of kinds at a time,
-differentiated by autograd. `entity_attention` is what the model calls; on a CPU it computes the same numbers with one
-probability buffer per sequence and a hand-written backward pass, two to four times faster than the usual form.
+differentiated by autograd. `entity_attention` is what the model calls: the same numbers, with the probabilities as the
+only large buffer, short sequences side by side and a backward pass written by hand.
 
 Entity-aware self-attention (LUKE, section 3.3): a token i gives a different query to words and to entities,
 
@@ -49,9 +49,8 @@ def entity_attention_equations(
         scores = torch.cat([torch.cat([w2w, w2e], dim=2), torch.cat([e2w, e2e], dim=2)], dim=1)
         probs = torch.softmax(scores / math.sqrt(key.shape[2]), dim=2)
         mixed = torch.einsum("hij,jhd->ihd", probs, torch.cat([value[words], value[entities]]))
-        n_word = words.stop - words.start
-        out = out.index_copy(0, torch.arange(words.start, words.stop), mixed[:n_word])
-        out = out.index_copy(0, torch.arange(entities.start, entities.stop), mixed[n_word:])
+        rows = torch.cat([torch.arange(span.start, span.stop, device=key.device) for span in (words, entities)])
+        out = out.index_copy(0, rows, mixed)
     return out
 
 

@@ -92,8 +92,9 @@ class PackedBatch:
         is_word = column < n_word
         is_row = np.where(is_word, column < words[members], column - n_word < entities[members])
         rows = np.where(is_word, first_word[members] + column, first_entity[members] + column - n_word)
-        rows = torch.from_numpy(np.where(is_row, rows, first_word[members]).ravel())
-        return Group(rows, None if is_row.all() else torch.from_numpy(is_row), n_word, n_word + n_entity)
+        rows = np.where(is_row, rows, first_word[members]).ravel()
+        rows, mask = (torch.from_numpy(array).to(self.word_ids.device) for array in (rows, is_row))
+        return Group(rows, None if is_row.all() else mask, n_word, n_word + n_entity)
 
     def to(self, device) -> "PackedBatch":
         def move(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 pytest tests/test_model.py
 """
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -101,7 +102,15 @@ def dense_forward(model: LukeModel, batch: dict) -> tuple[torch.Tensor, torch.Te
     return hidden[:, :n_word], hidden[:, n_word:]
 
 
+def random_lengths(seed: int) -> tuple[list[int], list[int]]:
+    """Up to six sequences of 1 to 60 words, half of them with up to 9 entities."""
+    rng = random.Random(seed)
+    words = [rng.randint(1, 60) for _ in range(rng.randint(1, 6))]
+    return words, [rng.choice([0, rng.randint(1, 9)]) for _ in words]
+
+
 CASES = [
+    *(random_lengths(seed) for seed in range(6)),
     ([7, 3, 12], [2, 0, 5]),
     ([1], [0]),
     ([1, 4], [1, 0]),

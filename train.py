@@ -20,8 +20,10 @@ import torch
 
 from luke_mini import batching, checkpoint, config, distributed, optim, run_state, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.model import LukeForPretraining, initialize, start_at_frequencies
 from luke_mini.shards import Shards
+
+FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,11 +82,16 @@ def model_config(arguments, recipe: config.PretrainConfig, word_tokenizer, entit
     )
 
 
-def build_model(arguments, recipe, word_tokenizer, entity_vocab) -> LukeForPretraining:
+def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards) -> LukeForPretraining:
     """The model at its starting weights, with the parameters that the stage trains switched on."""
     shape = model_config(arguments, recipe, word_tokenizer, entity_vocab)
     model = LukeForPretraining(shape)
     initialize(model, shape, recipe.seed)
+    if arguments.init is None and recipe.frequency_start:
+        sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
+        words = numpy.bincount(sample.word_ids, minlength=shape.vocab_size)
+        entities = numpy.bincount(sample.entity_ids, minlength=shape.entity_vocab_size)
+        start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
     if arguments.init is not None:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
         try:
@@ -95,14 +102,15 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab) -> LukeForPretr
     return model
 
 
-def describe(arguments, recipe, model, n_examples: int) -> dict:
+def describe(arguments, recipe, model, shards: Shards) -> dict:
     """All that a run depends on; saved with every step, and compared when a run is resumed."""
     return {
         "stage": arguments.stage,
         "size": arguments.size,
         "recipe": config.as_dict(recipe),
         "model": config.as_dict(model.config),
-        "examples": n_examples,
+        "examples": len(shards),
+        "words": int(shards.lengths.sum()),
     }
 
 
@@ -110,11 +118,10 @@ def check_same_run(saved: dict, now: dict, folder: Path) -> None:
     """Raises ValueError naming the first setting in which a saved run differs from this one."""
     for key, value in now.items():
         if isinstance(value, dict):
-            check_same_run(saved[key], value, folder)
-        elif saved[key] != value:
-            raise ValueError(
-                f"{folder}: saved with {key} = {saved[key]}, to be resumed with {value}: give the same options"
-            )
+            check_same_run(saved.get(key, {}), value, folder)
+        elif saved.get(key) != value:
+            held = f"{folder}: saved with {key} = {saved.get(key)}"
+            raise ValueError(f"{held}, to be resumed with {value}: give the same options")
 
 
 def print_header(place, arguments, recipe, model, total_steps: int, precision: str) -> None:
@@ -166,9 +173,9 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
-    model = build_model(arguments, recipe, word_tokenizer, entity_vocab).to(place.device)
+    model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
     optimizer = optim.AdamW.of(model, recipe)
-    description = describe(arguments, recipe, model, len(shards))
+    description = describe(arguments, recipe, model, shards)
     start = prepare_out(arguments, place)
     start_step = resume(start, model, optimizer, description) if start else 0
     if place.is_first:

@@ -94,6 +94,7 @@ class PretrainConfig:
     whole_word_masking: bool = option(True, "mask all pieces of a word together (LUKE yes, mLUKE no)")
     dropout: float = option(0.1, "on hidden states and attention probabilities")
     train_words: bool = option(True, "train everything; off: the word side is frozen (stage 1)")
+    frequency_start: bool = option(False, "from random weights: both heads begin by guessing what is frequent")
     entity_aware: bool = option(False, "four query matrices already in pretraining (paper: only in fine-tuning)")
     seed: int = option(0, "of initialisation, order, masks and dropout")
 

@@ -259,6 +259,17 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
 
 @torch.no_grad()
+def start_at_frequencies(model: LukeForPretraining, word_counts: Tensor, entity_counts: Tensor) -> None:
+    """Lets both heads begin by guessing what is frequent: their biases become log probabilities of the counts.
+
+    Otherwise a model from random weights spends its first hundred steps on learning just that. Counts: [classes], 0 is
+    smoothed to 1.
+    """
+    for head, counts in ((model.word_head, word_counts), (model.entity_head, entity_counts)):
+        head.bias.copy_(torch.log((counts + 1) / (counts + 1).sum()))
+
+
+@torch.no_grad()
 def copy_word_query(attention: EntityAwareAttention) -> None:
     """w2e, e2w and e2e := w2w (paper, section 3.3: how entity-aware attention starts from pretrained weights)."""
     size = attention.output.in_features

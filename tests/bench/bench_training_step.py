@@ -102,13 +102,13 @@ def main() -> None:
         loss = sum(terms[name][0] / packed.counts[name] for name in terms)
         loss.backward()
         model.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     def their_step() -> float:
         loss = peer(**padded).loss
         loss.backward()
         peer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     print(
         f"{arguments.size}, {sum(WORDS)} words and {sum(ENTITIES)} entities, {torch.get_num_threads()} threads, "

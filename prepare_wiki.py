@@ -248,7 +248,10 @@ def main(argv: list[str] | None = None) -> None:
     start = time.monotonic()
     word_tokenizer = tokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     prepare_out(arguments)
-    made = prepare(arguments, word_tokenizer)
+    try:
+        made = prepare(arguments, word_tokenizer)
+    except OSError as error:
+        raise atomic.naming(error, arguments.out) from None
     with atomic.write_file(arguments.out / "manifest.json") as file:
         json.dump(made, file, indent=1, ensure_ascii=False)
     print_summary(made, arguments, time.monotonic() - start)

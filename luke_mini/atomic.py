@@ -15,6 +15,13 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
+def naming(error: BaseException, path: Path) -> BaseException:
+    """The same error; one of the system that names no file, such as a full disk's, then names `path`."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        return OSError(error.errno, error.strerror, str(path))
+    return error
+
+
 @contextmanager
 def write_file(path: Path | str, mode: str = "w") -> Iterator:
     """`with write_file(path) as file:` opens a temporary file that takes the name `path` when the block ends well.
@@ -30,12 +37,9 @@ def write_file(path: Path | str, mode: str = "w") -> Iterator:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        raise naming(error, path) from None
 
 
 @contextmanager

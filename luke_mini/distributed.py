@@ -53,10 +53,6 @@ def wrap(model: nn.Module, place: Place) -> nn.Module:
     return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
 def no_sync(model: nn.Module):
     """A context in which backward passes add to the local gradients without talking to the other processes."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

@@ -91,7 +91,6 @@ class SentencePieceTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes sentencepiece.bpe.model and tokenizer_config.json."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         with atomic.write_file(folder / FILE_NAME, "wb") as file:
             file.write(self._model)
         config = {"tokenizer_class": "MLukeTokenizer", "entity_token_1": ADDED[1], "entity_token_2": ADDED[2]}

@@ -365,7 +365,6 @@ def write_ner(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
     `pages` is below 50; OSError when a file cannot be written.
     """
     world = build_world(seed, pages)
-    Path(folder).mkdir(parents=True, exist_ok=True)
     regions = world.groups["region", ""]
     known, unknown = regions[:len(regions) // 3], regions[len(regions) // 3:]
     for split, wanted in SENTENCES.items():

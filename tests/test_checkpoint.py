@@ -113,3 +113,12 @@ def test_a_folder_is_whole_or_absent(tmp_path):
         file.write("half")
         raise RuntimeError
     assert (target / "file").read_text() == "second" and list(target.iterdir()) == [target / "file"]
+
+
+def test_a_full_disk_is_named_and_other_errors_keep_their_words(tmp_path):
+    target = tmp_path / "file"
+    full, other = OSError(28, "No space left on device"), ChildProcessError("it died")
+    for error, words in ((full, str(target)), (other, "it died")):
+        with pytest.raises(OSError, match=words), atomic.write_file(target):
+            raise error
+    assert list(tmp_path.iterdir()) == []

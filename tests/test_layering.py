@@ -15,12 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld "
+    "atomic config distributed entity_vocab masking metrics packing records sentence_split shards spans toyworld "
     "toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
     "batching conll documents ops optim pretrain_examples tokenizer_sentencepiece",
     "model run_state tokenizer",
     "checkpoint trainer",
     "task_ner",
+    "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 # Layer 0 has a floor: these may be imported by its other files.

@@ -49,6 +49,8 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--compare-random", action="store_true", help="train from random weights too, print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
+    run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
+    run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products; bf16 where the hardware has it")
     config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: NER's; each task and size has its own)")
     config.add_flags(parser, task.Options, "the task")
@@ -73,7 +75,9 @@ def train(task, arguments, place, precision: str) -> None:
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES}
     examples = finetuning.read_splits(task, files, options, limits)
     out = arguments.out or Path("runs") / f"{arguments.checkpoint.name}-{task.NAME}"
-    job = finetuning.make_job(task, options, start, examples, place, precision, out)
+    job = finetuning.make_job(
+        task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
+    )
     recipes = [replace(recipe, learning_rate=rate) for rate in arguments.lr or [recipe.learning_rate]]
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay

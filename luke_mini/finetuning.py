@@ -32,6 +32,7 @@ import hashlib
 import json
 import math
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -40,10 +41,11 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
-from luke_mini import checkpoint, config, distributed, optim, trainer
+from luke_mini import checkpoint, config, distributed, optim, run_state, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Place
@@ -63,6 +65,8 @@ class Job:
     place: Place
     precision: str
     out: Path
+    resume: bool = False  # go on from saved states in OUT/state
+    save_minutes: float = 10.0  # between saved states: shorter runs save none
 
     @property
     def tests(self) -> list[str]:
@@ -102,8 +106,9 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
 
 
 def make_job(
-    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place, precision: str, out: Path
-) -> Job:
+    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place, precision: str, out: Path,
+    resume: bool, save_minutes: float,
+) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
     labels = task.label_list(examples["train"])
     features = {}
@@ -114,7 +119,7 @@ def make_job(
     if labels:
         shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
         print(f"labels {shown}", flush=True)
-    return Job(task, options, start, labels, examples, features, place, precision, out)
+    return Job(task, options, start, labels, examples, features, place, precision, out, resume, save_minutes)
 
 
 # --- One run --------------------------------------------------------------------------------------------------------
@@ -161,25 +166,29 @@ def score(job: Job, model: nn.Module, name: str) -> tuple[dict, list]:
     return job.task.evaluate(examples, predictions, features), predictions
 
 
-def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, title: str) -> dict[str, float]:
+def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title: str) -> dict[str, float]:
     """Trains the model; it ends with its last weights, or with the best epoch's on dev if the recipe selects.
 
-    Returns dev scores of the weights that stay, {} without a dev file.
+    Returns dev scores of the weights that stay, {} without a dev file. A long run saves its state in `folder` now and
+    then, and a job that resumes goes on from there.
     """
     n = len(job.features["train"])
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
     epoch_ends = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
     optimizer = optim.AdamW.of(model, recipe)
+    start_step, best, best_weights = load_state(job, folder, model, optimizer, recipe)
+    if start_step == 0:
+        (job.out / "metrics.jsonl").unlink(missing_ok=True)
+    saved = time.monotonic()
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, int(recipe.warmup_ratio * total_steps), recipe.learning_rate)
 
-    progress = trainer.Progress(job.place, total_steps, 0, 10, job.out / "metrics.jsonl", title)
-    best, best_weights = {}, None
-    steps = steps_of(job, model, recipe, 0, total_steps)
+    progress = trainer.Progress(job.place, total_steps, start_step, 10, job.out / "metrics.jsonl", title)
+    steps = steps_of(job, model, recipe, start_step, total_steps)
     for step, sums in trainer.train(
         distributed.wrap(model, job.place), optimizer, steps, recipe=recipe, place=job.place, precision=job.precision,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate, start_step=start_step,
     ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
         if "dev" in job.examples and (step == total_steps or (recipe.select_best and step in epoch_ends)):
@@ -187,11 +196,42 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, title: str) -> dict[
             model.train()
             if not best or not recipe.select_best or found[job.metric] > best[job.metric]:
                 best = found
-                best_weights = copy_weights(model) if recipe.select_best and step < total_steps else None
+                best_weights = copy_weights(model) if recipe.select_best else None
+        if job.place.is_first and time.monotonic() - saved > 60 * job.save_minutes:
+            save_state(folder, step, model, optimizer, recipe, best, best_weights)
+            saved = time.monotonic()
     progress.close()
     if best_weights:
         model.load_state_dict(best_weights)
     return best
+
+
+def save_state(
+    folder: Path, step: int, model: nn.Module, optimizer, recipe: FinetuneConfig, best: dict, best_weights: dict | None
+) -> None:
+    def write_model(into: Path) -> None:
+        run_state.save_tensors(model.state_dict(), into / "weights.safetensors")
+        if best_weights:
+            run_state.save_tensors(best_weights, into / "best.safetensors")
+
+    run_state.save(folder, step, write_model, optimizer, {"recipe": config.as_dict(recipe), "best": best})
+
+
+def load_state(
+    job: Job, folder: Path, model: nn.Module, optimizer, recipe: FinetuneConfig
+) -> tuple[int, dict, dict | None]:
+    """(steps done, best dev scores, best weights) of a saved run, or of one that begins."""
+    saved = run_state.saved_steps(folder) if job.resume else []
+    if not saved:
+        return 0, {}, None
+    run = run_state.load(saved[-1], optimizer)
+    if run["recipe"] != config.as_dict(recipe):
+        raise ValueError(f"{saved[-1]}: saved with another recipe; give the same options, or leave out --resume")
+    optimizer.updates = run["step"]
+    model.load_state_dict(safetensors.torch.load_file(saved[-1] / "weights.safetensors"))
+    best = saved[-1] / "best.safetensors"
+    print(f"going on after step {run['step']}", flush=True)
+    return run["step"], run["best"], safetensors.torch.load_file(best) if best.exists() else None
 
 
 def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -214,7 +254,8 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
             began = time.perf_counter()
             seeded = replace(recipe, seed=seed)
             model = build(job, seeded, random_weights)
-            found = fit(job, model, seeded, f"{job.task.NAME}, {kind}, seed {seed}")
+            folder = job.out / "state" / f"{kind.split()[0]}-{recipe.learning_rate:g}-{seed}"
+            found = fit(job, model, seeded, folder, f"{job.task.NAME}, {kind}, seed {seed}")
             runs.append({"learning_rate": recipe.learning_rate, "seed": seed, "dev": found})
             shown = f"dev {show(job, found)}, " if found else ""
             print(f"{kind}, seed {seed}, learning rate {recipe.learning_rate:g}: {shown}"
@@ -254,13 +295,15 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
     if len(recipes) > 1 and "dev" not in job.examples:
         raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
     job.out.mkdir(parents=True, exist_ok=True)
-    (job.out / "metrics.jsonl").unlink(missing_ok=True)
+    if not job.resume and job.place.is_first:
+        shutil.rmtree(job.out / "state", ignore_errors=True)
     reports = {}
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
         reports[kind], model = run_grid(job, recipes, seeds, random_weights)
     if job.place.is_first:
         save(job, model, reports, files)
+        shutil.rmtree(job.out / "state", ignore_errors=True)
         print_results(job, reports)
 
 

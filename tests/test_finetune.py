@@ -157,3 +157,31 @@ def test_processes_share_a_batch():
 def test_the_format_is_described(capsys):
     finetune.main(["ner", "--describe"])
     assert '"spans"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", ["", "--select-best --epochs 2"])
+def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, monkeypatch, options):
+    """Stopped in its fourth step, with a state saved after each, and resumed: the same weights and scores."""
+    call = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --save-minutes 0 {options}"
+    finetune.main([*call.split(), "--out", str(tmp_path / "whole")])
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_four(model, *arguments, **named):
+        for step, sums in original(model, *arguments, **named):
+            yield step, sums
+            if step == 4:
+                raise Killed
+
+    original = finetuning.trainer.train
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(finetuning.trainer, "train", killed_at_four)
+        finetune.main([*call.split(), "--out", str(tmp_path / "killed")])
+    assert list((tmp_path / "killed").glob("state/*/step-000004"))
+    with pytest.raises(ValueError, match="another recipe"):
+        finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume", "--batch", "4"])
+    finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume"])
+    for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "killed/state").exists()

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from luke_mini import atomic
+from luke_mini import atomic, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
 
 FILE_NAME = "sentencepiece.bpe.model"  # XLM-R's name for it, though the model is a unigram one
@@ -55,6 +55,9 @@ class SentencePieceTokenizer:
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(SPECIAL))
         self.mask_id, self.ent_id, self.ent2_id = range(len(self._pieces) - len(ADDED), len(self._pieces))
         self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
+        self._special = {self._pieces[k]: k for k in (*range(len(SPECIAL)), self.mask_id, self.ent_id, self.ent2_id)}
+        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._stretches = tokenizer_special.Memory(self._encode_stretch)  # stretch between cuts -> ids
         self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
 
     def _begins_word(self, piece: str) -> bool:
@@ -80,6 +83,19 @@ class SentencePieceTokenizer:
         second = iter(_encode_many(self._without_mark, [text for text, mark in zip(texts, marked) if not mark]))
         ours = self._ids.__getitem__
         return [list(map(ours, next(first if mark else second))) for mark in marked]
+
+    def _encode_stretch(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens count, as the released tokenizers have it: ▁ begins every part."""
+        parts = tokenizer_special.split(text, self._special_pattern, ADDED[0])
+        plain = self._with_mark.encode(parts[::2])
+        ids = [self._ids[k] for k in plain[0]]
+        for token, following in zip(parts[1::2], plain[1:]):
+            ids += [self._special[token], *(self._ids[k] for k in following)]
+        return ids
+
+    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
+        return self._stretches.cut(text, cuts)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [self._pieces[k] for k in ids]

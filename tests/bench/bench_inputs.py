@@ -1,0 +1,131 @@
+"""Texts a second on one core from characters to model inputs: ours beside transformers' LukeTokenizer.
+
+    PYTHONPATH=. python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
+
+Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, which
+neither side has seen before, and gives them to both in turn, so that a busy machine is busy for both. Caches start empty
+and fill as they would in use; "again" repeats the last round's texts. Every round's outputs are compared. FOLDER holds
+RoBERTa's vocab.json and merges.txt; without a dump or a folder: ../shared/data beside the repository, else the built-in
+encyclopedia and a vocabulary trained on it. Times are CPU times, the table shows medians over the rounds.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers import LukeTokenizer
+
+from luke_mini import inputs, tokenizer, tokenizer_bpe, toyworld, wiki_dump, wikitext
+from luke_mini.entity_vocab import SPECIAL, EntityVocab
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+WORDS, SPANS = 40, 50
+
+Example = tuple[str, list[tuple[int, int]]]  # text and spans
+
+
+def examples(dump: Path) -> Iterator[Example]:
+    """Stretches of 40 words of the articles, end to end."""
+    draw, words = random.Random(0), []
+    for page in wiki_dump.read_dump(dump):
+        for paragraph in [] if page.redirect else wikitext.parse(page.wikitext, page.language):
+            words += paragraph.text.split()
+        for begin in range(0, len(words) - WORDS + 1, WORDS):
+            sentence, spans = words[begin : begin + WORDS], []
+            starts = [0]
+            for word in sentence:
+                starts.append(starts[-1] + len(word) + 1)
+            for _ in range(SPANS):
+                first = draw.randrange(WORDS)
+                spans.append((starts[first], starts[min(first + draw.randint(1, 8), WORDS)] - 1))
+            yield " ".join(sentence), spans
+        words = words[len(words) // WORDS * WORDS :]
+
+
+def seconds(work) -> tuple[float, list]:
+    begin = time.process_time()
+    made = work()
+    return time.process_time() - begin, made
+
+
+def assert_equal(ours: list[dict], theirs: dict) -> None:
+    """Equal up to the padding, which there is none of: neither side was asked for a batch."""
+    for number, made in enumerate(ours):
+        assert set(made) == set(theirs)
+        assert all(made[key].tolist() == theirs[key][number] for key in made), number
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dump", type=Path, default=SHARED / "wiki" / "enwiki-106-pages.xml.bz2")
+    parser.add_argument("--tokenizer", type=Path, default=SHARED / "tokenizers")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--texts", type=int, default=640, help="texts a round")
+    parser.add_argument("--batch", type=int, default=32, help="texts a call")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if not options.dump.exists():
+            options.dump = Path(folder) / "toyworld.xml.bz2"
+            toyworld.write_dump(options.dump)
+        made = list(examples(options.dump))
+        if options.tokenizer.exists():
+            ours = tokenizer.load(options.tokenizer)
+            ours.save(folder)
+        else:
+            ours = tokenizer_bpe.train((text for text, _ in made), 5000, folder)
+        theirs = LukeTokenizer.from_pretrained(folder, entity_vocab={name: k for k, name in enumerate(SPECIAL)})
+    vocab = EntityVocab.from_titles(SPECIAL)
+    rounds = min(options.rounds, len(made) // options.texts)
+    if not rounds:
+        parser.error(f"the dump has {len(made)} texts, a round needs {options.texts}")
+
+    def batches(examples_of_round: list[Example]) -> list[tuple[list[str], list]]:
+        parts = [examples_of_round[b : b + options.batch] for b in range(0, len(examples_of_round), options.batch)]
+        return [([text for text, _ in part], [spans for _, spans in part]) for part in parts]
+
+    def measure(part: list[Example]) -> dict[str, float]:
+        todo = batches(part)
+        their_time, expected = seconds(lambda: [theirs(texts, entity_spans=spans) for texts, spans in todo])
+        our_time, found = seconds(lambda: [inputs.encode_batch(ours, vocab, texts, entity_spans=spans) for texts, spans in todo])
+        one_time, _ = seconds(
+            lambda: [inputs.encode(ours, vocab, text, entity_spans=spans) for text, spans in part]
+        )
+        pack_time, _ = seconds(lambda: [inputs.pack(batch, ours.pad_id) for batch in found])
+        pad_time, _ = seconds(lambda: [inputs.collate(batch, ours.pad_id) for batch in found])
+        tensor_time, _ = seconds(lambda: [theirs.pad(batch, return_tensors="pt") for batch in expected])
+        for batch, other in zip(found, expected):
+            assert_equal(batch, other)
+        return {
+            "transformers, lists": their_time,
+            "encode_batch": our_time,
+            "encode, one text a call": one_time,
+            "transformers, padded tensors": their_time + tensor_time,
+            "encode_batch and collate": our_time + pad_time,
+            "encode_batch and pack": our_time + pack_time,
+        }
+
+    parts = [made[k * options.texts : (k + 1) * options.texts] for k in range(rounds)]
+    measured = [measure(part) for part in parts]
+    again = [measure(parts[-1]) for _ in range(3)]
+    print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}, median round; times the peer's rate")
+    print(f"{'texts a second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
+    for name in measured[0]:
+        peer = "transformers, padded tensors" if "and" in name else "transformers, lists"
+        columns = []
+        for times in (measured[:1], measured, again):
+            rate, ratio = (
+                statistics.median(options.texts / t[name] for t in times),
+                statistics.median(t[peer] / t[name] for t in times),
+            )
+            columns.append(f"{rate:9,.0f} {ratio:5.1f} x")
+        print(f"{name:30s}" + "".join(f"{column:>18s}" for column in columns))
+
+
+if __name__ == "__main__":
+    main()

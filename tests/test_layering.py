@@ -19,7 +19,7 @@ LAYERS = [
     "tokenizer_special toyworld toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
     "batching conll documents ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece",
     "model run_state tokenizer",
-    "checkpoint trainer",
+    "checkpoint inputs trainer",
     "task_ner",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

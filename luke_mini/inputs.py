@@ -63,7 +63,7 @@ def _borders(texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]], cou
         starts, ends = borders.T
         lengths = np.repeat(list(map(len, texts)), counts)
         sound = set(map(len, pairs)) <= {2} and not ((starts < 0) | (starts > ends) | (ends > lengths)).any()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         sound = False
     if not sound:
         faults = enumerate(map(_fault, texts, char_spans))
@@ -82,7 +82,7 @@ def token_spans(
     counts = list(map(len, char_spans))
     borders = _borders(texts, char_spans, counts)
     # All texts in a row, a separator before each: a character has one number in the batch, and `first[t]` is text t's.
-    characters = np.frombuffer("".join(f"\n{text}" for text in texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    characters = np.frombuffer("".join(f"\n{text}" for text in texts).encode("utf-32-le", "surrogatepass"), "<u4")
     first = np.cumsum([1, *(len(text) + 1 for text in texts)])
     cuts = borders + np.repeat(first[:-1], counts)[:, None]
     cuts -= characters[cuts - 1] == ord(" ")
@@ -143,11 +143,12 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     """
     excess = max(first + second - room, 0)
     difference = min(abs(first - second), excess)
-    half = (excess - difference) // 2
-    longer, shorter = (half, excess - half - difference)
     if first > second:
-        return first - difference - longer, second - shorter
-    return first - longer, second - difference - shorter
+        first -= difference
+    else:
+        second -= difference
+    rest = excess - difference
+    return first - rest // 2, second - (rest - rest // 2)
 
 
 def truncate(first: Segment, second: Segment, room: int, max_entities: int) -> tuple[Segment, Segment, np.ndarray]:
@@ -215,6 +216,8 @@ class Text(NamedTuple):
 
 
 class Rules(NamedTuple):
+    """What holds for all texts of a batch; see `encode`."""
+
     task: str | None
     max_length: int | None
     max_entities: int
@@ -223,6 +226,8 @@ class Rules(NamedTuple):
 
 def _check(row: Text, task: str | None) -> None:
     """ValueError if the parts do not fit together."""
+    if not isinstance(row.text, str) or not isinstance(row.pair, str | None):
+        raise ValueError(f"expected a text, found {str(row.pair if isinstance(row.text, str) else row.text)[:60]}")
     for spans, titles in ((row.spans, row.titles), (row.spans_pair, row.titles_pair)):
         if titles is not None and spans is None:
             raise ValueError("titles are given without spans")
@@ -287,8 +292,19 @@ def _assemble(tokenizer, first: Segment, second: Segment | None, rules: Rules, h
     )
 
 
+def _segments(
+    tokenizer, vocab: EntityVocab, texts: list[str], char_spans: list, titles: list, rules: Rules
+) -> list[Segment]:
+    """Tokens and entities of many texts; no spans at all (None) are as good as an empty list here."""
+    all_word_ids, all_spans = token_spans(tokenizer, texts, [() if spans is None else spans for spans in char_spans])
+    return [
+        Segment(word_ids, _entity_ids(vocab, len(spans), names, rules), spans)
+        for word_ids, spans, names in zip(all_word_ids, all_spans, titles)
+    ]
+
+
 def _inputs(tokenizer, vocab: EntityVocab, rows: list[Text], rules: Rules) -> list[Input]:
-    """Every row's input. Errors begin with the number of the row."""
+    """Every row's input. Errors begin with the number of the row, unless they are about all of them."""
     if rules.task not in (None, *SPANS_OF_TASK):
         raise ValueError(f"unknown task {rules.task!r}, expected None or {', '.join(SPANS_OF_TASK)}")
     if rules.task == PAIR and vocab.mask2_id is None:
@@ -301,16 +317,11 @@ def _inputs(tokenizer, vocab: EntityVocab, rows: list[Text], rules: Rules) -> li
             _check(row, rules.task)
     except ValueError as error:
         raise ValueError(f"text {number}: {error}") from None
-
-    def segments(texts: list[str], spans: list, titles: list) -> list[Segment]:
-        word_ids, token = token_spans(tokenizer, texts, [() if s is None else s for s in spans])
-        return [Segment(w, _entity_ids(vocab, len(s), t, rules), s) for w, s, t in zip(word_ids, token, titles)]
-
-    texts, pairs, *others = map(list, zip(*rows))
-    firsts, seconds = segments(texts, others[0], others[2]), repeat(None)
+    texts, pairs, spans, spans_pair, titles, titles_pair = map(list, zip(*rows))
+    firsts, seconds = _segments(tokenizer, vocab, texts, spans, titles, rules), repeat(None)
     if any(pair is not None for pair in pairs):
-        seconds = segments([pair or "" for pair in pairs], others[1], others[3])
-        seconds = [second if pair is not None else None for second, pair in zip(seconds, pairs)]
+        seconds = _segments(tokenizer, vocab, [pair or "" for pair in pairs], spans_pair, titles_pair, rules)
+        seconds = [None if pair is None else second for second, pair in zip(seconds, pairs)]
     made = []
     try:
         for number, (row, first, second) in enumerate(zip(rows, firsts, seconds)):

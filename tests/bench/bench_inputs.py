@@ -2,12 +2,13 @@
 
     PYTHONPATH=. python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
 
-Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, which
-neither side has seen before, and gives them to both in turn, so that a busy machine is busy for both. Caches start empty
-and fill as they would in use: the first line of ours meets unseen texts, the others run on texts just read, as all lines
-do in the column "again". Every round compares outputs. FOLDER holds
-RoBERTa's vocab.json and merges.txt; without a dump or a folder: ../shared/data beside the repository, else the built-in
-encyclopedia and a vocabulary trained on it. Times are CPU times, the table shows medians over the rounds.
+Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, unseen
+so far, and runs them through each of the ways, so that a busy machine is busy for all of them; which side comes first
+changes from round to round. Caches start empty and fill as they would in use: the line "encode_batch" meets unseen
+texts, the other lines of ours meet them again, as all do in the column "again". Outputs are compared in every round.
+
+FOLDER holds RoBERTa's vocab.json and merges.txt; without a dump or a folder: ../shared/data beside the repository, else
+the built-in encyclopedia and a vocabulary trained on it. Times are CPU times, the table shows medians over the rounds.
 """
 
 import argparse
@@ -99,7 +100,9 @@ def main():
             "transformers, padded tensors": lambda t, s: theirs(t, entity_spans=s, padding=True, return_tensors="pt"),
             "encode_batch and collate": lambda t, s: inputs.collate(encode(t, s), ours.pad_id),
             "encode_batch and pack": lambda t, s: inputs.pack(encode(t, s), ours.pad_id),
-            "encode, one text a call": lambda t, s: [inputs.encode(ours, vocab, x, entity_spans=y) for x, y in zip(t, s)],
+            "encode, one text a call": lambda t, s: [
+                inputs.encode(ours, vocab, text, entity_spans=spans) for text, spans in zip(t, s)
+            ],
         }
         taken = dict.fromkeys(ways, 0.0)
         for name in sorted(ways, key=lambda name: name.startswith("transformers") == ours_first):
@@ -113,7 +116,7 @@ def main():
     parts = [made[k * options.texts : (k + 1) * options.texts] for k in range(rounds)]
     measured = [measure(part, ours_first=number % 2 == 0) for number, part in enumerate(parts)]
     again = [measure(parts[-1], ours_first=number % 2 == 0) for number in range(5)]
-    print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}, median round; times the peer's rate")
+    print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}; x: times transformers' rate")
     print(f"{'texts a second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
     for name in measured[0]:
         peer = "transformers, padded tensors" if "and" in name else "transformers, lists"

@@ -70,6 +70,14 @@ def added_tokens(folder: Path) -> dict[str, int]:
     return added | {token["content"]: int(number) for number, token in decoder.items()}
 
 
+def check(vocab: dict[str, int], special: dict[str, str]) -> None:
+    """ValueError unless the ids are 0 to n - 1, each for one piece, and every special token has one."""
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise ValueError("two pieces of the vocabulary have the same id, or an id has no piece")
+    if missing := [token for token in special.values() if token not in vocab]:
+        raise ValueError(f"the vocabulary has no {' '.join(missing)}")
+
+
 def write_config(folder: Path, tokenizer_class: str, special: dict[str, str], **more) -> None:
     """Writes tokenizer_config.json. The entity markers stand there under their old and their new names."""
     flags = {"lstrip": True, "rstrip": False, "normalized": True, "single_word": False}  # else <mask> swallows nothing

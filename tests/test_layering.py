@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans "
     "tokenizer_special toyworld toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
-    "batching conll documents ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece",
+    "batching conll documents ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece "
+    "tokenizer_wordpiece",
     "model run_state tokenizer",
     "checkpoint inputs trainer",
     "task_ner",

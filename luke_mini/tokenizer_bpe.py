@@ -114,7 +114,7 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     while ranked and (best := min(ranked)) < NEVER:
         at = 0
         try:
-            while True:
+            for _ in range(ranked.count(best)):
                 at = ranked.index(best, at)
                 symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
                 del ranked[at]
@@ -122,7 +122,7 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
                     ranked[at - 1] = ranks.get((symbols[at - 1], symbols[at]), NEVER)
                 if at < len(ranked):
                     ranked[at] = ranks.get((symbols[at], symbols[at + 1]), NEVER)
-        except ValueError:  # this pair is used up
+        except ValueError:  # of two pairs in aaa one is left
             pass
     return symbols
 

@@ -71,45 +71,53 @@ def _borders(texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]], cou
     return borders
 
 
+def _stretches(text: str, cuts: list[int]) -> list[str]:
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None])]
+
+
 def token_spans(
     tokenizer, texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]]
-) -> tuple[list[list[int]], list[np.ndarray]]:
-    """Ids of every text, cut at the borders of its spans, and where the spans are in them: int64 [spans, 2], half-open.
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Ids of every text that is cut at the borders of its spans, and where these are: int32 [tokens], int64 [spans, 2].
 
     A space before a border goes with what follows, as byte-level BPE has it: of "Bo in LA." and the span of "LA", the
     stretches are "Bo in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
     """
     counts = list(map(len, char_spans))
-    borders = _borders(texts, char_spans, counts)
+    borders, owner = _borders(texts, char_spans, counts), np.repeat(np.arange(len(texts)), counts)
     # All texts in a row, a separator before each: a character has one number in the batch, and `first[t]` is text t's.
     characters = np.frombuffer("".join(f"\n{text}" for text in texts).encode("utf-32-le", "surrogatepass"), "<u4")
     first = np.cumsum([1, *(len(text) + 1 for text in texts)])
-    cuts = borders + np.repeat(first[:-1], counts)[:, None]
+    cuts = borders + first[owner][:, None]
     cuts -= characters[cuts - 1] == ord(" ")
     is_cut = np.zeros(first[-1], dtype=bool)
     is_cut[cuts] = True
     places = np.flatnonzero(is_cut)
-    begins = np.searchsorted(places, first).tolist()  # the places of text t are places[begins[t]:begins[t + 1]]
-    places = (places - np.repeat(first[:-1], np.diff(begins))).tolist()
-    word_ids, before = [], []  # before[k]: tokens in front of the k-th cut of the batch, in its text
-    for text, begin, end in zip(texts, begins, begins[1:]):
-        ids, ids_before = tokenizer.encode_cut(text, places[begin:end])
-        word_ids.append(ids)
-        before += ids_before
-    spans = np.array(before, dtype=np.int64)[np.cumsum(is_cut)[cuts] - 1]
-    ends = list(accumulate(counts))
-    return word_ids, [spans[end - count : end] for count, end in zip(counts, ends)]
+    begins = np.searchsorted(places, first)  # the cuts of text t are places[begins[t]:begins[t + 1]]
+    places = (places - np.repeat(first[:-1], np.diff(begins))).tolist()  # in the text
+    inner = [places[begin:end] for begin, end in zip(begins.tolist(), begins[1:].tolist())]
+    ids, lengths = tokenizer.encode_stretches(chain.from_iterable(map(_stretches, texts, inner)))
+    # A text has one stretch more than cuts: cut k of the batch, in text t, is the end of stretch k + t.
+    ends = np.cumsum(lengths)
+    text_ends = ends[begins[1:] + np.arange(len(texts))].tolist()
+    text_begins = [0, *text_ends[:-1]]
+    spans = ends[np.cumsum(is_cut)[cuts] - 1 + owner[:, None]] - np.array(text_begins)[owner][:, None]
+    span_ends = list(accumulate(counts))
+    return (
+        [ids[begin:end] for begin, end in zip(text_begins, text_ends)],
+        [spans[end - count : end] for count, end in zip(counts, span_ends)],
+    )
 
 
 class Segment(NamedTuple):
     """One text: its tokens, without <s> and </s>, and its entities. Entity k is word_ids[spans[k, 0]:spans[k, 1]]."""
 
-    word_ids: list[int]
-    entity_ids: list[int]
+    word_ids: np.ndarray  # int32 [tokens]
+    entity_ids: np.ndarray  # int64 [entities]
     spans: np.ndarray  # int64 [entities, 2]
 
 
-NOTHING = Segment([], [], np.zeros((0, 2), np.int64))
+NOTHING = Segment(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
 
 # --- Markers ----------------------------------------------------------------------------------------------------------
 
@@ -120,17 +128,17 @@ def mark(segment: Segment, markers: list[int]) -> Segment:
     Of an empty mention and another one that start at the same token, the empty one comes first (differs from LUKE:
     if it is the head, the markers cross there); of two empty ones the tail.
     """
-    word_ids, done = [], 0
+    parts, length, done = [], 0, 0
     spans = segment.spans.tolist()
     in_text_order = sorted(range(len(markers)), key=lambda k: (spans[k], -k))
     for k in in_text_order:
         start, end = spans[k]
-        word_ids += segment.word_ids[done:start]
-        marked = [markers[k], *segment.word_ids[start:end], markers[k]]
-        spans[k] = [len(word_ids), len(word_ids) + len(marked)]
-        word_ids += marked
-        done = end
-    return Segment(word_ids + segment.word_ids[done:], segment.entity_ids, np.array(spans))
+        parts += [segment.word_ids[done:start], [markers[k]], segment.word_ids[start:end], [markers[k]]]
+        begin = length + start - done
+        length = begin + end - start + 2
+        spans[k], done = [begin, length], end
+    word_ids = np.concatenate([*parts, segment.word_ids[done:]])
+    return Segment(word_ids, segment.entity_ids, np.array(spans))
 
 
 # --- Truncation -------------------------------------------------------------------------------------------------------
@@ -163,7 +171,7 @@ def truncate(first: Segment, second: Segment, room: int, max_entities: int) -> t
     counts = longest_first(len(inside[0]), len(inside[1]), max_entities)
     kept = [numbers[:count] for numbers, count in zip(inside, counts)]
     first, second = (
-        Segment(segment.word_ids[:length], [segment.entity_ids[k] for k in numbers], segment.spans[numbers])
+        Segment(segment.word_ids[:length], segment.entity_ids[numbers], segment.spans[numbers])
         for segment, length, numbers in zip(both, lengths, kept)
     )
     return first, second, np.concatenate([kept[0], kept[1] + len(both[0].spans)])
@@ -198,7 +206,7 @@ def truncate_around(segment: Segment, room: int) -> Segment:
 def _without(segment: Segment, begin: int, end: int) -> Segment:
     """The segment without tokens [begin, end), which belong to no mention."""
     spans = np.where(segment.spans >= end, segment.spans - (end - begin), segment.spans)
-    return Segment(segment.word_ids[:begin] + segment.word_ids[end:], segment.entity_ids, spans)
+    return Segment(np.delete(segment.word_ids, slice(begin, end)), segment.entity_ids, spans)
 
 
 # --- One input --------------------------------------------------------------------------------------------------------
@@ -251,24 +259,24 @@ def _check(row: Text, task: str | None) -> None:
 class Input(NamedTuple):
     """A whole sequence: word_ids with <s> and </s>, and positions that count <s>."""
 
-    word_ids: list[int]
-    entity_ids: list[int]
+    word_ids: list[Sequence[int]]  # in parts
+    entity_ids: np.ndarray  # int64 [entities]
     spans: np.ndarray  # int64 [entities, 2]
     has_entities: bool  # False: no spans were given, not even an empty list
     kept: np.ndarray | None  # numbers of the spans that survived truncation; None: there was none
 
 
-def _entity_ids(vocab: EntityVocab, n: int, titles: Sequence[str] | None, rules: Rules) -> list[int]:
+def _entity_ids(vocab: EntityVocab, n: int, titles: Sequence[str] | None, rules: Rules) -> np.ndarray:
     if rules.task == PAIR:
-        return [vocab.mask_id, vocab.mask2_id]
+        return np.array([vocab.mask_id, vocab.mask2_id])
     if titles is None or rules.task is not None:
-        return [vocab.mask_id] * n
-    return [vocab.id(title, rules.language) for title in titles]
+        return np.full(n, vocab.mask_id)
+    return np.array([vocab.id(title, rules.language) for title in titles], dtype=np.int64)
 
 
 def _assemble(tokenizer, first: Segment, second: Segment | None, rules: Rules, has_entities: bool) -> Input:
     """Marks, truncates, and joins the texts of one input."""
-    bos, eos, kept = tokenizer.bos_id, tokenizer.eos_id, None
+    bos, eos, kept = [tokenizer.bos_id], [tokenizer.eos_id], None
     if rules.task in (ENTITY, PAIR):
         first = mark(first, [tokenizer.ent_id, tokenizer.ent2_id][: len(first.spans)])
     if rules.max_length is not None:
@@ -282,10 +290,10 @@ def _assemble(tokenizer, first: Segment, second: Segment | None, rules: Rules, h
             first, cut_second, kept = truncate(first, second or NOTHING, room, rules.max_entities)
             second = second and cut_second
     if second is None:
-        return Input([bos, *first.word_ids, eos], first.entity_ids, first.spans + 1, has_entities, kept)
+        return Input([bos, first.word_ids, eos], first.entity_ids, first.spans + 1, has_entities, kept)
     return Input(
-        [bos, *first.word_ids, eos, eos, *second.word_ids, eos],
-        first.entity_ids + second.entity_ids,
+        [bos, first.word_ids, eos, eos, second.word_ids, eos],
+        np.concatenate([first.entity_ids, second.entity_ids]),
         np.concatenate([first.spans + 1, second.spans + len(first.word_ids) + 3]),
         has_entities,
         kept,
@@ -333,19 +341,16 @@ def _inputs(tokenizer, vocab: EntityVocab, rows: list[Text], rules: Rules) -> li
 
 
 def _arrays(inputs: list[Input], mention: int, with_ends: bool) -> list[dict[str, np.ndarray]]:
-    """Lists -> arrays, for a whole batch at once: each text's arrays are views of the batch's."""
-
-    def joined(lists: list[list[int]]) -> np.ndarray:
-        return np.fromiter(chain.from_iterable(lists), np.int64, sum(map(len, lists)))
-
-    word_ids, entity_ids = joined([x.word_ids for x in inputs]), joined([x.entity_ids for x in inputs])
+    """The arrays of the whole batch are made at once; each text's are views of them."""
+    word_ids = np.concatenate([part for x in inputs for part in x.word_ids], dtype=np.int64)
+    entity_ids = np.concatenate([x.entity_ids for x in inputs])
     word_mask, entity_mask = np.ones_like(word_ids), np.ones_like(entity_ids)
     starts, ends = np.concatenate([x.spans for x in inputs]).T
     positions = starts[:, None] + np.arange(mention)  # [entities of all, mention]
     positions[positions >= ends[:, None]] = -1
     made, word, entity = [], 0, 0
     for x in inputs:
-        words, entities = slice(word, word + len(x.word_ids)), slice(entity, entity + len(x.entity_ids))
+        words, entities = slice(word, word + sum(map(len, x.word_ids))), slice(entity, entity + len(x.entity_ids))
         word, entity = words.stop, entities.stop
         arrays = {"input_ids": word_ids[words], "attention_mask": word_mask[words]}
         if x.has_entities:

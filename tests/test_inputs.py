@@ -4,8 +4,8 @@
     pytest tests/test_inputs.py --strings 5000      5,000 random span sets for each vocabulary, minutes
 
 Proved with: the worked example of a text with one token a byte, written out by hand; `reference`, the published rules
-once more in plain loops, one token at a time, for random texts, spans, tasks and limits; transformers' LukeTokenizer and
-MLukeTokenizer where they are installed (they cannot truncate texts with entities, so there the rules stand alone).
+once more in plain loops, one token at a time, for random texts, spans, tasks and limits; transformers' LukeTokenizer
+and MLukeTokenizer where they are installed (they cannot truncate texts with entities, so there the rules stand alone).
 """
 
 import random
@@ -36,9 +36,9 @@ class Bytes:
     bos_id, pad_id, eos_id, ent_id, ent2_id = 0, 1, 2, 3, 4
     names = {0: "<s>", 1: "<pad>", 2: "</s>", 3: "<ent>", 4: "<ent2>"}
 
-    def encode_cut(self, text, cuts):
-        parts = [[10 + byte for byte in text[a:b].encode()] for a, b in zip([0, *cuts], [*cuts, len(text)])]
-        return list(chain(*parts)), [sum(map(len, parts[: k + 1])) for k in range(len(cuts))]
+    def encode_stretches(self, stretches):
+        parts = [[10 + byte for byte in stretch.encode()] for stretch in stretches]
+        return np.array([*chain(*parts)], np.int32), np.array([*map(len, parts)])
 
     def show(self, ids):
         return " ".join(self.names.get(k) or chr(k - 10).replace(" ", "Ġ") for k in ids)
@@ -124,7 +124,7 @@ def test_one_space_moves_and_no_other_white_space():
         text = before + "b."
         (ids,), (spans,) = inputs.token_spans(Bytes(), [text], [[(len(before), len(before) + 1)]])
         end = len(text.encode()) - 1
-        assert ids == [10 + byte for byte in text.encode()] and spans.tolist() == [[end - 1 - moves, end]]
+        assert ids.tolist() == [10 + byte for byte in text.encode()] and spans.tolist() == [[end - 1 - moves, end]]
 
 
 def test_titles_and_languages():
@@ -257,7 +257,7 @@ def draw_span(draw: random.Random, text: str, within=(0, None)) -> tuple[int, in
 
 
 def draw_case(draw: random.Random, texts: list[str], task: str | None) -> dict:
-    """Arguments of `encode` that are in order: spans unsorted, nested, repeated, empty; with spaces at their borders."""
+    """Arguments of `encode` that are in order: spans unsorted, nested, repeated, empty, with spaces at the borders."""
     text = draw.choice(texts)
     if task == TASKS[1]:
         return {"text": text, "entity_spans": [draw_span(draw, text)], "task": task}
@@ -304,7 +304,7 @@ def test_equal_to_the_rules_with_and_without_truncation(task, seed):
     limits = {"max_mention_length": draw.choice([1, 5, 30])}
     if draw.random() < 0.75:
         limits |= {"max_length": draw.randint(6, 50), "max_entity_length": draw.choice([0, 1, 3, 32])}
-    expected = shown(case, Bytes(), lambda piece: Bytes().encode_cut(piece, [])[0], limits)
+    expected = shown(case, Bytes(), lambda piece: [10 + byte for byte in piece.encode()], limits)
     if expected is None:
         with pytest.raises(ValueError, match="tokens with their markers, max_length leaves room for"):
             inputs.encode(Bytes(), VOCAB, **case, **limits)
@@ -587,6 +587,16 @@ def test_pieces_equal_the_library_by_the_rules(pieces, count):
         case = draw_case(draw, texts, draw.choice(TASKS))
         limits = draw.choice([{}, {"max_length": 60}])
         assert plain(inputs.encode(pieces, VOCAB, **case, **limits)) == shown(case, pieces, tokenize, limits)
+
+
+def test_stretches_equal_cuts(pieces, bpe):
+    """The tokenizers' fast way for a batch gives what `encode_cut` gives for each text."""
+    for tokenizer in (pieces, bpe):
+        stretches = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
+        ids, counts = tokenizer.encode_stretches(iter(stretches))
+        expected = [tokenizer.encode_cut(stretch, [])[0] for stretch in stretches]
+        assert ids.tolist() == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
+        assert ids.dtype == np.int32 and tokenizer.encode_stretches([])[0].shape == (0,)
 
 
 def test_equal_to_transformers_mluke(pieces, count):

@@ -69,9 +69,10 @@ def agreed(texts: list[str], oracle) -> list[str]:
         normal = oracle.normalizer.normalize_str("é" + c + "b")
         words = len(oracle.pre_tokenizer.pre_tokenize_str(normal))
         mark = category == "Mn" and len(normal) != len(oracle.normalizer.normalize_str("é\u0301b"))
-        punctuation = category[0] == "P" and words != 3
+        punctuation = (category[0] == "P" and words != 3) or (category[0] == "S" and c > "\x7f" and words == 3)
         reserved = category in ("Cn", "Lo") and words == 1 and 0x2B820 <= ord(c) < 0x2B920  # its list has a slip
-        if mark or punctuation or reserved or (category in ("Mn", "Cf", "Cn") and words != 1):
+        control = category in ("Cc", "Cf", "Co") and not c.isspace() and c in normal
+        if mark or punctuation or reserved or control or (category in ("Mn", "Cf", "Cn") and words != 1):
             changed[ord(c)] = "x"
     return [text.translate(changed) for text in texts]
 

@@ -39,7 +39,7 @@ LOADERS = {
     "vocab.json": tokenizer_bpe.load,
     tokenizer_wordpiece.FILE_NAME: tokenizer_wordpiece.load,
 }
-MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load}  # the same for the model inside a tokenizer.json
+MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load}  # by the model in tokenizer.json
 
 
 def load(folder: str | Path):

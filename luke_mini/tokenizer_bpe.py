@@ -109,7 +109,7 @@ def _spell(text: str) -> str:
 
 
 def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Joins neighbours, the pair of the lowest rank first, wherever it occurs, from left to right. Changes `symbols`."""
+    """Joins neighbours, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
     ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbour
     while ranked and (best := min(ranked)) < NEVER:
         at = 0
@@ -134,8 +134,9 @@ class BpeTokenizer:
     """Implements the interface that `tokenizer.py` describes.
 
     vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
-    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent>
-    and <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names its own spare ones.
+    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent> and
+    <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names
+    its own spare ones.
     """
 
     def __init__(

@@ -15,7 +15,8 @@ must get none. mLUKE's pretraining puts an unknown character in front and drops 
 when the text itself begins with an unknown character, as SentencePiece merges the two. Here a second copy of the model
 has that rule switched off.
 
-Special tokens written out in a text ("<mask>") are ordinary characters, but not to `encode_cut`. Left out: byte fallback, sampling, BPE dropout.
+Special tokens written out in a text ("<mask>") are ordinary characters, but not to `encode_cut`.
+Left out: byte fallback, sampling, BPE dropout.
 """
 
 import io

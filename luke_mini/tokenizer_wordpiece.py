@@ -8,7 +8,7 @@ In: text. Out: ids and offsets. A text goes through three steps:
     pieces        zoe ' s na ##ive 東 京     the longest piece of the vocabulary that fits, then the longest that goes on
 
 A word with a part that no piece fits, or of more than 100 characters, is one [UNK]. The vocabulary is vocab.txt, one
-piece a line; ## marks those that go on in a word. <ent> and <ent2> come after the last line if they are not in the file.
+piece a line; ## marks those that go on in a word. <ent> and <ent2> come after the last line if the file lacks them.
 
 Google's BERT is followed where its descendants disagree. transformers' own Python version composes characters first
 (NFC), which changes what a cased model sees of "e" + accent; the Rust one does not. In lower case Python, and so
@@ -209,7 +209,7 @@ def load(folder: str | Path) -> WordPieceTokenizer:
 
 
 def _settings(folder: Path, whole: dict) -> tuple[bool, bool | None, bool]:
-    """lower_case, strip_accents, split_chinese: as tokenizer_config.json has them, else tokenizer.json, else uncased."""
+    """lower_case, strip_accents, split_chinese: as in tokenizer_config.json, else tokenizer.json, else uncased."""
     config = tokenizer_special.read_if_there(folder / "tokenizer_config.json")
     normalizer = whole.get("normalizer") or {}
     return (

@@ -303,7 +303,7 @@ def test_xlmr_on_real_lines(xlmr, xlmr_pieces, real_lines):
 
 
 def released(tokenizer: SentencePieceTokenizer, text: str) -> list[int]:
-    """What transformers 4's MLukeTokenizer does with a stretch: special tokens out, the rest to the library, shifted."""
+    """transformers 4's MLukeTokenizer on a stretch: special tokens out, the rest to the library, shifted."""
     model, size = tokenizer._with_mark, tokenizer._with_mark.get_piece_size()
     added = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": size + 1, "<ent>": size + 2, "<ent2>": size + 3}
     ids = []

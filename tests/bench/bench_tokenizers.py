@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     texts = make_texts(options.text, options.texts)
     found = competitors(options.folder)
-    tasks = {"whole texts": lambda run, text, _: run[0](text), "50 mentions": lambda run, text, cuts: run[1](text, cuts)}
+    tasks = {"whole texts": lambda run, text, _: run[0](text), "50 mentions": lambda run, *cut: run[1](*cut)}
     for task, call in tasks.items():
         times, tokens = {name: [] for name in [*found, "luke_mini, cold"]}, {}
         for _ in range(options.rounds):

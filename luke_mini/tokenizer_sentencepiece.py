@@ -58,7 +58,7 @@ class SentencePieceTokenizer:
         self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
         self._special = {self._pieces[k]: k for k in (*range(len(SPECIAL)), self.mask_id, self.ent_id, self.ent2_id)}
         self._special_pattern = tokenizer_special.pattern(self._special)
-        self._stretches = tokenizer_special.Memory(self._encode_stretch)  # stretch between cuts -> ids
+        self._stretches = tokenizer_special.Stretches(self._encode_stretch)  # stretch between cuts -> ids
         self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
 
     def _begins_word(self, piece: str) -> bool:
@@ -99,6 +99,10 @@ class SentencePieceTokenizer:
     def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
         """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
         return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [self._pieces[k] for k in ids]

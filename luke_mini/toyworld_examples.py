@@ -1,6 +1,6 @@
 """Examples for every task about the world of the built-in encyclopedia. Their files: `toyworld_tasks.py`.
 
-In: the world, a random stream, a split. Out: one example as plain data, or None where a fact is missing or a name is not
+In: the world, a random stream, a split. Out: one example as plain data, or None where a fact is missing or a name not
 clear: the next draw may do.
 
 Every maker makes two sorts. In one the wording tells the answer: random weights can learn that. In the other it takes
@@ -11,16 +11,14 @@ Left out on purpose: wrong labels, mentions without an article, languages other 
 """
 
 import re
-from collections.abc import Callable
 from random import Random
 
 from luke_mini import toyworld_questions as questions
 from luke_mini import toyworld_text as text
-from luke_mini.toyworld import TOKEN, Mention, Parts, encyclopedia_namer, reported_region, sentence, story
+from luke_mini.toyworld import TOKEN, Mention, Namer, Parts, encyclopedia_namer, reported_region, sentence, story
 from luke_mini.toyworld_facts import TYPES, Entity, World, near, number, pick, shuffled, upper_first
 from luke_mini.toyworld_questions import FACTS, Fact
 
-Namer = Callable[[Entity, str], str | Mention]
 NER_TYPES = {"PER": "PERSON", "LOC": "LOCATION", "ORG": "ORGANIZATION", "MISC": "MISC"}
 PROBES = 80  # of a property, at most
 ONE, TWO, ASIDE = (lines.strip().split("\n") for lines in (questions.ONE, questions.TWO, questions.ASIDE))

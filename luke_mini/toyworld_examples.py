@@ -370,15 +370,29 @@ def choice_example(world: World, rng: Random, split: str) -> dict | None:
 
 def probes(world: World, seed: int) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
     """Property -> template, and property -> pairs (subject, object); only of entities that are called as titled."""
-    templates, found = {}, {}
-    for (kind, relation), fact in FACTS.items():
-        if not fact.property:
-            continue
-        line = fact.says[questions.REVERSED.get(fact.property, 0)]
-        line = re.sub(r"\{(me)?\}", "[X]", line).replace(f"{{{relation}}}", "[Y]").replace("{form}", "work")
-        templates[fact.property] = line.replace(".", " .")
-        known = [(entity.title, entity.facts[relation].title) for entity in world.groups[kind, ""]
-                 if isinstance(entity.facts.get(relation), Entity) and entity.title == entity.names[0]
-                 and entity.facts[relation].title == entity.facts[relation].names[0]]
-        found[fact.property] = shuffled(Random(f"{seed} mlama {fact.property}"), known)[:PROBES]
-    return templates, found
+    plain = [entity for entity in world.entities.values() if entity.title == entity.names[0]]
+    templates, found = dict(questions.NOUN_PROBES), {}
+    for entity in plain:
+        if entity.kind in KINDS:
+            found.setdefault("P106" if entity.kind == "person" else "P31", []).append((entity.title, entity.noun))
+        for relation, fact in facts_of(entity):
+            value = entity.facts[relation]
+            if fact.property and value.title == value.names[0]:
+                found.setdefault(fact.property, []).append((entity.title, value.title))
+    for (_, relation), fact in FACTS.items():
+        line = re.sub(r"\{(me)?\}", "[X]", fact.says[questions.REVERSED.get(fact.property, 0)])
+        if fact.property in found:
+            line = line.replace(f"{{{relation}}}", "[Y]").replace("{form}", "work").replace(".", " .")
+            templates.setdefault(fact.property, line)
+    return templates, {name: evenly(Random(f"{seed} mlama {name}"), found[name]) for name in templates}
+
+
+def evenly(rng: Random, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Up to PROBES of the pairs, no object much more often than others: always naming the commonest must not pay."""
+    limit = -(-PROBES // len({value for _, value in pairs}))
+    counts, kept = {}, []
+    for subject, value in shuffled(rng, pairs):
+        counts[value] = counts.get(value, 0) + 1
+        if counts[value] <= limit:
+            kept.append((subject, value))
+    return kept[:PROBES]

@@ -1,6 +1,6 @@
 """The files of the built-in encyclopedia for every task but NER: same bytes everywhere, each in its published format
-(the readers here are the test's own), spans that point at what they claim, answers that are facts of the world, no class
-that wins by its number alone, and test sets about names that the training files do not have.
+(the readers here are the test's own), spans that point at what they claim, answers that are facts of the world, no
+class that wins by its number alone, and test sets about names that the training files do not have.
 
 Run: python -m pytest -q tests/test_toyworld_tasks.py
 """

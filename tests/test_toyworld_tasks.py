@@ -117,7 +117,7 @@ def digest(folder):
 
 def test_the_bytes_are_the_recorded_ones(folder):
     """On every platform and with every Python; whoever changes a sentence records the new digest."""
-    assert digest(folder) == "e873e24ee649350f7ba3d127b42b68eee9af1307f67eec12dba3db68058ba33a"
+    assert digest(folder) == "dc25d31bd526f7e8415b9d164cee12684099f30932c1835a58febde68be9edab"
 
 
 def test_hash_seeds_do_not_matter_and_seeds_do(tmp_path):
@@ -184,14 +184,14 @@ def test_relations_are_facts_and_nothing_true_is_called_none(folder, world):
             if re.search(r"prefer|letter|in the news|report \w+ \S+( \S+)? and|attention|Little|Asked|began", told):
                 neutral[label != "no_relation"] += 1
                 assert min(len(owners(world, subject)), len(owners(world, value))) == 1
-    assert min(neutral.values()) > 300  # where only knowledge of the two tells, with and without a relation
+    assert min(neutral.values()) > 500  # where only knowledge of the two tells, with and without a relation
 
 
 def test_half_of_the_pairs_have_no_relation_and_no_other_label_is_rare(folder):
     for split, size in zip(SPLITS, (1200, 300, 600)):
         counts = Counter(label for label, *_ in relations(folder, split))
         assert sum(counts.values()) == size and 0.42 < counts["no_relation"] / size < 0.58
-        assert set(counts) == {*RELATIONS, "no_relation"} and min(counts.values()) >= size / 100
+        assert set(counts) == {*RELATIONS, "no_relation"} and min(counts.values()) >= size / 150
 
 
 # ---- entity typing

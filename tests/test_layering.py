@@ -16,10 +16,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld "
-    "toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
-    "batching conll documents ops optim pretrain_examples tokenizer_sentencepiece",
-    "model run_state tokenizer",
-    "checkpoint trainer",
+    "toyworld_facts toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "batching conll documents ops optim pretrain_examples released_names tokenizer_sentencepiece",
+    "model run_state tokenizer word_models",
+    "heads reference_archive trainer",
+    "checkpoint",
     "task_ner",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -64,9 +64,9 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
     Raises ValueError with one line naming the file and what is wrong with it.
     """
     folder = find_folder(folder)
+    settings = _read_settings(folder / "config.json")
     if vocabularies and not (folder / "entity_vocab.json").is_file():
         raise ValueError(f"{folder / 'entity_vocab.json'}: missing from the checkpoint folder")
-    settings = _read_settings(folder / "config.json")
     stored = weight_files.read(folder)
     try:
         config = model_config(settings, entity_aware)

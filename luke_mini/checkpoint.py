@@ -320,8 +320,9 @@ def info(folder: Path) -> list[str]:
     lines = [
         f"class       {(settings.get('architectures') or ['not named'])[0]}",
         f"words from  {settings.get('bert_model_name') or 'not named'}",
-        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.num_attention_heads} heads,"
-        f" feed-forward {config.intermediate_size}, {config.max_position_embeddings} positions",
+        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} positions",
         f"attention   {aware}",
         f"words       {config.vocab_size:,}",
         f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
@@ -355,7 +356,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if name != "info":
             command.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must not exist")
         if name == "convert":
-            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="its files, if not in DIR: RoBERTa's, ...")
+            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="where its files are, if not in DIR")
             command.add_argument(
                 "--entity-aware", action=argparse.BooleanOptionalAction, help="four queries [archives and runs: yes]"
             )

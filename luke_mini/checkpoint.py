@@ -227,6 +227,9 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     settings["architectures"] = [architecture]
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text, encoding="utf-8")
+    nameless = checkpoint.weights.keys() - released_names.name_table(config).keys()
+    if nameless:
+        raise ValueError(f"no released name for {', '.join(sorted(nameless))}: it would be lost")
     released = to_released(checkpoint.weights, config, architecture)
     if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
         released["lm_head.decoder.weight"] = released["luke.embeddings.word_embeddings.weight"].clone()

@@ -119,9 +119,9 @@ class PretrainConfig:
 STAGE_1 = PretrainConfig(train_words=False)
 STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
 # From random weights in one stage: ours, no paper's. Bigger models want a smaller peak rate.
-SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
+SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000, frequency_start=True)
 SCRATCH_TINY = replace(
-    STAGE_2,
+    SCRATCH_BASE,
     epochs=4.5,
     global_batch=16,
     micro_batch=16,
@@ -161,13 +161,27 @@ class FinetuneConfig:
     beta2: float = option(0.98, "Adam's second decay rate")
     eps: float = option(1e-6, "Adam's epsilon")
     max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")
+    bias_correction: bool = option(False, "Adam's, as torch has it; off: as LUKE was trained")
+    select_best: bool = option(False, "keep the epoch that is best on dev, not the last")
     dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input")
     seed: int = option(35, "of initialisation, order and dropout")
 
 
-NER_CONLL = FinetuneConfig()
-# For models of a few million weights, which want larger steps than a 250-million-weight one. Ours.
-NER_TINY = replace(NER_CONLL, epochs=8.0, micro_batch=8, learning_rate=1e-3, warmup_ratio=0.1)
+# The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
+FINETUNE = {
+    "ner": FinetuneConfig(),
+}
+
+
+def finetune_recipe(task: str, shape: ModelConfig) -> FinetuneConfig:
+    """The defaults of `finetune.py TASK` for a checkpoint of this shape.
+
+    Models of a few million weights want larger steps than a 250-million-weight one: those are ours.
+    """
+    recipe = FINETUNE[task]
+    if shape.hidden_size > MINI.hidden_size:
+        return recipe
+    return replace(recipe, epochs=8.0, micro_batch=recipe.batch, learning_rate=1e-3, warmup_ratio=0.1)
 
 
 def add_flags(parser: argparse.ArgumentParser, recipe: type, title: str) -> None:

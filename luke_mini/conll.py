@@ -7,7 +7,8 @@ In: a file of one word a line, columns between spaces or tabs, first = word, las
     visited VBD I-VP O
     Oslo NNP I-NP I-LOC
 
-or a line of raw text, cut into sentences and words. Out: `Document`s. The way back: `write_predictions`, for conlleval.
+or raw text, cut into sentences and words, with or without mentions as character spans (`read_json_lines`). Out:
+`Document`s. The way back: `write_predictions`, for conlleval.
 
 Tags are read as conlleval reads them (`metrics.chunks`): IOB1 (the released English and German files), IOB2 (Spanish,
 Dutch) and IOBES need no switch, and a tag that breaks the scheme of its own file does no harm.
@@ -15,7 +16,7 @@ Left out on purpose: BILOU and nested tags, and word segmentation for scripts th
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from unicodedata import category
 
-from luke_mini import sentence_split
+from luke_mini import records, sentence_split
 from luke_mini.atomic import write_file
 from luke_mini.metrics import Span, chunks, to_tags
 
@@ -163,11 +164,51 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer("".join(map(_kind, text)))]
 
 
-def raw_document(text: str, language: str = "en") -> tuple[Document, list[tuple[int, int]]]:
-    """A text as a document without gold mentions, and the half-open character span of each of its words."""
+def raw_document(
+    text: str, language: str = "en", mentions: Sequence[Span] = ()
+) -> tuple[Document, list[tuple[int, int]]]:
+    """A text as a document, and the half-open character span of each of its words.
+
+    mentions: gold ones, in characters, without overlaps. Words end where a mention begins or ends; a mention across the
+    end of a sentence keeps the sentences together.
+    """
+    mentions = sorted(mentions)
+    borders = sorted({border for start, end, _ in mentions for border in (start, end)})
     char_spans: list[tuple[int, int]] = []
     sentences = [0]
     for begin, end in sentence_split.split(text, language):
-        char_spans += [(begin + start, begin + stop) for start, stop in split_words(text[begin:end])]
-        sentences.append(len(char_spans))
-    return Document([text[start:end] for start, end in char_spans], [], sentences), char_spans
+        cuts = [begin, *borders[bisect_right(borders, begin) : bisect_left(borders, end)], end]
+        for cut, stop in zip(cuts, cuts[1:]):
+            char_spans += [(cut + a, cut + b) for a, b in split_words(text[cut:stop])]
+        inside = bisect_left(mentions, (end,))
+        if inside == 0 or mentions[inside - 1][1] <= end:
+            sentences.append(len(char_spans))
+    words = [text[start:end] for start, end in char_spans]
+    first = {start: i for i, (start, _) in enumerate(char_spans)}
+    last = {end: i + 1 for i, (_, end) in enumerate(char_spans)}
+    return Document(words, [(first[start], last[end], kind) for start, end, kind in mentions], sentences), char_spans
+
+
+def read_json_lines(path: str | Path, language: str = "en") -> list[Document]:
+    """Documents of your own: {"text": ..., "spans": [{"start": 0, "end": 3, "label": "PER"}, ...]} a line.
+
+    start and end: half-open characters of the text. ValueError with file, line and field for a span that lies outside
+    of the text, overlaps another one, or begins or ends with white space.
+    """
+    documents = []
+    for record in records.read_json_lines(path):
+        text = record.get("text", str)
+        mentions = []
+        for item in record.list("spans", []):
+            start, end = item.span(text)
+            if text[start:end] != text[start:end].strip():
+                raise ValueError(f"{item.where}: {text[start:end]!r} begins or ends with white space")
+            mentions.append((start, end, item.get("label", str)))
+        mentions.sort()
+        for (_, end, _), (start, _, _) in zip(mentions, mentions[1:]):
+            if start < end:
+                raise ValueError(f"{record.where}: field 'spans': two of them share character {start}")
+        documents.append(raw_document(text, language, mentions)[0])
+    if not documents:
+        raise ValueError(f"{path}: no document, expected lines like {{\"text\": ..., \"spans\": [...]}}")
+    return documents

@@ -1,18 +1,24 @@
 """The numbers of the official scorers.
 
 In: gold and predicted answers as plain Python values. Out: counts and fractions (never percent) in flat dicts whose
-keys can be written to a results file as they are. No tensors, no files, no text processing of a task.
+keys can be written to a results file as they are. No tensors, no files, no text processing of a task; answers that are
+free text (question answering) have `metrics_qa.py`.
 
-Named entities: `chunks` reads tags by the rules of conlleval (Tjong Kim Sang, CoNLL-2000 to 2003), `to_tags` is its
-inverse, `span_scores` counts exact matches of (start, end, type). A sequence is scored by itself, so that a mention at
-the end of one sentence never merges with one at the start of the next.
+Each score is that of a program or paper, named where it stands: conlleval (named entities), the TACRED scorer, the
+scorer of SemEval-2010 task 8 (KBP37, RELX), the ultra-fine entity typing scorer, scipy's correlations (JSTS), LUKE's
+own counts for entity disambiguation, mLAMA's top-k hits. Where such a program would divide by zero or leave out
+examples without saying so, ours raises a ValueError or says in its docstring what it returns.
 
-Left out on purpose: token accuracy, and any strict reading of a tag scheme: a strict IOB2 reader silently drops most
-mentions of an IOB1 file, conlleval reads both.
+Left out on purpose: token accuracy of named entities, and any strict reading of a tag scheme: a strict IOB2 reader
+silently drops most mentions of an IOB1 file, conlleval reads both.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
 
 Span = tuple[int, int, str]  # start, end (half-open, in words), type
 
@@ -25,6 +31,9 @@ def precision_recall_f1(correct: int, predicted: int, gold: int) -> tuple[float,
 
 
 # --- Named entities ---------------------------------------------------------------------------------------------
+# `chunks` reads tags by the rules of conlleval (Tjong Kim Sang, CoNLL-2000 to 2003), `to_tags` is its inverse. A
+# sequence is scored by itself, so that a mention at the end of one sentence never merges with one at the start of the
+# next. IOBES is younger than conlleval, which merges E-PER B-PER into one mention; here, as in seqeval, they are two.
 
 
 def chunks(tags: list[str]) -> list[Span]:
@@ -82,6 +91,230 @@ def span_scores(gold: Iterable[Iterable[Span]], predicted: Iterable[Iterable[Spa
 
 
 def _with_fractions(prefix: str, counts: dict[str, int]) -> dict[str, float | int]:
+    """The counts gold, predicted and correct, and what follows from them, with `prefix` before each name."""
     fractions = precision_recall_f1(counts["correct"], counts["predicted"], counts["gold"])
     named = dict(zip(("precision", "recall", "f1"), fractions)) | counts
     return {prefix + name: value for name, value in named.items()}
+
+
+# --- Relations --------------------------------------------------------------------------------------------------
+
+KBP37_RELATIONS = tuple(  # of RELX too; with two directions each and no_relation these are the 37 labels
+    "org:alternate_names org:city_of_headquarters org:country_of_headquarters org:founded org:founded_by org:members "
+    "org:stateorprovince_of_headquarters org:subsidiaries org:top_members/employees per:alternate_names "
+    "per:cities_of_residence per:countries_of_residence per:country_of_birth per:employee_of per:origin per:spouse "
+    "per:stateorprovinces_of_residence per:title".split()
+)
+
+
+def relation_scores(gold: Sequence[str], predicted: Sequence[str], no_relation: str = "no_relation") -> dict:
+    """TACRED: micro scores over all examples but those that gold and prediction both call `no_relation`.
+
+    Keys: precision, recall, f1, gold, predicted, correct (these without `no_relation`), and accuracy (with it). As in
+    the official scorer, precision is 1 where nothing is predicted; f1 is 0 there. ValueError if no gold label is a
+    relation: recall would be 0 of 0.
+    """
+    pairs = list(zip(gold, predicted, strict=True))
+    counts = {
+        "gold": sum(label != no_relation for label, _ in pairs),
+        "predicted": sum(guess != no_relation for _, guess in pairs),
+        "correct": sum(label == guess != no_relation for label, guess in pairs),
+    }
+    if not counts["gold"]:
+        raise ValueError(f"{len(pairs)} gold labels, all of them {no_relation}: expected at least one relation")
+    scores = _with_fractions("", counts)
+    if not counts["predicted"]:
+        scores["precision"] = 1.0
+    return scores | {"accuracy": accuracy(gold, predicted)}
+
+
+def without_direction(label: str) -> str:
+    """`per:title(e2,e1)` -> `per:title`."""
+    return re.sub(r"\(e[12],e[12]\)$", "", label)
+
+
+def directional_scores(
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    relations: Collection[str] | None = None,
+    no_relation: str = "no_relation",
+) -> dict:
+    """SemEval-2010 task 8, "(9+1)-way evaluation taking directionality into account"; KBP37 and RELX.
+
+    Labels end in (e1,e2) or (e2,e1). A right relation in the wrong direction is no hit: it counts as predicted and as
+    gold of that relation, so it costs precision and recall. `macro_*` are unweighted means over `relations` (names
+    without direction), of f1 the mean of f1s; 0 for a relation without a hit. Without `relations` they are those of
+    the gold labels, as in the official scorer; with a fixed list, such as KBP37_RELATIONS, scores of different files
+    are means over the same relations. As in that scorer, a guess outside `relations` counts as `no_relation`.
+
+    Keys: accuracy; precision, recall, f1, gold, predicted, correct (micro, without `no_relation`); macro_precision,
+    macro_recall, macro_f1; and macro_f1_seen, LUKE's own mean over all relations in gold or predictions, which rises
+    and falls with what a file happens to contain. ValueError for a gold relation outside `relations`, or none at all.
+    """
+    pairs = list(zip(gold, predicted, strict=True))
+    gold_count = Counter(without_direction(label) for label in gold if label != no_relation)
+    predicted_count = Counter(without_direction(guess) for guess in predicted if guess != no_relation)
+    correct_count = Counter(without_direction(guess) for label, guess in pairs if label == guess != no_relation)
+    relations = sorted(gold_count) if relations is None else list(dict.fromkeys(relations))
+    if unknown := gold_count.keys() - set(relations):
+        raise ValueError(f"gold relation {min(unknown)}: expected one of the {len(relations)} relations to score")
+    if not gold_count:
+        raise ValueError(f"{len(pairs)} gold labels, all of them {no_relation}: expected at least one relation")
+
+    def fractions(names: Iterable[str]) -> list[tuple[float, float, float]]:
+        return [precision_recall_f1(correct_count[name], predicted_count[name], gold_count[name]) for name in names]
+
+    counts = {"gold": gold_count, "predicted": predicted_count, "correct": correct_count}
+    micro = {name: sum(count[relation] for relation in relations) for name, count in counts.items()}
+    macro = map(fmean, zip(*fractions(relations)))
+    scores = {"accuracy": accuracy(gold, predicted)} | _with_fractions("", micro)
+    scores |= dict(zip(("macro_precision", "macro_recall", "macro_f1"), macro))
+    scores["macro_f1_seen"] = fmean(f1 for _, _, f1 in fractions(gold_count | predicted_count))
+    return scores
+
+
+# --- Entity typing ----------------------------------------------------------------------------------------------
+
+
+def typing_scores(gold: Iterable[Collection[str]], predicted: Iterable[Collection[str]]) -> dict:
+    """Sets of types per mention: loose micro (Open Entity), loose macro (ultra-fine typing), strict accuracy.
+
+    Keys: precision, recall, f1, gold, predicted, correct (micro); macro_precision, the mean over mentions with a
+    predicted type; macro_recall, the mean over those with a gold type; macro_f1, the harmonic mean of these two means;
+    accuracy, the fraction of mentions with exactly the gold set. Means over nothing are 0.
+    """
+    pairs = [(set(labels), set(guesses)) for labels, guesses in zip(gold, predicted, strict=True)]
+    counts = {
+        "gold": sum(len(labels) for labels, _ in pairs),
+        "predicted": sum(len(guesses) for _, guesses in pairs),
+        "correct": sum(len(labels & guesses) for labels, guesses in pairs),
+    }
+    precision = _mean(len(labels & guesses) / len(guesses) for labels, guesses in pairs if guesses)
+    recall = _mean(len(labels & guesses) / len(labels) for labels, guesses in pairs if labels)
+    macro = (precision, recall, _harmonic(precision, recall))
+    scores = _with_fractions("", counts) | dict(zip(("macro_precision", "macro_recall", "macro_f1"), macro))
+    return scores | {"accuracy": _mean(labels == guesses for labels, guesses in pairs)}
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return fmean(values) if values else 0.0
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a and b else 0.0
+
+
+# --- Entity disambiguation --------------------------------------------------------------------------------------
+
+
+def disambiguation_scores(
+    gold: Iterable[Sequence[str | None]], predicted: Iterable[Sequence[str | None]]
+) -> dict[str, float | int]:
+    """Titles of the mentions, document by document; a gold None is a mention without a title in the knowledge base.
+
+    Mentions with a gold None are left out, whatever is predicted. A predicted None is no prediction (no candidates):
+    it costs recall, not precision. Keys: in_kb_accuracy (correct of all mentions kept, the same as recall), precision,
+    recall, f1, gold, predicted, correct over all mentions; macro_accuracy, macro_precision, macro_f1 as means over
+    documents: of correct / kept and of f1 over documents with a kept mention, of precision over those with a
+    prediction. Means over nothing are 0.
+    """
+    documents = []  # (correct, predicted, gold)
+    for titles, guesses in zip(gold, predicted, strict=True):
+        kept = [(title, guess) for title, guess in zip(titles, guesses, strict=True) if title is not None]
+        correct = sum(title == guess for title, guess in kept)
+        documents.append((correct, sum(guess is not None for _, guess in kept), len(kept)))
+    totals = [sum(column) for column in zip(*documents)] or [0, 0, 0]
+    scores = _with_fractions("", dict(zip(("correct", "predicted", "gold"), totals)))
+    return {"in_kb_accuracy": scores["recall"]} | scores | {
+        "macro_accuracy": _mean(correct / kept for correct, _, kept in documents if kept),
+        "macro_precision": _mean(correct / guessed for correct, guessed, _ in documents if guessed),
+        "macro_f1": _mean(precision_recall_f1(*document)[2] for document in documents if document[2]),
+    }  # fmt: skip
+
+
+# --- Classification and regression ------------------------------------------------------------------------------
+
+
+def accuracy(gold: Sequence, predicted: Sequence) -> float:
+    """Fraction of equal labels. ValueError without any."""
+    if not len(gold):
+        raise ValueError("no gold labels: expected at least one")
+    return fmean(label == guess for label, guess in zip(gold, predicted, strict=True))
+
+
+def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
+    """Correlation in [-1, 1]; 0 for constant predictions, which say nothing about the order.
+
+    scipy returns nan there, with which no best epoch can be chosen. ValueError for constant gold values (no prediction
+    could be good or bad), fewer than two, or values that are not finite.
+    """
+    x, y = np.asarray(gold, np.float64), np.asarray(predicted, np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"shapes {x.shape} of gold and {y.shape} of predictions: expected two equal rows of numbers")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("nan or infinity among gold values or predictions: expected finite numbers")
+    if len(set(x.tolist())) < 2:
+        raise ValueError(f"{len(x)} gold values, all equal: expected at least two different ones")
+    if (y == y[0]).all():
+        return 0.0
+    x, y = _direction(x), _direction(y)
+    return float(np.clip(x @ y, -1, 1))
+
+
+def _direction(values: np.ndarray) -> np.ndarray:
+    """The vector from their mean to the values, of length 1."""
+    centred = values - values.mean()
+    centred /= np.abs(centred).max()  # squares of tiny numbers would vanish
+    return centred / np.linalg.norm(centred)
+
+
+def average_ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1, as float64; equal values share the mean of their ranks: 3 1 3 -> 2.5 1 2.5."""
+    _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def spearman(gold: Sequence[float], predicted: Sequence[float]) -> float:
+    """Pearson's correlation of the average ranks; constants and errors as there."""
+    if not np.isfinite([*gold, *predicted]).all():
+        raise ValueError("nan or infinity among gold values or predictions: expected finite numbers")
+    return pearson(average_ranks(gold), average_ranks(predicted))
+
+
+# --- Probing (mLAMA) --------------------------------------------------------------------------------------------
+
+
+def best_rank(scores: Sequence[float | None], gold: Collection[int]) -> int | None:
+    """Rank, from 1, of the best placed of the `gold` candidates (indices); None if none of them has a score.
+
+    Higher scores first; of equal scores the earlier candidate first, as a stable sort leaves them. A candidate without
+    a score (None: its entity is not in the vocabulary) stands behind all others.
+    """
+    scored = [index for index in gold if scores[index] is not None]
+    if not scored:
+        return None
+    best = min(scored, key=lambda index: (-scores[index], index))
+    return 1 + sum(
+        score is not None and (score, -index) > (scores[best], -best) for index, score in enumerate(scores)
+    )
+
+
+def probing_scores(ranks: Mapping[str, Sequence[int | None]], ks: Sequence[int] = (1, 5, 10, 100)) -> dict:
+    """Fractions of questions whose gold object is among the first k, from relation -> `best_rank` of each question.
+
+    Keys: top1 and so on, the mean over questions; relations_top1 and so on, the mean over relations of their own
+    fractions; coverage, the fraction of questions with a rank (one without counts as missed); questions, relations.
+    A relation without questions is left out; ValueError if no question is left.
+    """
+    asked = [list(of_relation) for of_relation in ranks.values() if len(of_relation)]
+    if not asked:
+        raise ValueError(f"{len(ranks)} relations without any question: expected at least one")
+    found = [[rank is not None for rank in of_relation] for of_relation in asked]
+    scores = {}
+    for k in ks:
+        hits = [[rank is not None and rank <= k for rank in of_relation] for of_relation in asked]
+        scores[f"top{k}"] = fmean(sum(hits, []))
+        scores[f"relations_top{k}"] = fmean(map(fmean, hits))
+    return scores | {"coverage": fmean(sum(found, [])), "questions": sum(map(len, asked)), "relations": len(asked)}

@@ -6,7 +6,11 @@ Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimiser
     v = beta2 v + (1 - beta2) g^2                   the warm-up is there for the rest
     p = p - lr m / (sqrt(v) + eps)
     p = p - lr weight_decay p                       after the step, decoupled; not for biases and LayerNorm
+
+`bias_correction` gives torch's first line back, for recipes that were published with it (mLUKE's and JGLUE's tasks).
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +24,14 @@ class AdamW:
     State: `first` and `second`, the moments m and v by parameter name, so that it is saved and compared like weights.
     """
 
-    def __init__(self, model: nn.Module, *, beta1: float, beta2: float, eps: float, weight_decay: float):
+    def __init__(
+        self, model: nn.Module, *, beta1: float, beta2: float, eps: float, weight_decay: float,
+        bias_correction: bool = False,
+    ):  # fmt: skip
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(named.values())
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
+        self.bias_correction, self.updates = bias_correction, 0
         self.first = {name: torch.zeros_like(p) for name, p in named.items()}
         self.second = {name: torch.zeros_like(p) for name, p in named.items()}
         self.decayed = [p for name, p in named.items() if decays(name)]
@@ -31,7 +39,8 @@ class AdamW:
     @classmethod
     def of(cls, model: nn.Module, recipe: PretrainConfig | FinetuneConfig) -> "AdamW":
         beta1, beta2, eps, weight_decay = recipe.beta1, recipe.beta2, recipe.eps, recipe.weight_decay
-        return cls(model, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+        correct = getattr(recipe, "bias_correction", False)  # pretraining never does
+        return cls(model, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, bias_correction=correct)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
@@ -42,8 +51,13 @@ class AdamW:
         torch._foreach_mul_(second, self.beta2)
         torch._foreach_addcmul_(second, grads, grads, value=1 - self.beta2)
         denominators = torch._foreach_sqrt(second)
+        self.updates += 1
+        step_size = learning_rate
+        if self.bias_correction:  # as if m and v were means of the gradients so far (Kingma & Ba 2015, section 3)
+            torch._foreach_div_(denominators, math.sqrt(1 - self.beta2**self.updates))
+            step_size /= 1 - self.beta1**self.updates
         torch._foreach_add_(denominators, self.eps)
-        torch._foreach_addcdiv_(self.parameters, first, denominators, value=-learning_rate)
+        torch._foreach_addcdiv_(self.parameters, first, denominators, value=-step_size)
         torch._foreach_mul_(self.decayed, 1 - learning_rate * self.weight_decay)
 
     def zero_grad(self) -> None:

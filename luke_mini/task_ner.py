@@ -8,6 +8,7 @@ CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anyb
     NerModel        encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
     predict         logits -> mentions that do not overlap, best score first
     evaluate        -> precision, recall, F1 as conlleval counts them
+What every task module offers: `finetuning.py`.
 
 Spans are half-open, in words of the document unless said otherwise. Left out: nested mentions, which greedy decoding
 excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
@@ -15,6 +16,7 @@ excludes, and the AllenNLP reading of over-long gold mentions, which drops them 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,31 +24,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luke_mini import conll
 from luke_mini.config import ModelConfig, option
-from luke_mini.conll import Document, raw_document, read_examples, write_predictions  # noqa: F401 (for finetune.py)
+from luke_mini.conll import Document, raw_document
 from luke_mini.heads import RowClassifier
 from luke_mini.metrics import Span, span_scores
-from luke_mini.model import initialize
+from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
+from luke_mini.records import is_json
 from luke_mini.spans import is_punctuation
 
+NAME, TITLE = "ner", "NER F1"
+FILES = {
+    "train": ("train.conll", "eng.train", "train.jsonl"),
+    "dev": ("dev.conll", "eng.testa", "dev.jsonl"),
+    "test": ("test.conll", "eng.testb", "test.jsonl"),
+}
+FORMAT = """\
+CoNLL-2002/2003: one word a line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES, found
+out by itself), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1:
+
+    -DOCSTART- -X- O O
+
+    Ada NNP I-NP I-PER
+    visited VBD I-VP O
+    Oslo NNP I-NP I-LOC
+
+Your own texts: a .jsonl file, one document a line, half-open character spans, labels as you like:
+
+    {"text": "Ada visited Oslo.", "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
+
+--predict takes one text a line and prints {"text": ..., "mentions": [{"text", "type", "start", "end", "probability"}]}."""
+SCORES = ("precision", "recall", "f1")
+ARCHITECTURE = "LukeForEntitySpanClassification"
+ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
 HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
 
 
 @dataclass(frozen=True)
-class NerOptions:
+class Options:
     """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
 
     head: str = option("token+entity", "what the classifier sees of a candidate", tuple(HEAD_INPUTS))
     max_pieces: int = option(510, "word pieces an input, <s> and </s> not counted")
     max_mention: int = option(16, "word pieces of the longest candidate")
     max_candidates: int = option(128, "candidates an input; a sentence with more becomes several inputs")
+    scheme: str = option("", "of the tags, if it is not to be found out", ("", "IOB1", "IOB2", "IOBES"))
+    language: str = option("en", "of raw text, for its sentences")
     space_before_all: bool = option(False, "tokenize punctuation, too, as if after a space (the mLUKE paper's runs)")
 
     def __post_init__(self):
         if not 1 <= self.max_mention <= self.max_pieces or self.max_candidates < 1:
             raise ValueError("expected 1 <= --max-mention <= --max-pieces and --max-candidates at least 1")
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
+    """Documents of a CoNLL file or of JSON lines: see `conll`."""
+    if is_json(path):
+        return conll.read_json_lines(path, options.language)
+    return conll.read_examples(path, scheme=options.scheme or None)
+
+
+def about(documents: Sequence[Document]) -> str:
+    """What was found in a file, for the log."""
+    mentions = sum(len(document.spans) for document in documents)
+    return f"{mentions} mentions, {documents[0].scheme}, {documents[0].encoding}"
 
 
 def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
@@ -76,7 +119,7 @@ def takes_space(word: str) -> bool:
     return not (word.startswith("'") or (len(word) == 1 and is_punctuation(word)))
 
 
-def _pieces(documents: Sequence[Document], tokenizer, options: NerOptions) -> dict[str, list[int]]:
+def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
     """Word -> piece ids, at least one and at most max_pieces; each word is tokenized by itself, and once."""
     words = list(dict.fromkeys(word for document in documents for word in document.words))
     spaces = [options.space_before_all or takes_space(word) for word in words]
@@ -136,7 +179,7 @@ def _candidates(
 
 
 def _document_features(
-    index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: NerOptions
+    index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
     offsets = np.cumsum([0, *(len(pieces[word]) for word in document.words)])  # pieces before each word
     ids = np.array([piece for word in document.words for piece in pieces[word]], dtype=np.int32)
@@ -159,9 +202,9 @@ def _document_features(
 
 
 def make_features(
-    documents: Sequence[Document], tokenizer, labels: Sequence[str], options: NerOptions = NerOptions()
+    documents: Sequence[Document], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
 ) -> list[Feature]:
-    """Model inputs in the order of the documents; a sentence without a candidate has none.
+    """Model inputs in the order of the documents; a sentence without a candidate has none. entity_vocab: not needed.
 
     A gold mention that is no candidate (too long, cut in a too long sentence, or of a type that is not in `labels`)
     is in no feature's labels: see `unreachable_gold`.
@@ -173,6 +216,10 @@ def make_features(
         for index, document in enumerate(documents)
         for feature in _document_features(index, document, pieces, label_ids, tokenizer, options)
     ]
+
+
+def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
+    return {"mentions too long, or of an unknown type": unreachable_gold(documents, features)}
 
 
 def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature]) -> int:
@@ -262,15 +309,10 @@ class NerModel(nn.Module):
         return {"candidate": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
 
 
-def build_model(
-    luke: nn.Module, config: ModelConfig, labels: Sequence[str], mask_entity_id: int, head: str, seed: int
-) -> NerModel:
-    """An encoder under a new head: weights N(0, initializer_range), bias 0.
-
-    labels: class names, NIL first; mask_entity_id: row of [MASK] in the entity table; head: see NerOptions.
-    """
-    model = NerModel(luke, config, labels, mask_entity_id, head)
-    initialize(model.classifier, config, seed)
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> NerModel:
+    """The model with weights yet to be filled in. labels: class names, NIL first."""
+    model = NerModel(LukeModel(config), config, labels, entity_vocab.mask_id, options.head)
+    model.luke.pooler.requires_grad_(False)  # it has no part in this task
     return model
 
 
@@ -348,26 +390,22 @@ def evaluate(
     return scores | {"unreachable": unreachable_gold(documents, features)}
 
 
-class TextMention(NamedTuple):
-    text: str
-    type: str
-    start: int  # half-open, in characters of the line
-    end: int
-    probability: float
+def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
+    """`word gold predicted` lines in <name>_predictions.txt, for conlleval."""
+    conll.write_predictions(Path(folder) / f"{name}_predictions.txt", documents, predictions)
 
 
-def predict_text(
-    model: NerModel, lines: Sequence[str], tokenizer, options: NerOptions = NerOptions(), language: str = "en"
-) -> list[list[TextMention]]:
-    """Mentions of each line of raw text, in text order; a line is a document of its own, of any length."""
-    documents, char_spans = [], []
-    for line in lines:
-        document, words = raw_document(line, language)
-        documents.append(document)
-        char_spans.append(words)
-    features = make_features(documents, tokenizer, model.labels, options)
-    found = []
+def predict_lines(
+    model: NerModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options(), language: str = "en"
+) -> Iterator[dict]:
+    """For each line of raw text, a document of its own and of any length: its mentions, in characters of the line."""
+    documents, char_spans = zip(*(raw_document(line, language) for line in lines)) if lines else ((), ())
+    features = make_features(documents, tokenizer, entity_vocab, model.labels, options)
     for line, words, mentions in zip(lines, char_spans, predict(model, features, documents)):
-        chars = [(words[mention.start][0], words[mention.end - 1][1]) for mention in mentions]
-        found.append([TextMention(line[a:b], m.type, a, b, m.probability) for (a, b), m in zip(chars, mentions)])
-    return found
+        found = []
+        for mention in mentions:
+            start, end = words[mention.start][0], words[mention.end - 1][1]
+            probability = round(mention.probability, 4)
+            found.append({"text": line[start:end], "type": mention.type, "start": start, "end": end,
+                          "probability": probability})  # fmt: skip
+        yield {"text": line, "mentions": found}

@@ -9,7 +9,15 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared" / "data"
+
+import tokenizer_texts  # noqa: E402 (needs the path)
+
 torch.set_num_threads(1)  # the tests' tensors are small: a second thread only waits, on a busy machine for long
+
+
+def pytest_addoption(parser):
+    parser.addoption("--lines", type=int, default=400, help="lines of real text in the tokenizers' tests [400]")
+    parser.addoption("--strings", type=int, default=500, help="random strings in the tokenizers' tests [500]")
 
 
 def shared_data(name: str) -> Path:
@@ -28,3 +36,13 @@ def toy_data(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("toyworld")
     prepare_wiki.main(f"--out {out} --max-pages 200 --vocab-size 1000 --max-seq-length 64 --workers 1".split())
     return out
+
+
+@pytest.fixture(scope="session")
+def some_strings(request) -> list[str]:
+    return tokenizer_texts.random_strings(request.config.getoption("--strings"))
+
+
+@pytest.fixture(scope="session")
+def real_lines(request) -> list[str]:
+    return tokenizer_texts.wiki_lines(shared_data("wiki"), request.config.getoption("--lines"))

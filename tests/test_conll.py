@@ -8,7 +8,7 @@ from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.conll import Document, raw_document, read_examples, split_words, write_predictions
+from luke_mini.conll import Document, raw_document, read_examples, read_json_lines, split_words, write_predictions
 
 EXAMPLE = """-DOCSTART- -X- O O
 
@@ -230,3 +230,57 @@ def test_raw_document():
     assert document.sentences == [0, 4, 9]
     assert [text[start:end] for start, end in char_spans] == document.words
     assert raw_document(" \n") == (Document([], [], [0]), [])
+
+
+# --- JSON lines -----------------------------------------------------------------------------------------------------
+
+
+def json_lines(tmp_path, *lines: str):
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_own_texts_with_character_spans(tmp_path):
+    """Words end at the mentions' borders, and a sentence does not end inside of a mention."""
+    line = '{"text": "Ada saw Dr. No-land. It rained.", "spans": [{"start": 8, "end": 14, "label": "WORK"}, %s]}'
+    (document,) = read_json_lines(json_lines(tmp_path, line % '{"start": 0, "end": 3, "label": "PER"}'))
+    text = [" ".join(document.words[start:end]) for start, end, _ in document.spans]
+    assert document.spans[0] == (0, 1, "PER") and document.spans[1][2] == "WORK" and text == ["Ada", "Dr . No"]
+    starts = document.sentences
+    assert all(any(a <= s and e <= b for a, b in zip(starts, starts[1:])) for s, e, _ in document.spans)
+    assert "".join(document.words) == "AdasawDr.No-land.Itrained."
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"text": "Ada", "spans": [{"start": 0, "end": 4, "label": "X"}]}', "line 1, spans 1: fields 'start' and 'end'"),
+        ('{"text": "Ada b", "spans": [{"start": 0, "end": 4, "label": "X"}]}', "'Ada ' begins or ends with white space"),
+        ('{"text": "Ada", "spans": [{"start": 0, "end": 3}]}', "spans 1: field 'label' is missing"),
+        (
+            '{"text": "Ada", "spans": [{"start": 0, "end": 2, "label": "X"}, {"start": 1, "end": 3, "label": "X"}]}',
+            "two of them share character 1",
+        ),
+        ("", "no document"),
+    ],
+)
+def test_what_is_wrong_with_own_texts_is_named(tmp_path, line, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read_json_lines(json_lines(tmp_path, line))
+    assert "own.jsonl" in str(error.value)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_character_spans_come_back(data):
+    """Any mentions without overlaps, white space at their borders excepted, are found at their characters."""
+    text = data.draw(st.text("ab. '-\u3042", max_size=30))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
+    spans = [(a, b, "X") for a, b in zip(cuts[::2], cuts[1::2]) if text[a:b].strip() == text[a:b] != ""]
+    document, words = raw_document(text, "en", spans)
+    found = [(words[start][0], words[end - 1][1], kind) for start, end, kind in document.spans]
+    assert found == spans
+    assert document.sentences[0] == 0 and document.sentences[-1] == len(document.words)
+    for start, end, _ in document.spans:
+        assert not any(start < boundary < end for boundary in document.sentences)

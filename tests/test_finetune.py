@@ -7,18 +7,22 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import shared_data
 
 import finetune
 import train
-from luke_mini import checkpoint
+from luke_mini import checkpoint, finetuning
+from luke_mini.config import FinetuneConfig
 from luke_mini.conll import read_examples
+from luke_mini.distributed import Place
 
 ROOT = Path(__file__).parent.parent
-SMALL = "--epochs 1 --train-documents 5 --dev-documents 3 --test-documents 4"
+SMALL = "--epochs 1 --train-examples 5 --dev-examples 3 --test-examples 4"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,8 @@ def finetuned(toy_data, pretrained, tmp_path_factory) -> Path:
 def test_a_run_leaves_scores_predictions_and_a_model(finetuned, toy_data):
     results = json.loads((finetuned / "results.json").read_text())
     documents = read_examples(toy_data / "ner/test.conll")[:4]
-    scores = results["results"]["pretrained"]["test"]
+    (scores,) = results["results"]["pretrained"]["scores"]["test"].values()
+    assert results["data"]["test"]["examples"] == 4 and len(results["data"]["test"]["sha256"]) == 64
     assert 0 <= scores["f1"] <= 1 and scores["gold"] == sum(len(d.spans) for d in documents)
     lines = (finetuned / "test_predictions.txt").read_text().splitlines()
     words = [line.split(" ")[0] for line in lines if line]
@@ -94,7 +99,7 @@ def test_a_checkpoint_that_lacks_a_file_is_named(toy_data, pretrained, tmp_path)
 def test_predicting_needs_a_finetuned_model(pretrained, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("Hello.\n")
-    assert "not fine-tuned for NER" in fails("ner", "--checkpoint", pretrained, "--predict", text)
+    assert "not fine-tuned for ner" in fails("ner", "--checkpoint", pretrained, "--predict", text)
 
 
 def test_real_conll_files(pretrained, tmp_path):
@@ -102,7 +107,81 @@ def test_real_conll_files(pretrained, tmp_path):
     folder = shared_data("ner/eng.train").parent
     finetune.main(
         f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} --epochs 1 "
-        "--train-documents 2 --dev-documents 3".split()
+        "--train-examples 2 --dev-examples 3".split()
     )
-    scores = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]["dev"]
+    results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
+    (scores,) = results["scores"]["dev"].values()
     assert scores["gold"] == sum(len(d.spans) for d in read_examples(folder / "eng.testa")[:3])
+
+
+def test_a_grid_is_chosen_on_dev_and_scored_on_test(pretrained, toy_data, tmp_path, capsys):
+    finetune.main(
+        f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL} --seeds 1,2 --lr 1e-9,1e-3 "
+        "--compare-random --select-best".split()
+    )
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    for report in results.values():
+        runs = {(run["learning_rate"], run["seed"]): run["dev"]["f1"] for run in report["runs"]}
+        assert list(runs) == [(1e-9, 1), (1e-9, 2), (1e-3, 1), (1e-3, 2)]
+        means = {rate: (runs[rate, 1] + runs[rate, 2]) / 2 for rate in (1e-9, 1e-3)}
+        assert report["recipe"]["learning_rate"] == max(means, key=means.get)
+        assert list(report["scores"]["test"]) == sorted(report["scores"]["test"], key=lambda s: runs[
+            report["recipe"]["learning_rate"], int(s)])  # fmt: skip
+    assert "NER F1 on test: " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_several_rates_need_a_dev_file(pretrained, toy_data, tmp_path):
+    (tmp_path / "train.conll").write_bytes((toy_data / "ner/train.conll").read_bytes())
+    with pytest.raises(ValueError, match="need a dev file"):
+        finetune.main(
+            f"ner --checkpoint {pretrained} --data {tmp_path} --out {tmp_path}/out --lr 1e-3,1e-4 "
+            "--train-examples 2".split()
+        )
+
+
+def test_processes_share_a_batch():
+    """Whatever their number, all processes together see the same examples in every step."""
+    job = finetuning.Job(None, None, None, (), {}, {"train": list(range(7))}, None, "fp32", None)
+    model = SimpleNamespace(collate=list)
+    recipe = FinetuneConfig(batch=4, micro_batch=2, seed=3)
+
+    whole = finetuning.steps_of(replace(job, place=Place(0, 1, None)), model, recipe, 0, 7)
+    alone = [sum(step, []) for step in whole]
+    assert sorted(sum(alone, [])) == sorted([*range(7)] * 4)  # 7 steps of 4 are 4 epochs of 7
+    for world in (2, 4):
+        parts = [list(finetuning.steps_of(replace(job, place=Place(r, world, None)), model, recipe, 0, 7))
+                 for r in range(world)]  # fmt: skip
+        assert [sum((sum(part[i], []) for part in parts), []) for i in range(7)] == alone
+
+
+def test_the_format_is_described(capsys):
+    finetune.main(["ner", "--describe"])
+    assert '"spans"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", ["", "--select-best --epochs 2"])
+def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, monkeypatch, options):
+    """Stopped in its fourth step, with a state saved after each, and resumed: the same weights and scores."""
+    call = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --save-minutes 0 {options}"
+    finetune.main([*call.split(), "--out", str(tmp_path / "whole")])
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_four(model, *arguments, **named):
+        for step, sums in original(model, *arguments, **named):
+            yield step, sums
+            if step == 4:
+                raise Killed
+
+    original = finetuning.trainer.train
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(finetuning.trainer, "train", killed_at_four)
+        finetune.main([*call.split(), "--out", str(tmp_path / "killed")])
+    assert list((tmp_path / "killed").glob("state/*/step-000004"))
+    with pytest.raises(ValueError, match="another recipe"):
+        finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume", "--batch", "4"])
+    finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume"])
+    for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "killed/state").exists()

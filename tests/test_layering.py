@@ -15,13 +15,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld "
-    "toyworld_facts toyworld_text weight_files wiki_dump wiki_names wikitext workers",
-    "batching conll documents ops optim pretrain_examples released_names tokenizer_sentencepiece",
+    "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
+    "spans tokenizer_special toyworld toyworld_facts toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe "
+    "tokenizer_sentencepiece tokenizer_wordpiece",
     "model run_state tokenizer word_models",
-    "heads reference_archive trainer",
+    "heads inputs reference_archive trainer",
     "checkpoint",
     "task_ner",
+    "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 # Layer 0 has a floor: these may be imported by its other files.

@@ -1,14 +1,47 @@
 """The scorers give the official numbers. Named entities: chunk rules worked by hand, scores against recorded output of
 conlleval (Perl, version 2004-01-26) on tag columns that this file makes, and against seqeval where it is installed.
+Relations and types: what the TACRED scorer, the SemEval-2010 task 8 scorer, LUKE's own metric and the ultra-fine typing
+scorer said of random answers (fixtures/scorers.json, made by the script beside it), and scikit-learn's counts.
+Correlations: scipy, live. Disambiguation and probing: by hand, and against plain counting.
 
     python -m pytest -q tests/test_metrics.py
 """
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
+from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.metrics import chunks, precision_recall_f1, span_scores, to_tags
+from luke_mini.metrics import (
+    KBP37_RELATIONS,
+    accuracy,
+    average_ranks,
+    best_rank,
+    chunks,
+    directional_scores,
+    disambiguation_scores,
+    pearson,
+    precision_recall_f1,
+    probing_scores,
+    relation_scores,
+    span_scores,
+    spearman,
+    to_tags,
+    typing_scores,
+    without_direction,
+)
+
+RECORDED = json.loads((Path(__file__).parent / "fixtures/scorers.json").read_text(encoding="utf-8"))
+MICRO = ("precision", "recall", "f1")
+MACRO = tuple(f"macro_{name}" for name in MICRO)
+
+
+def values(scores: dict, names) -> list[float]:
+    return [scores[name] for name in names]
 
 # --- Tags and mentions --------------------------------------------------------------------------------------------
 
@@ -196,3 +229,207 @@ def test_same_numbers_as_seqeval(sentences):
     for prefix, row in rows.items():
         theirs = (row["precision"], row["recall"], row["f1-score"], row["support"])
         assert tuple(ours[prefix + name] for name in ("precision", "recall", "f1", "gold")) == pytest.approx(theirs)
+
+
+# --- Relations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", RECORDED["tacred"])
+def test_same_numbers_as_the_tacred_scorer(case):
+    scores = relation_scores(case["gold"], case["predicted"])
+    assert values(scores, MICRO) == pytest.approx(case["precision recall f1"])
+
+
+def test_relations_worked_by_hand():
+    scores = relation_scores(["a", "no_relation", "b", "a"], ["a", "b", "no_relation", "a"])
+    assert scores == pytest.approx(dict(zip(MICRO, [2 / 3] * 3)) | dict(gold=3, predicted=3, correct=2, accuracy=1 / 2))
+
+
+def test_gold_without_any_relation_is_refused():
+    for score in (relation_scores, directional_scores):
+        with pytest.raises(ValueError, match="at least one relation"):
+            score(["no_relation"], ["a(e1,e2)"])
+        with pytest.raises(ValueError):
+            score(["a(e1,e2)"], [])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(*[st.sampled_from(["no_relation", "a", "b", "c"])] * 2), min_size=1, max_size=20))
+def test_same_numbers_as_scikit_learn(pairs):
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn (PyPI) is not installed")
+    gold, predicted = zip(*pairs)
+    if not {*gold} - {"no_relation"} or not {*predicted} - {"no_relation"}:
+        return  # 0 of 0: the recorded cases have it
+    wanted = dict(labels=["a", "b", "c"], zero_division=0)
+    *theirs, _ = sklearn.precision_recall_fscore_support(gold, predicted, average="micro", **wanted)
+    ours = relation_scores(gold, predicted)
+    assert values(ours, MICRO) == pytest.approx(theirs)
+    assert ours["accuracy"] == pytest.approx(sklearn.accuracy_score(gold, predicted))
+
+
+@pytest.mark.parametrize("case", RECORDED["directional"])
+def test_same_numbers_as_the_semeval_scorer(case):
+    scores = directional_scores(case["gold"], case["predicted"])
+    for name, percent in case["semeval"]["percent"].items():
+        assert f"{100 * scores[name]:.2f}" == percent
+    assert values(scores, ("gold", "predicted", "correct")) == case["semeval"]["counts"]
+    assert f"{100 * scores['accuracy']:.2f}" == case["semeval"]["accuracy"]
+
+
+@pytest.mark.parametrize("case", RECORDED["directional"])
+def test_same_numbers_as_lukes_directional_metric(case):
+    """Its macro is over the labels seen; its micro counts every guessed relation, as ours does with the whole list."""
+    labels = {*case["gold"], *case["predicted"]} - {"no_relation"}
+    scores = directional_scores(case["gold"], case["predicted"], {without_direction(label) for label in labels})
+    theirs = case["luke"]
+    assert values(scores, ("f1", "macro_f1_seen", "macro_f1")) == pytest.approx(
+        [theirs["micro_fscore"], theirs["macro_fscore"], theirs["macro_fscore"]]
+    )
+
+
+def test_a_wrong_direction_is_a_false_positive_and_a_false_negative():
+    scores = directional_scores(["r(e1,e2)"], ["r(e2,e1)"])
+    assert (scores["correct"], scores["predicted"], scores["gold"], scores["macro_f1"]) == (0, 1, 1, 0)
+    scores = directional_scores(["r(e1,e2)", "r(e1,e2)", "s(e2,e1)"], ["r(e1,e2)", "r(e2,e1)", "s(e2,e1)"])
+    assert values(scores, MACRO) == pytest.approx([(1 / 2 + 1) / 2] * 3)
+
+
+def test_the_fixed_list_counts_relations_that_the_gold_lacks():
+    gold = ["per:title(e1,e2)", "per:origin(e2,e1)", "no_relation"]
+    predicted = ["per:title(e1,e2)", "per:spouse(e2,e1)", "per:spouse(e1,e2)"]
+    scores = directional_scores(gold, predicted, KBP37_RELATIONS)
+    assert len(KBP37_RELATIONS) == len(set(KBP37_RELATIONS)) == 18
+    assert scores["macro_f1"] == pytest.approx(1 / 18)
+    assert scores["macro_f1_seen"] == pytest.approx(1 / 3)  # title, origin, spouse
+    assert values(scores, ("gold", "predicted", "correct")) == [2, 3, 1]
+    assert directional_scores(gold, predicted)["macro_f1"] == pytest.approx(1 / 2)  # title, origin
+    assert directional_scores(gold, predicted)["predicted"] == 1  # spouse is none of them
+    with pytest.raises(ValueError, match="gold relation per:origin"):
+        directional_scores(gold, predicted, ["per:title"])
+
+
+def test_the_fixed_list_is_that_of_the_data():
+    names = set()
+    for name in ("KBP37_train", "KBP37_dev", "KBP37_test", "RELX_en"):
+        lines = shared_data(f"relation/{name}.txt").read_text(encoding="utf-8").splitlines()
+        labels = (following.strip() for line, following in zip(lines, lines[1:]) if line[:1].isdigit())
+        names |= {without_direction(label).strip() for label in labels}
+    assert names == {*KBP37_RELATIONS, "no_relation"}
+
+
+# --- Types ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", RECORDED["typing"])
+def test_same_numbers_as_the_typing_scorer(case):
+    scores = typing_scores(case["gold"], case["predicted"])
+    assert values(scores, MICRO) == pytest.approx(case["micro"])
+    assert values(scores, MACRO) == pytest.approx(case["macro"])
+    assert scores["accuracy"] == pytest.approx(case["strict"])
+
+
+def test_types_worked_by_hand():
+    scores = typing_scores([{"a"}, {"b"}, set()], [{"a", "b"}, set(), set()])
+    assert values(scores, MICRO) == pytest.approx([1 / 2] * 3)
+    assert values(scores, MACRO) == pytest.approx([1 / 2] * 3)  # precision of the first, recall of the first two
+    assert scores["accuracy"] == pytest.approx(1 / 3)
+    assert set(typing_scores([], []).values()) == {0}
+    assert typing_scores([["a", "a"]], [["a"]])["f1"] == 1  # sets
+
+
+# --- Disambiguation -------------------------------------------------------------------------------------------------
+
+
+def test_disambiguation_worked_by_hand():
+    gold = [["Oslo", "Bergen", None], ["Rome", "Rome"], [], [None]]
+    predicted = [["Oslo", None, "Oslo"], ["Rome", "Romeo"], [], ["Rome"]]
+    assert disambiguation_scores(gold, predicted) == pytest.approx(
+        dict(in_kb_accuracy=1 / 2, precision=2 / 3, recall=1 / 2, f1=4 / 7, correct=2, predicted=3, gold=4)
+        | dict(macro_accuracy=1 / 2, macro_precision=3 / 4, macro_f1=(2 / 3 + 1 / 2) / 2)
+    )
+    assert set(disambiguation_scores([], []).values()) == {0}
+    with pytest.raises(ValueError):
+        disambiguation_scores([["Oslo"]], [[]])
+
+
+TITLES = st.sampled_from(["a", "b", None])
+DOCUMENTS = st.lists(st.lists(st.tuples(TITLES, TITLES), max_size=6), max_size=5)
+
+
+@given(DOCUMENTS)
+def test_one_document_a_mention_makes_macro_equal_micro(documents):
+    pairs = [pair for document in documents for pair in document]
+    scores = disambiguation_scores([[gold] for gold, _ in pairs], [[guess] for _, guess in pairs])
+    macro, micro = ("macro_accuracy", "macro_precision"), ("recall", "precision")
+    assert values(scores, macro) == pytest.approx(values(scores, micro))
+    whole = disambiguation_scores(*([[pair[i] for pair in document] for document in documents] for i in (0, 1)))
+    assert values(whole, MICRO) == values(scores, MICRO)  # micro does not see documents
+    if pairs:
+        assert whole["correct"] == sum(gold == guess and gold is not None for gold, guess in pairs)
+
+
+# --- Classification and regression ----------------------------------------------------------------------------------
+
+
+def test_accuracy():
+    assert accuracy([1, 0, 2, 2], [1, 1, 2, 0]) == 1 / 2
+    assert accuracy(np.array([1, 0]), np.array([1, 0])) == 1
+    with pytest.raises(ValueError, match="at least one"):
+        accuracy([], [])
+    with pytest.raises(ValueError):
+        accuracy([1], [1, 1])
+
+
+def test_ties_share_their_ranks():
+    assert average_ranks([3, 1, 3]).tolist() == [2.5, 1, 2.5]
+    assert average_ranks([]).tolist() == []
+
+
+NUMBERS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 5.0]), st.floats(-100, 100).map(lambda x: round(x, 3)))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30))
+def test_same_correlations_as_scipy(pairs):
+    scipy = pytest.importorskip("scipy.stats", reason="scipy (PyPI) is not installed")
+    gold, predicted = zip(*pairs)
+    if len(set(gold)) < 2 or len(set(predicted)) < 2:
+        return  # nan there; below
+    assert average_ranks(gold).tolist() == scipy.rankdata(gold).tolist()
+    assert pearson(gold, predicted) == pytest.approx(scipy.pearsonr(gold, predicted).statistic, abs=1e-9)
+    assert spearman(gold, predicted) == pytest.approx(scipy.spearmanr(gold, predicted).statistic, abs=1e-9)
+
+
+@pytest.mark.parametrize("correlation", [pearson, spearman])
+def test_correlations_are_never_nan(correlation):
+    assert correlation([1, 2, 3], [7, 7, 7]) == 0
+    assert correlation([1, 2, 3], [0.1, 0.1, 0.1]) == 0
+    assert correlation([1, 2], [1e-300, 3e-300]) == pytest.approx(1)
+    for gold, predicted in (([2, 2], [1, 2]), ([1], [1]), ([], []), ([1, 2], [1, np.nan]), ([1, 2], [1, np.inf])):
+        with pytest.raises(ValueError, match="expected"):
+            correlation(gold, predicted)
+    with pytest.raises(ValueError):
+        correlation([1, 2, 3], [1, 2])
+
+
+# --- Probing --------------------------------------------------------------------------------------------------------
+
+SCORES = st.lists(st.sampled_from([None, -1.0, 0.0, 0.5, 2.0]), min_size=1, max_size=12)
+
+
+@given(SCORES, st.data())
+def test_rank_is_the_place_in_a_stable_sort(scores, data):
+    gold = data.draw(st.sets(st.integers(0, len(scores) - 1)))
+    order = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -scores[i])
+    places = [place for place, i in enumerate(order, 1) if i in gold]
+    assert best_rank(scores, gold) == (min(places) if places else None)
+
+
+def test_probing_worked_by_hand():
+    ranks = {"P1": [1, 2, 11, None], "P2": [1, 101], "P3": []}
+    scores = probing_scores(ranks)
+    assert values(scores, ("top1", "top5", "top10", "top100")) == pytest.approx([2 / 6, 3 / 6, 3 / 6, 4 / 6])
+    assert values(scores, ("relations_top1", "relations_top5")) == pytest.approx([(1 / 4 + 1 / 2) / 2, 1 / 2])
+    assert values(scores, ("coverage", "questions", "relations")) == [5 / 6, 6, 2]
+    with pytest.raises(ValueError, match="without any question"):
+        probing_scores({"P3": []})

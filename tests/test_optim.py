@@ -97,3 +97,20 @@ def test_only_matrices_and_tables_decay():
     without = {name for name in names if not optim.decays(name)}
     assert without == {name for name in names if name.endswith(".bias") or ".norm.weight" in name}
     assert "luke.words.token.weight" not in without and "luke.layers.0.attention.norm.weight" in without
+
+
+def test_bias_correction_equals_torch():
+    """Without weight decay, which torch applies before the step, the two are the same formula."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 4).double(), nn.Linear(3, 4).double()
+    theirs.load_state_dict(ours.state_dict())
+    betas = dict(beta1=0.9, beta2=0.999)
+    optimizer = optim.AdamW(ours, **betas, eps=1e-8, weight_decay=0.0, bias_correction=True)
+    oracle = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    for _ in range(5):
+        for p, q in zip(ours.parameters(), theirs.parameters()):
+            p.grad = q.grad = torch.randn_like(p)
+        optimizer.step(0.01)
+        oracle.step()
+    for p, q in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)

@@ -7,6 +7,7 @@ scores of the head against transformers, decoding against brute force, and a tin
 import random
 import string
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from luke_mini import checkpoint, optim, task_ner
 from luke_mini.config import ModelConfig
 from luke_mini.conll import Document, read_examples
 from luke_mini.metrics import chunks
-from luke_mini.model import LukeModel, initialize
-from luke_mini.task_ner import CONLL_LABELS, Mention, NerOptions
+from luke_mini.model import initialize
+from luke_mini.task_ner import CONLL_LABELS, Mention, Options
 
 SMALL = ModelConfig(
     vocab_size=300,
@@ -152,7 +153,7 @@ def documents_and_options(draw):
         document.sentences.append(len(document.words))
     max_pieces = draw(st.integers(1, 30))
     max_mention = draw(st.integers(1, min(max_pieces, 12)))
-    options = NerOptions("token", max_pieces, max_mention, draw(st.integers(1, 9)), draw(st.booleans()))
+    options = Options("token", max_pieces, max_mention, draw(st.integers(1, 9)), space_before_all=draw(st.booleans()))
     return document, options
 
 
@@ -162,7 +163,7 @@ def test_features_are_those_of_the_rules(case):
     document, options = case
     labels = ("NIL", "A", "B")  # C is a type that the model does not know
     other = Document(["ab"], [(0, 1, "A")], [0, 1])
-    features = task_ner.make_features([other, document], LetterTokenizer(), labels, options)
+    features = task_ner.make_features([other, document], LetterTokenizer(), None, labels, options)
     expected = by_the_book(document, LetterTokenizer(), labels, options)
     ours = [feature for feature in features if feature.document == 1]
     assert [(f.sentence, f.word_ids.tolist(), f.labels.tolist()) for f in ours] == [
@@ -184,7 +185,7 @@ def test_space_before_a_word():
 def test_129_candidates_become_65_and_64():
     """44 words of two pieces (space and letter), at most three in a candidate: 42 * 3 + 2 + 1 = 129."""
     document = Document(["a"] * 44, [], [0, 44])
-    features = task_ner.make_features([document], LetterTokenizer(), ("NIL", "A"), NerOptions(max_mention=3 * 2))
+    features = task_ner.make_features([document], LetterTokenizer(), None, ("NIL", "A"), Options(max_mention=3 * 2))
     assert [len(feature.labels) for feature in features] == [65, 64]
     assert features[0].word_ids is features[1].word_ids  # one copy of the words
 
@@ -192,7 +193,7 @@ def test_129_candidates_become_65_and_64():
 def test_each_distinct_word_is_tokenized_once():
     tokenizer = LetterTokenizer()
     document = Document(["a", "b", "a"] * 50, [], [0, 75, 150])
-    task_ner.make_features([document, document], tokenizer, CONLL_LABELS)
+    task_ner.make_features([document, document], tokenizer, None, CONLL_LABELS)
     assert tokenizer.calls == 2
 
 
@@ -218,14 +219,14 @@ def test_labels():
 @pytest.mark.parametrize("wrong", [{"max_mention": 511}, {"max_mention": 0}, {"max_candidates": 0}])
 def test_impossible_options(wrong):
     with pytest.raises(ValueError, match="--max-mention"):
-        NerOptions(**wrong)
+        Options(**wrong)
 
 
 # Gold mentions of more than 16 pieces, or cut in a sentence of more than 510, with RoBERTa's tokenizer: a handful.
 @pytest.mark.parametrize("name", ["eng.testa", "deu.testa", "esp.testa", "ned.testa"])
 def test_real_files_fit_the_model(name):
     documents = read_examples(shared_data(f"ner/{name}"))
-    features = task_ner.make_features(documents, LetterTokenizer(), CONLL_LABELS)
+    features = task_ner.make_features(documents, LetterTokenizer(), None, CONLL_LABELS)
     assert max(len(feature.word_ids) for feature in features) <= 512
     assert max(len(feature.labels) for feature in features) <= 128
     spans = np.concatenate([feature.token_spans for feature in features])
@@ -238,17 +239,17 @@ def test_real_files_fit_the_model(name):
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 TEXT = Document("Ada of Oslo 's club . It rained".split(), [(0, 1, "PER"), (2, 5, "ORG")], [0, 6, 8])
-OPTIONS = NerOptions(max_pieces=40, max_candidates=10)
+OPTIONS = Options(max_pieces=40, max_candidates=10)
 
 
 def build(labels=CONLL_LABELS, head="token+entity", seed=0):
-    encoder = LukeModel(SMALL)
-    initialize(encoder, SMALL, seed)
-    return task_ner.build_model(encoder, SMALL, labels, MASK_ENTITY, head, seed)
+    model = task_ner.build_model(SMALL, SimpleNamespace(mask_id=MASK_ENTITY), labels, Options(head))
+    initialize(model, SMALL, seed)
+    return model
 
 
 def features_of(*documents, options=OPTIONS, labels=CONLL_LABELS):
-    return task_ner.make_features(documents, LetterTokenizer(), labels, options)
+    return task_ner.make_features(documents, LetterTokenizer(), None, labels, options)
 
 
 class Echo(torch.nn.Module):
@@ -540,7 +541,7 @@ def trained(tmp_path_factory):
     documents = read_examples(path)
     labels = task_ner.label_list(documents)
     tokenizer = WordTokenizer()
-    features = task_ner.make_features(documents, tokenizer, labels, NerOptions(max_pieces=64, max_mention=4))
+    features = task_ner.make_features(documents, tokenizer, None, labels, Options(max_pieces=64, max_mention=4))
     model = build(labels)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     threads = torch.get_num_threads()
@@ -567,10 +568,13 @@ def test_a_tiny_model_learns_twenty_sentences(trained):
 def test_raw_text_to_characters(trained):
     _, _, model, tokenizer = trained
     lines = ["  Ada went to Oslo. Eve plays for FC Oslo.\n", "", "It rained."]
-    found = task_ner.predict_text(model, lines, tokenizer, NerOptions(max_pieces=64, max_mention=4))
-    assert [(m.text, m.type) for m in found[0]] == [("Ada", "PER"), ("Oslo", "LOC"), ("Eve", "PER"), ("FC Oslo", "ORG")]
+    options = Options(max_pieces=64, max_mention=4)
+    answers = list(task_ner.predict_lines(model, lines, tokenizer, None, options))
+    assert [answer["text"] for answer in answers] == lines
+    found = [answer["mentions"] for answer in answers]
+    assert [(m["text"], m["type"]) for m in found[0]] == [("Ada", "PER"), ("Oslo", "LOC"), ("Eve", "PER"), ("FC Oslo", "ORG")]
     assert found[1] == []
     for line, mentions in zip(lines, found):
         for mention in mentions:
-            assert line[mention.start : mention.end] == mention.text
-            assert 0.2 < mention.probability <= 1
+            assert line[mention["start"] : mention["end"]] == mention["text"]
+            assert 0.2 < mention["probability"] <= 1

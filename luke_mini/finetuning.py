@@ -1,0 +1,350 @@
+"""Fine-tuning, the same for every task: read, train, choose, score, save.
+
+A task is a module `task_<name>.py`. There is no base class: this text is the interface, and `finetune.py` picks the
+module by its name. What a module must offer (E examples, one prediction for each):
+
+    NAME, TITLE                   of the task; of the score that is compared: "ner", "NER F1"
+    FORMAT                        the text of --describe: the published format and our own JSON lines, with an example
+    FILES                         {"train": names, "dev": names, "test": names}: what is looked for in --data
+    SCORES                        the entries of `evaluate` that are shown; by the last of them, larger is better, the
+                                  best epoch, seed and recipe are chosen
+    ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder
+    ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
+    Options                       frozen dataclass; each `config.option` field is a flag of the command line
+
+    read_examples(path, options)  list of E. ValueError names the file, the line, the field and what was expected
+    about(examples)               a few words on what was read, for the log
+    label_list(examples)          names of the classes, from the training examples; () if the task has none
+    make_features(examples, tokenizer, entity_vocab, labels, options)         list of model inputs
+    lost(examples, features)      {reason: number} of what no feature can teach or no prediction can reach
+    build_model(config, entity_vocab, labels, options)                        the module; its encoder is `.luke`
+        model.collate(features)   a batch with .counts, .n_tokens and .to(device)
+        model(batch)              {term: (summed loss, hits)}, as `trainer` takes it
+    predict(model, features, examples)                                        list of E predictions
+    evaluate(examples, predictions, features)                                 flat dict of scores, fractions
+    write_predictions(folder, name, examples, predictions)                    files in the shape of the official ones
+    predict_lines(model, lines, tokenizer, entity_vocab, options)             a dict for each line of a user's own text
+
+In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions.
+"""
+
+import hashlib
+import json
+import math
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from luke_mini import checkpoint, config, distributed, optim, run_state, trainer
+from luke_mini.atomic import write_file
+from luke_mini.config import FinetuneConfig
+from luke_mini.distributed import Place
+from luke_mini.model import initialize
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all runs of a grid share."""
+
+    task: ModuleType
+    options: object
+    start: checkpoint.Checkpoint
+    labels: tuple[str, ...]
+    examples: dict[str, list]  # "train", "dev", and the test sets by name
+    features: dict[str, list]  # of each of them
+    place: Place
+    precision: str
+    out: Path
+    resume: bool = False  # go on from saved states in OUT/state
+    save_minutes: float = 10.0  # between saved states: shorter runs save none
+
+    @property
+    def tests(self) -> list[str]:
+        return [name for name in self.examples if name not in ("train", "dev")]
+
+    @property
+    def metric(self) -> str:
+        return self.task.SCORES[-1]
+
+
+# --- Reading --------------------------------------------------------------------------------------------------------
+
+
+def find_files(task: ModuleType, folder: Path, given: dict[str, list[Path]]) -> dict[str, Path]:
+    """Name of the split -> file: those given by name, else what `FILES` says is in the folder.
+
+    Several test files are called by their own names. ValueError if there is nothing to train on.
+    """
+    files = {}
+    for split, names in task.FILES.items():
+        found = given.get(split) or [folder / name for name in names if (folder / name).is_file()][:1]
+        files |= {split if len(found) == 1 else path.stem: path for path in found}
+    if "train" not in files:
+        raise ValueError(f"{folder}: expected {' or '.join(task.FILES['train'])} there, or --train FILE")
+    return files
+
+
+def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
+    """The examples of every file, the first `limits[split]` of it; says how many."""
+    examples = {}
+    for name, path in files.items():
+        examples[name] = task.read_examples(path, options)[: limits.get(name, limits.get("test"))]
+        if not examples[name]:
+            raise ValueError(f"{path}: no example")
+        print(f"{name:6}{path}: {len(examples[name])} examples; {task.about(examples[name])}", flush=True)
+    return examples
+
+
+def make_job(
+    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place, precision: str, out: Path,
+    resume: bool, save_minutes: float,
+) -> Job:  # fmt: skip
+    """Features of all examples; prints the classes, and what cannot be learned or found and why."""
+    labels = task.label_list(examples["train"])
+    features = {}
+    for name, split in examples.items():
+        features[name] = task.make_features(split, start.tokenizer, start.entity_vocab, labels, options)
+        lost = [f"{count} {reason}" for reason, count in task.lost(split, features[name]).items() if count]
+        print(f"{name:6}{len(features[name])} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
+    if labels:
+        shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
+        print(f"labels {shown}", flush=True)
+    return Job(task, options, start, labels, examples, features, place, precision, out, resume, save_minutes)
+
+
+# --- One run --------------------------------------------------------------------------------------------------------
+
+
+def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
+    """The task's model: the checkpoint's encoder, or one of its shape with random weights, under a fresh head."""
+    shape = replace(
+        job.start.config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout
+    )
+    model = job.task.build_model(shape, job.start.entity_vocab, job.labels, job.options)
+    initialize(model, shape, recipe.seed)
+    if not random_weights:
+        # A head of the same name belongs to an earlier task; only the pretraining heads are worth keeping.
+        kept = {n: w for n, w in job.start.weights.items() if n.startswith(("luke.", "word_head.", "entity_head."))}
+        checkpoint.fill(model, kept, fresh=tuple(n for n in model.state_dict() if not n.startswith("luke.")))
+    return model.to(job.place.device)
+
+
+def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int) -> Iterator[list]:
+    """For each optimiser step this process's micro-batches.
+
+    The examples form an endless stream, epoch after epoch, each in an order drawn from (seed, epoch); a step takes the
+    next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.
+    """
+    features, place = job.features["train"], job.place
+    order = np.empty(0, dtype=np.int64)
+    shown = -1
+    for step in range(start_step, total_steps):
+        places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
+        chosen = []
+        for epoch, index in zip(*(part.tolist() for part in np.divmod(places, len(features)))):
+            if epoch != shown:
+                order, shown = np.random.default_rng([recipe.seed, epoch]).permutation(len(features)), epoch
+            chosen.append(features[order[index]])
+        own = chosen[place.rank * recipe.batch // place.world_size : (place.rank + 1) * recipe.batch // place.world_size]
+        yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
+
+
+def score(job: Job, model: nn.Module, name: str) -> tuple[dict, list]:
+    """Scores and predictions on one of the files. Every process does all of it: the model is the same on each."""
+    examples, features = job.examples[name], job.features[name]
+    predictions = job.task.predict(model, features, examples)
+    return job.task.evaluate(examples, predictions, features), predictions
+
+
+def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title: str) -> dict[str, float]:
+    """Trains the model; it ends with its last weights, or with the best epoch's on dev if the recipe selects.
+
+    Returns dev scores of the weights that stay, {} without a dev file. A long run saves its state in `folder` now and
+    then, and a job that resumes goes on from there.
+    """
+    n = len(job.features["train"])
+    total_steps = math.ceil(n * recipe.epochs / recipe.batch)
+    epoch_ends = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
+    optimizer = optim.AdamW.of(model, recipe)
+    start_step, best, best_weights = load_state(job, folder, model, optimizer, recipe)
+    if start_step == 0:
+        (job.out / "metrics.jsonl").unlink(missing_ok=True)
+    saved = time.monotonic()
+
+    def learning_rate(step: int) -> float:
+        return optim.linear_schedule(step, total_steps, int(recipe.warmup_ratio * total_steps), recipe.learning_rate)
+
+    progress = trainer.Progress(job.place, total_steps, start_step, 10, job.out / "metrics.jsonl", title)
+    steps = steps_of(job, model, recipe, start_step, total_steps)
+    for step, sums in trainer.train(
+        distributed.wrap(model, job.place), optimizer, steps, recipe=recipe, place=job.place, precision=job.precision,
+        learning_rate=learning_rate, start_step=start_step,
+    ):  # fmt: skip
+        progress.update(step, sums, learning_rate(step - 1))
+        if "dev" in job.examples and (step == total_steps or (recipe.select_best and step in epoch_ends)):
+            found, _ = score(job, model, "dev")
+            model.train()
+            if not best or not recipe.select_best or found[job.metric] > best[job.metric]:
+                best = found
+                best_weights = copy_weights(model) if recipe.select_best else None
+        if job.place.is_first and time.monotonic() - saved > 60 * job.save_minutes:
+            save_state(folder, step, model, optimizer, recipe, best, best_weights)
+            saved = time.monotonic()
+    progress.close()
+    if best_weights:
+        model.load_state_dict(best_weights)
+    return best
+
+
+def save_state(
+    folder: Path, step: int, model: nn.Module, optimizer, recipe: FinetuneConfig, best: dict, best_weights: dict | None
+) -> None:
+    def write_model(into: Path) -> None:
+        run_state.save_tensors(model.state_dict(), into / "weights.safetensors")
+        if best_weights:
+            run_state.save_tensors(best_weights, into / "best.safetensors")
+
+    run_state.save(folder, step, write_model, optimizer, {"recipe": config.as_dict(recipe), "best": best})
+
+
+def load_state(
+    job: Job, folder: Path, model: nn.Module, optimizer, recipe: FinetuneConfig
+) -> tuple[int, dict, dict | None]:
+    """(steps done, best dev scores, best weights) of a saved run, or of one that begins."""
+    saved = run_state.saved_steps(folder) if job.resume else []
+    if not saved:
+        return 0, {}, None
+    run = run_state.load(saved[-1], optimizer)
+    if run["recipe"] != config.as_dict(recipe):
+        raise ValueError(f"{saved[-1]}: saved with another recipe; give the same options, or leave out --resume")
+    optimizer.updates = run["step"]
+    model.load_state_dict(safetensors.torch.load_file(saved[-1] / "weights.safetensors"))
+    best = saved[-1] / "best.safetensors"
+    print(f"going on after step {run['step']}", flush=True)
+    return run["step"], run["best"], safetensors.torch.load_file(best) if best.exists() else None
+
+
+def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+# --- A grid of runs -------------------------------------------------------------------------------------------------
+
+
+def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_weights: bool) -> tuple[dict, nn.Module]:
+    """Every recipe with every seed; the recipe with the best mean on dev is then scored on the test files, once.
+
+    Returns the report, and the model of the seed that is best on dev.
+    """
+    kind = "random weights" if random_weights else "pretrained"
+    runs, best, kept = [], None, []
+    for recipe in recipes:
+        scores, weights = [], []
+        for seed in seeds:
+            began = time.perf_counter()
+            seeded = replace(recipe, seed=seed)
+            model = build(job, seeded, random_weights)
+            folder = job.out / "state" / f"{kind.split()[0]}-{recipe.learning_rate:g}-{seed}"
+            found = fit(job, model, seeded, folder, f"{job.task.NAME}, {kind}, seed {seed}")
+            runs.append({"learning_rate": recipe.learning_rate, "seed": seed, "dev": found})
+            shown = f"dev {show(job, found)}, " if found else ""
+            print(f"{kind}, seed {seed}, learning rate {recipe.learning_rate:g}: {shown}"
+                  f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+            scores.append(found.get(job.metric, 0.0))
+            weights.append(copy_weights(model))
+        if best is None or statistics.mean(scores) > statistics.mean(best[1]):
+            best, kept = (recipe, scores), weights
+    recipe, scores = best
+    report = {"recipe": config.as_dict(recipe), "runs": runs, "seeds": seeds, "dev": scores}
+    winner = scores.index(max(scores))
+    for index in [i for i in range(len(seeds)) if i != winner] + [winner]:  # the winner last: its predictions stay
+        model.load_state_dict(kept[index])
+        for name in job.tests or ["dev"] * ("dev" in job.examples):
+            found, predictions = score(job, model, name)
+            report.setdefault("scores", {}).setdefault(name, {})[str(seeds[index])] = found
+            if job.place.is_first:
+                job.task.write_predictions(job.out, name, job.examples[name], predictions)
+    return report, model
+
+
+def show(job: Job, scores: dict) -> str:
+    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in job.task.SCORES)
+
+
+def mean_and_spread(report: dict, name: str, metric: str) -> tuple[float, float]:
+    """Over the seeds, in percent; the spread is the sample's standard deviation, 0 for a single seed."""
+    values = [100 * found[metric] for found in report["scores"][name].values()]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
+    """The grid from each kind of start (True: random weights); writes and prints what came out.
+
+    The files in OUT belong to the last kind.
+    """
+    if len(recipes) > 1 and "dev" not in job.examples:
+        raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
+    job.out.mkdir(parents=True, exist_ok=True)
+    if not job.resume and job.place.is_first:
+        shutil.rmtree(job.out / "state", ignore_errors=True)
+    reports = {}
+    for random_weights in kinds:
+        kind = "random weights" if random_weights else "pretrained"
+        reports[kind], model = run_grid(job, recipes, seeds, random_weights)
+    if job.place.is_first:
+        save(job, model, reports, files)
+        shutil.rmtree(job.out / "state", ignore_errors=True)
+        print_results(job, reports)
+
+
+def save(job: Job, model: nn.Module, reports: dict, files: dict[str, Path]) -> None:
+    settings = {
+        "architectures": [job.task.ARCHITECTURE],
+        "luke_mini": {"task": job.task.NAME, "options": config.as_dict(job.options)},
+    }
+    if job.labels:
+        settings["id2label"] = {str(i): label for i, label in enumerate(job.labels)}
+        settings["label2id"] = {label: i for i, label in enumerate(job.labels)}
+    checkpoint.save(job.out / "model", model, job.start.tokenizer, job.start.entity_vocab, settings)
+    made = {
+        "task": job.task.NAME,
+        "options": config.as_dict(job.options),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "precision": job.precision,
+        "data": {name: describe_file(path, len(job.examples[name])) for name, path in files.items()},
+        "results": reports,
+    }
+    with write_file(job.out / "results.json") as file:
+        json.dump(made, file, indent=1)
+
+
+def describe_file(path: Path, n_examples: int) -> dict:
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "examples": n_examples}
+
+
+def print_results(job: Job, reports: dict) -> None:
+    """The last lines of a run: the score on each test file, beside that from random weights if both were trained."""
+    print(f"model and results in {job.out}")
+    for name in next(iter(reports.values())).get("scores", ()):
+        shown = {}
+        for kind, report in reports.items():
+            for seed, found in report["scores"][name].items():
+                print(f"{kind}, seed {seed}, {name}: {show(job, found)}")
+            mean, spread = mean_and_spread(report, name, job.metric)
+            shown[kind] = mean, f"{mean:.2f}" + (f" ± {spread:.2f}" if len(report["seeds"]) > 1 else "")
+        title = f"{job.task.TITLE} on {name}"
+        if len(shown) == 1:
+            print(f"{title}: {next(iter(shown.values()))[1]}")
+            continue
+        (random, random_text), (pretrained, text) = shown["random weights"], shown["pretrained"]
+        print(f"{title}: {text} with pretraining, {random_text} from random weights ({pretrained - random:+.2f})")

@@ -1,0 +1,107 @@
+"""JSON files of a task, read field by field: what is missing or of the wrong kind is named with its file and place.
+
+    for record in read_json_lines(path):               one object a line, blank lines skipped
+        text = record.get("text", str)
+        start, end = record.span(text)                 fields "start" and "end", half-open characters of the text
+        label = record.get("label", str, default="")   absent: the default; present: checked like any other
+        for answer in record.list("answers"):          a list of objects, each a record that knows its place
+            ...
+
+`read_json` is for a file that is one JSON value: a list of objects, or an object. Every error is a ValueError of one
+line, such as `train.jsonl, line 7: field 'start' is "x", expected a whole number`.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+REQUIRED = object()
+KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "an object", bool: "true or false"}
+
+
+class Record(NamedTuple):
+    """A JSON object and where it stands."""
+
+    where: str  # "train.jsonl, line 7"
+    values: dict
+
+    def get(self, name: str, kind: type, default=REQUIRED):
+        """The value of a field. ValueError if it is missing without a default, or not of the kind."""
+        if name not in self.values:
+            if default is REQUIRED:
+                raise ValueError(f"{self.where}: field {name!r} is missing, expected {KINDS[kind]}")
+            return default
+        return check(f"{self.where}: field {name!r}", self.values[name], kind)
+
+    def list(self, name: str, default=REQUIRED) -> "list[Record]":
+        """The objects of a field that is a list of them."""
+        found = self.get(name, list, default)
+        return [Record(f"{self.where}, {name} {i}", check(f"{self.where}: {name} {i}", item, dict))
+                for i, item in enumerate(found, start=1)]  # fmt: skip
+
+    def texts(self, name: str, default=REQUIRED) -> "list[str]":
+        """A field that is a list of texts."""
+        found = self.get(name, list, default)
+        return [check(f"{self.where}: {name} {i}", item, str) for i, item in enumerate(found, start=1)]
+
+    def span(self, text: str, start: str = "start", end: str = "end", inclusive: bool = False) -> tuple[int, int]:
+        """Two fields as a half-open span of characters with something between them; inclusive: the end is in it."""
+        first, last = self.get(start, int), self.get(end, int) + inclusive
+        if not 0 <= first < last <= len(text):
+            held = f"{self.where}: fields {start!r} and {end!r} are {first} and {last - inclusive}"
+            raise ValueError(f"{held}, expected a span inside the text of {len(text)} characters")
+        return first, last
+
+
+def check(name: str, value, kind: type):
+    """The value itself, if it is of the kind; a whole number is a number too."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = {int: is_number and isinstance(value, int), float: is_number}.get(kind, isinstance(value, kind))
+    if not fits:
+        shown = json.dumps(value, ensure_ascii=False)
+        raise ValueError(f"{name} is {shown if len(shown) < 60 else shown[:60] + '...'}, expected {KINDS[kind]}")
+    return value
+
+
+def _parse(text: str, where: str):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = where if error.lineno == 1 and "line" in where else f"{where}, line {error.lineno}"
+        raise ValueError(f"{place}, column {error.colno}: no valid JSON ({error.msg})") from None
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def read_json_lines(path: str | Path) -> Iterator[Record]:
+    # Not splitlines(): it also breaks at U+2028 and U+0085, which JSON allows inside a text.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield Record(where, check(where, _parse(line, where), dict))
+
+
+def read_json(path: str | Path) -> "Record | list[Record]":
+    """A file that is one object, or a list of objects (`record 1` is the first)."""
+    value = _parse(_read_text(path), str(path))
+    if isinstance(value, list):
+        return [Record(f"{path}, record {i}", check(f"{path}, record {i}", item, dict))
+                for i, item in enumerate(value, start=1)]  # fmt: skip
+    return Record(str(path), check(str(path), value, dict))
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """The objects of a file that is either a list of them or JSON lines."""
+    text = _read_text(path).lstrip()
+    return read_json(path) if text.startswith("[") else list(read_json_lines(path))
+
+
+def is_json(path: str | Path) -> bool:
+    """Whether a file is JSON, by its name: tasks whose published format is another one ask."""
+    return Path(path).suffix in (".json", ".jsonl", ".ndjson")

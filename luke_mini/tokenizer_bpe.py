@@ -1,0 +1,375 @@
+"""Byte-level BPE, from scratch: the tokenizer of GPT-2, RoBERTa and LUKE.
+
+In: text. Out: ids and offsets; `train` learns a vocabulary. A text goes through four steps:
+
+    text            "Ada's café"
+    pre-tokens      "Ada" "'s" " café"              GPT-2's rule, `_pattern`: a space belongs to the word after it
+    bytes           A d a   ' s   Ġ c a f Ã ©       UTF-8, each byte written as one visible character, the space as Ġ
+    pieces          Ada     's    Ġcaf Ã©           neighbours merged, those first that were learnt first
+
+No text is unknown, as every byte is a piece. RoBERTa's ids are in its vocab.json: <s> <pad> </s> <unk>, pieces,
+<mask> 50264; LUKE adds <ent> 50265 and <ent2> 50266. Texts repeat their words: a dictionary of pre-tokens seen so far
+does most of the work, and another of short stretches of text for `encode_cut`.
+
+GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
+on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
+
+Left out: the option add_prefix_space, dropout, and the flags of added tokens: <mask> swallows the white space on its
+left, the others nothing, as in every released model. tokenizer_special.py reads the folder.
+"""
+
+import heapq
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from luke_mini import atomic, tokenizer_special
+from luke_mini.spans import Encoding, is_punctuation
+from luke_mini.tokenizer_special import Memory, Stretches
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
+ADDED = ("<mask>", "<ent>", "<ent2>")  # the last ids
+ROLES = dict(zip(("bos", "pad", "eos", "unk", "mask", "ent", "ent2"), SPECIAL + ADDED))
+NEVER = 1 << 60  # the rank of a pair that is not merged
+
+# --- Pre-tokens -------------------------------------------------------------------------------------------------------
+
+WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
+# Letters and numbers of Unicode 15.0, 15.1 and 16.0; Python 3.11 is at 14.0.
+LATER_LETTERS = """1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240 11380-11389
+1138B 1138E 11390-113B5 113B7 113D1 113D3 11BC0-11BE0 11F02 11F04-11F10 11F12-11F33 1342F 13441-13446 13460-143FA
+16100-1611D 16D40-16D6C 18CFF 1B132 1B155 1DF25-1DF2A 1E030-1E06D 1E4D0-1E4EB 1E5D0-1E5ED 1E5F0 2B739 2EBF0-2EE5D
+31350-323AF"""
+LATER_NUMBERS = """10D40-10D49 116D0-116E3 11BF0-11BF9 11F50-11F59 16130-16139 16D70-16D79 1CCF0-1CCF9 1D2C0-1D2D3
+1E4F0-1E4F9 1E5F1-1E5FA"""
+
+
+def _ranges(text: str) -> str:
+    """ "1C89-1C8A 2B739" as part of a regular expression's [...]."""
+    return re.sub(r"\s", "", re.sub(r"[0-9A-F]+", lambda found: rf"\U{int(found[0], 16):08x}", text))
+
+
+def _rule(letters: str, numbers: str, others: str) -> re.Pattern:
+    """GPT-2's pattern. The first word takes one space with it, further white space stays alone."""
+    space = WHITE_SPACE
+    return re.compile(
+        rf"'(?:s|t|re|ve|m|ll|d)| ?{letters}| ?{numbers}| ?{others}|[{space}]+(?![^{space}])|[{space}]+"
+    )
+
+
+ASCII_PATTERN = _rule("[A-Za-z]+", "[0-9]+", rf"[^A-Za-z0-9{WHITE_SPACE}]+")  # three times as fast
+
+
+@cache
+def _pattern() -> re.Pattern:
+    r"""The same for all of Unicode, with what `re` has in place of \p{L} and \p{N}.
+
+    In `re`, \w is a letter, a number or _, and \d a decimal digit: numbers of other kinds (½ Ⅷ) are left.
+    All of them are in the first two planes.
+    """
+    other_numbers = "".join(c for c in map(chr, range(0x20000)) if unicodedata.category(c) in ("Nl", "No"))
+    later_letters, later_numbers = _ranges(LATER_LETTERS), _ranges(LATER_NUMBERS)
+    return _rule(
+        # Nested, but the two kinds of letters have no character in common: there is one way to match.
+        rf"(?:[^\W\d_{other_numbers}{later_numbers}]+|[{later_letters}]+)+",
+        rf"[\d{other_numbers}{later_numbers}]+",
+        rf"(?:[^\w{WHITE_SPACE}{later_letters}{later_numbers}]+|_+)+",
+    )
+
+
+def pre_tokens(text: str) -> list[str]:
+    """The pieces that text falls into before any merging; joined, they are the text."""
+    return (ASCII_PATTERN if text.isascii() else _pattern()).findall(text)
+
+
+# --- Bytes and merges -------------------------------------------------------------------------------------------------
+
+
+def _byte_characters() -> str:
+    """What stands for each byte: a visible character of Latin-1 itself; for the others in turn U+0100, U+0101, ..."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    later = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in visible else next(later)) for byte in range(256))
+
+
+BYTE_CHARACTERS = _byte_characters()
+BYTE_OF = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
+
+
+def _spell(text: str) -> str:
+    """UTF-8, one character for each byte. A lone surrogate, which is no character, has its three bytes too."""
+    return text.encode("utf-8", "surrogatepass").decode("latin-1").translate(BYTE_CHARACTERS)
+
+
+def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Joins neighbours, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
+    ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbour
+    while ranked and (best := min(ranked)) < NEVER:
+        at = 0
+        try:
+            for _ in range(ranked.count(best)):
+                at = ranked.index(best, at)
+                symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
+                del ranked[at]
+                if at > 0:
+                    ranked[at - 1] = ranks.get((symbols[at - 1], symbols[at]), NEVER)
+                if at < len(ranked):
+                    ranked[at] = ranks.get((symbols[at], symbols[at + 1]), NEVER)
+        except ValueError:  # of two pairs in aaa one is left
+            pass
+    return symbols
+
+
+# --- The tokenizer ----------------------------------------------------------------------------------------------------
+
+
+class BpeTokenizer:
+    """Implements the interface that `tokenizer.py` describes.
+
+    vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
+    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent> and
+    <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names
+    its own spare ones.
+    """
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        merges: list[tuple[str, str]],
+        special: dict[str, str] | None = None,
+        added: dict[str, int] | None = None,
+    ):
+        special, added = ROLES | (special or {}), added or {}
+        vocab = vocab | added
+        named = set(vocab.values())
+        for number, spare in enumerate(sorted(set(range(max(named, default=-1) + 1)) - named)):
+            vocab[f"madeupword{number:04}"] = spare
+        for role in ("ent", "ent2"):
+            vocab.setdefault(special[role], len(vocab))
+        tokenizer_special.check(vocab, special)
+        self._vocab, self._merges = vocab, merges
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._pieces = sorted(vocab, key=vocab.__getitem__)
+        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
+            vocab[special[role]] for role in ROLES
+        )
+        self._names = special
+        self._special = {token: vocab[token] for token in [*special.values(), *added]}
+        self._bytes = [self._bytes_of(piece) for piece in self._pieces]
+        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._words = Memory(self._encode_word)  # pre-token -> ids
+        self._stretches = Stretches(self._encode_stretch)  # the same for stretches between cuts
+        self.starts_word = np.array([self._begins_word(k) for k in range(len(vocab))])  # bool [vocabulary]
+
+    def _bytes_of(self, piece: str) -> bytes:
+        if piece in self._special or not all(character in BYTE_OF for character in piece):
+            return piece.encode()
+        return bytes(BYTE_OF[character] for character in piece)
+
+    def _begins_word(self, token: int) -> bool:
+        if self._pieces[token] in self._special:
+            return True
+        first = self._bytes[token].decode("utf-8", "ignore")[:1]  # pieces may begin or end within a character
+        starts_whole = first and self._bytes[token].startswith(first.encode())
+        return bool(starts_whole and (first.isspace() or is_punctuation(first)))
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def _encode_word(self, word: str) -> list[int]:
+        pieces = merge(list(_spell(word)), self._ranks)
+        return [self._vocab.get(piece, self.unk_id) for piece in pieces]
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return list(chain.from_iterable(map(self._words.__getitem__, pre_tokens(text))))
+
+    def _encode_stretch(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens count, as the released tokenizers have it."""
+        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
+        ids = self._encode_plain(parts[0])
+        for token, plain in zip(parts[1::2], parts[2::2]):
+            ids += [self._special[token], *self._encode_plain(plain)]
+        return ids
+
+    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
+        return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
+
+    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """Ids of many pieces of text. prefix_spaces False: the text goes on where another ended, in mid-word if it does
+        not begin with white space."""
+        return [self._encode_plain(_prefixed(text, space)) for text, space in zip(texts, prefix_spaces)]
+
+    def encode(self, text: str, prefix_space: bool = True) -> Encoding:
+        """Ids and offsets of one text; special tokens are neither added nor looked for."""
+        prefixed = _prefixed(text, prefix_space)
+        start = len(text) - len(prefixed)  # -1: the first character is the added space
+        ids, offsets = [], []
+        for word in pre_tokens(prefixed):
+            found = self._words[word]
+            ids += found
+            # `of[k]`: the character that the word's k-th byte belongs to
+            of = [k for k, character in enumerate(word, start) for _ in character.encode("utf-8", "surrogatepass")]
+            end = 0
+            for token in found:
+                # an unknown piece is one byte that this vocabulary lacks: longer ones come from merges
+                begin, end = end, end + (1 if token == self.unk_id else len(self._bytes[token]))
+                offsets.append(_without_space(text, of[begin], of[end - 1] + 1))
+            start += len(word)
+        return Encoding(ids, offsets)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return [self._pieces[k] for k in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text, with special tokens written out; bytes that are no UTF-8 (half a character) become U+FFFD.
+
+        As in SentencePiece, one space at the beginning is the prefix and not text.
+        """
+        return b"".join(self._bytes[k] for k in ids).decode("utf-8", "replace").removeprefix(" ")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes vocab.json, merges.txt and tokenizer_config.json: transformers' LukeTokenizer reads them, too."""
+        folder = Path(folder)
+        with atomic.write_file(folder / "vocab.json") as file:
+            json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
+        with atomic.write_file(folder / "merges.txt") as file:
+            file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
+        tokenizer_special.write_config(folder, "LukeTokenizer", self._names)
+
+
+def _prefixed(text: str, prefix_space: bool) -> str:
+    return " " + text if prefix_space and text and not text[0].isspace() else text
+
+
+def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space around it; one of white space alone becomes (end, end)."""
+    start = max(start, 0)
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def load(folder: str | Path) -> BpeTokenizer:
+    """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
+    folder = Path(folder)
+    special = tokenizer_special.special_tokens(folder)
+    if (folder / "vocab.json").is_file():
+        vocab, merges = tokenizer_special.read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    else:
+        model = tokenizer_special.read_json(folder / "tokenizer.json")["model"]
+        vocab = model["vocab"]
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+    for pair in merges:
+        if len(pair) != 2 or "".join(pair) not in vocab:
+            raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two pieces whose sum the vocabulary has")
+    try:
+        return BpeTokenizer(vocab, merges, special, tokenizer_special.added_tokens(folder))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+def _read_merges(path: Path) -> list[tuple[str, ...]]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; vocab.json needs it beside it")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines[0].startswith("#version"):  # further lines may well begin with #
+        del lines[0]
+    return [tuple(line.split(" ")) for line in lines if line]
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+class _Pairs:
+    """How often each pair of neighbours occurs in the words, and in which; kept up to date while words are merged."""
+
+    def __init__(self, words: list[list[int]], counts: list[int]):
+        self._words, self._counts = words, counts  # words as symbols
+        self._total = Counter()  # pair -> occurrences
+        self._where = defaultdict(set)  # pair -> numbers of words that hold it, or have held it
+        for number in range(len(words)):
+            self._count(number, 1)
+        self._heap = [(-total, pair) for pair, total in self._total.items()]  # totals may be outdated: see `best`
+        heapq.heapify(self._heap)
+
+    def _count(self, number: int, sign: int) -> None:
+        word = self._words[number]
+        for pair in zip(word, word[1:]):
+            self._total[pair] += sign * self._counts[number]
+            self._where[pair].add(number)
+
+    def best(self) -> tuple[int, tuple[int, int]]:
+        """The largest total and its pair; of several, the pair of the smallest symbols. (0, (0, 0)) if none is left."""
+        while self._heap:
+            total, pair = heapq.heappop(self._heap)
+            if -total == self._total[pair]:
+                return -total, pair
+            if 0 < self._total[pair] < -total:  # fewer by now; if more, it is in the heap again
+                heapq.heappush(self._heap, (-self._total[pair], pair))
+        return 0, (0, 0)
+
+    def merge(self, pair: tuple[int, int], symbol: int) -> None:
+        """Writes `symbol` for every occurrence of the pair."""
+        touched = set()
+        for number in self._where.pop(pair):
+            self._count(number, -1)
+            self._words[number] = word = _replace(self._words[number], pair, symbol)
+            self._count(number, 1)
+            touched.update(zip(word, word[1:]))
+        for new in touched:
+            if symbol in new:  # only these can have become more
+                heapq.heappush(self._heap, (-self._total[new], new))
+
+
+def _replace(word: list[int], pair: tuple[int, int], symbol: int) -> list[int]:
+    """[1, 2, 1, 2, 2], (1, 2), 9 -> [9, 9, 2]"""
+    made, at = [], 0
+    while at < len(word):
+        found = word[at : at + 2] == [*pair]
+        made.append(symbol if found else word[at])
+        at += 1 + found
+    return made
+
+
+def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeTokenizer:
+    """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
+
+    Nothing is random. Pairs that occur once are not merged, so that a small text gives fewer pieces. The distinct words
+    are in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
+    """
+    pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
+    if vocab_size < (least := len(pieces) + len(ADDED)):
+        raise ValueError(f"a word vocabulary of {vocab_size}: expected at least {least} for all bytes")
+    vocab = {piece: k for k, piece in enumerate(pieces)}
+    counted = Counter(chain.from_iterable(pre_tokens(_prefixed(text, True)) for text in texts))
+    pairs = _Pairs([[vocab[symbol] for symbol in _spell(word)] for word in counted], list(counted.values()))
+    merges = []
+    while len(pieces) < vocab_size - len(ADDED):
+        total, pair = pairs.best()
+        if total < 2:
+            break
+        merges.append((pieces[pair[0]], pieces[pair[1]]))
+        piece = "".join(merges[-1])
+        if piece not in vocab:  # else another pair has made the same piece before
+            vocab[piece] = len(pieces)
+            pieces.append(piece)
+        pairs.merge(pair, vocab[piece])
+    for token in ADDED:
+        vocab[token] = len(vocab)
+    trained = BpeTokenizer(vocab, merges)
+    trained.save(folder)
+    return trained

@@ -1,0 +1,146 @@
+"""Special tokens, for every kind of tokenizer: which a folder's files name, and where they stand in a text.
+
+Beside the vocabulary there may lie JSON files as transformers writes them:
+
+    tokenizer_config.json      the class, the two entity markers, limits; newer ones also added_tokens_decoder
+    special_tokens_map.json    the spelling of <s>, <mask>, ..., when it is not the usual one
+    added_tokens.json          tokens added after training -> ids
+    tokenizer.json             everything in one file; we read its added_tokens here, and the tokenizers their model
+
+None of them need exist. A token is a string, or an object whose "content" it is.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from luke_mini import atomic
+
+SHORT = 32  # characters of the longest text that is remembered
+MOST_REMEMBERED = 1 << 18  # texts; about 60 MB
+
+# Our role -> its names in the files, the older ones last.
+KEYS = {
+    "bos": ("cls_token", "bos_token"),  # what stands at the beginning of an input; RoBERTa has both, equal
+    "eos": ("sep_token", "eos_token"),
+    "pad": ("pad_token",),
+    "unk": ("unk_token",),
+    "mask": ("mask_token",),
+    "ent": ("entity_1_token", "entity_token_1"),
+    "ent2": ("entity_2_token", "entity_token_2"),
+}
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object. ValueError naming the file if it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON in UTF-8 ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, not {type(content).__name__}")
+    return content
+
+
+def read_if_there(path: Path) -> dict:
+    return read_json(path) if path.is_file() else {}
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Role -> spelling, for those that the files mention."""
+    settings = read_if_there(folder / "special_tokens_map.json") | read_if_there(folder / "tokenizer_config.json")
+    found = {}
+    for role, keys in KEYS.items():
+        for key in keys:
+            token = settings.get(key)
+            content = token.get("content") if isinstance(token, dict) else token
+            if isinstance(content, str) and role not in found:
+                found[role] = content
+    return found
+
+
+def added_tokens(folder: Path) -> dict[str, int]:
+    """Token -> id of what was added to the vocabulary."""
+    added = dict(read_if_there(folder / "added_tokens.json"))
+    for token in read_if_there(folder / "tokenizer.json").get("added_tokens", []):
+        added[token["content"]] = token["id"]
+    decoder = read_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    return added | {token["content"]: int(number) for number, token in decoder.items()}
+
+
+def check(vocab: dict[str, int], special: dict[str, str]) -> None:
+    """ValueError unless the ids are 0 to n - 1, each for one piece, and every special token has one."""
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise ValueError("two pieces of the vocabulary have the same id, or an id has no piece")
+    if missing := [token for token in special.values() if token not in vocab]:
+        raise ValueError(f"the vocabulary has no {' '.join(missing)}")
+
+
+def write_config(folder: Path, tokenizer_class: str, special: dict[str, str], **more) -> None:
+    """Writes tokenizer_config.json. The entity markers stand there under their old and their new names."""
+    flags = {"lstrip": True, "rstrip": False, "normalized": True, "single_word": False}  # else <mask> swallows nothing
+    config = {"tokenizer_class": tokenizer_class}
+    config |= {key: token for role, token in special.items() for key in KEYS[role]}
+    config["mask_token"] = {"__type": "AddedToken", "content": special["mask"]} | flags
+    config |= {"model_max_length": 512, "max_entity_length": 32, "max_mention_length": 30} | more
+    with atomic.write_file(folder / "tokenizer_config.json") as file:
+        json.dump(config, file, indent=1, ensure_ascii=False)
+
+
+def pattern(tokens: Iterable[str]) -> re.Pattern:
+    """Finds any of the tokens; of several that begin at one place the longest."""
+    return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True)))})")
+
+
+def split(text: str, tokens: re.Pattern, mask: str) -> list[str]:
+    """Text, token, text, token, ..., text; <mask> swallows the white space on its left, as in every released model."""
+    parts = tokens.split(text)
+    for k in range(1, len(parts), 2):
+        if parts[k] == mask:
+            parts[k - 1] = parts[k - 1].rstrip()
+    return parts
+
+
+class Memory(dict):
+    """text -> its ids, computed when asked for the first time. Forgets everything when it is full."""
+
+    def __init__(self, compute: Callable[[str], list[int]]):
+        self._compute = compute
+
+    def __missing__(self, text: str) -> list[int]:
+        return self._keep(text, self._compute(text))
+
+    def _keep(self, text: str, value):
+        if len(text) <= SHORT:
+            if len(self) >= MOST_REMEMBERED:
+                self.clear()
+            self[text] = value
+        return value
+
+
+class Stretches(Memory):
+    """The same for what stands between cuts, with the ids of a stretch as the bytes of int32.
+
+    Thousands of them are then joined in one call that looks at no id: lists of ints would be twice as slow.
+    """
+
+    def __missing__(self, text: str) -> bytes:
+        return self._keep(text, array("i", self._compute(text)).tobytes())
+
+    def encode(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all stretches in a row, int32, and how many each has."""
+        parts = list(map(self.__getitem__, stretches))
+        counts = np.fromiter(map(len, parts), np.int64, len(parts)) // 4
+        return np.frombuffer(b"".join(parts), np.int32), counts
+
+    def cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+        """Ids of the stretches between the cuts, joined, and for each cut the number of ids before it."""
+        parts = [self[text[start:end]] for start, end in zip([0, *cuts], [*cuts, None])]
+        before = [size // 4 for size in accumulate(map(len, parts))]
+        before.pop()
+        return array("i", b"".join(parts)).tolist(), before

@@ -1,0 +1,69 @@
+"""JSON records: values as they stand, and one line naming file, place and field for everything else.
+
+pytest tests/test_records.py
+"""
+
+import pytest
+
+from luke_mini.records import read_json, read_json_lines, read_records
+
+
+def write(tmp_path, text, name="data.jsonl"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_lines_keep_their_numbers_and_odd_characters(tmp_path):
+    path = write(tmp_path, '\ufeff{"a": "x\u2028y"}\n\n  {"a": "z", "n": 2}\r\n')
+    first, second = read_json_lines(path)
+    assert first.get("a", str) == "x\u2028y" and first.where == f"{path}, line 1"
+    assert second.where == f"{path}, line 3" and second.get("n", int) == 2 == second.get("n", float)
+    assert second.get("b", str, "default") == "default"
+
+
+def test_a_list_and_lines_give_the_same_records(tmp_path):
+    listed = read_records(write(tmp_path, '[{"a": 1},\n {"a": 2}]'))
+    lines = read_records(write(tmp_path, '{"a": 1}\n{"a": 2}'))
+    assert [r.values for r in listed] == [r.values for r in lines] == [{"a": 1}, {"a": 2}]
+    assert listed[1].where.endswith("record 2")
+
+
+def test_spans_and_nested_records(tmp_path):
+    record = read_json(write(tmp_path, '{"t": "abc", "s": [{"start": 0, "end": 2}], "w": ["x", "y"]}'))
+    (item,) = record.list("s")
+    assert item.span("abc") == (0, 2) and item.span("abc", inclusive=True) == (0, 3)
+    assert record.texts("w") == ["x", "y"]
+    with pytest.raises(ValueError, match="s 1: fields 'start' and 'end' are 0 and 2, .* of 2 characters"):
+        item.span("ab", inclusive=True)
+
+
+@pytest.mark.parametrize(
+    "line, read, message",
+    [
+        ("{", lambda r: r, "line 1, column 2: no valid JSON"),
+        ("[1]", lambda r: r, "line 1 is .1., expected an object"),
+        ('{"a": 1}', lambda r: r.get("b", str), "line 1: field 'b' is missing, expected a text"),
+        ('{"a": "1"}', lambda r: r.get("a", int), "line 1: field 'a' is \"1\", expected a whole number"),
+        ('{"a": true}', lambda r: r.get("a", int), "field 'a' is true, expected a whole number"),
+        ('{"a": 1.5}', lambda r: r.get("a", int), "field 'a' is 1.5, expected a whole number"),
+        ('{"a": null}', lambda r: r.get("a", str, ""), "field 'a' is null, expected a text"),
+        ('{"a": [{}, 3]}', lambda r: r.list("a"), "line 1: a 2 is 3, expected an object"),
+        ('{"start": 2, "end": 2}', lambda r: r.span("abc"), "are 2 and 2, expected a span inside the text of 3"),
+        ('{"start": -1, "end": 2}', lambda r: r.span("abc"), "are -1 and 2"),
+    ],
+)
+def test_errors_name_the_place(tmp_path, line, read, message):
+    with pytest.raises(ValueError, match=message) as error:
+        for record in read_json_lines(write(tmp_path, line)):
+            read(record)
+    assert "data.jsonl" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_errors_of_whole_files(tmp_path):
+    with pytest.raises(ValueError, match=r"data.json, line 2, column 5: no valid JSON"):
+        read_json(write(tmp_path, "{\n\"a\" 1}", "data.json"))
+    path = tmp_path / "latin.json"
+    path.write_bytes(b'{"a": "\xe4"}')
+    with pytest.raises(ValueError, match="no UTF-8 text"):
+        read_json(path)

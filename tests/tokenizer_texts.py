@@ -1,0 +1,73 @@
+"""Texts that the tokenizers' tests share: lines of real articles in 14 languages, and strings that nobody wrote."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from luke_mini import wiki_dump, wikitext
+
+# What tokenizers trip over: white space of all kinds, joiners, combining marks, contractions, tokens written out.
+SNIPPETS = (
+    " |  |   |\t|\n|\r\n|\u00a0|\u3000|\u200b|\u200d|\u2028|\x85|\x1c|\x1f|\x00|\x7f|\ufeff|\ufffd|\u180e|\u00ad|"
+    "'s|'S|'ll|'re|'t|'x|\u2019s|''|``|_|__|##|-|--|...|!?|$|%|<|>|<s>|</s>|<pad>|<unk>| <mask>|  <mask> |<ent>|<ent2>|"
+    "a|b|A|the| the|of| and|hello|Hello|WORLD|don|I|1|12|1999|3.14|½|Ⅷ|²|٣|६|一|〇|"
+    "é|e\u0301|ñ|ß|İ|ı|Σ|ς|ﬁ|Å|\u0301|\u0345|\u064b|ﷺ|가|각|\u1100\u1161|が|か\u3099|"
+    "東|京|都|は|。|、|中国|𠀀|Привет| мир|العربية|বাংলা|हिन्दी|ไทย|"
+    "😀|👩\u200d👩\u200d👧|🏳\ufe0f\u200d🌈|👍🏽|🇳🇴|☃|\U0001d400|\U000e0041|\U0010ffff|\ue000|\u0378|"
+    "\\ud83d|\\ud83d\\ude00|[CLS]|[MASK]|[UNK]|▁|▁a|Ġ|Ã©"
+).split("|")
+ALPHABETS = [(0x20, 0x7F), (0x20, 0x250), (0x250, 0x3000), (0x3000, 0xD800), (0xE000, 0x10000), (0x10000, 0x30000)]
+
+
+def random_strings(count: int, seed: int = 0) -> list[str]:
+    """Snippets, and code points from all over Unicode, unassigned ones too; no surrogates, which no peer takes."""
+    draw = random.Random(seed)
+    strings = []
+    for _ in range(count):
+        parts = []
+        for _ in range(draw.randint(1, 12)):
+            if draw.random() < 0.7:
+                parts.append(draw.choice(SNIPPETS))
+            else:
+                low, high = draw.choice(ALPHABETS)
+                parts += [chr(draw.randrange(low, high)) for _ in range(draw.randint(1, 4))]
+        strings.append("".join(parts))
+    return strings
+
+
+def wiki_lines(folder: Path, count: int) -> list[str]:
+    """Paragraphs of the articles in a folder of dumps, the same number of each dump as long as it has any."""
+    dumps = [_paragraphs(path) for path in sorted(folder.glob("*.xml.bz2"))]
+    lines = []
+    while dumps and len(lines) < count:
+        for dump in list(dumps):
+            if line := next(dump, None):
+                lines.append(line)
+            else:
+                dumps.remove(dump)
+    return lines[:count]
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    for page in wiki_dump.read_dump(path):
+        if not page.redirect:
+            yield from (p.text for p in wikitext.parse(page.wikitext, page.language) if p.text)
+
+
+def random_cuts(text: str, draw: random.Random) -> list[int]:
+    """Sorted, distinct positions from 0 to len(text): anywhere, or at and before spaces as the borders of mentions."""
+    places = range(len(text) + 1)
+    if draw.random() < 0.5:
+        places = [k for k in places if " " in text[max(k - 1, 0) : k + 1]] or places
+    return sorted(draw.sample(places, draw.randint(0, min(len(places), 12))))
+
+
+def english() -> list[str]:
+    """300 lines with words that share parts, contractions, numbers, accents."""
+    names = "Ada Bo Cleo Dan Eva Finn Gro Hal".split()
+    draw = random.Random(1)
+    return [
+        f"{draw.choice(names)} didn't see {draw.choice(names)}'s {draw.randint(2, 4000)} cafés in 東京, "
+        f"nor {draw.choice(['the', 'a', 'no'])} {draw.choice(['newest', 'lowest', 'widest'])} _house_ (they're low)."
+        for _ in range(300)
+    ]

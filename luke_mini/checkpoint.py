@@ -7,7 +7,7 @@ that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
     python -m luke_mini.checkpoint info DIR             what is in a folder, without reading its weights
     python -m luke_mini.checkpoint convert DIR OUT      an archive of LUKE's own code, a run of train.py, an old file
-    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: a quarter of the size
+    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: half the size
 """
 
 import argparse

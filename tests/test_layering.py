@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
     "spans tokenizer_special toyworld toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
-    "batching conll documents ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece",
+    "batching conll documents mentions ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece",
     "model run_state tokenizer",
     "checkpoint inputs trainer",
     "task_ner",

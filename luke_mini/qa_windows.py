@@ -146,7 +146,7 @@ class Answer(NamedTuple):
 
 
 def pool(found: Sequence[Scored], context: str, n_best: int) -> list[Answer]:
-    """The n best different texts of all windows, best first; equal scores keep their order. Probabilities are 0 yet."""
+    """The n best different texts of all windows, best first, equal ones in their order; probabilities are yet to come."""
     chars, logits = (np.concatenate(parts) for parts in zip(*found))
     answers: dict[str, Answer] = {}
     for k in np.argsort(-logits.sum(axis=1), kind="stable").tolist():
@@ -159,8 +159,14 @@ def pool(found: Sequence[Scored], context: str, n_best: int) -> list[Answer]:
     return list(answers.values())
 
 
+def with_null(answers: Sequence[Answer], logits: Sequence[float], n_best: int) -> list[Answer]:
+    """"No answer" in its place among the others: as one of the n best, or else as one more."""
+    null = Answer("", 0, 0, 0.0, *logits)
+    ranked = sorted([*answers, null], key=lambda answer: -answer.score)
+    return ranked[: n_best + (ranked[-1] is null)]
+
+
 def with_probabilities(answers: Sequence[Answer]) -> list[Answer]:
-    """Best first, with the softmax of their scores."""
-    answers = sorted(answers, key=lambda answer: -answer.score)
-    weights = np.exp([answer.score - answers[0].score for answer in answers]) if answers else np.empty(0)
+    """The softmax of their scores; the first has the best one."""
+    weights = np.exp([answer.score - answers[0].score for answer in answers])
     return [a._replace(probability=p) for a, p in zip(answers, (weights / weights.sum()).tolist())]

@@ -313,7 +313,7 @@ def decode(
     null_odds = sum(null) - answers[0].score if answers else 0.0
     text = answers[0].text if answers else ""
     if with_null:
-        answers.append(Answer("", 0, 0, 0.0, *null))
+        answers = qa_windows.with_null(answers, null, options.n_best)
         text = "" if null_odds > options.null_threshold else text
     return Prediction(text, qa_windows.with_probabilities(answers), null_odds)
 

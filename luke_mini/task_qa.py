@@ -263,7 +263,10 @@ class QaModel(nn.Module):
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()) -> QaModel:
-    """The model with weights yet to be filled in."""
+    """The model with weights yet to be filled in. ValueError if it has fewer positions than inputs may be long."""
+    positions = config.max_position_embeddings - config.pad_token_id - 1
+    if options.max_length > positions:
+        raise ValueError(f"--max-length {options.max_length}: expected at most the checkpoint's {positions} positions")
     model = QaModel(config, options)
     model.luke.pooler.requires_grad_(False)  # it has no part in this task
     model.luke.entities.entity.weight.requires_grad_(options.train_entity_table)

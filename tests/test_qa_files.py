@@ -76,8 +76,9 @@ def test_options_have_the_last_word():
 
 
 def test_own_lines(tmp_path):
+    two = [{"start": 3, "end": 7}, {"start": 12, "end": 16}]
     lines = [
-        {"question": "Where?", "context": "In Oslo, in Rome.", "answers": [{"start": 3, "end": 7}, {"start": 12, "end": 16}]},
+        {"question": "Where?", "context": "In Oslo, in Rome.", "answers": two},
         {"id": "x", "question": "Who?", "context": "\u2028Ada", "answers": [{"start": 1, "end": 4}], "title": "Ada"},
     ]
     text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
@@ -123,7 +124,7 @@ def test_faults_of_squad_files(tmp_path, value, fault):
     "line, fault",
     [
         ('{"question": "Who?"}', "line 2: field 'context' is missing"),
-        ('{"question": "Who?", "context": "Ada", "answers": [{"start": 1, "end": 9}]}', "line 2, answers 1: fields 'start'"),
+        ('{"question": "", "context": "Ada", "answers": [{"start": 1, "end": 9}]}', "line 2, answers 1: fields 'start'"),
         ("[1]", "line 2 is [1], expected an object"),
         ("{", "line 2, column"),
     ],

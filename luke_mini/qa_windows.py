@@ -146,7 +146,7 @@ class Answer(NamedTuple):
 
 
 def pool(found: Sequence[Scored], context: str, n_best: int) -> list[Answer]:
-    """The n best different texts of all windows, best first, equal ones in their order; probabilities are yet to come."""
+    """The n best different texts of all windows, best first, equal ones in their order. Probabilities: see below."""
     chars, logits = (np.concatenate(parts) for parts in zip(*found))
     answers: dict[str, Answer] = {}
     for k in np.argsort(-logits.sum(axis=1), kind="stable").tolist():

@@ -225,7 +225,7 @@ def test_a_long_mention_has_the_mean_position_of_its_first_words():
     assert batch.targets.tolist() == [[4, 6], [4, 6]] and batch.counts == {"answer": 2} and batch.n_tokens == 104
 
 
-# --- Model and loss -----------------------------------------------------------------------------------------------------
+# --- Model and loss ---------------------------------------------------------------------------------------------------
 
 
 def build(seed=0, **more) -> task_qa.QaModel:
@@ -344,7 +344,7 @@ def test_a_context_without_words_has_no_answer(tmp_path):
     assert prediction == Prediction("", [], 0.0) and len(features) == 1
 
 
-# --- From questions to scores -------------------------------------------------------------------------------------------
+# --- From questions to scores -----------------------------------------------------------------------------------------
 
 PEOPLE, CITIES = ["Ada", "Bo", "Eve", "Max Lund"], ["Oslo", "Rome", "New Elm"]
 
@@ -457,7 +457,7 @@ def test_impossible_options():
         task_qa.build_model(SMALL, VOCAB)
 
 
-# --- Real files ---------------------------------------------------------------------------------------------------------
+# --- Real files -------------------------------------------------------------------------------------------------------
 
 
 def exact_targets(questions, features) -> tuple[int, int]:

@@ -414,11 +414,11 @@ def test_files_have_the_official_shapes(trained, tmp_path):
 
 def test_own_lines_are_answered(trained):
     _, _, model, pieces = trained
-    lines = ['{"id": "x", "question": "Who", "context": "Bo  went to Oslo\\nby train"}']
-    lines.append("When\tBo went to Oslo by train")
+    lines = ['{"id": "x", "question": "Who", "context": "Ada  went to Oslo\\nby train"}']
+    lines.append("When\tAda went to Oslo by train")
     options = Options(max_length=60, max_question=20, metric="squad2")
     first, second = task_qa.predict_lines(model, lines, pieces, VOCAB, options)
-    assert (first["id"], first["answer"], second["answer"]) == ("x", "Bo", "")
+    assert (first["id"], first["answer"], second["answer"]) == ("x", "Ada", "")
     assert second["null_odds"] > 0 > first["null_odds"] and second["answers"][0]["text"] == ""
     context = json.loads(lines[0])["context"]
     for answer in first["answers"]:

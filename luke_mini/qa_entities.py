@@ -21,8 +21,6 @@ from luke_mini.records import Record, check, read_json
 
 Found = list[tuple[int, int, str]]
 Detector = Callable[[str, str], Found]  # (text, title of its page) -> mentions
-
-
 Table = dict[str, list[tuple[list[str], str]]]  # first word of a mention -> [(its words, entity)], the longest first
 
 

@@ -17,14 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from luke_mini.spans import token_span
+from luke_mini.spans import Encoding, token_span
 
 BLANKS = " \t\r\n\u202f"  # as LUKE: what separates words for it; other white space is left to the tokenizer
 
-
-class Tokens(NamedTuple):
-    ids: list[int]
-    offsets: list[tuple[int, int]]  # half-open characters of the text
+# --- Tokens -----------------------------------------------------------------------------------------------------------
 
 
 def squeeze(text: str) -> tuple[str, Sequence[int]]:
@@ -37,14 +34,14 @@ def squeeze(text: str) -> tuple[str, Sequence[int]]:
     return squeezed, source[1:]
 
 
-def tokenize(tokenizer, text: str) -> Tokens:
+def tokenize(tokenizer, text: str) -> Encoding:
     """Every word as if after a space, the first one too; blanks are no tokens."""
     squeezed, source = squeeze(text)
     ids, offsets = tokenizer.encode(squeezed, prefix_space=True)
     if squeezed != text:
         source = [*source, len(text)]
         offsets = [(source[start], source[end - 1] + 1 if start < end else source[start]) for start, end in offsets]
-    return Tokens(ids, offsets)
+    return Encoding(ids, offsets)
 
 
 # --- Windows ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,15 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from luke_mini import atomic, mentions, tokenizer, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini import (
+    atomic,
+    mentions,
+    tokenizer,
+    tokenizer_bpe,
+    tokenizer_sentencepiece,
+    toyworld,
+    toyworld_tasks,
+)
 from luke_mini.documents import NO_ARTICLE, Document, TextSample, find_dump, parse_pages, read_jsonl, unpack
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.pretrain_examples import build_examples
@@ -67,7 +75,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="links to an entity, at least [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="take this tokenizer instead of training one")
-    content.add_argument("--pieces", choices=["unigram", "bpe"], help="of the tokenizer [unigram; built-in: bpe]")
+    pieces = ["unigram", "bpe", "byte-bpe"]
+    content.add_argument("--pieces", choices=pieces, help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")
     content.add_argument("--language", metavar="CODE", help="of the texts [what the dump says; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only what stands before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without any entity")
@@ -167,7 +176,10 @@ def make_vocabularies(arguments: argparse.Namespace, word_tokenizer, survey: Sur
     else:
         print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
         texts = survey.sample.texts()
-        word_tokenizer = tokenizer_sentencepiece.train(texts, arguments.vocab_size, folder, arguments.pieces)
+        if arguments.pieces == "byte-bpe":
+            word_tokenizer = tokenizer_bpe.train(texts, arguments.vocab_size, folder)
+        else:
+            word_tokenizer = tokenizer_sentencepiece.train(texts, arguments.vocab_size, folder, arguments.pieces)
     any_title = arguments.jsonl or arguments.keep_red_links  # a corpus need not describe everything that it names
     vocab = EntityVocab.build(
         links,

@@ -122,9 +122,8 @@ class Trie(NamedTuple):
 
 def make_trie(names: Sequence[str]) -> Trie:
     """names: normalized and different, of at least one word. ValueError if two have the same hash."""
-    words = [list(map(_hash, name.split(" "))) for name in names]
-    lengths = np.array([len(row) for row in words], np.int64)
-    flat = np.array([word for row in words for word in row], np.uint64)
+    lengths = np.fromiter((name.count(" ") + 1 for name in names), np.int64)
+    flat = np.fromiter((_hash(word) for name in names for word in name.split(" ")), np.uint64)
     first = np.cumsum(lengths) - lengths
     value = np.zeros(len(names), np.uint64)
     levels = []

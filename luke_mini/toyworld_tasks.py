@@ -32,18 +32,20 @@ MAKERS = {
     "relation": examples.relation_example, "typing": examples.typing_example, "qa": examples.qa_example,
     "cloze": examples.cloze_example, "disambiguation": examples.story_example, "single": examples.single_example,
     "pair": examples.pair_example, "regression": examples.regression_example, "choice": examples.choice_example}
-JGLUE_IDS = {"single": "review_id", "pair": "sentence_pair_id", "regression": "sentence_pair_id", "choice": "q_id"}
+JGLUE_IDS = {  # the name of an example's number, and what stands before it; None: a bare number
+    "single": ("review_id", ""), "pair": ("sentence_pair_id", ""), "regression": ("sentence_pair_id", ""),
+    "choice": ("q_id", None)}
 
 
 def gather(make: Callable[[World, Random, str], object], world: World, seed: int, split: str, name: str) -> list:
     """As many different examples as SIZES wants; fewer where the world is too small for them."""
-    rng, found = Random(f"{seed} {name} {split}"), {}
-    wanted = SIZES[name][SPLITS.index(split)]
-    for _ in range(40 * wanted):
-        if len(found) == wanted:
-            break
-        if (example := make(world, rng, split)) is not None:
-            found.setdefault(json.dumps(example), example)
+    rng, found, wanted, in_vain = Random(f"{seed} {name} {split}"), {}, SIZES[name][SPLITS.index(split)], 0
+    while len(found) < wanted and in_vain < 200:
+        example = make(world, rng, split)
+        known = None if example is None else json.dumps(example)
+        in_vain = in_vain + 1 if known is None or known in found else 0
+        if not in_vain:
+            found[known] = example
     return list(found.values())
 
 
@@ -63,8 +65,8 @@ def write_json(path: Path, made) -> None:
 
 # ---- formats
 
-def numbered(key: str, rows: list[dict], prefix: str = "") -> list[dict]:
-    return [{key: f"{prefix}{i}", **row} for i, row in enumerate(rows)]
+def numbered(rows: list[dict], key: str, prefix: str | None) -> list[dict]:
+    return [{key: i if prefix is None else f"{prefix}{i}", **row} for i, row in enumerate(rows)]
 
 
 def squad(made: list[dict], split: str) -> dict:
@@ -78,7 +80,7 @@ def squad(made: list[dict], split: str) -> dict:
 
 
 def record(made: list[dict], split: str) -> dict:
-    data = numbered("id", made, f"{split}-")
+    data = numbered(made, "id", f"{split}-")
     for example in data:
         example["qas"][0]["id"] = f"{example['id']}-query"
     return {"version": "1.0", "data": data}
@@ -126,11 +128,11 @@ def write_tasks(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
     world, folder = build_world(seed, pages), Path(folder)
     for split in SPLITS:
         made = {name: gather(make, world, seed, split, name) for name, make in MAKERS.items()}
-        write_json(folder / f"relation/{split}.json", numbered("id", made["relation"], f"{split}-"))
+        write_json(folder / f"relation/{split}.json", numbered(made["relation"], "id", f"{split}-"))
         write_json(folder / f"typing/{split}.json", made["typing"])
         write_json(folder / f"qa/{split}-v1.1.json", squad(made["qa"], split))
         write_json(folder / f"cloze/{split}.json", record(made["cloze"], split))
         write_wned(folder / "disambiguation", split, made["disambiguation"])
-        for name, key in JGLUE_IDS.items():
-            write_lines(folder / f"classification/{name}/{split}.json", numbered(key, made[name]))
+        for name, (key, prefix) in JGLUE_IDS.items():
+            write_lines(folder / f"classification/{name}/{split}.json", numbered(made[name], key, prefix))
     write_mlama(folder / "mlama" / "en", world, seed)

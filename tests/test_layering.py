@@ -16,10 +16,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
-    "spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks toyworld_text "
-    "wiki_dump wiki_names wikitext workers",
+    "spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks "
+    "toyworld_text wiki_dump wiki_names wikitext workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows tokenizer_bpe "
-    "tokenizer_sentencepiece",
+    "tokenizer_sentencepiece tokenizer_wordpiece",
     "model qa_entities run_state tokenizer",
     "checkpoint inputs trainer",
     "task_ner task_qa",

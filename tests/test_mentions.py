@@ -148,7 +148,7 @@ def test_a_rare_link_gives_way_to_a_shorter_mention():
     assert [table.link_probability(name) for name in table.names()] == [0.5, 0.1, 0.9]
     assert found(table, "New York") == ["New York"]
     assert found(table, "New York", min_link_probability=0.2) == ["New", "York"]
-    assert found(table, "New York", min_link_probability=0.6) == ["York"]
+    assert found(table, "New York", min_link_probability=0.9) == ["York"]
     assert found(table, "New York", min_link_probability=0.95) == []
 
 

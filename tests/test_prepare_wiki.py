@@ -237,11 +237,21 @@ def test_jsonl(tmp_path):
     assert words.decode(opened.example(0).word_ids) == " ".join([text] * 5)
 
 
+def test_byte_level_pieces(tmp_path):
+    """A tokenizer as LUKE's own, in two workers, and its examples read as running text."""
+    prepare_wiki.main(f"--out {tmp_path} --max-pages 40 --pieces byte-bpe --vocab-size 600 --workers 2".split())
+    words, example = tokenizer.load(tmp_path / "tokenizer"), Shards.open(tmp_path).example(0)
+    assert len(words) == 600 and words.unk_id not in example.word_ids
+    assert words.encode(words.decode(example.word_ids)).ids == list(example.word_ids)
+
+
 def test_built_in_encyclopedia(tmp_path):
     result = run("--out", tmp_path, "--workers", "2")
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert {"dump.xml.bz2", "manifest.json", "shard-00000.bin"} <= contents(tmp_path).keys()
     assert sorted(path.name for path in (tmp_path / "ner").iterdir()) == ["dev.conll", "test.conll", "train.conll"]
+    for name in ("relation/test.json", "qa/test-v1.1.json", "mlama/en/templates.jsonl"):
+        assert (tmp_path / name).is_file()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["max_seq_length"] == 128 and manifest["pages"] > 100
     assert manifest["links_to_known_entities"] > 0.9 * manifest["links"]

@@ -170,6 +170,7 @@ class FinetuneConfig:
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
+    "qa": FinetuneConfig(epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14),  # SQuAD 1.1
 }
 
 

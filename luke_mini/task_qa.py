@@ -248,7 +248,7 @@ class QaModel(nn.Module):
     def __init__(self, config: ModelConfig, options: Options):
         super().__init__()
         self.config, self.options = config, options
-        self.luke = LukeModel(config)
+        self.luke = LukeModel(config, with_pooler=False)  # as released models for this task
         self.classifier = nn.Linear(config.hidden_size, 2)
 
     def collate(self, features: Sequence[Feature]) -> QaBatch:
@@ -268,7 +268,6 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), o
     if options.max_length > positions:
         raise ValueError(f"--max-length {options.max_length}: expected at most the checkpoint's {positions} positions")
     model = QaModel(config, options)
-    model.luke.pooler.requires_grad_(False)  # it has no part in this task
     model.luke.entities.entity.weight.requires_grad_(options.train_entity_table)
     return model
 

@@ -22,8 +22,8 @@ LAYERS = [
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
-    "checkpoint task_qa",
-    "task_ner",
+    "checkpoint",
+    "task_ner task_qa",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

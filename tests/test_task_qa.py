@@ -277,8 +277,6 @@ def test_same_scores_and_loss_as_transformers(tmp_path):
             parameter.normal_(std=0.2)
     model = build().eval()
     state = {name.replace("qa_outputs.", "classifier."): w for name, w in theirs.state_dict().items()}
-    pooler = {name: torch.zeros_like(w) for name, w in model.state_dict().items() if ".pooler." in name}
-    state |= {name.replace("pooler.", "pooler.dense."): w for name, w in pooler.items()}
     checkpoint.fill(model, checkpoint.from_released(state, SMALL))
     _, features = some_features(tmp_path)
     total, compared = 0.0, 0
@@ -306,14 +304,14 @@ def test_same_scores_and_loss_as_transformers(tmp_path):
 
 @pytest.mark.parametrize("with_entities", [True, False])
 def test_what_trains(tmp_path, with_entities):
-    """All but the pooler and, as published, the entity table: a gradient for each, also if a batch has no entity."""
+    """All but, as published, the entity table: a gradient for each, also if a batch has no entity."""
     _, features = some_features(tmp_path)
     if not with_entities:
         features = [f._replace(entity_ids=f.entity_ids[:0], spans=f.spans[:0]) for f in features]
     model = build()
     model(model.collate(features))["answer"][0].backward()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {"luke.pooler.weight", "luke.pooler.bias", "luke.entities.entity.weight"}
+    assert frozen == {"luke.entities.entity.weight"}
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     assert build(train_entity_table=True).luke.entities.entity.weight.requires_grad
 

@@ -40,6 +40,10 @@ SPANS_OF_TASK = {None: "any number of", ENTITY: "1", PAIR: "2 (head, tail)", SPA
 CharSpan = tuple[int, int]  # half-open
 
 
+class DoesNotFit(ValueError):
+    """Sound spans that no input can hold: a head and a tail that overlap, or mentions longer than max_length."""
+
+
 # --- One text -> tokens -----------------------------------------------------------------------------------------------
 
 
@@ -135,7 +139,7 @@ def _marked_segment(tokenizer, entity_vocab: EntityVocab, text: str, char_spans,
     head, tail = char_spans
     if head[1] > tail[0] and tail[1] > head[0]:
         # differs from LUKE: there, the markers cross
-        raise ValueError(f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap")
+        raise DoesNotFit(f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap")
     if entity_vocab.mask2_id is None:
         raise ValueError(f"the entity vocabulary lacks {MASK2}, which stands for the tail")
     entity_ids = [entity_vocab.mask_id, entity_vocab.mask2_id]
@@ -183,7 +187,7 @@ def truncate_around(segment: Segment, room: int) -> Segment:
     - the beginning of the text, if the mentions are in it, as transformers 4 does
     - a window with as much text before the mentions as after them, moved to the left if the text ends too soon
     - both mentions and what is next to them in between, the same on both sides; its middle is cut out
-    ValueError if the mentions alone are too long.
+    DoesNotFit if the mentions alone are too long.
     """
     # differs from LUKE: there, a mention outside of the first `room` tokens is lost, and with it the task's question
     n, begin, end = len(segment.word_ids), min(segment.starts), max(segment.ends)
@@ -191,7 +195,7 @@ def truncate_around(segment: Segment, room: int) -> Segment:
         return segment
     length = sum(segment.ends) - sum(segment.starts)
     if length > room:
-        raise ValueError(f"the mentions have {length} tokens with their markers, max_length has room for {room}")
+        raise DoesNotFit(f"the mentions have {length} tokens with their markers, max_length has room for {room}")
     if end - begin <= room:
         left = 0 if end <= room else min(begin - (room - (end - begin)) // 2, n - room)
         return _without(_without(segment, left + room, n), 0, left)
@@ -338,7 +342,7 @@ def encode(
                        "kept_spans" [E] numbers those of entity_spans, then those of entity_spans_pair
     max_entity_length  entities at most; counts only where max_length is given, as in LUKE
     max_mention_length columns of entity_position_ids; what a mention has beyond it is not averaged
-    ValueError if spans, titles and task do not fit together, or the text.
+    ValueError if spans, titles and task do not fit together, or the text; `DoesNotFit` in tasks on given mentions.
     """
     text, pair = (text, entity_spans, entities), (text_pair, entity_spans_pair, entities_pair)
     made = _input(tokenizer, entity_vocab, text, pair, task, max_length, max_entity_length, language)

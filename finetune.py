@@ -7,18 +7,19 @@
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text, and one line of JSON comes out for each.
+trained: every line of FILE (`-`: standard input) is a text, for some tasks with its mentions marked (see --describe), and one
+line of JSON comes out for each.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, finetuning, task_ner, trainer
+from luke_mini import checkpoint, config, distributed, finetuning, task_ner, task_relation, task_typing, trainer
 
-TASKS = {module.NAME: module for module in (task_ner,)}
+TASKS = {module.NAME: module for module in (task_ner, task_relation, task_typing)}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,8 +97,9 @@ def predict(task, arguments, place) -> None:
     if start.settings.get("architectures") != [task.ARCHITECTURE]:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         raise ValueError(f"{arguments.checkpoint}: {text}")
-    # A released checkpoint has no settings of ours: the paper's are the defaults.
-    options = task.Options(**start.settings.get("luke_mini", {}).get("options", {}))
+    # A released checkpoint has no settings of ours: the paper's are the defaults, but for what its config.json names too.
+    known = {item.name: start.settings[item.name] for item in fields(task.Options) if item.name in start.settings}
+    options = task.Options(**(known | start.settings.get("luke_mini", {}).get("options", {})))
     names = start.settings.get("id2label", {})
     labels = tuple(names[str(i)] for i in range(len(names)))
     model = task.build_model(start.config, start.entity_vocab, labels, options)

@@ -170,6 +170,8 @@ class FinetuneConfig:
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
+    "relation": FinetuneConfig(batch=32, micro_batch=4, select_best=True, seed=42),
+    "typing": FinetuneConfig(epochs=3.0, batch=4, select_best=True, seed=12),
 }
 
 

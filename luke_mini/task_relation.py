@@ -3,12 +3,12 @@
 TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in the mLUKE paper, anybody's own labels:
 
     read_examples   TACRED's JSON, KBP37's blocks of text or JSON lines -> texts, each with two character spans
-    make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head and
-                    [MASK2] for the tail, at the pieces of their mentions, markers included
+    make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
+                    and [MASK2] for the tail, at the pieces of their mentions, markers included
     RelationModel   encoder, dropout, one linear layer over [head; tail]
     predict         -> the best label of each example
-    evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1), the
-                    macro F1 of SemEval-2010 task 8 (KBP37, RELX)
+    evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),
+                    the macro F1 of SemEval-2010 task 8 (KBP37, RELX)
 What every task module offers: `finetuning.py`.
 
 Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
@@ -72,7 +72,7 @@ HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states an e
 class Options:
     """What the model sees of an example. Defaults: TACRED in the LUKE paper."""
 
-    head: str = option("entity", "what the classifier sees: the two entities, the markers before them", tuple(HEAD_INPUTS))
+    head: str = option("entity", "what the classifier sees; token: the first markers", tuple(HEAD_INPUTS))
     max_length: int = option(512, "tokens an input; longer texts are cut around their mentions")
     max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
     first_space: bool = option(True, "the first word, too, is one after a space; off: as transformers reads a text")
@@ -327,7 +327,7 @@ def predict(
 def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
     """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
 
-    That is TACRED's micro F1; with a direction, the macro F1 over the relations: KBP37's 18, or those of the gold labels.
+    That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.
     """
     gold, guesses = [example.label for example in examples], [prediction.label for prediction in predictions]
     if not is_directed(gold):

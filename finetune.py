@@ -7,8 +7,8 @@
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text, for some tasks with its mentions marked (see --describe), and one
-line of JSON comes out for each.
+trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
+shows them), and one line of JSON comes out for each.
 """
 
 import argparse
@@ -97,7 +97,8 @@ def predict(task, arguments, place) -> None:
     if start.settings.get("architectures") != [task.ARCHITECTURE]:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         raise ValueError(f"{arguments.checkpoint}: {text}")
-    # A released checkpoint has no settings of ours: the paper's are the defaults, but for what its config.json names too.
+    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
+    # entry of the same name (classifier_bias).
     known = {item.name: start.settings[item.name] for item in fields(task.Options) if item.name in start.settings}
     options = task.Options(**(known | start.settings.get("luke_mini", {}).get("options", {})))
     names = start.settings.get("id2label", {})

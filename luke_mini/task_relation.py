@@ -289,7 +289,9 @@ class RelationModel(nn.Module):
         return {"relation": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
 
 
-def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> RelationModel:
+def build_model(
+    config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()
+) -> RelationModel:
     """The model with weights yet to be filled in."""
     model = RelationModel(config, labels, options)
     model.luke.pooler.requires_grad_(False)  # it has no part in this task

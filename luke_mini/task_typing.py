@@ -108,9 +108,10 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
 
 def _joined(left: str, mention: str, right: str, types: Sequence[str]) -> Example:
     """Published texts write brackets as -LRB- and the like; a space at the end of a mention is not part of it."""
+    space = mention[len(mention.rstrip()) :]
     left, mention, right = (
         re.sub("-([LR])[RCS]B-", lambda found: "(" if found[1] == "L" else ")", part)
-        for part in (left, mention.rstrip(), right.rstrip())
+        for part in (left, mention.rstrip(), (space + right).rstrip())
     )
     return Example(left + mention + right, (len(left), len(left + mention)), tuple(dict.fromkeys(types)))
 

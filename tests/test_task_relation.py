@@ -75,7 +75,7 @@ def test_marks(tmp_path, sentence, text, head, tail):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.json", [TACRED | {"obj_end": 5}], "record 1: fields 'obj_start' and 'obj_end' are 2 and 5, expected .* 5 tok"),
+        ("a.json", [TACRED | {"obj_end": 5}], "record 1: fields 'obj_start' and 'obj_end' are 2 and 5, expected .* 5"),
         ("a.json", [TACRED, TACRED | {"subj_end": -1}], "record 2: fields 'subj_start' and 'subj_end' are 0 and -1"),
         ("a.json", [{"token": []}], "record 1: field 'relation' is missing|'subj_start' is missing"),
         ("a.json", [TACRED | {"token": ["Ada", 3]}], "record 1: token 2 is 3, expected a text"),
@@ -85,7 +85,7 @@ def test_marks(tmp_path, sentence, text, head, tail):
         ("a.jsonl", OWN | {"tail": {"start": 9, "end": 12}}, "line 1, tail: fields 'start' and 'end' are 9 and 12"),
         ("a.jsonl", {"text": "x"}, "line 1: field 'head' is missing"),
         ("a.txt", "\n1 no tab\nx\n", "line 2: no tab, expected an id, a tab and a sentence"),
-        ("a.txt", BLOCKS + "2\t<e1> a </e1> <e2> b </e2>", "line 4: 0 lines after the sentence, expected one, the label"),
+        ("a.txt", BLOCKS + "2\t<e1> a </e1> <e2> b </e2>", "line 4: 0 lines after the sentence, expected one"),
         ("a.txt", BLOCKS.strip() + "\n" + BLOCKS, "line 1: 3 lines after the sentence"),
         ("a.txt", "1\t<e1> a </e1> b\nx", "line 1: the marks are <e1> </e1>, expected <e1> ... </e1> and <e2>"),
         ("a.txt", "1\t<e1> a <e2> b </e1> c </e2>\nx", "line 1: the marks are <e1> <e2> </e1> </e2>"),
@@ -154,7 +154,7 @@ def test_the_head_is_first_wherever_it_stands(tiny):
 
 
 def by_the_book(words, head, tail, tokenizer, max_mention):
-    """The LUKE paper's runs: three stretches of words, each tokenized by itself and after a space; markers around two."""
+    """The LUKE paper's runs: five stretches of words, each tokenized by itself, after a space; markers around two."""
     order = sorted([("head", head, tokenizer.ent_id), ("tail", tail, tokenizer.ent2_id)], key=lambda item: item[1])
     tokens, spans, done = [tokenizer.bos_id], {}, 0
 
@@ -174,7 +174,7 @@ def by_the_book(words, head, tail, tokenizer, max_mention):
     return tokens + [tokenizer.eos_id], [spans["head"], spans["tail"]]
 
 
-WORDS = st.lists(st.sampled_from("Ada met Bo Berg , ( chemist's ) . naïve Oslo ½ don 't 漢字".split()), min_size=2, max_size=12)
+WORDS = st.lists(st.sampled_from("Ada met Bo Berg , ( chemist's ) . naïve Oslo ½ don 't 漢字".split()), min_size=2)
 
 
 @settings(deadline=None, max_examples=60)
@@ -255,7 +255,8 @@ def build(tiny, labels, options=Options(), seed=0):
 
 def some_examples():
     text = "Ada met Bo Berg in Oslo"
-    return [Example("", text[:end], (0, 3), (8, 10), label) for end, label in ((10, "a"), (15, "b"), (23, "a"), (12, "c"))]
+    cuts = ((10, "a"), (15, "b"), (23, "a"), (12, "c"))
+    return [Example("", text[:end], (0, 3), (8, 10), label) for end, label in cuts]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -307,7 +308,8 @@ def test_loss_and_batches(tiny):
     batch = model.collate(features)
     loss, hits = model(batch)["relation"]
     probability = model.logits(batch).detach().double().softmax(dim=1)
-    assert loss.item() == pytest.approx(-sum(probability[i, k].log().item() for i, k in ((0, 1), (1, 0), (2, 1))), rel=1e-5)
+    expected = -sum(probability[i, k].log().item() for i, k in ((0, 1), (1, 0), (2, 1)))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert batch.counts == {"relation": 4} and hits == (probability.argmax(1)[:3] == torch.tensor([1, 0, 1])).sum()
     alone, together = (task_relation.predict(model, features, examples, batch_size=size) for size in (1, 4))
     assert [p.label for p in alone] == [p.label for p in together]
@@ -399,7 +401,8 @@ def test_a_released_checkpoint_says_itself_whether_it_has_a_bias(tiny, tmp_path,
     model = build(tiny, ("a", "b"), Options(classifier_bias=True))
     torch.nn.init.constant_(model.classifier.weight, 0.0)
     model.classifier.bias.data = torch.tensor([0.0, 1.0])
-    settings = {"architectures": [task_relation.ARCHITECTURE], "id2label": {"0": "a", "1": "b"}, "classifier_bias": True}
+    settings = {"architectures": [task_relation.ARCHITECTURE], "classifier_bias": True}
+    settings["id2label"] = {"0": "a", "1": "b"}
     checkpoint.save(tmp_path / "released", model, tiny.tokenizer, tiny.entity_vocab, settings)
     (tmp_path / "text").write_text("<e1>Ada</e1> met <e2>Bo</e2>.\n")
     finetune.main(f"relation --checkpoint {tmp_path}/released --predict {tmp_path}/text".split())

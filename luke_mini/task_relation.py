@@ -294,7 +294,10 @@ def build_model(
 ) -> RelationModel:
     """The model with weights yet to be filled in."""
     model = RelationModel(config, labels, options)
-    model.luke.pooler.requires_grad_(False)  # it has no part in this task
+    # What has no part in it does not train: processes that share a batch would wait for its gradient.
+    idle = ("pooler.",) if "entity" in options.head else ("pooler.", "entities.", "entity_query.")
+    for name, parameter in model.luke.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in idle))
     return model
 
 

@@ -317,6 +317,19 @@ def test_loss_and_batches(tiny):
     assert together[0].probability == pytest.approx(probability[0].max().item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("head", task_relation.HEAD_INPUTS)
+def test_every_weight_that_trains_has_a_gradient(tiny, head):
+    """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
+    options, labels = Options(head=head), ["a", "b", "c"]
+    model = build(tiny, labels, options)
+    batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
+    model(batch)["relation"][0].backward()
+    parameters = dict(model.named_parameters())
+    frozen = {name for name in parameters if not parameters[name].requires_grad}
+    assert {name for name in parameters if parameters[name].grad is None} == frozen
+    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
+
+
 # --- Scores -----------------------------------------------------------------------------------------------------------
 
 

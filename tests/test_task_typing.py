@@ -281,6 +281,19 @@ def test_a_logit_of_zero_is_a_no(tiny):
     assert task_typing.predict(model, features, [ADA]) == [[]]
 
 
+@pytest.mark.parametrize("head", ["entity", "token"])
+def test_every_weight_that_trains_has_a_gradient(tiny, head):
+    """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
+    options, labels = Options(head=head), ["a", "b", "c"]
+    model = build(tiny, labels, options)
+    batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
+    model(batch)["type"][0].backward()
+    parameters = dict(model.named_parameters())
+    frozen = {name for name in parameters if not parameters[name].requires_grad}
+    assert {name for name in parameters if parameters[name].grad is None} == frozen
+    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
+
+
 # --- Scores -----------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,9 +118,11 @@ def _joined(left: str, mention: str, right: str, types: Sequence[str]) -> Exampl
 
 
 def _from_own(record: Record, has_types: bool = True) -> list[Example]:
-    text = record.get("text", str)
-    types = [tuple(dict.fromkeys(item.texts("labels"))) if has_types else () for item in record.list("spans")]
-    return [Example(text, item.span(text), names) for item, names in zip(record.list("spans"), types)]
+    text, examples = record.get("text", str), []
+    for item in record.list("spans"):
+        types = item.texts("labels") if has_types else ()
+        examples.append(Example(text, item.span(text), tuple(dict.fromkeys(types))))
+    return examples
 
 
 def about(examples: Sequence[Example]) -> str:
@@ -291,20 +294,18 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
 
 
 def _from_line(line: str, where: str) -> list[Example]:
-    """The mentions of a user's text, with marks or as JSON."""
+    """The mentions of a user's text, with marks or as JSON. ValueError if there is none."""
     if line.lstrip().startswith("{"):
-        return _from_own(records.parse_record(line, where), has_types=False)
+        if not (examples := _from_own(records.parse_record(line, where), has_types=False)):
+            raise ValueError(f"{where}: field 'spans' is empty, expected at least one mention")
+        return examples
     stretches = re.split("(</?e>)", line)
-    text, spans = "", []
-    for i in range(0, len(stretches) - 3, 4):
-        if stretches[i + 1] + stretches[i + 3] != "<e></e>":
-            break
-        start = len(text) + len(stretches[i])
-        text += stretches[i] + stretches[i + 2]
-        spans.append((start, len(text)))
-    if len(stretches) != 4 * len(spans) + 1 or not spans:
-        raise ValueError(f"{where}: expected <e> </e> around each mention, and at least one")
-    return [Example(text + stretches[-1], span, ()) for span in spans]
+    marks = stretches[1::2]
+    if not marks or marks != ["<e>", "</e>"] * (len(marks) // 2):
+        found = " ".join(marks) or "missing"
+        raise ValueError(f"{where}: the marks are {found}, expected <e> </e> around each mention")
+    borders = list(accumulate(map(len, stretches[::2])))  # in the text without marks
+    return [Example("".join(stretches[::2]), span, ()) for span in zip(borders[0:-1:2], borders[1::2])]
 
 
 def predict_lines(

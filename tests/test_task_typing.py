@@ -348,8 +348,10 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 
 @pytest.mark.parametrize("text", ["Ada met Bo.", "<e>Ada met Bo.", "<e>Ada</e> met </e>Bo<e>.", "<e>A<e>da</e></e>"])
 def test_marks_that_do_not_fit(text):
-    with pytest.raises(ValueError, match="text 3: expected <e> </e> around each mention"):
+    with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
         task_typing._from_line(text, "text 3")
+    with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
+        task_typing._from_line('{"text": "Ada met Bo.", "spans": []}', "text 3")
 
 
 def test_marks():

@@ -11,7 +11,7 @@ Dumps come from https://dumps.wikimedia.org. A line of a .jsonl file is a docume
 The first pass parses the pages, counts links and keeps a sample of the text for the tokenizer; the parsed pages wait in
 a temporary file, because reading and parsing again would take longer. The second pass makes the examples. Memory grows
 with titles and links, not with the text. DIR then holds, the same for any number of workers,
-    manifest.json (written last)  tokenizer/  entity_vocab.jsonl  shard-00000.bin ...
+    manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
     and of the built-in encyclopedia dump.xml.bz2 and for finetune.py ner/ relation/ typing/ qa/ cloze/ disambiguation/
     classification/ mlama/ with train, dev and test files
 """
@@ -31,11 +31,14 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from tqdm import tqdm
 
-from luke_mini import atomic, tokenizer, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini import (
+    atomic, mentions, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks,
+)  # fmt: skip
 from luke_mini.documents import NO_ARTICLE, Document, TextSample, find_dump, parse_pages, read_jsonl, unpack
-from luke_mini.entity_vocab import EntityVocab, resolve_counts
+from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.pretrain_examples import build_examples
 from luke_mini.shards import Gathered, ShardWriter, flatten
 from luke_mini.wiki_dump import Page, read_dump
@@ -66,12 +69,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="links to an entity, at least [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="take this tokenizer instead of training one")
-    content.add_argument("--pieces", choices=["unigram", "bpe"], help="of the tokenizer [unigram; built-in: bpe]")
+    pieces = ["unigram", "bpe", "byte-bpe"]
+    content.add_argument("--pieces", choices=pieces, help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")
     content.add_argument("--language", metavar="CODE", help="of the texts [what the dump says; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only what stands before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without any entity")
     content.add_argument("--keep-red-links", action="store_true", help="entities need no article: for part of a dump")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after so many articles [no limit]")
+    content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
     run.add_argument("--seed", type=int, default=0, help="of the encyclopedia and of the tokenizer's sample [0]")
@@ -96,7 +101,8 @@ def prepare_out(arguments: argparse.Namespace) -> None:
     source = re.sub(r"\.(xml|jsonl)\b.*", "", files[0].name) if files else "toyworld"
     out = arguments.out = arguments.out or Path("data") / source
     out.mkdir(parents=True, exist_ok=True)
-    for old in [out / "manifest.json", *sorted(out.glob("shard-*.bin"))]:  # first what says that the rest is whole
+    # first what says that the rest is whole
+    for old in [out / "manifest.json", out / "mentions.safetensors", *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
     if not files:
         print("writing the built-in encyclopedia")
@@ -164,7 +170,10 @@ def make_vocabularies(arguments: argparse.Namespace, word_tokenizer, survey: Sur
     else:
         print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
         texts = survey.sample.texts()
-        word_tokenizer = tokenizer_sentencepiece.train(texts, arguments.vocab_size, folder, arguments.pieces)
+        if arguments.pieces == "byte-bpe":
+            word_tokenizer = tokenizer_bpe.train(texts, arguments.vocab_size, folder)
+        else:
+            word_tokenizer = tokenizer_sentencepiece.train(texts, arguments.vocab_size, folder, arguments.pieces)
     any_title = arguments.jsonl or arguments.keep_red_links  # a corpus need not describe everything that it names
     vocab = EntityVocab.build(
         links,
@@ -175,6 +184,37 @@ def make_vocabularies(arguments: argparse.Namespace, word_tokenizer, survey: Sur
     )
     vocab.save(arguments.out / "entity_vocab.jsonl")
     return word_tokenizer, vocab
+
+
+def linked_names(_, packed: bytes) -> Counter[tuple[str, str]]:
+    """What a worker does for the mention statistics, first; then the same with pages_with_names."""
+    return mentions.count_links(paragraph for _, paragraphs in unpack(packed) for paragraph in paragraphs)
+
+
+def pages_with_names(trie: mentions.Trie, packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    return mentions.count_pages(trie, [[paragraph.text for paragraph in page] for _, page in unpack(packed)])
+
+
+def gather_mentions(arguments: argparse.Namespace, store: BinaryIO, lengths: list[int], survey: Survey) -> None:
+    """Writes the mention statistics: all names, then the pages with them, in two passes over the store."""
+    any_title = arguments.jsonl or arguments.keep_red_links
+
+    def records(what: str) -> Iterator[bytes]:
+        store.seek(0)
+        return (store.read(length) for length in tqdm(lengths, desc=what, unit=" blocks", disable=None))
+
+    def entity(title: str) -> str | None:
+        target = resolve_redirect(title, survey.redirects)
+        return target if (any_title or target in survey.titles) and not target.startswith(NO_ARTICLE) else None
+
+    links: Counter[tuple[str, str]] = Counter()
+    for names in in_order(linked_names, None, records("mentions: names"), arguments.workers):
+        links.update(names)
+    table = mentions.from_links(links, entity)
+    pages = np.zeros(len(table), np.int64)
+    for names, counts in in_order(pages_with_names, table.trie, records("mentions: pages"), arguments.workers):
+        pages[names] += counts
+    mentions.with_pages(table, pages).save(arguments.out / "mentions.safetensors")
 
 
 def make_examples(build: Callable, packed: bytes) -> Gathered:
@@ -199,6 +239,8 @@ def prepare(arguments: argparse.Namespace, word_tokenizer) -> dict:
     """Everything but the manifest; returns what goes into it."""
     with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name: it is gone even if we are killed
         survey, lengths = first_pass(arguments, store)
+        if not arguments.no_mentions:
+            gather_mentions(arguments, store, lengths, survey)
         links = resolve_counts(survey.links, survey.redirects)
         word_tokenizer, vocab = make_vocabularies(arguments, word_tokenizer, survey, links)
         entity_ids = vocab.link_table(survey.redirects, survey.language)

@@ -12,8 +12,9 @@ The paper's symbols and our names:
     Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
 
-Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table between
-these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
+Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table
+between these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
+hidden.
 Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
 """
 
@@ -26,15 +27,23 @@ from luke_mini.config import ModelConfig
 from luke_mini.packing import PackedBatch
 
 
+def table(rows: int, size: int, padding_idx: int | None = None) -> nn.Embedding:
+    """An embedding table of zeros; `initialize` or a checkpoint fills it.
+
+    torch's own start, random numbers, takes seconds for 500,000 entities, and on the meta device loads half of torch.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False, padding_idx=padding_idx)
+
+
 class WordEmbeddings(nn.Module):
     """LayerNorm(A[token] + C[position] + type 0), dropout. -> [words, hidden]"""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         hidden = config.hidden_size
-        self.token = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, hidden, padding_idx=config.pad_token_id)
-        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.token = table(config.vocab_size, hidden, padding_idx=config.pad_token_id)
+        self.position = table(config.max_position_embeddings, hidden, padding_idx=config.pad_token_id)
+        self.token_type = table(config.type_vocab_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
@@ -54,14 +63,14 @@ class EntityEmbeddings(nn.Module):
         super().__init__()
         hidden = config.hidden_size
         padding = 0 if config.freeze_entity_row0 else None
-        self.entity = nn.Embedding(config.entity_vocab_size, config.entity_emb_size, padding_idx=padding)
+        self.entity = table(config.entity_vocab_size, config.entity_emb_size, padding_idx=padding)
         self.mask_id = config.mask_entity_id
         self.mask = None if self.mask_id is None else nn.Parameter(torch.zeros(config.entity_emb_size))
         # Released models skip the projection where the sizes agree.
         same_size = config.entity_emb_size == hidden
         self.projection = None if same_size else nn.Linear(config.entity_emb_size, hidden, bias=False)
-        self.position = nn.Embedding(config.max_position_embeddings, hidden)
-        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.position = table(config.max_position_embeddings, hidden)
+        self.token_type = table(config.type_vocab_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 

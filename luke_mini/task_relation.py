@@ -197,24 +197,24 @@ def make_features(
 ) -> list[Feature]:
     """One input for each example, but none where head and tail overlap or are longer than an input: see `lost`."""
     label_ids = {label: i for i, label in enumerate(labels)}
+    chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
     space = " " * options.first_space
-
-    def encode(example: Example, max_length: int | None) -> dict[str, np.ndarray]:
-        spans = [(start + len(space), end + len(space)) for start, end in (example.head, example.tail)]
-        return inputs.encode(
-            tokenizer, entity_vocab, space + example.text, entity_spans=spans, task=inputs.PAIR, max_length=max_length,
-            max_mention_length=options.max_mention,
-        )  # fmt: skip
-
+    texts = [space + examples[i].text for i in chosen]
+    spans = [[(a + len(space), b + len(space)) for a, b in (examples[i].head, examples[i].tail)] for i in chosen]
+    whole = inputs.encode_batch(
+        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.PAIR, max_mention_length=options.max_mention
+    )
     features = []
-    for index, example in enumerate(examples):
-        try:
-            arrays = encode(example, None)
-            is_cut = len(arrays["input_ids"]) > options.max_length
-            arrays = encode(example, options.max_length) if is_cut else arrays
-        except inputs.DoesNotFit:  # differs from LUKE: an overlap repeats text there, a long text ends the run
-            continue
-        features.append(Feature(index, arrays, label_ids.get(example.label, IGNORED), is_cut))
+    for index, text, pair, arrays in zip(chosen, texts, spans, whole):
+        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
+            try:
+                arrays = inputs.encode(
+                    tokenizer, entity_vocab, text, entity_spans=pair, task=inputs.PAIR, max_length=options.max_length,
+                    max_mention_length=options.max_mention,
+                )  # fmt: skip
+            except ValueError:  # the mentions alone are too long; any other fault would have been an error above
+                continue
+        features.append(Feature(index, arrays, label_ids.get(examples[index].label, IGNORED), is_cut))
     return features
 
 

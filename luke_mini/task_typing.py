@@ -159,22 +159,21 @@ def make_features(
     """One input for each example, but none for a mention that is longer than an input: see `lost`."""
     type_ids = {name: i for i, name in enumerate(labels)}
     space = " " * options.first_space
-
-    def encode(example: Example, max_length: int | None) -> dict[str, np.ndarray]:
-        start, end = example.mention
-        return inputs.encode(
-            tokenizer, entity_vocab, space + example.text, entity_spans=[(start + len(space), end + len(space))],
-            task=inputs.ENTITY, max_length=max_length, max_mention_length=options.max_mention,
-        )  # fmt: skip
-
+    texts = [space + example.text for example in examples]
+    spans = [[(start + len(space), end + len(space))] for _, (start, end), _ in examples]
+    whole = inputs.encode_batch(
+        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.ENTITY, max_mention_length=options.max_mention
+    )
     features = []
-    for index, example in enumerate(examples):
-        try:
-            arrays = encode(example, None)
-            is_cut = len(arrays["input_ids"]) > options.max_length
-            arrays = encode(example, options.max_length) if is_cut else arrays
-        except inputs.DoesNotFit:  # differs from LUKE: there, a long text ends the run
-            continue
+    for index, (example, text, span, arrays) in enumerate(zip(examples, texts, spans, whole)):
+        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
+            try:
+                arrays = inputs.encode(
+                    tokenizer, entity_vocab, text, entity_spans=span, task=inputs.ENTITY, max_length=options.max_length,
+                    max_mention_length=options.max_mention,
+                )  # fmt: skip
+            except ValueError:  # the mention alone is too long; any other fault would have been an error above
+                continue
         types = [type_ids[name] for name in example.types if name in type_ids]
         features.append(Feature(index, arrays, types, is_cut))
     return features

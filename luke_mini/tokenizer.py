@@ -2,13 +2,14 @@
 
 A tokenizer turns text into ids of the model's word vocabulary. Each kind is a file `tokenizer_<kind>.py` with a class
 of its own; there is no base class: this text is the interface. Byte-level BPE is LUKE's and RoBERTa's, SentencePiece
-that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch.
+that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; WordPiece is BERT's.
 
     encode(text, prefix_space=True) -> Encoding   ids and character offsets (see spans.py), no special tokens added.
                                                   prefix_space=False: the text continues a word, unless it begins
                                                   with white space itself
     encode_pieces(texts, prefix_spaces)           the same for many pieces of text, ids only and fast: list of lists
     encode_cut(text, cuts) -> ids, before         ids as the released tokenizers give them, see below
+    encode_stretches(stretches) -> ids, counts    the same for texts that are cut already, fast: arrays over all of them
     decode(ids) -> str                            the way back, as far as normalisation allows
     pieces(ids) -> list[str]                      each id as the vocabulary spells it
     save(folder)                                  writes the files that `load` reads
@@ -24,20 +25,21 @@ There are two ways to read a text, as LUKE was pretrained with one and is used w
   "<mask>", is ordinary text there.
 - `encode_cut` is the released tokenizers' way. `cuts` are sorted, distinct positions from 0 to len(text); the stretches
   text[:c1], text[c1:c2], ..., text[ck:] are tokenised each by itself, and `before[i]` is the number of ids before
-  cuts[i]. No stretch gets a prefix space (in SentencePiece each gets its ▁ all the same, even in mid-word), and special
-  tokens that are written out count; <mask> swallows the white space on its left.
+  cuts[i]. No stretch gets a prefix space (in SentencePiece each gets its ▁ all the same, even in mid-word), and
+  special tokens that are written out count; <mask> swallows the white space on its left.
 """
 
 from pathlib import Path
 
-from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece
+from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_wordpiece
 
 # The file that gives a kind of tokenizer away -> the function that loads it.
 LOADERS = {
     tokenizer_sentencepiece.FILE_NAME: tokenizer_sentencepiece.load,
     "vocab.json": tokenizer_bpe.load,
+    tokenizer_wordpiece.FILE_NAME: tokenizer_wordpiece.load,
 }
-MODELS = {"BPE": tokenizer_bpe.load}  # the same for the model inside a tokenizer.json
+MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load}  # by the model in tokenizer.json
 
 
 def load(folder: str | Path):

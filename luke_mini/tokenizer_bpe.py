@@ -32,7 +32,7 @@ import numpy as np
 
 from luke_mini import atomic, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
-from luke_mini.tokenizer_special import Memory
+from luke_mini.tokenizer_special import Memory, Stretches
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
 ADDED = ("<mask>", "<ent>", "<ent2>")  # the last ids
@@ -71,7 +71,7 @@ ASCII_PATTERN = _rule("[A-Za-z]+", "[0-9]+", rf"[^A-Za-z0-9{WHITE_SPACE}]+")  # 
 def _pattern() -> re.Pattern:
     r"""The same for all of Unicode, with what `re` has in place of \p{L} and \p{N}.
 
-    In `re`, \w is a letter, a number or _, and \d a decimal digit: numbers of other kinds (½ Ⅷ 六 is a letter) are left.
+    In `re`, \w is a letter, a number or _, and \d a decimal digit: numbers of other kinds (½ Ⅷ) are left.
     All of them are in the first two planes.
     """
     other_numbers = "".join(c for c in map(chr, range(0x20000)) if unicodedata.category(c) in ("Nl", "No"))
@@ -93,7 +93,7 @@ def pre_tokens(text: str) -> list[str]:
 
 
 def _byte_characters() -> str:
-    """256 characters that stand for the bytes: visible Latin-1 for itself, the others in turn for U+0100, U+0101, ..."""
+    """What stands for each byte: a visible character of Latin-1 itself; for the others in turn U+0100, U+0101, ..."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     later = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in visible else next(later)) for byte in range(256))
@@ -109,12 +109,12 @@ def _spell(text: str) -> str:
 
 
 def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Joins neighbours, the pair of the lowest rank first, all its occurrences from left to right. Changes `symbols`."""
+    """Joins neighbours, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
     ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbour
     while ranked and (best := min(ranked)) < NEVER:
         at = 0
         try:
-            while True:
+            for _ in range(ranked.count(best)):
                 at = ranked.index(best, at)
                 symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
                 del ranked[at]
@@ -122,7 +122,7 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
                     ranked[at - 1] = ranks.get((symbols[at - 1], symbols[at]), NEVER)
                 if at < len(ranked):
                     ranked[at] = ranks.get((symbols[at], symbols[at + 1]), NEVER)
-        except ValueError:  # this pair is used up
+        except ValueError:  # of two pairs in aaa one is left
             pass
     return symbols
 
@@ -134,8 +134,9 @@ class BpeTokenizer:
     """Implements the interface that `tokenizer.py` describes.
 
     vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
-    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. Special tokens that have no id
-    get the next ones after the last; ids that the vocabulary skips are named as RoBERTa names its own spare ones.
+    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent> and
+    <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names
+    its own spare ones.
     """
 
     def __init__(
@@ -150,13 +151,12 @@ class BpeTokenizer:
         named = set(vocab.values())
         for number, spare in enumerate(sorted(set(range(max(named, default=-1) + 1)) - named)):
             vocab[f"madeupword{number:04}"] = spare
-        for token in special.values():
-            vocab.setdefault(token, len(vocab))
+        for role in ("ent", "ent2"):
+            vocab.setdefault(special[role], len(vocab))
+        tokenizer_special.check(vocab, special)
         self._vocab, self._merges = vocab, merges
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._pieces = sorted(vocab, key=vocab.__getitem__)
-        if [vocab[piece] for piece in self._pieces] != list(range(len(vocab))):
-            raise ValueError("two pieces of the vocabulary have the same id")
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
             vocab[special[role]] for role in ROLES
         )
@@ -165,7 +165,7 @@ class BpeTokenizer:
         self._bytes = [self._bytes_of(piece) for piece in self._pieces]
         self._special_pattern = tokenizer_special.pattern(self._special)
         self._words = Memory(self._encode_word)  # pre-token -> ids
-        self._stretches = Memory(self._encode_stretch)  # the same for stretches between cuts
+        self._stretches = Stretches(self._encode_stretch)  # the same for stretches between cuts
         self.starts_word = np.array([self._begins_word(k) for k in range(len(vocab))])  # bool [vocabulary]
 
     def _bytes_of(self, piece: str) -> bytes:
@@ -201,6 +201,10 @@ class BpeTokenizer:
     def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
         """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
         return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
         """Ids of many pieces of text. prefix_spaces False: the text goes on where another ended, in mid-word if it does
@@ -309,7 +313,7 @@ class _Pairs:
             self._where[pair].add(number)
 
     def best(self) -> tuple[int, tuple[int, int]]:
-        """The largest total and its pair; of several, the pair of the smallest symbols. (0, (0, 0)) if there is none."""
+        """The largest total and its pair; of several, the pair of the smallest symbols. (0, (0, 0)) if none is left."""
         while self._heap:
             total, pair = heapq.heappop(self._heap)
             if -total == self._total[pair]:
@@ -348,8 +352,8 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeToken
     are in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
     """
     pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
-    if vocab_size < len(pieces) + len(ADDED):
-        raise ValueError(f"a word vocabulary of {vocab_size}: expected at least {len(pieces) + len(ADDED)} for all bytes")
+    if vocab_size < (least := len(pieces) + len(ADDED)):
+        raise ValueError(f"a word vocabulary of {vocab_size}: expected at least {least} for all bytes")
     vocab = {piece: k for k, piece in enumerate(pieces)}
     counted = Counter(chain.from_iterable(pre_tokens(_prefixed(text, True)) for text in texts))
     pairs = _Pairs([[vocab[symbol] for symbol in _spell(word)] for word in counted], list(counted.values()))

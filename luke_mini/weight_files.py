@@ -131,20 +131,22 @@ def _read_safetensors(path: Path) -> dict[str, Stored]:
         if size < 8 or length > size - 8:
             raise ValueError(f"{path}: no whole safetensors file ({size} bytes end within its header)")
         header = file.read(length)
-    tensors, end = {}, 0
     try:
+        entries = []
         for name, entry in json.loads(header).items():
-            if name == "__metadata__":
-                continue
-            dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            if dtype not in DTYPES:
-                raise ValueError(f"{path}: {name} is of type {dtype}, expected one of {' '.join(DTYPES)}")
-            if first < 0 or last - first != math.prod(shape) * DTYPES[dtype].itemsize:
-                raise ValueError(f"{path}: {name} has {last - first} bytes for the shape {list(shape)} of {dtype}")
-            tensors[name] = Stored(path, DTYPES[dtype], shape, 8 + length + first)
-            end = max(end, 8 + length + last)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            if name != "__metadata__":
+                first, last = map(int, entry["data_offsets"])
+                entries.append((name, str(entry["dtype"]), tuple(map(int, entry["shape"])), first, last))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: no safetensors file (its header is not the expected JSON)") from None
+    tensors, end = {}, 0
+    for name, dtype, shape, first, last in entries:
+        if dtype not in DTYPES:
+            raise ValueError(f"{path}: {name} is of type {dtype}, expected one of {' '.join(DTYPES)}")
+        if min([first, *shape]) < 0 or last - first != math.prod(shape) * DTYPES[dtype].itemsize:
+            raise ValueError(f"{path}: {name} has {last - first} bytes for the shape {list(shape)} of {dtype}")
+        tensors[name] = Stored(path, DTYPES[dtype], shape, 8 + length + first)
+        end = max(end, 8 + length + last)
     if size < end:
         raise ValueError(f"{path}: no whole safetensors file ({size} bytes, its header promises {end})")
     return tensors
@@ -163,7 +165,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if not code:
             raise ValueError(f"{path}: no torch weight file") from None
         raise ValueError(f"{path}: holds code ({code[1]}) beside tensors, so it was not opened") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError) as error:
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
         if isinstance(error, OSError) and error.errno:
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__

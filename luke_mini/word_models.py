@@ -32,6 +32,7 @@ SHAPE = (
     "type_vocab_size layer_norm_eps pad_token_id hidden_act"
 ).split()
 POSITIONS = "luke.embeddings.position_embeddings.weight"
+ENTITY_POSITIONS = "luke.entity_embeddings.position_embeddings.weight"
 WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
 # The masked-word head in BERT's names; the same computation.
 BERT_HEAD = {
@@ -61,9 +62,15 @@ def shape(folder: Path) -> dict:
 
 
 def shift_positions(released: dict) -> None:
-    """A row in front of BERT's position table, so that it is read from pad_token_id + 1 = 1. Changes the dictionary."""
+    """A row in front of BERT's position table, so that it is read from pad_token_id + 1 = 1. Changes the dictionary.
+
+    The entities' table, which is read from 0 in every LUKE, gets an unused last row, as both must have the same size.
+    """
     table = weight_files.join([released[POSITIONS]])
-    released[POSITIONS] = torch.cat([torch.zeros(1, table.shape[1], dtype=table.dtype), table])
+    unused = torch.zeros(1, table.shape[1], dtype=table.dtype)
+    released[POSITIONS] = torch.cat([unused, table])
+    if ENTITY_POSITIONS in released:
+        released[ENTITY_POSITIONS] = torch.cat([weight_files.join([released[ENTITY_POSITIONS]]), unused])
 
 
 def marker_sources(word_tokenizer) -> list[int]:

@@ -5,6 +5,7 @@
 
 import bz2
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from conftest import shared_data
 import prepare_wiki
 from luke_mini import shards, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import Mentions
 from luke_mini.pretrain_examples import build_examples
 from luke_mini.shards import Shards
 
@@ -94,6 +96,7 @@ def test_folder_and_manifest(made):
     assert sorted(contents(made)) == [
         "entity_vocab.jsonl",
         "manifest.json",
+        "mentions.safetensors",
         "shard-00000.bin",
         "tokenizer/sentencepiece.bpe.model",
         "tokenizer/tokenizer_config.json",
@@ -117,6 +120,28 @@ def test_entity_counts_follow_redirects(made):
     expected["Balen"] += 1
     assert counts == {"[PAD]": 0, "[UNK]": 0, "[MASK]": 0, "[MASK2]": 0} | expected
     assert [line["entities"][0] for line in lines][3:5] == [["Uld", "en"], ["Balen", "en"]]
+
+
+def test_mention_statistics(made, dump, tmp_path):
+    """Surfaces lead to the pages behind redirects; their links are counted against the pages that say the name."""
+    table = Mentions.load(made / "mentions.safetensors")
+    texts = [
+        "\n".join(text for text, _, _ in wikitext.parse(page.wikitext))
+        for page in wiki_dump.read_dump(dump)
+        if not page.redirect
+    ]
+    for name in NAMES:
+        holding = sum(re.search(rf"\b{name}\b", text) is not None for text in texts)
+        links = 2 if name == "Balen" else 1  # the river's article names it
+        assert table.candidates(name) == [(name, links, 1.0)]
+        assert table.link_probability(name) == pytest.approx(links / holding) and holding > links
+        assert table.candidates(f"{name}'s") == [(name, 1, 1.0)]  # through two redirects
+    assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
+    assert table.link_probability("Uld") == pytest.approx(30 / 31)
+    assert table.candidates("Great fire of Balen") == []  # no such page
+    assert len(table) == 2 * len(NAMES) + 2
+    prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1", "--no-mentions"])
+    assert not (tmp_path / "mentions.safetensors").exists()
 
 
 def test_examples_are_those_of_a_plain_loop(made, dump):
@@ -210,6 +235,14 @@ def test_jsonl(tmp_path):
     assert len(opened) == 1 and opened.example(0).entity_ids == [3] * 5 and opened.example(0).page_id == -1
     words = tokenizer.load(tmp_path / "tokenizer")
     assert words.decode(opened.example(0).word_ids) == " ".join([text] * 5)
+
+
+def test_byte_level_pieces(tmp_path):
+    """A tokenizer as LUKE's own, in two workers, and its examples read as running text."""
+    prepare_wiki.main(f"--out {tmp_path} --max-pages 40 --pieces byte-bpe --vocab-size 600 --workers 2".split())
+    words, example = tokenizer.load(tmp_path / "tokenizer"), Shards.open(tmp_path).example(0)
+    assert len(words) == 600 and words.unk_id not in example.word_ids
+    assert words.encode(words.decode(example.word_ids)).ids == list(example.word_ids)
 
 
 def test_built_in_encyclopedia(tmp_path):

@@ -265,9 +265,10 @@ def test_same_logits_as_transformers(tiny, tmp_path, bias):
     transformers = pytest.importorskip("transformers")
     labels, options = ("a", "b", "c"), Options(classifier_bias=bias)
     model = build(tiny, labels, options)
+    torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms away from 0 and 1
-            parameter.normal_(std=0.2)
+        for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     names = {str(i): label for i, label in enumerate(labels)}
     settings = {"architectures": [task_relation.ARCHITECTURE], "id2label": names}
     checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
@@ -278,7 +279,7 @@ def test_same_logits_as_transformers(tiny, tmp_path, bias):
     with torch.no_grad():
         expected = theirs(**inputs.collate([feature.arrays for feature in features])).logits
         ours = model.logits(model.collate(features)) - (model.classifier.bias if bias else 0)
-    assert expected.std() > 0.1
+    assert expected.std(dim=0).min() > 0.02  # the examples differ
     assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
 
 

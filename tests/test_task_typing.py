@@ -222,9 +222,10 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     transformers = pytest.importorskip("transformers")
     labels = ("a", "b", "c")
     model = build(tiny, labels)
+    torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms away from 0 and 1
-            parameter.normal_(std=0.2)
+        for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     names = {str(i): label for i, label in enumerate(labels)}
     settings = {"architectures": [task_typing.ARCHITECTURE], "id2label": names}
     checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
@@ -236,7 +237,7 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     with torch.no_grad():
         expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.types)
         ours, (loss, hits) = model.logits(batch), model(batch)["type"]
-    assert expected.logits.std() > 0.1
+    assert expected.logits.std(dim=0).min() > 0.02  # the examples differ
     assert (ours - expected.logits).abs().max() < 1e-5 * expected.logits.abs().max()
     assert loss.item() / batch.counts["type"] == pytest.approx(expected.loss.item(), rel=1e-5)
     assert batch.counts == {"type": 12}

@@ -3,22 +3,48 @@
     pytest tests/test_tokenizer.py
 """
 
+import pickle
 import re
 
 import pytest
 
-from luke_mini import tokenizer, tokenizer_sentencepiece
+from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, tokenizer_wordpiece
+
+TEXTS = ["Ada lives in Oslo.", "Bo lives in Bergen."] * 20
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] ada bo lives in oslo ber ##gen .".split()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sentencepiece")
-    tokenizer_sentencepiece.train(["Ada lives in Oslo.", "Bo lives in Bergen."] * 20, 60, folder)
-    return tokenizer.load(folder)
+def make(kind: str, folder):
+    if kind == "sentencepiece":
+        return tokenizer_sentencepiece.train(TEXTS, 60, folder)
+    if kind == "bpe":
+        return tokenizer_bpe.train(TEXTS, 280, folder)
+    made = tokenizer_wordpiece.WordPieceTokenizer({piece: k for k, piece in enumerate(PIECES)})
+    made.save(folder)
+    return made
 
 
-def test_load_finds_the_kind(trained):
-    assert isinstance(trained, tokenizer_sentencepiece.SentencePieceTokenizer)
+@pytest.fixture(scope="module", params=["sentencepiece", "bpe", "wordpiece"])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    made, loaded = make(request.param, folder), tokenizer.load(folder)
+    assert type(loaded) is type(made) and len(loaded) == len(made)
+    return loaded
+
+
+def test_special_ids_are_apart(trained):
+    names = "bos_id pad_id eos_id unk_id mask_id ent_id ent2_id".split()
+    ids = [getattr(trained, name) for name in names]
+    assert len(set(ids)) == len(ids) and set(ids) <= set(range(len(trained)))
+    assert trained.pieces(ids[-2:]) == ["<ent>", "<ent2>"] and trained.starts_word[ids].all()
+    assert trained.starts_word.shape == (len(trained),)
+
+
+def test_a_text_cut_at_a_space_reads_as_a_whole(trained):
+    always_marked = isinstance(trained, tokenizer_sentencepiece.SentencePieceTokenizer)
+    ids, before = trained.encode_cut("Ada lives in Bergen.", [3, 9, 20])
+    assert ids == trained.encode("Ada lives in Bergen.", always_marked).ids and before[-1] == len(ids)
+    assert trained.encode_cut("in <ent>", [])[0][-1] == trained.ent_id
 
 
 def test_the_interface_is_what_the_docstring_says(trained):
@@ -34,6 +60,19 @@ def test_the_interface_is_what_the_docstring_says(trained):
 def test_save_and_load(trained, tmp_path):
     trained.save(tmp_path)
     assert tokenizer.load(tmp_path).encode("Ada in Bergen") == trained.encode("Ada in Bergen")
+
+
+def test_tokenizer_json_of_an_unknown_kind(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
+    with pytest.raises(ValueError, match="model of type Unigram, expected BPE or WordPiece"):
+        tokenizer.load(tmp_path)
+
+
+def test_workers_can_have_it(trained):
+    """Processes get tokenizers by pickling."""
+    trained.encode_cut("Ada in Bergen", [3])
+    again = pickle.loads(pickle.dumps(trained))
+    assert again.encode_cut("Ada in Oslo", [3]) == trained.encode_cut("Ada in Oslo", [3])
 
 
 def test_no_tokenizer(tmp_path):

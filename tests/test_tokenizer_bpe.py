@@ -15,24 +15,13 @@ import pytest
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import random_cuts, random_strings
+from tokenizer_texts import english, random_cuts, random_strings
 
 from luke_mini import tokenizer_special
 from luke_mini.spans import is_punctuation
 from luke_mini.tokenizer_bpe import BYTE_CHARACTERS, BpeTokenizer, load, merge, pre_tokens, train
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as published
-
-
-def english() -> list[str]:
-    """300 lines with words that share parts, contractions, numbers, accents."""
-    names = "Ada Bo Cleo Dan Eva Finn Gro Hal".split()
-    draw = random.Random(1)
-    return [
-        f"{draw.choice(names)} didn't see {draw.choice(names)}'s {draw.randint(2, 4000)} cafés in 東京, "
-        f"nor {draw.choice(['the', 'a', 'no'])} {draw.choice(['newest', 'lowest', 'widest'])} _house_ (they're low)."
-        for _ in range(300)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +61,8 @@ def assert_encodes_as(tokenizer: BpeTokenizer, oracle, text: str) -> None:
 
 
 def test_pre_tokens_by_hand():
-    assert pre_tokens("Ada's  2 cafés\n\n x_y'S") == ["Ada", "'s", " ", " 2", " cafés", "\n\n", " x", "_", "y", "'", "S"]
+    words = ["Ada", "'s", " ", " 2", " cafés", "\n\n", " x", "_", "y", "'", "S"]
+    assert pre_tokens("".join(words)) == words
 
 
 def test_pattern_equals_the_published_one(some_strings):
@@ -90,7 +80,7 @@ def test_pattern_equals_the_published_one(some_strings):
 
 
 def test_every_code_point_is_what_the_rust_library_takes_it_for():
-    """Letter, number, other or white space: one pre-token with é, with ², with ·, or alone. Planes 4 to 16 in steps."""
+    """Letter, number, other or white space: one pre-token with é, ², · or alone. From plane 4 on in steps."""
     tokenizers = pytest.importorskip("tokenizers")
     if tokenizers.__version__.split(".")[:2] != ["0", "23"]:
         pytest.skip("another version of tokenizers than 0.23 may have another version of Unicode")
@@ -301,6 +291,7 @@ def test_transformers_opens_what_we_save(tokenizer, tmp_path, some_strings):
 
 def broken_folders():
     vocab = {"a": 0, "b": 1, "ab": 2}
+    yield {"vocab.json": json.dumps(vocab), "merges.txt": "a b\n"}, "no <s> <pad> </s> <unk> <mask>"
     yield {"vocab.json": "[]"}, "vocab.json: expected a JSON object"
     yield {"vocab.json": "{"}, "vocab.json: no JSON"
     yield {"vocab.json": json.dumps(vocab)}, "merges.txt: no such file"
@@ -343,10 +334,10 @@ def test_training_equals_tokenizers(tmp_path, some_strings):
 
 
 def test_training_by_hand(tmp_path):
-    """Words (with their space) aaab x 2 and ab x 3: ab occurs 5 times, Ġab 3 times, then aa, a piece seen twice only."""
+    """Words (with their space) aaab x 2 and ab x 3: ab occurs 5 times, Ġab 3 times, then the rest of Ġaaab twice."""
     trained = train(["aaab aaab ab ab ab"], 267, tmp_path)
     assert trained._merges[:2] == [("a", "b"), ("Ġ", "ab")] and len(trained) == 267
-    assert trained._pieces[260:] == ["ab", "Ġab", trained._pieces[262], trained._pieces[263], "<mask>", "<ent>", "<ent2>"]
+    assert trained._pieces[260:262] == ["ab", "Ġab"] and trained._pieces[264:] == ["<mask>", "<ent>", "<ent2>"]
 
 
 def test_small_text_gives_fewer_pieces(tmp_path):

@@ -60,3 +60,14 @@ def random_cuts(text: str, draw: random.Random) -> list[int]:
     if draw.random() < 0.5:
         places = [k for k in places if " " in text[max(k - 1, 0) : k + 1]] or places
     return sorted(draw.sample(places, draw.randint(0, min(len(places), 12))))
+
+
+def english() -> list[str]:
+    """300 lines with words that share parts, contractions, numbers, accents."""
+    names = "Ada Bo Cleo Dan Eva Finn Gro Hal".split()
+    draw = random.Random(1)
+    return [
+        f"{draw.choice(names)} didn't see {draw.choice(names)}'s {draw.randint(2, 4000)} cafés in 東京, "
+        f"nor {draw.choice(['the', 'a', 'no'])} {draw.choice(['newest', 'lowest', 'widest'])} _house_ (they're low)."
+        for _ in range(300)
+    ]

@@ -1,0 +1,333 @@
+"""Mention statistics: what a surface ("Washington") refers to, how often, and whether it is a mention at all.
+
+In: paragraphs with links. Out: `Mentions`, one file. For a surface it gives the titles that its links lead to, with
+counts and priors (count / all links of the surface), and its link probability (links of the surface / pages that
+contain it), small for surfaces that are mostly ordinary words; in a text it finds the surfaces. Question answering
+takes its entities from here, entity linking its mentions and candidates.
+
+A surface is compared as its words: lower case, without accents, punctuation marks being words of their own, at most 20.
+In scripts that do not write spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a
+mention may begin and end anywhere; in all others it begins and ends with a word. This follows the script and not the
+language, and mixed text comes out right.
+
+Which pages contain a name can be counted only when all names are known: `count_links` goes through the parsed text
+first, then `count_pages`, which walks all names at once as a trie. Its nodes are 64-bit hashes of the first words of
+names, in one sorted array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page
+take a step at once. (That any two of 30 million random nodes are equal has the probability 2e-5.)
+
+Left out: LUKE's other source of the same numbers (p(e|m) files), and its tables of the links of single pages
+(`from_links` of that page's links is one).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from hashlib import blake2b
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from luke_mini import atomic
+from luke_mini.spans import is_punctuation
+from luke_mini.wikitext import Paragraph
+
+MAX_WORDS = 20  # of a name
+MAX_TITLES = 100  # of a name, the most frequent ones
+MIN_LINK_PROBABILITY = 0.01  # names below are dropped
+
+# --- Words ------------------------------------------------------------------------------------------------------
+
+# Thai, Lao, Myanmar, Khmer, kana, ideographs with their extensions and compatibility forms, kana of half width
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+UNSPACED += "\uff66-\uff9f\U00020000-\U0002fa1f"
+
+
+@cache
+def _word_pattern() -> re.Pattern:
+    """An unspaced character with its marks (vowel signs), a punctuation mark, or a run of anything else but spaces.
+
+    The first alternative, an ASCII word before an ASCII space or mark, is the third one made fast. Punctuation marks
+    above U+FFFF, of scripts long dead, count as letters: classes without such characters are fast, too.
+    """
+    characters = [chr(code) for code in range(0x10000)]
+    unspaced = re.compile(f"[{UNSPACED}]")
+    spaces = _character_class(filter(str.isspace, characters))
+    punctuation = _character_class(filter(is_punctuation, characters))
+    marks = _character_class(c for c in characters if unspaced.match(c) and unicodedata.category(c) in ("Mn", "Mc"))
+    return re.compile(
+        r"[0-9A-Za-z]+(?=[\t\n -/:-@\[-`{-~]|\Z)"
+        rf"|[{punctuation}]|[{UNSPACED}][{marks}]*|[^{spaces}{punctuation}{UNSPACED}]+"
+    )
+
+
+def _character_class(characters: Iterable[str]) -> str:
+    """The inside of [...] for characters in order, runs as ranges."""
+    codes = enumerate(map(ord, characters))
+    runs = ([code for _, code in run] for _, run in groupby(codes, key=lambda pair: pair[1] - pair[0]))
+    return "".join(f"\\u{run[0]:04x}-\\u{run[-1]:04x}" for run in runs)
+
+
+@lru_cache(1 << 18)
+def _normal(word: str) -> str:
+    """Lower case, without accents.
+
+    # differs from LUKE: only U+0300 to U+036F are accents. BERT's rule removes all nonspacing marks, which makes か of
+    # が and drops the vowels of Hindi and Thai.
+    """
+    if word.isascii():
+        return word.lower()
+    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", word.lower()))
+    return unicodedata.normalize("NFC", plain) or word
+
+
+def normalize(surface: str) -> str:
+    """The name of a surface, words joined by spaces: "Zoë's" -> "zoe ' s", "東京 23区" -> "東 京 23 区"."""
+    return " ".join(map(_normal, _word_pattern().findall(surface)))
+
+
+# --- All names as a trie ----------------------------------------------------------------------------------------
+
+BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial; any large odd number
+PARAGRAPH = 1  # between paragraphs: the hash of no word, in all likelihood
+
+
+@lru_cache(1 << 20)
+def _hash(word: str) -> int:
+    """64 bits of a word as it stands in a text, equal for words with the same normal form."""
+    return int.from_bytes(blake2b(_normal(word).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _hashes(text: str) -> list[int]:
+    return list(map(_hash, _word_pattern().findall(text)))
+
+
+class Trie(NamedTuple):
+    """Node: the hash of the first words of a name, `hash of the words before * BASE + hash of the word`."""
+
+    nodes: np.ndarray  # uint64 [nodes], ascending
+    names: np.ndarray  # int32 [nodes]: the name that ends in this node, or -1
+
+
+def make_trie(names: Sequence[str]) -> Trie:
+    """names: normalized and different, of at least one word. ValueError if two have the same hash."""
+    lengths = np.fromiter((name.count(" ") + 1 for name in names), np.int64)
+    flat = np.fromiter((_hash(word) for name in names for word in name.split(" ")), np.uint64)
+    first = np.cumsum(lengths) - lengths
+    value = np.zeros(len(names), np.uint64)
+    levels = []
+    for depth in range(lengths.max(initial=0)):
+        longer = lengths > depth
+        value[longer] = value[longer] * BASE + flat[first[longer] + depth]
+        levels.append(value[longer])
+    nodes = np.unique(np.concatenate(levels)) if levels else value
+    if len(np.unique(value)) < len(names):
+        raise ValueError(f"two of the {len(names)} names are equal or have equal hashes: expected different names")
+    ends = np.full(len(nodes), -1, np.int32)
+    ends[np.searchsorted(nodes, value)] = np.arange(len(names))
+    return Trie(nodes, ends)
+
+
+def _matches(trie: Trie, words: np.ndarray) -> np.ndarray:
+    """Every occurrence of a name in a row of word hashes: int64 [3, matches], first word, number of words, name."""
+    start = np.arange(len(words)) if len(trie.nodes) else np.empty(0, np.int64)
+    value = np.zeros(len(start), np.uint64)
+    found = [np.empty((3, 0), np.int64)]
+    for depth in range(MAX_WORDS):
+        inside = start + depth < len(words)
+        start, value = start[inside], value[inside]
+        if not len(start):
+            break
+        value = value * BASE + words[start + depth]
+        node = np.searchsorted(trie.nodes, value).clip(max=len(trie.nodes) - 1)
+        alive = trie.nodes[node] == value
+        start, value, name = start[alive], value[alive], trie.names[node[alive]]
+        ends = name >= 0
+        found.append(np.stack([start[ends], np.full(ends.sum(), depth + 1), name[ends]]))
+    return np.concatenate(found, axis=1)
+
+
+# --- Gathering --------------------------------------------------------------------------------------------------
+
+
+def count_links(paragraphs: Iterable[Paragraph]) -> Counter[tuple[str, str]]:
+    """How often each (name, title as linked) occurs; names longer than MAX_WORDS or without a word are left out."""
+    counts = Counter((text[start:end], title) for text, links, _ in paragraphs for title, start, end in links)
+    named: Counter[tuple[str, str]] = Counter()
+    for (surface, title), count in counts.items():
+        name = normalize(surface)
+        if name and name.count(" ") < MAX_WORDS:
+            named[name, title] += count
+    return named
+
+
+def count_pages(trie: Trie, pages: Iterable[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """pages: each the texts of its paragraphs. Returns the names in them, and how many of the pages have each."""
+    present = [np.empty(0, np.int64)]
+    for texts in pages:
+        words = [word for text in texts for word in (*_hashes(text), PARAGRAPH)]
+        present.append(np.unique(_matches(trie, np.array(words, np.uint64))[2]))
+    return np.unique(np.concatenate(present), return_counts=True)
+
+
+# --- The statistics ---------------------------------------------------------------------------------------------
+
+
+class Candidate(NamedTuple):
+    title: str
+    count: int  # links of the surface to the title
+    prior: float  # count / links of the surface to any title
+
+
+class Mention(NamedTuple):
+    start: int
+    end: int  # half-open characters
+    link_probability: float
+    candidates: list[Candidate]
+
+
+def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """UTF-8 of all strings in a row, and where each ends."""
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(e) for e in encoded], dtype=np.int64)
+
+
+def _string(text: np.ndarray, ends: np.ndarray, index: int) -> str:
+    start = ends[index - 1] if index else 0
+    return text[start : ends[index]].tobytes().decode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """Flat arrays, so that millions of names take tens of bytes each and load as fast as the disk reads.
+
+    The candidates of name k are rows first[k] to first[k + 1], most frequent first.
+    """
+
+    name_text: np.ndarray  # uint8: all names in UTF-8, in alphabetical order
+    name_ends: np.ndarray  # int64 [names]
+    links: np.ndarray  # int64 [names]: links with that name, to titles beyond MAX_TITLES too
+    pages: np.ndarray  # int64 [names]: pages that contain it
+    first: np.ndarray  # int64 [names + 1]
+    titles: np.ndarray  # int32 [rows]: index of a title
+    counts: np.ndarray  # int64 [rows]
+    title_text: np.ndarray  # uint8
+    title_ends: np.ndarray  # int64 [titles]
+    nodes: np.ndarray  # Trie
+    node_names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    @property
+    def trie(self) -> Trie:
+        return Trie(self.nodes, self.node_names)
+
+    def names(self) -> list[str]:
+        return [_string(self.name_text, self.name_ends, index) for index in range(len(self))]
+
+    def candidates(self, surface: str) -> list[Candidate]:
+        """Titles that links of the surface lead to, most frequent first; [] for a surface that is never linked."""
+        index = self._index(surface)
+        return [] if index is None else self._candidates(index)
+
+    def link_probability(self, surface: str) -> float:
+        """Links of the surface / pages with it, at most 1; 0 for a surface that is never linked."""
+        index = self._index(surface)
+        return 0.0 if index is None else float(self._link_probabilities(index))
+
+    def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
+        """Mentions from left to right, never overlapping; of those that start at one word the longest."""
+        spans = [match.span() for match in _word_pattern().finditer(text)]
+        starts, lengths, names = _matches(self.trie, np.array(_hashes(text), np.uint64))
+        kept = self._link_probabilities(names) >= min_link_probability
+        longest = {}  # first word -> number of words, name; matches come shortest first
+        for start, length, name in zip(starts[kept].tolist(), lengths[kept].tolist(), names[kept].tolist()):
+            longest[start] = (length, name)
+        mentions, position = [], 0
+        for start in sorted(longest):
+            if start >= position:
+                length, name = longest[start]
+                position = start + length
+                probability = float(self._link_probabilities(name))
+                mentions.append(Mention(spans[start][0], spans[position - 1][1], probability, self._candidates(name)))
+        return mentions
+
+    def save(self, path: str | Path) -> None:
+        arrays = {name: np.ascontiguousarray(array) for name, array in vars(self).items()}
+        with atomic.write_file(path, "wb") as file:
+            file.write(safetensors.numpy.save(arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mentions":
+        """ValueError with the file's name if it is no such file."""
+        try:
+            return cls(**safetensors.numpy.load_file(path))
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(f"{path}: no mention statistics ({error}): expected a file of Mentions.save") from None
+
+    def _index(self, surface: str) -> int | None:
+        words = np.array(_hashes(surface), np.uint64)
+        whole = [name for start, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
+        return whole[0] if whole else None
+
+    def _link_probabilities(self, names) -> np.ndarray:
+        return np.minimum(1.0, self.links[names] / np.maximum(self.pages[names], 1))
+
+    def _candidates(self, index: int) -> list[Candidate]:
+        rows = slice(self.first[index], self.first[index + 1])
+        links = int(self.links[index])
+        return [
+            Candidate(_string(self.title_text, self.title_ends, title), count, count / links)
+            for title, count in zip(self.titles[rows].tolist(), self.counts[rows].tolist())
+        ]
+
+
+def from_links(
+    links: Mapping[tuple[str, str], int],
+    resolve: Callable[[str], str | None] = lambda title: title,
+    min_count: int = 1,
+) -> Mentions:
+    """From (name, title as linked) -> links; `resolve` follows redirects, None for a title that means no entity.
+
+    (name, title) linked fewer than `min_count` times are left out. Until `with_pages`, every name has the link
+    probability 1.
+    """
+    by_name: dict[str, Counter[str]] = {}
+    for (name, title), count in links.items():
+        if (target := resolve(title)) is not None:
+            by_name.setdefault(name, Counter())[target] += count
+    entries = []  # name, links, [(title, count), most frequent first]
+    for name in sorted(by_name):
+        titles = [pair for pair in by_name.pop(name).items() if pair[1] >= min_count]
+        titles.sort(key=lambda pair: (-pair[1], pair[0]))
+        if titles:
+            entries.append((name, sum(count for _, count in titles), titles[:MAX_TITLES]))
+    total = np.array([links for _, links, _ in entries], np.int64)
+    return _assemble([name for name, _, _ in entries], [titles for _, _, titles in entries], total, total)
+
+
+def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
+    """The names that are linked often enough, from the number of pages that contain each name (int64 [names])."""
+    kept = (pages > 0) & (mentions.links >= MIN_LINK_PROBABILITY * pages)
+    titles = [[candidate[:2] for candidate in mentions._candidates(index)] for index in np.flatnonzero(kept)]
+    names = [_string(mentions.name_text, mentions.name_ends, index) for index in np.flatnonzero(kept)]
+    return _assemble(names, titles, mentions.links[kept], pages[kept])
+
+
+def _assemble(
+    names: list[str], titles: list[list[tuple[str, int]]], links: np.ndarray, pages: np.ndarray
+) -> Mentions:
+    """Flat arrays of sorted names with the (title, count) of each."""
+    all_titles = sorted({title for row in titles for title, _ in row})
+    number = {title: index for index, title in enumerate(all_titles)}
+    first = np.cumsum([0, *map(len, titles)], dtype=np.int64)
+    title_ids = np.array([number[title] for row in titles for title, _ in row], np.int32)
+    counts = np.array([count for row in titles for _, count in row], np.int64)
+    return Mentions(*_pack(names), links, pages, first, title_ids, counts, *_pack(all_titles), *make_trie(names))

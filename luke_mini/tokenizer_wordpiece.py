@@ -1,0 +1,219 @@
+"""WordPiece, from scratch: the tokenizer of BERT, cased and uncased, on which LUKE's entity disambiguation was built.
+
+In: text. Out: ids and offsets. A text goes through three steps:
+
+    text          "Zoë's naïve\u200b 東京"
+    words         zoe ' s naive 東 京        control characters out; lower case and accents off if uncased;
+                                           every punctuation mark and every Chinese character is a word
+    pieces        zoe ' s na ##ive 東 京     the longest piece of the vocabulary that fits, then the longest that goes on
+
+A word with a part that no piece fits, or of more than 100 characters, is one [UNK]. The vocabulary is vocab.txt, one
+piece a line; ## marks those that go on in a word. <ent> and <ent2> come after the last line if the file lacks them.
+
+Google's BERT is followed where its descendants disagree. transformers' own Python version composes characters first
+(NFC), which changes what a cased model sees of "e" + accent; the Rust one does not. In lower case Python, and so
+Google's code, writes Σ at the end of a word as ς, the Rust version σ.
+
+A piece of text that begins in mid-word cannot say so here: prefix_space has no effect. Left out: training.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from luke_mini import atomic, tokenizer_special
+from luke_mini.spans import Encoding, is_punctuation
+from luke_mini.tokenizer_special import Memory, Stretches
+
+FILE_NAME = "vocab.txt"
+ROLES = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+ROLES |= {"ent": "<ent>", "ent2": "<ent2>"}
+GOES_ON = "##"
+LONGEST_WORD = 100  # characters
+# White space of Unicode, but not \v \f \x85, which are control characters here.
+CHUNK = re.compile(r"[^\t\n\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+CHINESE = re.compile(
+    r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+
+
+def _is_dropped(character: str) -> bool:
+    """Control, format and private characters, and U+FFFD, which stands for broken text.
+
+    Not the unassigned ones, which Google's code drops: what is unassigned depends on Python's version.
+    """
+    hidden = not character.isprintable() and unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs")
+    return hidden or character == "\ufffd"
+
+
+class WordPieceTokenizer:
+    """Implements the interface that `tokenizer.py` describes.
+
+    vocab: piece -> id. special: role ("bos", "mask", ...) -> spelling, where it is not BERT's. strip_accents: None does
+    what lower_case does.
+    """
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        special: dict[str, str] | None = None,
+        lower_case: bool = True,
+        strip_accents: bool | None = None,
+        split_chinese: bool = True,
+    ):
+        names = ROLES | (special or {})
+        vocab = dict(vocab)
+        for role in ("ent", "ent2"):
+            vocab.setdefault(names[role], len(vocab))
+        tokenizer_special.check(vocab, names)
+        self._vocab, self._names = vocab, names
+        self._lower_case, self._split_chinese = lower_case, split_chinese
+        self._strip_accents = lower_case if strip_accents is None else strip_accents
+        self._pieces = sorted(vocab, key=vocab.__getitem__)
+        self._longest = max(map(len, vocab))
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
+            vocab[names[role]] for role in ROLES
+        )
+        self._special = {token: vocab[token] for token in names.values()}
+        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._chunks = Memory(self._encode_chunk)  # what stands between white space -> ids, starts, ends
+        self._stretches = Stretches(self._encode_stretch)  # what stands between cuts -> ids
+        self.starts_word = np.array([not piece.startswith(GOES_ON) for piece in self._pieces])  # bool [vocabulary]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def _normalize(self, chunk: str) -> tuple[str, list[int]]:
+        """The chunk as the vocabulary writes it, and for each of its characters where it comes from."""
+        source = [k for k, character in enumerate(chunk) if not _is_dropped(character)]
+        text = "".join(chunk[k] for k in source)
+        if self._lower_case:
+            # As one, for the sake of Σ; that changes a character, never a length.
+            source = [k for k in source for _ in chunk[k].lower()]
+            text = text.lower()
+        if self._strip_accents:
+            decomposed = [unicodedata.normalize("NFD", character) for character in text]
+            source = [k for k, part in zip(source, decomposed) for c in part if unicodedata.category(c) != "Mn"]
+            text = "".join(c for c in chain.from_iterable(decomposed) if unicodedata.category(c) != "Mn")
+        return text, source
+
+    def _words(self, text: str) -> list[tuple[int, int]]:
+        """Spans of the words in normalised text."""
+        spans, start = [], 0
+        for k, character in enumerate(text):
+            if is_punctuation(character) or self._split_chinese and CHINESE.match(character):
+                spans += [(start, k), (k, k + 1)]
+                start = k + 1
+        return [(start, end) for start, end in [*spans, (start, len(text))] if start < end]
+
+    def _match(self, word: str) -> list[tuple[int, int]]:
+        """Ids of the pieces of a word, and where each ends in it."""
+        found, start = [], 0
+        while start < len(word):
+            mark = GOES_ON if start else ""
+            for end in range(min(len(word), start + self._longest), start, -1):
+                if (piece := self._vocab.get(mark + word[start:end])) is not None:
+                    break
+            else:
+                return [(self.unk_id, len(word))]
+            found.append((piece, end))
+            start = end
+        return found if len(word) <= LONGEST_WORD else [(self.unk_id, len(word))]
+
+    def _encode_chunk(self, chunk: str) -> tuple[list[int], list[int], list[int]]:
+        """Ids of what stands between white space, and each one's characters: starts and ends."""
+        ids, starts, ends = [], [], []
+        text, source = self._normalize(chunk)
+        for start, word_end in self._words(text):
+            begin = start
+            for piece, length in self._match(text[start:word_end]):
+                end = start + length
+                ids.append(piece)
+                starts.append(source[begin])
+                ends.append(source[end - 1] + 1)
+                begin = end
+        return ids, starts, ends
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return [k for chunk in CHUNK.findall(text) for k in self._chunks[chunk][0]]
+
+    def _encode_stretch(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens count, as the released tokenizers have it."""
+        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
+        ids = self._encode_plain(parts[0])
+        for token, plain in zip(parts[1::2], parts[2::2]):
+            ids += [self._special[token], *self._encode_plain(plain)]
+        return ids
+
+    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
+        return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
+
+    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """Ids of many pieces of text, each of which begins a word, whatever prefix_spaces says."""
+        return [self._encode_plain(text) for text, _ in zip(texts, prefix_spaces, strict=True)]
+
+    def encode(self, text: str, prefix_space: bool = True) -> Encoding:
+        """Ids and offsets of one text, without special tokens. prefix_space has no effect."""
+        ids, offsets = [], []
+        for chunk in CHUNK.finditer(text):
+            found, starts, ends = self._chunks[chunk[0]]
+            ids += found
+            offsets += [(start + chunk.start(), end + chunk.start()) for start, end in zip(starts, ends)]
+        return Encoding(ids, offsets)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return [self._pieces[k] for k in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words with a space between any two, punctuation too: where spaces were is lost."""
+        return " ".join(self.pieces(ids)).replace(" " + GOES_ON, "")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes vocab.txt and tokenizer_config.json."""
+        folder = Path(folder)
+        with atomic.write_file(folder / FILE_NAME) as file:
+            file.writelines(piece + "\n" for piece in self._pieces)
+        tokenizer_special.write_config(
+            folder,
+            "BertTokenizer",
+            self._names,
+            do_lower_case=self._lower_case,
+            strip_accents=self._strip_accents,
+            tokenize_chinese_chars=self._split_chinese,
+        )
+
+
+def load(folder: str | Path) -> WordPieceTokenizer:
+    """From vocab.txt, or from tokenizer.json. ValueError naming the folder if it is no good."""
+    folder = Path(folder)
+    whole = tokenizer_special.read_if_there(folder / "tokenizer.json")
+    if (folder / FILE_NAME).is_file():
+        lines = (folder / FILE_NAME).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        vocab = {piece: k for k, piece in enumerate(lines)}
+    else:
+        vocab = whole["model"]["vocab"]
+    vocab |= tokenizer_special.added_tokens(folder)
+    try:
+        return WordPieceTokenizer(vocab, tokenizer_special.special_tokens(folder), *_settings(folder, whole))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+def _settings(folder: Path, whole: dict) -> tuple[bool, bool | None, bool]:
+    """lower_case, strip_accents, split_chinese: as in tokenizer_config.json, else tokenizer.json, else uncased."""
+    config = tokenizer_special.read_if_there(folder / "tokenizer_config.json")
+    normalizer = whole.get("normalizer") or {}
+    return (
+        config.get("do_lower_case", normalizer.get("lowercase", True)),
+        config.get("strip_accents", normalizer.get("strip_accents")),
+        config.get("tokenize_chinese_chars", normalizer.get("handle_chinese_chars", True)),
+    )

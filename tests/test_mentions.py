@@ -1,0 +1,223 @@
+"""Mention statistics: names by hand in several scripts; counts, probabilities and detection against brute force on
+strings without any trie or hash; files; and a real dump where there is one.
+
+    python -m pytest -q tests/test_mentions.py
+"""
+
+import re
+import unicodedata
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luke_mini import mentions, wiki_dump, wikitext
+from luke_mini.mentions import Mentions, count_links, count_pages, from_links, make_trie, normalize, with_pages
+from luke_mini.wikitext import Link, Paragraph
+
+# --- Names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "surface, name",
+    [
+        ("New  York\n", "new york"),
+        ("Zoë's ÉLAN", "zoe ' s elan"),
+        ("U.S.-led", "u . s . - led"),
+        ("3 €", "3 €"),  # a symbol outside ASCII is a letter among others, as in BERT
+        ("東京 23区", "東 京 23 区"),
+        ("iPhone手机", "iphone 手 机"),
+        ("がかガ、", "が か ガ 、"),
+        ("ประเทศไทย", "ป ร ะ เ ท ศ ไ ท ย"),
+        ("นี้", "นี้"),  # a consonant with its two marks
+        ("हिन्दी की", "हिन्दी की"),
+        ("Ελλάδα Й", "ελλαδα и"),
+        ("서울은", "서울은"),
+        ("_", "_"),
+        (" ", ""),
+    ],
+)
+def test_names_by_hand(surface, name):
+    assert normalize(surface) == unicodedata.normalize("NFC", name)
+
+
+@given(st.text(max_size=12))
+def test_a_name_is_its_own_words(text):
+    """Normalizing a word again changes nothing: the trie hashes names, a text its words."""
+    words = normalize(text).split(" ")
+    assert [mentions._normal(word) for word in words] == words
+    assert normalize(text.replace(" ", "\n")) == normalize(text)
+
+
+# --- Brute force --------------------------------------------------------------------------------------------------
+
+WORDS = ["a", "B", "b", "cé", "-", "東", "京"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=10).map(" ".join)
+
+
+@st.composite
+def corpora(draw):
+    """Pages of paragraphs, some of their words linked."""
+    pages = []
+    for _ in range(draw(st.integers(1, 4))):
+        paragraphs = []
+        for text in draw(st.lists(TEXTS, min_size=1, max_size=3)):
+            spans = [match.span() for match in re.finditer(r"\S+", text)]
+            cuts = sorted(draw(st.sets(st.integers(0, len(spans)))))
+            links = [
+                Link(draw(st.sampled_from("XYZ")), spans[i][0], spans[j - 1][1])
+                for i, j in zip(cuts, cuts[1:])
+                if draw(st.booleans())
+            ]
+            paragraphs.append(Paragraph(text, links, False))
+        pages.append(paragraphs)
+    return pages
+
+
+def plain(text: str) -> str:
+    return text.lower().replace("é", "e")
+
+
+def gather(pages, resolve=lambda title: title) -> Mentions:
+    counted = sum((count_links(page) for page in pages), Counter())
+    table = from_links(counted, resolve)
+    names, counts = count_pages(table.trie, [[paragraph.text for paragraph in page] for page in pages])
+    in_pages = np.zeros(len(table), np.int64)
+    in_pages[names] = counts
+    return with_pages(table, in_pages)
+
+
+@settings(deadline=None)
+@given(corpora())
+def test_counts_and_probabilities_by_brute_force(pages):
+    resolved = {"X": "X", "Y": "X", "Z": None}  # a redirect, and a title that means no entity
+    linked = Counter(
+        (plain(paragraph.text[link.start : link.end]), resolved[link.title])
+        for page in pages
+        for paragraph in page
+        for link in paragraph.links
+    )
+    table = gather(pages, resolved.get)
+    wanted = {name for name, title in linked if title}
+    assert set(table.names()) == wanted
+    for name in wanted:
+        links = linked[name, "X"]
+        holding = sum(any(f" {name} " in f" {plain(paragraph.text)} " for paragraph in page) for page in pages)
+        assert table.candidates(name) == [("X", links, 1.0)]
+        assert table.link_probability(name) == pytest.approx(min(1, links / holding))
+
+
+@settings(deadline=None)
+@given(st.sets(TEXTS.filter(bool).map(plain), max_size=8), TEXTS)
+def test_detection_by_brute_force(names, text):
+    table = from_links({(name, name.upper()): 1 for name in names})
+    words, found, position = text.split(), [], 0
+    while position < len(words):
+        for end in range(len(words), position, -1):
+            if plain(" ".join(words[position:end])) in names:
+                found.append((position, end))
+                break
+        position = found[-1][1] if found and found[-1][0] == position else position + 1
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    wanted = [(spans[i][0], spans[j - 1][1], plain(text[spans[i][0] : spans[j - 1][1]]).upper()) for i, j in found]
+    assert [(start, end, candidates[0].title) for start, end, _, candidates in table.detect(text)] == wanted
+
+
+# --- By hand ------------------------------------------------------------------------------------------------------
+
+
+def found(table: Mentions, text: str, **options) -> list[str]:
+    return [text[start:end] for start, end, _, _ in table.detect(text, **options)]
+
+
+def test_word_borders_where_words_are_spaced():
+    table = from_links({(normalize(name), name): 1 for name in ["York", "New York", "東京", "京都", "ไทย", "की"]})
+    assert found(table, "Yorkshire, newyork, NEW YORK's York") == ["NEW YORK", "York"]
+    assert found(table, "東京都に京都") == ["東京", "京都"]
+    assert found(table, "ประเทศไทย") == ["ไทย"]
+    assert found(table, "कीमत की") == ["की"]
+
+
+def test_a_rare_link_gives_way_to_a_shorter_mention():
+    table = from_links({("new york", "City"): 2, ("york", "Town"): 9, ("new", "Novelty"): 1})
+    assert table.names() == ["new", "new york", "york"]
+    table = with_pages(table, np.array([2, 20, 10]))
+    assert [table.link_probability(name) for name in table.names()] == [0.5, 0.1, 0.9]
+    assert found(table, "New York") == ["New York"]
+    assert found(table, "New York", min_link_probability=0.2) == ["New", "York"]
+    assert found(table, "New York", min_link_probability=0.9) == ["York"]
+    assert found(table, "New York", min_link_probability=0.95) == []
+
+
+def test_titles_are_ranked_and_cut():
+    links = {("a", f"T{k:03}"): 1 + (k == 7) for k in range(150)} | {("b", "T000"): 1}
+    table = from_links(links)
+    candidates = table.candidates("A")
+    assert [title for title, _, _ in candidates[:3]] == ["T007", "T000", "T001"]
+    assert len(candidates) == mentions.MAX_TITLES
+    assert candidates[0][1:] == (2, pytest.approx(2 / 151))  # of all links, also of those cut off
+    assert from_links(links, min_count=2).names() == ["a"]
+    assert table.candidates("c") == [] and table.link_probability("c") == 0 and table.candidates("") == []
+
+
+def test_long_and_empty_names_are_left_out():
+    text = "w " * 21 + "."
+    links = [Link("T", 0, 41), Link("U", 0, 39), Link("V", 1, 2)]  # 21 words, 20 words, a space
+    assert count_links([Paragraph(text, links, False)]) == {("w " * 19 + "w", "U"): 1}
+
+
+def test_rare_names_are_dropped():
+    table = from_links({("a", "A"): 1, ("b", "B"): 1, ("c", "C"): 1})
+    assert with_pages(table, np.array([100, 101, 0])).names() == ["a"]
+
+
+def test_names_do_not_span_paragraphs():
+    trie = make_trie(["a b"])
+    assert count_pages(trie, [["a", "b"], ["a b", "a b"]])[1].tolist() == [1]
+    assert count_pages(trie, [])[0].tolist() == []
+    assert count_pages(make_trie([]), [["a"]])[0].tolist() == []
+    with pytest.raises(ValueError, match="expected different names"):
+        make_trie(["a", "a"])
+
+
+# --- Files --------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(tmp_path):
+    table = gather([[Paragraph("Zoë met Bo in 東京.", [Link("Zoë", 0, 3), Link("Tokyo", 14, 16)], True)]])
+    table.save(tmp_path / "mentions.safetensors")
+    again = Mentions.load(tmp_path / "mentions.safetensors")
+    assert again.names() == table.names() == ["zoe", "東 京"]
+    assert again.detect("zoe, 東京") == table.detect("zoe, 東京") != []
+    empty = from_links({})
+    empty.save(tmp_path / "empty.safetensors")
+    assert Mentions.load(tmp_path / "empty.safetensors").detect("zoe") == []
+
+
+def test_a_file_of_something_else_is_named(tmp_path):
+    (tmp_path / "text").write_text("nothing")
+    with pytest.raises(ValueError, match="text: no mention statistics"):
+        Mentions.load(tmp_path / "text")
+
+
+def test_a_real_dump():
+    """Every name that links give is found by detection at its own link, unless a longer or earlier one covers it."""
+    path = shared_data("wiki/enwiki-wp2txt.xml.bz2")
+    pages = []
+    for page in wiki_dump.read_dump(path):
+        if not page.redirect and len(pages) < 25:
+            pages.append(wikitext.parse(page.wikitext))
+    table = gather(pages)
+    assert len(table) > 500
+    checked = 0
+    for paragraph in (paragraph for page in pages[:5] for paragraph in page):
+        spans = [(mention.start, mention.end) for mention in table.detect(paragraph.text)]
+        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+        for link in paragraph.links:
+            if table.candidates(paragraph.text[link.start : link.end]):
+                checked += 1
+                assert any(start < link.end and link.start < end for start, end in spans)
+    assert checked > 100

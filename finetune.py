@@ -7,18 +7,20 @@
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text, and one line of JSON comes out for each.
+trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
+shows them), and one line of JSON comes out for each.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, finetuning, task_ner, task_qa, trainer
+from luke_mini import checkpoint, config, distributed, finetuning, trainer
+from luke_mini import task_ner, task_qa, task_relation, task_typing
 
-TASKS = {module.NAME: module for module in (task_ner, task_qa)}
+TASKS = {module.NAME: module for module in (task_ner, task_relation, task_typing, task_qa)}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,8 +98,11 @@ def predict(task, arguments, place) -> None:
     if start.settings.get("architectures") != [task.ARCHITECTURE]:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         raise ValueError(f"{arguments.checkpoint}: {text}")
-    # A released checkpoint has no settings of ours: the paper's are the defaults.
-    options = config.from_flags(task.Options(**start.settings.get("luke_mini", {}).get("options", {})), arguments)
+    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
+    # entry of the same name (classifier_bias).
+    known = {item.name: start.settings[item.name] for item in fields(task.Options) if item.name in start.settings}
+    options = task.Options(**(known | start.settings.get("luke_mini", {}).get("options", {})))
+    options = config.from_flags(options, arguments)
     names = start.settings.get("id2label", {})
     labels = tuple(names[str(i)] for i in range(len(names)))
     model = task.build_model(start.config, start.entity_vocab, labels, options)

@@ -171,6 +171,8 @@ class FinetuneConfig:
 FINETUNE = {
     "ner": FinetuneConfig(),
     "qa": FinetuneConfig(epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14),  # SQuAD 1.1
+    "relation": FinetuneConfig(batch=32, micro_batch=4, select_best=True, seed=42),
+    "typing": FinetuneConfig(epochs=3.0, batch=4, select_best=True, seed=12),
 }
 
 

@@ -23,7 +23,7 @@ LAYERS = [
     "model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint",
-    "task_ner task_qa",
+    "task_ner task_qa task_relation task_typing",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

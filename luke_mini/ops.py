@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
 
 
@@ -182,8 +183,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
     Returns the loss of every row (float32 [rows]) and whether the best class is the target (bool [rows]).
     """
-    logits = F.linear(hidden, weight, bias).float()
-    return F.cross_entropy(logits, target, reduction="none"), logits.detach().argmax(dim=1) == target
+    loss, hit, _ = ops_cross_entropy.linear_cross_entropy(hidden, weight, bias, target)
+    return loss, hit
 
 
 def mean_of_rows(table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:

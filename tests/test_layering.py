@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "atomic config distributed entity_vocab masking metrics packing sentence_split shards spans toyworld "
+    "atomic config distributed entity_vocab masking metrics ops_cross_entropy packing sentence_split shards spans toyworld "
     "toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
     "batching conll documents ops optim pretrain_examples tokenizer_sentencepiece",
     "model run_state tokenizer",

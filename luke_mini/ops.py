@@ -1,4 +1,4 @@
-"""The operations worth fusing, as plain PyTorch that runs everywhere.
+"""The operations worth fusing, as plain PyTorch that runs everywhere; on a GPU, the Triton kernels that do the same.
 
 `entity_attention_equations` is the specification: the paper's equations, one sequence and one pair of kinds at a time,
 differentiated by autograd. `entity_attention` is what the model calls: the same numbers, with the probabilities as the
@@ -25,6 +25,22 @@ from torch import Tensor
 
 from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
+
+
+_choice = "auto"
+
+
+def use_kernels(choice: str) -> None:
+    """From now on: "triton" or "plain" everywhere, or "auto", as at the start: Triton on a GPU, plain elsewhere."""
+    global _choice
+    if choice not in ("auto", "triton", "plain"):
+        raise ValueError(f"use_kernels({choice!r}): expected auto, triton or plain")
+    _choice = choice
+
+
+def form_on(device: torch.device) -> str:
+    """What attention and cross-entropy run as on a device: "triton" or "plain"."""
+    return _choice if _choice != "auto" else "triton" if device.type == "cuda" else "plain"
 
 
 def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
@@ -69,6 +85,12 @@ def entity_attention(
     entities. q_entity=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
     training). Returns [rows, head, head_dim]; a row only ever sees the rows of its own sequence.
     """
+    if form_on(key.device) == "triton":
+        from kernels import entity_attention as fused  # here: a CPU does without Triton
+
+        seed = int(torch.randint(2**62, ())) if dropout else 0  # so that torch.manual_seed rules
+        layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
+        return fused.entity_attention(q_word, q_entity, key, value, layout, dropout, seed)
     return PackedAttention.apply(q_word, q_entity, key, value, batch, dropout)
 
 
@@ -183,7 +205,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
     Returns the loss of every row (float32 [rows]) and whether the best class is the target (bool [rows]).
     """
-    loss, hit, _ = ops_cross_entropy.linear_cross_entropy(hidden, weight, bias, target)
+    form = ops_cross_entropy
+    if form_on(hidden.device) == "triton":
+        from kernels import linear_cross_entropy as form
+    loss, hit, _ = form.linear_cross_entropy(hidden, weight, bias, target)
     return loss, hit
 
 

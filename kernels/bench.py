@@ -346,11 +346,10 @@ def static_table(dtypes):
     for arch in ARCHITECTURES:
         for name in CROSS_ENTROPY_KERNELS:
             for dtype in dtypes:
-                for weight_dtype in (dtype, torch.float32):
-                    for features in (256, 768):
-                        rows.append(inspect_cross_entropy(name, arch, dtype, weight_dtype, features))
-                        print(show(rows[-1], ("kernel", "arch", "dtype", "weight", "features", "tile", "registers",
-                                              "spilled_bytes", "shared_bytes", "per_score")), flush=True)  # fmt: skip
+                for weight_dtype, features in ((torch.float32, 256), (torch.float32, 768), (dtype, 256)):
+                    rows.append(inspect_cross_entropy(name, arch, dtype, weight_dtype, features))
+                    print(show(rows[-1], ("kernel", "arch", "dtype", "weight", "features", "tile", "registers",
+                                          "spilled_bytes", "shared_bytes", "per_score")), flush=True)  # fmt: skip
     for arch in ARCHITECTURES:
         for name in KERNELS:
             for dtype in dtypes:

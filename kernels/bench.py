@@ -18,7 +18,7 @@ once.
 
 Both are exact and repeatable, and neither is a time. The *roofline* at the end is an estimate: the least that tensor
 cores, exponentials and memory could each take on a chip running at its published rates. Left out: anything that needs a
-GPU.
+GPU (`bench_gpu.py`).
 """
 import argparse
 import json
@@ -110,8 +110,9 @@ def inspect_cross_entropy(name, arch, dtype=torch.bfloat16, weight_dtype=torch.f
     types = {"x": "*" + TYPES[dtype], "d": "*" + TYPES[dtype], "target": "*i64", "best": "*i32"}
     types |= dict.fromkeys(("weight", "bias"), "*" + TYPES[weight_dtype])
     types |= dict.fromkeys(("peak", "total", "target_score", "lse", "g", "d_bias"), "*fp32")
-    compiled = compile_for(CROSS_ENTROPY_KERNELS[name], arch, cross_entropy.launch_options(tile, features, True),
-                           lambda argument: (types.get(argument, "i32"), argument in types or "stride" in argument))  # fmt: skip
+    options = cross_entropy.launch_options(tile, features, True)
+    compiled = compile_for(CROSS_ENTROPY_KERNELS[name], arch, options,
+                           lambda name: (types.get(name, "i32"), name in types or "stride" in name))  # fmt: skip
     case = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "weight": TYPES[weight_dtype], "features": features,
             "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_k} w{tile.num_warps} s{tile.num_stages}"}  # fmt: skip
     row = case | read_back(compiled, tile)

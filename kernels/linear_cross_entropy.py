@@ -2,16 +2,17 @@
 
 With hidden rows x_n, one weight row w_c and one bias b_c a class, and t_n the class that row n should get:
 
-    s_nc = x_n . w_c + b_c         lse_n = log sum_c exp(s_nc)        loss_n = lse_n - s_nt        hit_n = argmax_c s_nc = t_n
+    s_nc = x_n . w_c + b_c         lse_n = log sum_c exp(s_nc)     loss_n = lse_n - s_nt     hit_n = argmax_c s_nc = t_n
 
-Forward, a program of `statistics_kernel` owns a strip of rows and walks a share of the classes from left to right; what it
-keeps of a tile of scores is, per row, the largest score, where it was, the sum of exponentials and the target's score:
+Forward, a program of `statistics_kernel` owns a strip of rows and walks a share of the classes from left to right; what
+it keeps of a tile of scores is, per row, the largest score, where it was, the sum of exponentials and the target's
+score:
 
                        classes 0 .......... 50,000 .......... 100,000 ...
                       .-------------------.--------------------.--------
-      rows 0 .. 127   | program (0, 0) -> | program (0, 1) ->  |            each leaves four numbers a row, which are
-                      |-------------------|--------------------|            joined at the end: the maximum of the maxima,
-      rows 128 .. 255 | program (1, 0) -> | program (1, 1) ->  |            and of the sums, each brought to that maximum
+      rows 0 .. 127   | program (0, 0) -> | program (0, 1) ->  |      each leaves four numbers a row, which are
+                      |-------------------|--------------------|      joined at the end: the maximum of the maxima,
+      rows 128 .. 255 | program (1, 0) -> | program (1, 1) ->  |      and of the sums, each brought to that maximum
                       '-------------------'--------------------'--------
 
 *Backward*, with g_n the gradient of loss_n, scores are computed once more, a chunk of classes at a time:
@@ -25,23 +26,28 @@ keeps of a tile of scores is, per row, the largest score, where it was, the sum 
   of the scores in all, where holding the scores would need three. No atomics: every run bit-equal.
 
 *float16* knows nothing below 6e-8 and little below 6e-5. With 500,000 classes a softmax is 2e-6 almost everywhere, and
-times the 1e-3 of a mean over a thousand rows that is gone: 99 % of the softmax, all but the targets. So d is stored with
-g as a share of the largest g, hence between -1 and 1, and 4,096 times as large; the products, which leave the tensor
-cores in float32, are multiplied back. bfloat16 has float32's range; there a share of 1, which is what all rows have in a
-mean, keeps the targets' d, about -1, free of rounding.
+times the 1e-3 of a mean over a thousand rows that is gone: 99 % of the softmax, all but the targets. So d is stored
+with g as a share of the largest g, hence between -1 and 1, and 4,096 times as large; the products, which leave the
+tensor cores in float32, are multiplied back. bfloat16 has float32's range; there a share of 1, which is what all rows
+have in a mean, keeps the targets' d, about -1, free of rounding.
 
 *Grid*: axis 0 strips of rows, so that the programs that read the same classes run side by side; axis 1 shares of the
 classes (forward) or tiles of the chunk (d). *Layout*: x [rows, features] and weight [classes, features] with features
 side by side, any row stride. A row or class past the end reads the last one again, which spares all masks on loads; its
 score is minus infinity, or its result is not stored.
 
-*Types*: x float16, bfloat16 or float32; the weight too, or float32 beside a half-precision x, then rounded tile by tile:
-under autocast no second table exists. Products, softmax and sums in float32. *Memory* beyond the gradients: d
-(16 MB), a chunk of the weight's gradient and, if the weight is rounded, of the weight; forward 2 MB at most. *Limits*: features a multiple of 16;
-2**30 classes; every row counts (select them before); differentiable once. *Tolerance* against float64 on the same
-inputs, relative: loss 5e-6, gradients float32 5e-7, float16 4e-4, bfloat16 2.5e-3. *Tested with* triton 3.7.1 in the
-interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU.
-"""
+*Types*: x float16, bfloat16 or float32; the weight too, or float32 beside a half-precision x, then rounded tile by
+tile: under autocast no second table exists. Products, softmax and sums in float32. *Memory* beyond the gradients: d (16
+MB), a chunk of the weight's gradient and, if the weight is rounded, of the weight; forward 2 MB at most. *Limits*:
+features a multiple of 16; 2**30 classes; every row counts (select them before); differentiable once. *Tolerance*
+against float64 on the same inputs, relative: loss 5e-6, gradients float32 5e-7, float16 4e-4, bfloat16 2.5e-3. *Tested
+with* triton 3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU.
+
+*Tried, and no better*: a whole row of 256 features at once: 21.2 instructions per score in the loop of the forward
+kernel on sm_90 instead of 21.9, but 262 KB of shared memory on sm_100, which has 227; g multiplied into the rows of x
+instead of into d: in bfloat16 one more rounding, and dw at 2.5e-3 instead of 2.4e-3; chunks of rows instead of classes:
+the whole table read once a chunk, on a CPU 8 times the time of chunks of classes
+(`tests/bench/bench_linear_cross_entropy.py`)."""
 
 from typing import NamedTuple
 

@@ -26,7 +26,6 @@ from torch import Tensor
 from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
 
-
 PART_BYTES = 1 << 20  # float32 scores that plain attention works on at a time: two such buffers fit a core's cache
 _choice = "auto"
 
@@ -188,12 +187,12 @@ def _parts(group: Group, key: Tensor) -> list[tuple[slice, Tensor | None]]:
 
 
 def _buffer(group: Group, key: Tensor) -> Tensor:
-    """Memory for the scores of one part, used again for the next: new memory costs more than the product that fills it."""
+    """Memory for the scores of one part and then of the next: new memory costs more than the product that fills it."""
     return key.new_empty(min(len(key), max(1, PART_BYTES // (4 * group.size**2))), group.size, group.size)
 
 
 def _scores(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, buffer: Tensor) -> Tensor:
-    """Scaled scores [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (or None) do not."""
+    """Scaled scores [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (if any) do not."""
     # All keys are scored with the word query in one product; the few entity columns are then overwritten.
     scores = torch.bmm(qw, k.mT, out=buffer[: len(k)])
     if qe is not None and n_word < k.shape[1]:
@@ -245,8 +244,8 @@ def _runs(group: Group) -> list[tuple[slice, slice]]:
 
 
 def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
-    """0 with probability p, else 1 / (1 - p), in the shape and type of `like`; a function of the seed, which without one
-    is drawn from torch's generator, so that `torch.manual_seed` rules.
+    """0 with probability p, else 1 / (1 - p), in the shape and type of `like`; a function of the seed, drawn if not
+    given from torch's generator, so that `torch.manual_seed` rules.
 
     On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than `bernoulli_`.
     """

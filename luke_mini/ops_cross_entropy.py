@@ -1,4 +1,5 @@
-"""Cross-entropy of a linear classifier with very many classes, without holding the scores of all of them. Plain PyTorch.
+"""Cross-entropy of a linear classifier with very many classes, without holding the scores of all of them. Plain
+PyTorch.
 
 With hidden rows x_n, one row w_c and one bias b_c a class, and t_n the class that row n should get:
 
@@ -9,18 +10,19 @@ classes are taken a chunk at a time. Forward, the largest score so far and the s
 
     peak' = max(peak, max_c s_nc)        total' = total exp(peak - peak') + sum_c exp(s_nc - peak')
 
-and in the end lse = peak + log total. Backward, with g_n the gradient of loss_n, a chunk's scores are computed again and
-turned in place into
+and in the end lse = peak + log total. Backward, with g_n the gradient of loss_n, a chunk's scores are computed again
+and turned in place into
 
     d_nc = exp(s_nc - lse_n) - [c = t_n]        dx_n = g_n sum_c d_nc w_c        dw_c = sum_n d_nc (g_n x_n)
 
 and db_c = sum_n d_nc g_n. dw and db of a chunk are then done; dx is a sum over the chunks. g stays out of d,
 which saves a pass over it.
 
-The price is four products where the full computation has three. The gain is that scores stay in the cache: half the time
-on a CPU at 500,000 classes, and no memory to speak of. Where all scores together are small, as those of a dozen entities
-or of a few hundred words are, they are kept for the backward pass and the fourth product is saved. Chunks of rows instead
-of classes, as elsewhere, read the whole table and add to all its gradients once a chunk: five times slower.
+The price is four products where the full computation has three. The gain is that scores stay in the cache: half the
+time on a CPU at 500,000 classes, and no memory to speak of. Where all scores together are small, as those of a dozen
+entities or of a few hundred words are, they are kept for the backward pass and the fourth product is saved. Chunks of
+rows instead of classes, as elsewhere, read the whole table and add to all its gradients once a chunk: many times
+slower.
 
 Every row counts: select them before. Left out: ignored targets, class weights, label smoothing.
 """
@@ -38,8 +40,8 @@ def linear_cross_entropy(
     """For every row: loss, whether the best class is the target (of equally good ones the first counts), log-sum-exp.
 
     hidden [rows, features], weight [classes, features], bias [classes] or None, target int64 [rows].
-    Returns float32 [rows], bool [rows], float32 [rows]; only the loss has a gradient. Products are in the type of hidden,
-    or autocast's, but for float16 in float32; in bfloat16 a CPU rounds the scores too, as F.linear does. The softmax is
+    Returns float32 [rows], bool [rows], float32 [rows]; only the loss has a gradient. Products are in hidden's type or
+    autocast's, but for float16 in float32; in bfloat16 a CPU rounds the scores too, as F.linear does. The softmax is
     in float32 (float64 for float64). Each gradient has the type of its tensor, whatever autocast says.
     """
     device = hidden.device.type

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def start_interpreted(file, parts=("interpreted", "mutant")):
-    """The functions interpreted_* and mutant_* of a test file, each kind in a process with the interpreter on: whether a
-    kernel is interpreted or compiled is decided when it is decorated."""
+    """The functions interpreted_* and mutant_* of a test file, each kind in a process with the interpreter on:
+    whether a kernel is interpreted or compiled is decided when it is decorated."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, "-o"]
     environment = dict(os.environ, TRITON_INTERPRET="1", PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     pipes = {"env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

@@ -3,10 +3,9 @@
     python -m pytest tests/test_linear_cross_entropy.py          everything here; each part in a process of its own
     TRITON_INTERPRET=1 python -m pytest tests/test_linear_cross_entropy.py -o 'python_functions=interpreted_*' -k types
 
-Proved: loss, hit, log-sum-exp and all gradients against the definition in float64 fed the same rounded inputs, for rows,
-classes and chunks that fit no tile; ties as argmax breaks them; float16 with 500,000 classes; two runs bit-equal; no byte
-outside a tensor and every output written once; and, by mutants, that these checks can fail.
-"""
+Proved: loss, hit, log-sum-exp and all gradients against the definition in float64 fed the same rounded inputs, for
+rows, classes and chunks that fit no tile; ties as argmax breaks them; float16 with 500,000 classes; two runs bit-equal;
+no byte outside a tensor and every output written once; and, by mutants, that these checks can fail."""
 
 import os
 
@@ -245,8 +244,8 @@ MUTANTS = {  # what is wrong: (text in the file, what replaces it, everywhere)
     "classes past the end count": ('other=float("-inf")).to', "other=0.0).to"),
     "no bias": ("s * LOG2_E + shift[None, :]", "s * LOG2_E + tl.minimum(shift[None, :], 0.0)"),
     "last tile of a share left out": ("tl.minimum(first + n_tiles", "tl.minimum(first + (n_tiles - 1)"),
-    "last block of features left out": ("for k in range(0, FEATURES, BLOCK_K)", "for k in range(0, FEATURES - BLOCK_K, BLOCK_K)"),
-    "target of the first row for all": ("label[None, :] == row_target[:, None]", "label[None, :] == tl.max(row_target, 0)"),
+    "last features left out": ("in range(0, FEATURES, BLOCK_K)", "in range(0, FEATURES - BLOCK_K, BLOCK_K)"),
+    "one target for all": ("label[None, :] == row_target[:, None]", "label[None, :] == tl.max(row_target, 0)"),
     "last equal class counts": ("tl.where(top > row_peak, first_top", "tl.where(top >= row_peak, first_top"),
     "worst class is best": ("tl.min(tl.where(s == top", "tl.min(tl.where(s < top"),
     "shares not brought to one maximum": ("total * torch.exp2(peak - joint_peak)", "total"),

@@ -27,7 +27,7 @@ WORDS, ENTITIES, HEAD_DIM = (498, 500, 507, 412), (8, 10, 30, 21), 64
 
 
 def concatenated(w2w, w2e, e2w, e2e, key, value, n_word: int, mask):
-    """Transformers' form. All [batch, heads, rows, head_dim]; queries of words or of entities, keys and values of both."""
+    """Transformers' form. All [batch, heads, rows, head_dim]; queries of words or entities, keys and values of both."""
     key_word, key_entity = key[:, :, :n_word], key[:, :, n_word:]
     to_words = torch.cat([w2w @ key_word.transpose(2, 3), e2w @ key_word.transpose(2, 3)], dim=2)
     to_entities = torch.cat([w2e @ key_entity.transpose(2, 3), e2e @ key_entity.transpose(2, 3)], dim=2)
@@ -87,7 +87,8 @@ def main() -> None:
     their_out, their_gradients = their_step()
     is_row = pad(torch.ones_like(tensors[0]), batch, heads)[0]
     tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-    for mine, other in ((out, their_out.flatten(2)), (gradients[2], their_gradients[4]), (gradients[3], their_gradients[5])):
+    pairs = (out, their_out.flatten(2)), (gradients[2], their_gradients[4]), (gradients[3], their_gradients[5])
+    for mine, other in pairs:
         mine = pad(mine.detach(), batch, heads)[0]
         assert (mine - other * is_row).norm() < tolerance * mine.norm()
     seconds = {our_step: [], their_step: []}

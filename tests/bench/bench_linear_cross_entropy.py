@@ -3,10 +3,9 @@
     python tests/bench/bench_linear_cross_entropy.py [--rows 512] [--classes 500000] [--features 256] [--rounds 5]
         [--precision fp32] [--skip-rowwise]
 
-Forward and backward with gradients for hidden, weight and bias. Methods take turns, medians are printed, and their ratios
-are what to quote. Peak memory is that of a process of its own a method, beyond inputs and gradients. Torch's chunks are
-`F.linear_cross_entropy` with its default `LinearCrossEntropyOptions`, where this torch has them.
-"""
+Forward and backward with gradients for hidden, weight and bias. Methods take turns, medians are printed, and their
+ratios are what to quote. Peak memory is that of a process of its own a method, beyond inputs and gradients. Torch's
+chunks are `F.linear_cross_entropy` with its default `LinearCrossEntropyOptions`, where this torch has them."""
 
 import argparse
 import re
@@ -66,7 +65,8 @@ def peak_mb() -> float:
 def memory_alone(arguments, method: str) -> float:
     """Peak beyond inputs and gradients, MB, of one step in this process."""
     inputs = make_inputs(arguments)
-    step(method, make_inputs(argparse.Namespace(rows=8, classes=64, features=8)), arguments.precision)  # loads libraries
+    small = argparse.Namespace(rows=8, classes=64, features=8)
+    step(method, make_inputs(small), arguments.precision)  # loads libraries
     before = peak_mb()
     step(method, inputs, arguments.precision)
     return peak_mb() - before - sum(x.numel() * 4 for x in inputs[:3]) / 2**20
@@ -102,7 +102,8 @@ def main() -> None:
         again = [sys.executable, __file__, *sys.argv[1:], "--memory", method]
         megabytes = float(subprocess.run(again, capture_output=True, text=True, check=True).stdout)
         median = statistics.median(seconds[method])
-        print(f"{method:24s} {median:7.2f} s   ours / this {first / median:5.2f}   {megabytes:7.0f} MB extra", flush=True)
+        times = f"{median:7.2f} s   ours / this {first / median:5.2f}"
+        print(f"{method:24s} {times}   {megabytes:7.0f} MB extra", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ and db_c = sum_n d_nc g_n. dw and db of a chunk are then done; dx is a sum over 
 which saves a pass over it.
 
 The price is four products where the full computation has three. The gain is memory, 10 MB instead of 2.4 GB at 512 rows
-and 500,000 classes, and that scores stay in the cache: in sum 0.9 of the full computation's CPU time (at 200,000 classes).
-Where all scores together are small, as those of a dozen entities or of a few hundred
-words are, they are kept for the backward pass and the fourth product is saved. Chunks of rows instead of classes, as
-elsewhere, read the whole table and add to all its gradients once a chunk: 8 times slower at 50,000 classes.
+and 500,000 classes, and that scores stay in the cache: in sum 0.9 of the full computation's CPU time (at 200,000
+classes). Where all scores together are small, as those of a dozen entities or of a few hundred words are, they are kept
+for the backward pass and the fourth product is saved. Chunks of rows instead of classes, as elsewhere, read the whole
+table and add to all its gradients once a chunk: 8 times slower at 50,000 classes.
 
 Every row counts: select them before. Left out: ignored targets, class weights, label smoothing.
 """

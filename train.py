@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from luke_mini import batching, checkpoint, config, distributed, optim, run_state, tokenizer, trainer, word_models
+from luke_mini import batching, checkpoint, config, distributed, ops, optim, run_state, tokenizer, trainer, word_models
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining, copy_word_positions, initialize, start_at_frequencies
 from luke_mini.shards import Shards
@@ -146,6 +146,7 @@ def print_header(place, arguments, recipe, model, total_steps: int, precision: s
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
     print(f"device      {place.device} x {place.world_size}, {torch.get_num_threads()} threads each, {precision}")
+    print(f"kernels     {ops.form_on(place.device)}")
     print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
     print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
 

@@ -1,4 +1,4 @@
-"""What the attention kernels cost, measured without a GPU: from the compiler's output and from the interpreter.
+"""What the kernels cost, measured without a GPU: from the compiler's output and from the interpreter.
 
     python -m kernels.bench                      all tables
     python -m kernels.bench --static             only the compiled code (two minutes on one core)
@@ -18,7 +18,7 @@ once.
 
 Both are exact and repeatable, and neither is a time. The *roofline* at the end is an estimate: the least that tensor
 cores, exponentials and memory could each take on a chip running at its published rates. Left out: anything that needs a
-GPU.
+GPU (`bench_gpu.py`).
 """
 import argparse
 import json
@@ -34,11 +34,16 @@ import torch
 import triton
 
 from kernels import entity_attention as attention
+from kernels import linear_cross_entropy as cross_entropy
 
 KERNELS = {
     "forward": attention.forward_kernel,
     "query_gradient": attention.query_gradient_kernel,
     "key_gradient": attention.key_gradient_kernel,
+}
+CROSS_ENTROPY_KERNELS = {
+    "statistics": cross_entropy.statistics_kernel,
+    "score_gradient": cross_entropy.score_gradient_kernel,
 }
 ARCHITECTURES = (80, 90, 100)
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes that one block may use
@@ -49,22 +54,28 @@ TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 def compile_kernel(name, arch, dtype, head_dim, dropout):
     """The kernel as `entity_attention` would launch it on such a GPU, compiled without one."""
+    kernel, tile = KERNELS[name], attention.choose_tile(name, arch, dtype, head_dim, dropout)
+    options = attention.launch_options(tile, head_dim, dropout)
+    options["TWO_QUERIES"] = True
+    return compile_for(kernel, arch, options, lambda name: argument_type(name, dtype, head_dim, tile)), tile
+
+
+def compile_for(kernel, arch, options, type_of):
+    """Compile ahead of time. options: as a launch would give them; type_of: from an argument's name to its type and
+    whether launching promises divisibility by 16."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, tile = KERNELS[name], attention.choose_tile(name, arch, dtype, head_dim, dropout)
-    options = attention.launch_options(tile, head_dim, dropout)
     launch = {option: options.pop(option) for option in ("num_warps", "num_stages")}
-    options["TWO_QUERIES"] = True
     signature, constants, attributes = {}, {}, {}
     for index, argument in enumerate(kernel.arg_names):
-        signature[argument], aligned = argument_type(argument, dtype, head_dim, tile)
+        signature[argument], aligned = type_of(argument)
         if argument in options:
             signature[argument], constants[index,] = "constexpr", options[argument]
         elif aligned:  # without this the compiler plans for 2-byte loads and spills
             attributes[index,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch), tile
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch)
 
 
 def argument_type(argument, dtype, head_dim, tile):
@@ -87,15 +98,36 @@ def argument_type(argument, dtype, head_dim, tile):
 def inspect(name, arch, dtype=torch.float16, head_dim=64, dropout=0.0):
     """Compile and read back one kernel: a dict of numbers."""
     compiled, tile = compile_kernel(name, arch, dtype, head_dim, dropout)
+    case = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
+            "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}"}  # fmt: skip
+    return case | read_back(compiled, tile)
+
+
+def inspect_cross_entropy(name, arch, dtype=torch.bfloat16, weight_dtype=torch.float32, features=256):
+    """The same for a kernel of the cross-entropy. Instructions per score are those of the whole program, for a tile of
+    scores outgrows any loop that the compiler leaves in it."""
+    tile = cross_entropy.choose_tile(dtype, weight_dtype, features)
+    types = {"x": "*" + TYPES[dtype], "d": "*" + TYPES[dtype], "target": "*i64", "best": "*i32"}
+    types |= dict.fromkeys(("weight", "bias"), "*" + TYPES[weight_dtype])
+    types |= dict.fromkeys(("peak", "total", "target_score", "lse", "g", "d_bias"), "*fp32")
+    options = cross_entropy.launch_options(tile, features, True)
+    compiled = compile_for(CROSS_ENTROPY_KERNELS[name], arch, options,
+                           lambda name: (types.get(name, "i32"), name in types or "stride" in name))  # fmt: skip
+    case = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "weight": TYPES[weight_dtype], "features": features,
+            "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_k} w{tile.num_warps} s{tile.num_stages}"}  # fmt: skip
+    row = case | read_back(compiled, tile)
+    return row | {"per_score": round(row["instructions"] * 32 * tile.num_warps / (tile.block_m * tile.block_n), 2)}
+
+
+def read_back(compiled, tile):
+    """What the compiler made, in numbers."""
     usage, sass = disassemble(compiled.asm["cubin"])
     ptx = compiled.asm["ptx"]
     instructions, loops = loops_of(sass)
     per_thread = tile.block_m * tile.block_n / (32 * tile.num_warps)  # scores of one tile that one thread holds
     exponentials = [count(r"\bMUFU\.EX2", loop) for loop in loops]
-    hot = loops[int(np.argmax(exponentials))]
+    hot = loops[int(np.argmax(exponentials))] if loops else []
     return {
-        "kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
-        "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),
         "spilled_bytes": int(re.search(r"STACK:(\d+)", usage)[1]) + int(re.search(r"LOCAL:(\d+)", usage)[1]),
         "local_instructions": count(r"\b(LDL|STL)\b", instructions),
@@ -309,7 +341,16 @@ def roofline(words=512, entities=128, batch=32, head_dim=64):
 
 
 def static_table(dtypes):
+    """All kernels at the sizes they are made for: heads of 64, entity tables of 256 features, word tables of 768, the
+    tables in float32 (as under autocast) and in the type of the products."""
     rows = []
+    for arch in ARCHITECTURES:
+        for name in CROSS_ENTROPY_KERNELS:
+            for dtype in dtypes:
+                for weight_dtype, features in ((torch.float32, 256), (torch.float32, 768), (dtype, 256)):
+                    rows.append(inspect_cross_entropy(name, arch, dtype, weight_dtype, features))
+                    print(show(rows[-1], ("kernel", "arch", "dtype", "weight", "features", "tile", "registers",
+                                          "spilled_bytes", "shared_bytes", "per_score")), flush=True)  # fmt: skip
     for arch in ARCHITECTURES:
         for name in KERNELS:
             for dtype in dtypes:

@@ -1,8 +1,8 @@
-"""The operations worth fusing, as plain PyTorch that runs everywhere.
+"""The operations worth fusing, as plain PyTorch that runs everywhere; on a GPU, the Triton kernels that do the same.
 
 `entity_attention_equations` is the specification: the paper's equations, one sequence and one pair of kinds at a time,
-differentiated by autograd. `entity_attention` is what the model calls: the same numbers, with the probabilities as the
-only large buffer, short sequences side by side and a backward pass written by hand.
+differentiated by autograd. `entity_attention` is what the model calls: the same numbers, a few heads at a time so that
+scores stay in the cache, short sequences side by side, and a backward pass written by hand.
 
 Entity-aware self-attention (LUKE, section 3.3): a token i gives a different query to words and to entities,
 
@@ -23,7 +23,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
+
+PART_BYTES = 1 << 20  # float32 scores that plain attention works on at a time: two such buffers fit a core's cache
+_choice = "auto"
+
+
+def use_kernels(choice: str) -> None:
+    """From now on: "triton" or "plain" everywhere, or "auto", as at the start: Triton on a GPU, plain elsewhere."""
+    global _choice
+    if choice not in ("auto", "triton", "plain"):
+        raise ValueError(f"use_kernels({choice!r}): expected auto, triton or plain")
+    _choice = choice
+
+
+def form_on(device: torch.device) -> str:
+    """What attention and cross-entropy run as on a device: "triton" or "plain"."""
+    return _choice if _choice != "auto" else "triton" if device.type == "cuda" else "plain"
 
 
 def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
@@ -68,86 +85,150 @@ def entity_attention(
     entities. q_entity=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
     training). Returns [rows, head, head_dim]; a row only ever sees the rows of its own sequence.
     """
+    if form_on(key.device) == "triton":
+        from kernels import entity_attention as fused  # here: a CPU does without Triton
+
+        seed = int(torch.randint(2**62, ())) if dropout else 0  # so that torch.manual_seed rules
+        layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
+        return fused.entity_attention(q_word, q_entity, key, value, layout, dropout, seed)
     return PackedAttention.apply(q_word, q_entity, key, value, batch, dropout)
 
 
 class PackedAttention(torch.autograd.Function):
-    """Plain attention, one group of similar sequences at a time, saving the probabilities and nothing else that large.
+    """Plain attention, one group of similar sequences at a time, and of a group as many (sequence, head) pairs together
+    as have scores that fit a core's cache. What is kept of the scores is one number a row, lse = log sum_j exp S_ij: to
+    compute them again costs less than to write them to memory and read them back.
 
-    Backward, with P the probabilities, M the dropout mask already divided by the keep probability, G the gradient of
-    the output, S the scaled scores (letters as in FlashAttention's appendix):
+    Backward, with S the scaled scores, P = exp(S - lse), M the dropout mask already divided by the keep probability, G
+    the gradient of the output O (letters as in FlashAttention's appendix):
 
         dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij = G_i . O_i
         dS = P (dP - delta)   dQ = dS K / sqrt(d)   dK = dS^T Q / sqrt(d)
 
     where word columns of dS meet q_word and entity columns meet q_entity. delta needs no pass over P: dP_ij carries M,
-    hence sum_j P_ij dP_ij = G_i . sum_j (P M)_ij v_j = G_i . O_i.
+    hence sum_j P_ij dP_ij = G_i . sum_j (P M)_ij v_j = G_i . O_i. 1 / sqrt(d) is multiplied into the queries and into
+    finished gradients, which are smaller than scores.
     """
 
     @staticmethod
     def forward(ctx, q_word, q_entity, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
-        saved = []
-        for group in batch.groups:
-            qw, k, v = (_take(x, group) for x in (q_word, key, value))  # [G * head, size, head_dim]
-            # All keys are scored with the word query in one product; the few entity columns are then overwritten.
-            probs = torch.bmm(qw, k.mT)  # [G * head, size, size]
-            if q_entity is not None and group.n_word < group.size:
-                probs[:, :, group.n_word :] = torch.bmm(_take(q_entity, group), k[:, group.n_word :].mT)
-            probs.mul_(1 / math.sqrt(k.shape[2]))
-            if group.is_row is not None:
-                by_sequence = probs.view(len(group.is_row), -1, group.size)
-                by_sequence.masked_fill_(~group.is_row[:, None, :], -math.inf)
-            torch.softmax(probs, dim=2, out=probs)
-            mask = dropout_mask(probs, dropout) if dropout else None
-            _put(out, torch.bmm(probs if mask is None else probs * mask, v), group)
-            saved += [probs] if mask is None else [probs, mask]
-        ctx.save_for_backward(q_word, q_entity, key, value, out, *saved)
-        ctx.batch, ctx.dropout = batch, dropout
+        seed, all_lse = int(torch.randint(2**62, ())) if dropout else 0, []
+        for number, group in enumerate(batch.groups):
+            qw, qe, k, v = (_take(x, group) for x in (q_word, q_entity, key, value))
+            qw.mul_(k.shape[2] ** -0.5)
+            lse = k.new_empty(*k.shape[:2], 1, dtype=torch.promote_types(k.dtype, torch.float32))
+            mixed = torch.empty_like(v)
+            buffer = _buffer(group, k)
+            for part, hidden in _parts(group, k):
+                scores = _scores(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
+                top = scores.amax(dim=2, keepdim=True).to(lse.dtype)
+                p = _exponentials(scores, top)
+                total = p.sum(dim=2, keepdim=True, dtype=lse.dtype)
+                torch.log(total, out=lse[part]).add_(top)
+                if dropout:
+                    p.mul_(dropout_mask(p, dropout, hash((seed, number, part.start))))
+                torch.bmm(p, v[part], out=mixed[part]).div_(total)
+            _put(out, mixed, group)
+            all_lse.append(lse)
+        ctx.save_for_backward(q_word, q_entity, key, value, out, *all_lse)
+        ctx.batch, ctx.dropout, ctx.seed = batch, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q_word, q_entity, key, value, out, *saved = ctx.saved_tensors
-        saved = iter(saved)
+        q_word, q_entity, key, value, out, *all_lse = ctx.saved_tensors
+        scale = key.shape[2] ** -0.5
         dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
-        dq_entity = None if q_entity is None else torch.zeros_like(out)
-        for group in ctx.batch.groups:
-            n_word = group.n_word
-            probs = next(saved)
-            mask = next(saved) if ctx.dropout else None
-            qw, k, v, g, o = (_take(x, group) for x in (q_word, key, value, grad, out))
+        dq_entity = None if q_entity is None else torch.empty_like(out)
+        for number, (group, lse) in enumerate(zip(ctx.batch.groups, all_lse)):
+            qw, qe, k, v, g, o = (_take(x, group) for x in (q_word, q_entity, key, value, grad, out))
+            qw.mul_(scale)
             if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
-                g = g.view(len(group.is_row), -1, group.size, g.shape[2]) * group.is_row[:, None, :, None]
-                g = g.view_as(o)
-            grad_v = torch.bmm((probs if mask is None else probs * mask).mT, g)
-            scores = torch.bmm(g, v.mT)  # dP, turned into dS in place
-            if mask is not None:
-                scores.mul_(mask)
-            scores.sub_((g * o).sum(dim=2, keepdim=True)).mul_(probs).mul_(1 / math.sqrt(k.shape[2]))
-            if q_entity is None:
-                grad_qw, grad_k = torch.bmm(scores, k), torch.bmm(scores.mT, qw)
-            else:
-                qe = _take(q_entity, group)
-                word_scores, entity_scores = scores[:, :, :n_word], scores[:, :, n_word:]
-                grad_qw = torch.bmm(word_scores, k[:, :n_word])
-                grad_k = torch.cat([torch.bmm(word_scores.mT, qw), torch.bmm(entity_scores.mT, qe)], dim=1)
-                _put(dq_entity, torch.bmm(entity_scores, k[:, n_word:]), group)
-            for whole, part in ((dq_word, grad_qw), (dk, grad_k), (dv, grad_v)):
-                _put(whole, part, group)
+                g *= group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
+            delta = (g * o).sum(dim=2, keepdim=True)
+            n_word = group.size if qe is None else group.n_word
+            grad_qw, grad_k, grad_v = torch.empty_like(qw), torch.empty_like(k), torch.empty_like(v)
+            grad_qe = None if qe is None else torch.empty_like(qe)
+            buffer, other_buffer = _buffer(group, k), _buffer(group, k)
+            for part, hidden in _parts(group, k):
+                p = _scores(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
+                p = _exponentials(p, lse[part])
+                ds = torch.bmm(g[part], v[part].mT, out=other_buffer[: len(p)])  # dP, turned into dS in place
+                if ctx.dropout:
+                    mask = dropout_mask(p, ctx.dropout, hash((ctx.seed, number, part.start)))
+                    ds.mul_(mask)
+                    torch.bmm((p * mask).mT, g[part], out=grad_v[part])
+                else:
+                    torch.bmm(p.mT, g[part], out=grad_v[part])
+                ds.sub_(delta[part]).mul_(p)
+                torch.bmm(ds[:, :, :n_word], k[part, :n_word], out=grad_qw[part])
+                grad_k[part, :n_word] = torch.bmm(ds[:, :, :n_word].mT, qw[part])  # has the scale already
+                if qe is not None:
+                    torch.bmm(ds[:, :, n_word:], k[part, n_word:], out=grad_qe[part])
+                    grad_k[part, n_word:] = torch.bmm(ds[:, :, n_word:].mT, qe[part]).mul_(scale)
+            _put(dq_word, grad_qw.mul_(scale), group)
+            _put(dk, grad_k, group)
+            _put(dv, grad_v, group)
+            if qe is not None:
+                _put(dq_entity, grad_qe.mul_(scale), group)
         return dq_word, dq_entity, dk, dv, None, None
 
 
-def _take(x: Tensor, group: Group) -> Tensor:
-    """The rows of a group's sequences: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous."""
+def _parts(group: Group, key: Tensor) -> list[tuple[slice, Tensor | None]]:
+    """The (sequence, head) pairs of a group whose scores stay in a core's cache together, and which of their keys are
+    padding (bool, to broadcast over the scores; None: no padding)."""
+    step = len(_buffer(group, key))
+    parts = [slice(i, min(i + step, len(key))) for i in range(0, len(key), step)]
+    if group.is_row is None:
+        return [(part, None) for part in parts]
+    hidden = ~group.is_row.repeat_interleave(len(key) // len(group.is_row), 0)[:, None, :]
+    return [(part, hidden[part]) for part in parts]
+
+
+def _buffer(group: Group, key: Tensor) -> Tensor:
+    """Memory for the scores of one part and then of the next: new memory costs more than the product that fills it."""
+    return key.new_empty(min(len(key), max(1, PART_BYTES // (4 * group.size**2))), group.size, group.size)
+
+
+def _scores(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, buffer: Tensor) -> Tensor:
+    """Scaled scores [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (if any) do not."""
+    # All keys are scored with the word query in one product; the few entity columns are then overwritten.
+    scores = torch.bmm(qw, k.mT, out=buffer[: len(k)])
+    if qe is not None and n_word < k.shape[1]:
+        scores[:, :, n_word:] = torch.bmm(qe, k[:, n_word:].mT).mul_(k.shape[2] ** -0.5)
+    return scores if hidden is None else scores.masked_fill_(hidden, -math.inf)
+
+
+def _exponentials(scores: Tensor, shift: Tensor) -> Tensor:
+    """exp(scores - shift) in place of the scores, computed in the type of shift, which is float32 at least."""
+    if scores.dtype == shift.dtype:
+        return scores.sub_(shift).exp_()
+    return scores.copy_((scores - shift).exp_())
+
+
+def _take(x: Tensor | None, group: Group) -> Tensor | None:
+    """The rows of a group's sequences: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous and new."""
+    if x is None:
+        return None
     _, heads, head_dim = x.shape
-    taken = x.index_select(0, group.rows).view(-1, group.size, heads, head_dim)
-    return taken.transpose(1, 2).reshape(-1, group.size, head_dim)
+    taken = x.new_empty(len(group.rows) // group.size * heads, group.size, head_dim)
+    if len(group.rows) == group.size:  # one sequence: two runs of rows, each copied at once
+        for places, rows in _runs(group):
+            taken[:, places] = x[rows].transpose(0, 1)
+    else:
+        rows = x.index_select(0, group.rows).view(-1, group.size, heads, head_dim)
+        taken.view(-1, heads, group.size, head_dim).copy_(rows.transpose(1, 2))
+    return taken
 
 
 def _put(whole: Tensor, part: Tensor, group: Group) -> None:
     """The inverse of `_take`, into the rows of `whole`; places of padding are dropped."""
     _, heads, head_dim = whole.shape
+    if len(group.rows) == group.size:
+        for places, rows in _runs(group):
+            whole[rows] = part[:, places].transpose(0, 1)
+        return
     rows = part.view(-1, heads, group.size, head_dim).transpose(1, 2)
     if group.is_row is None:
         whole.index_copy_(0, group.rows, rows.reshape(-1, heads, head_dim))
@@ -155,15 +236,23 @@ def _put(whole: Tensor, part: Tensor, group: Group) -> None:
         whole[group.rows[group.is_row.view(-1)]] = rows[group.is_row]
 
 
-def dropout_mask(like: Tensor, p: float) -> Tensor:
-    """0 with probability p, else 1 / (1 - p), in the shape and type of `like`; drawn from torch's generator.
+def _runs(group: Group) -> list[tuple[slice, slice]]:
+    """For a group of one sequence, the places and the packed rows of its words and of its entities."""
+    places = slice(0, group.n_word), slice(group.n_word, group.size)
+    firsts = [int(group.rows[span.start]) for span in places if span.start < span.stop]
+    return [(span, slice(first, first + span.stop - span.start)) for span, first in zip(places, firsts)]
 
-    On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than
-    `bernoulli_`: one draw from torch's generator seeds a stream of bytes, so `torch.manual_seed` still rules.
+
+def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
+    """0 with probability p, else 1 / (1 - p), in the shape and type of `like`; a function of the seed, drawn if not
+    given from torch's generator, so that `torch.manual_seed` rules.
+
+    On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than `bernoulli_`.
     """
+    seed = int(torch.randint(2**62, ())) if seed is None else seed % 2**62
     if like.device.type != "cpu":
-        return torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
-    seed = int(torch.randint(2**62, ()))
+        generator = torch.Generator(like.device).manual_seed(seed)
+        return torch.empty_like(like).bernoulli_(1 - p, generator=generator).div_(1 - p)
     bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * like.numel()), dtype=np.uint16)
     keep = torch.from_numpy(bits >= round(p * 65536)).view(like.shape)
     return keep.to(like.dtype).mul_(1 / (1 - p))
@@ -182,8 +271,11 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
     Returns the loss of every row (float32 [rows]) and whether the best class is the target (bool [rows]).
     """
-    logits = F.linear(hidden, weight, bias).float()
-    return F.cross_entropy(logits, target, reduction="none"), logits.detach().argmax(dim=1) == target
+    form = ops_cross_entropy
+    if form_on(hidden.device) == "triton":
+        from kernels import linear_cross_entropy as form
+    loss, hit, _ = form.linear_cross_entropy(hidden, weight, bias, target)
+    return loss, hit
 
 
 def mean_of_rows(table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:

@@ -71,6 +71,14 @@ class PackedBatch:
         return _cumulative(self.entity_lengths, self.word_ids.device)
 
     @cached_property
+    def segments(self) -> Tensor:
+        """int32 [batch, 4]: first word row, words, first entity row, entities of each sequence (the kernels' table)."""
+        first_word = accumulate(self.word_lengths, initial=0)
+        first_entity = accumulate(self.entity_lengths, initial=self.n_words)
+        rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
+        return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4).to(self.word_ids.device)
+
+    @cached_property
     def groups(self) -> list[Group]:
         """All sequences, in groups that bring many short ones into one product and leave long ones alone."""
         words = np.array(self.word_lengths, dtype=np.int64)

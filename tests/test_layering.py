@@ -15,9 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
-    "spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks "
-    "toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "atomic config distributed entity_vocab masking metrics metrics_qa ops_cross_entropy packing records "
+    "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
+    "toyworld_tasks toyworld_text weight_files wiki_dump wiki_names wikitext workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "model qa_entities run_state tokenizer word_models",

@@ -1,11 +1,12 @@
-"""The attention kernels as the GPU will get them: compiled ahead of time for A100, H100 and B200, without a GPU.
+"""The kernels as the GPU will get them: compiled ahead of time for A100, H100 and B200, without a GPU.
 
-    python -m pytest tests/test_entity_attention_aot.py
+    python -m pytest tests/test_kernels_aot.py
 
 For every target x float16, bfloat16 x dropout off, on, with the tiles that would be launched: no spills, shared memory
 within the chip's, the tensor cores of that generation and no older ones, pipelined loads, no 2-byte loads, no atomics,
 and a bounded number of instructions per attention score in the hot loop. The number of heads is a dimension of the
 launch grid and strides are arguments, so base (12 heads) and large (16) are one and the same binary; that is checked.
+The cross-entropy's kernels likewise, for tables of 256 and 768 features, in half precision and in float32.
 
 Compilation runs in processes of their own, two at a time, without TRITON_INTERPRET and with an empty cache.
 """
@@ -31,8 +32,8 @@ PER_SCORE = {
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """All 36 kernels, as dicts of numbers from `kernels.bench`."""
+def everything(tmp_path_factory):
+    """All 36 + 36 kernels, as dicts of numbers from `kernels.bench`."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     command = [sys.executable, "-m", "kernels.bench", "--static", "--dtype"]
@@ -50,20 +51,28 @@ def compiled(tmp_path_factory):
     return rows
 
 
-def test_all_were_compiled(compiled):
+@pytest.fixture(scope="module")
+def compiled(everything):
+    return [row for row in everything if row["kernel"] in ("forward", "query_gradient", "key_gradient")]
+
+
+def test_all_were_compiled(everything, compiled):
+    cross_entropy = [row for row in everything if row not in compiled]
+    keys = {(r["kernel"], r["arch"], r["dtype"], r["weight"], r["features"]) for r in cross_entropy}
+    assert len(keys) == len(cross_entropy) == 2 * 3 * 2 * 3
     keys = {(r["kernel"], r["arch"], r["dtype"], r["dropout"]) for r in compiled}
     assert len(keys) == len(compiled) == 3 * 3 * 2 * 2
 
 
-def test_nothing_spills_and_everything_fits(compiled):
-    for r in compiled:
+def test_nothing_spills_and_everything_fits(everything):
+    for r in everything:
         assert r["spilled_bytes"] == r["local_instructions"] == 0, r
         assert r["registers"] <= 255 and r["shared_bytes"] <= SHARED_MEMORY[r["arch"]], r
         assert r["tensor_memory_columns"] <= 512, r
 
 
-def test_tensor_cores_of_the_generation(compiled):
-    for r in compiled:
+def test_tensor_cores_of_the_generation(everything):
+    for r in everything:
         used = {name for name in ("mma_sync", "wgmma", "tcgen05") if r[name]}
         assert used == {{80: "mma_sync", 90: "wgmma", 100: "tcgen05"}[r["arch"]]}, r
 
@@ -72,6 +81,15 @@ def test_loads_are_wide_and_pipelined(compiled):
     for r in compiled:
         assert r["tma_loads" if r["arch"] >= 90 else "cp_async"] > 0, r
         assert r["narrow_loads"] == r["atomics"] == 0, r
+
+
+def test_loads_of_the_cross_entropy(everything):
+    for r in everything:
+        if "features" in r:
+            assert r["cp_async"] > 0 and r["atomics"] == 0, r
+            # a bias in half precision is read one number at a time, once a class and tile; all else is wide
+            assert r["narrow_loads"] == 0 or (r["weight"] != "fp32" and r["narrow_loads"] <= 64), r
+            assert 10 < r["per_score"] < 60, r
 
 
 def test_instructions_per_score(compiled):

@@ -1,0 +1,314 @@
+"""Linear layer and cross-entropy in one, over very many classes: no [rows, classes] in memory.
+
+With hidden rows x_n, one weight row w_c and one bias b_c a class, and t_n the class that row n should get:
+
+    s_nc = x_n . w_c + b_c         lse_n = log sum_c exp(s_nc)     loss_n = lse_n - s_nt     hit_n = argmax_c s_nc = t_n
+
+Forward, a program of `statistics_kernel` owns a strip of rows and walks a share of the classes from left to right; what
+it keeps of a tile of scores is, per row, the largest score, where it was, the sum of exponentials and the target's
+score:
+
+                       classes 0 .......... 50,000 .......... 100,000 ...
+                      .-------------------.--------------------.--------
+      rows 0 .. 127   | program (0, 0) -> | program (0, 1) ->  |      each leaves four numbers a row, which are
+                      |-------------------|--------------------|      joined at the end: the maximum of the maxima,
+      rows 128 .. 255 | program (1, 0) -> | program (1, 1) ->  |      and of the sums, each brought to that maximum
+                      '-------------------'--------------------'--------
+
+*Backward*, with g_n the gradient of loss_n, scores are computed once more, a chunk of classes at a time:
+
+      d_nc = g_n (exp(s_nc - lse_n) - [c = t_n])        the gradient of s_nc
+      dx_n = sum_c d_nc w_c                             a sum over the chunks, in float32
+      dw_c = sum_n d_nc x_n       db_c = sum_n d_nc     done with the chunk
+
+  `score_gradient_kernel` writes d of a chunk, rows x chunk in half precision, a size that stays in the L2 cache, where
+  cuBLAS finds it for the two products. db leaves the kernel as sums over each strip of rows. Four products of the size
+  of the scores in all, where holding the scores would need three. No atomics: every run bit-equal.
+
+*float16* knows nothing below 6e-8 and little below 6e-5. With 500,000 classes a softmax is 2e-6 almost everywhere, and
+times the 1e-3 of a mean over a thousand rows that is gone: 99 % of the softmax, all but the targets. So d is stored
+with g as a share of the largest g, hence between -1 and 1, and 4,096 times as large; the products, which leave the
+tensor cores in float32, are multiplied back. bfloat16 has float32's range; there a share of 1, which is what all rows
+have in a mean, keeps the targets' d, about -1, free of rounding.
+
+*Grid*: axis 0 strips of rows, so that the programs that read the same classes run side by side; axis 1 shares of the
+classes (forward) or tiles of the chunk (d). *Layout*: x [rows, features] and weight [classes, features] with features
+side by side, any row stride. A row or class past the end reads the last one again, which spares all masks on loads; its
+score is minus infinity, or its result is not stored.
+
+*Types*: x float16, bfloat16 or float32; the weight too, or float32 beside a half-precision x, then rounded tile by
+tile: under autocast no second table exists. Products, softmax and sums in float32. *Memory* beyond the gradients: d (16
+MB), a chunk of the weight's gradient and, if the weight is rounded, of the weight; forward 2 MB at most. *Limits*:
+features a multiple of 16; 2**30 classes; every row counts (select them before); differentiable once. *Tolerance*
+against float64 on the same inputs, relative: loss 5e-6, gradients float32 5e-7, float16 4e-4, bfloat16 2.5e-3. *Tested
+with* triton 3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU.
+
+*Tried, and no better*: a whole row of 256 features at once: 21.2 instructions per score in the loop of the forward
+kernel on sm_90 instead of 21.9, but 262 KB of shared memory on sm_100, which has 227; g multiplied into the rows of x
+instead of into d: in bfloat16 one more rounding, and dw at 2.5e-3 instead of 2.4e-3; chunks of rows instead of classes:
+the whole table read once a chunk, on a CPU 8 times the time of chunks of classes
+(`tests/bench/bench_linear_cross_entropy.py`)."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = 0.6931471805599453
+
+
+# ---------------------------------------------------------------- kernels
+
+
+@triton.jit
+def _scores(x, weight, bias, row, label, classes, stride_x, stride_weight, FEATURES: tl.constexpr,
+            BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, HAS_BIAS: tl.constexpr):
+    """Scores of BLOCK_M rows and BLOCK_N classes, times log2 e; minus infinity for classes past the last."""
+    channel = tl.arange(0, BLOCK_K)[None, :]
+    x_rows = x + row.to(tl.int64)[:, None] * stride_x + channel
+    weight_rows = weight + tl.minimum(label, classes - 1).to(tl.int64)[:, None] * stride_weight + channel
+    s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for k in range(0, FEATURES, BLOCK_K):
+        x_tile = tl.load(x_rows + k)
+        weight_tile = tl.load(weight_rows + k)
+        s = tl.dot(x_tile, tl.trans(weight_tile.to(x_tile.dtype)), s, input_precision="ieee")
+    exists = label < classes
+    if HAS_BIAS:
+        shift = tl.load(bias + label, mask=exists, other=float("-inf")).to(tl.float32) * LOG2_E
+    else:
+        shift = tl.where(exists, 0.0, float("-inf"))
+    return s * LOG2_E + shift[None, :]
+
+
+@triton.jit(do_not_specialize=["rows", "classes", "n_tiles"])
+def statistics_kernel(x, weight, bias, target, peak, total, best, target_score,
+                      stride_x, stride_weight, rows, classes, n_tiles,
+                      FEATURES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+                      HAS_BIAS: tl.constexpr):
+    """For BLOCK_M rows and n_tiles tiles of classes: maximum, sum of exponentials relative to it, the first class that
+    has it, the target's score (minus infinity if it is elsewhere). All in base 2, [shares of the classes, rows]."""
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    share = tl.program_id(1)
+    exists = row < rows
+    offsets = share.to(tl.int64) * rows + row
+    row = tl.minimum(row, rows - 1)
+    row_target = tl.load(target + row).to(tl.int32)
+    row_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_score = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_total = tl.zeros([BLOCK_M], tl.float32)
+    row_best = tl.zeros([BLOCK_M], tl.int32)
+    first = share * n_tiles * BLOCK_N
+    for start in range(first, tl.minimum(first + n_tiles * BLOCK_N, classes), BLOCK_N):
+        label = start + tl.arange(0, BLOCK_N)
+        s = _scores(x, weight, bias, row, label, classes, stride_x, stride_weight, FEATURES, BLOCK_M, BLOCK_N, BLOCK_K,
+                    HAS_BIAS)
+        top = tl.max(s, 1)
+        first_top = tl.min(tl.where(s == top[:, None], label[None, :], 0x7FFFFFFF), 1)
+        row_best = tl.where(top > row_peak, first_top, row_best)  # an equal class later on does not count
+        new_peak = tl.maximum(row_peak, top)
+        row_total = row_total * tl.exp2(row_peak - new_peak) + tl.sum(tl.exp2(s - new_peak[:, None]), 1)
+        row_peak = new_peak
+        is_target = label[None, :] == row_target[:, None]
+        row_score = tl.maximum(row_score, tl.max(tl.where(is_target, s, float("-inf")), 1))
+    tl.store(peak + offsets, row_peak, mask=exists)
+    tl.store(total + offsets, row_total, mask=exists)
+    tl.store(best + offsets, row_best, mask=exists)
+    tl.store(target_score + offsets, row_score, mask=exists)
+
+
+@triton.jit(do_not_specialize=["rows", "first", "last"])
+def score_gradient_kernel(x, weight, bias, target, lse, g, d, d_bias,
+                          stride_x, stride_weight, stride_d, rows, first, last,
+                          FEATURES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+                          HAS_BIAS: tl.constexpr):
+    """d for BLOCK_M rows and BLOCK_N of the classes first .. last - 1, and its sum over these rows, for db."""
+    strip = tl.program_id(0)
+    row = strip * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_exists, column_exists = row < rows, first + column < last
+    row_offsets = row.to(tl.int64)[:, None] * stride_d
+    row_g = tl.load(g + row, mask=row_exists, other=0.0)
+    row = tl.minimum(row, rows - 1)
+    s = _scores(x, weight, bias, row, first + column, last, stride_x, stride_weight, FEATURES, BLOCK_M, BLOCK_N,
+                BLOCK_K, HAS_BIAS)
+    gradient = tl.exp2(s - tl.load(lse + row)[:, None])
+    is_target = (first + column)[None, :] == tl.load(target + row).to(tl.int32)[:, None]
+    gradient = tl.where(is_target, gradient - 1.0, gradient) * row_g[:, None]
+    if HAS_BIAS:
+        tl.store(d_bias + strip * stride_d + column, tl.sum(gradient, 0), mask=column_exists)
+    tl.store(d + row_offsets + column[None, :], gradient.to(d.dtype.element_ty),
+             mask=row_exists[:, None] & column_exists[None, :])
+
+
+# ---------------------------------------------------------------- launching
+
+
+class Tile(NamedTuple):
+    """How a kernel is cut up: rows and classes of a tile of scores, and features that a step of its product takes."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int  # depth of the load pipeline
+
+
+# Without spills on sm_80, sm_90 and sm_100, for 256, 768 and 1024 features (`kernels/bench.py --static`).
+TILE = Tile(128, 128, 64, 8, 3)
+ROUNDING_TILE = Tile(128, 128, 64, 8, 2)  # float32 weight beside a half-precision x
+FLOAT32_TILE = Tile(32, 32, 32, 4, 1)  # for checks: exact float32 products do not run on tensor cores
+PROGRAMS = 1024  # that the forward pass is split into, about: several a processor, whatever the number of rows
+CHUNK_BYTES = 16 << 20  # d of one chunk of classes, or its part of the weight's gradient if that is larger
+LARGEST_D = {torch.float16: 4096.0, torch.bfloat16: 1.0}  # to which d is brought before it is rounded
+
+
+def choose_tile(dtype: torch.dtype, weight_dtype: torch.dtype, features: int) -> Tile:
+    tile = FLOAT32_TILE if dtype == torch.float32 else TILE if weight_dtype == dtype else ROUNDING_TILE
+    return tile._replace(block_k=min(tile.block_k, features & -features))  # must divide the number of features
+
+
+def launch_options(tile: Tile, features: int, has_bias: bool) -> dict:
+    """What a launch fixes at compile time."""
+    return dict(FEATURES=features, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, HAS_BIAS=has_bias,
+                num_warps=tile.num_warps, num_stages=tile.num_stages)  # fmt: skip
+
+
+def chunk_size(rows: int, features: int, itemsize: int, tile: Tile) -> int:
+    """Classes of a chunk, in whole tiles."""
+    return max(1, CHUNK_BYTES // (max(itemsize * rows, 4 * features) * tile.block_n)) * tile.block_n
+
+
+def _side_by_side(tensor: Tensor) -> Tensor:
+    """The tensor itself if the kernels can read it (features side by side, rows 16-byte aligned), else a copy."""
+    aligned = tensor.stride(0) * tensor.element_size() % 16 == 0 and tensor.data_ptr() % 16 == 0
+    return tensor if tensor.stride(1) == 1 and aligned else tensor.contiguous()
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a b in `dtype`, which may be float32 although a and b are not: then nothing is rounded on the way."""
+    if a.dtype == dtype:
+        return torch.mm(a, b)
+    return torch.mm(a, b, out_dtype=dtype) if a.is_cuda else torch.mm(a.to(dtype), b.to(dtype))
+
+
+@torch.library.custom_op("luke_mini::linear_cross_entropy", mutates_args=())
+def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """loss, hit, lse (base 2) of every row."""
+    (rows, features), classes = x.shape, len(weight)
+    x, weight = _side_by_side(x), _side_by_side(weight)
+    tile = choose_tile(x.dtype, weight.dtype, features)
+    strips, n_tiles = triton.cdiv(rows, tile.block_m), triton.cdiv(classes, tile.block_n)
+    per_share = max(1, n_tiles * strips // PROGRAMS)
+    shares = triton.cdiv(n_tiles, per_share)
+    peak, total, target_score = x.new_empty(3, shares, rows, dtype=torch.float32)
+    best = torch.empty_like(peak, dtype=torch.int32)
+    if rows:
+        with torch.cuda.device_of(x):
+            statistics_kernel[strips, shares](
+                x, weight, weight if bias is None else bias, target, peak, total, best, target_score, x.stride(0),
+                weight.stride(0), rows, classes, per_share, **launch_options(tile, features, bias is not None),
+            )  # fmt: skip
+    joint_peak, share = peak.max(0)  # of equally good shares the first
+    lse = joint_peak + (total * torch.exp2(peak - joint_peak)).sum(0).log2()
+    hit = best.gather(0, share[None])[0] == target
+    return (lse - target_score.amax(0)) * LN_2, hit, lse
+
+
+@torch.library.custom_op("luke_mini::linear_cross_entropy_backward", mutates_args=())
+def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, lse: Tensor,
+                            needs_x: bool, needs_weight: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, weight and bias; empty where there is none or it is not needed."""
+    (rows, features), classes = x.shape, len(weight)
+    x, weight = _side_by_side(x), _side_by_side(weight)
+    tile = choose_tile(x.dtype, weight.dtype, features)
+    size, strips = chunk_size(rows, features, x.element_size(), tile), triton.cdiv(rows, tile.block_m)
+    zoom = LARGEST_D[x.dtype] / g.abs().amax().clamp(min=1e-30) if x.dtype in LARGEST_D and rows else 1.0
+    g = g * zoom
+    dx = x.new_zeros(x.shape, dtype=torch.float32)
+    d_weight = weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0)
+    d_bias = weight.new_empty(0) if bias is None else torch.empty_like(bias)
+    d_buffer, strip_bias = x.new_empty(rows * size), g.new_empty(strips * size)
+    for first in range(0, classes, size):
+        last = min(first + size, classes)
+        n = last - first
+        width = (n + 15) // 16 * 16  # the rows of d begin at multiples of 16 bytes
+        d, sums = d_buffer[: rows * width].view(rows, width), strip_bias[: strips * width].view(strips, width)
+        if rows:
+            with torch.cuda.device_of(x):
+                score_gradient_kernel[strips, triton.cdiv(n, tile.block_n)](
+                    x, weight, weight if bias is None else bias, target, lse, g, d, sums, x.stride(0), weight.stride(0),
+                    width, rows, first, last, **launch_options(tile, features, bias is not None),
+                )  # fmt: skip
+        d = d[:, :n]
+        if needs_x:
+            dx += _product(d, weight[first:last].to(x.dtype), torch.float32)
+        if needs_weight:
+            d_weight[first:last] = _product(d.T, x, torch.float32) / zoom
+        if bias is not None:
+            d_bias[first:last] = sums[:, :n].sum(0) / zoom
+    return (dx / zoom).to(x.dtype), d_weight, d_bias
+
+
+@_cross_entropy.register_fake
+def _(x, weight, bias, target):
+    rows = x.new_empty(len(x), dtype=torch.float32)
+    return rows, torch.empty_like(rows, dtype=torch.bool), torch.empty_like(rows)
+
+
+@_cross_entropy_backward.register_fake
+def _(g, x, weight, bias, target, lse, needs_x, needs_weight):
+    d_weight = weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0)
+    return torch.empty_like(x), d_weight, weight.new_empty(0) if bias is None else torch.empty_like(bias)
+
+
+def _remember(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[2])
+
+
+def _gradients(ctx, g, *_):
+    x, weight, bias, target, lse = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    dx, d_weight, d_bias = _cross_entropy_backward(g, x, weight, bias, target, lse, needs[0], needs[1])
+    return dx, d_weight if needs[1] else None, None if bias is None else d_bias, None
+
+
+_cross_entropy.register_autograd(_gradients, setup_context=_remember)
+
+
+# ---------------------------------------------------------------- the public side
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
+                         ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """For every row: loss, whether the best class is the target (of equally good ones the first counts), log-sum-exp.
+
+    hidden [rows, features] in float16, bfloat16 or float32 (under autocast it is converted); weight [classes, features]
+    and bias [classes] or None, in hidden's type or float32; target int64 [rows], in range.
+    Returns float32 [rows], bool [rows], float32 [rows]. The loss is differentiable, once, with respect to the first
+    three; each gradient has its tensor's type.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    hidden = hidden.to(dtype)
+    _check(hidden, weight, bias, target)
+    loss, hit, lse = _cross_entropy(hidden, weight, bias, target)
+    return loss, hit, lse.detach() * LN_2
+
+
+def _check(hidden, weight, bias, target):
+    if hidden.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise ValueError(f"linear_cross_entropy: {hidden.dtype}, expected float16, bfloat16 or float32")
+    if hidden.dim() != 2 or hidden.shape[1] % 16 or weight.shape != (len(weight), hidden.shape[1]):
+        raise ValueError(f"linear_cross_entropy: hidden is {tuple(hidden.shape)}, weight {tuple(weight.shape)}, "
+                         f"expected [rows, features] and [classes, features], features a multiple of 16")  # fmt: skip
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype not in (hidden.dtype, torch.float32):
+            raise ValueError(f"linear_cross_entropy: {name} is {tensor.dtype}, expected {hidden.dtype} or float32")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear_cross_entropy: bias is {tuple(bias.shape)}, expected {tuple(weight.shape[:1])}")
+    if target.shape != hidden.shape[:1] or target.dtype != torch.int64:
+        raise ValueError(f"linear_cross_entropy: target is {target.dtype} {tuple(target.shape)}, "
+                         f"expected torch.int64 {tuple(hidden.shape[:1])}")  # fmt: skip

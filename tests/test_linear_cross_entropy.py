@@ -1,0 +1,291 @@
+"""The cross-entropy kernels against float64, in Triton's interpreter: no GPU is needed and none is used.
+
+    python -m pytest tests/test_linear_cross_entropy.py          everything here; each part in a process of its own
+    TRITON_INTERPRET=1 python -m pytest tests/test_linear_cross_entropy.py -o 'python_functions=interpreted_*' -k types
+
+Proved: loss, hit, log-sum-exp and all gradients against the definition in float64 fed the same rounded inputs, for
+rows, classes and chunks that fit no tile; ties as argmax breaks them; float16 with 500,000 classes; two runs bit-equal;
+no byte outside a tensor and every output written once; and, by mutants, that these checks can fail."""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from interpreter import LAUNCHES, Guarded, expect_passed, load_mutant, repair_bfloat16, start_interpreted
+
+
+@pytest.fixture(scope="module")
+def interpreted_runs():
+    return start_interpreted(__file__)
+
+
+@pytest.mark.parametrize("part", ["interpreted", "mutant"])
+def test_in_the_interpreter(interpreted_runs, part):
+    expect_passed(interpreted_runs[part])
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from kernels import linear_cross_entropy as fused
+
+
+# ---------------------------------------------------------------- reference
+
+
+def definition(hidden, weight, bias, target, g):
+    """Loss, hit, log-sum-exp and gradients by autograd in float64, on what is left of the inputs in hidden's type."""
+    leaves = [x.to(hidden.dtype).double().requires_grad_() for x in (hidden, weight)]
+    leaves += [] if bias is None else [bias.double().requires_grad_()]
+    scores = F.linear(*leaves)
+    loss = F.cross_entropy(scores, target, reduction="none")
+    gradients = torch.autograd.grad(loss, leaves, g.double())
+    return loss.detach(), scores.argmax(1) == target, scores.logsumexp(1).detach(), gradients
+
+
+def run(module, hidden, weight, bias, target, g):
+    leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias) if x is not None]
+    loss, hit, lse = module.linear_cross_entropy(*leaves[:2], leaves[2] if bias is not None else None, target)
+    return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g)
+
+
+def error(ours, exact):
+    return float((ours.double() - exact).norm() / (exact.norm() if exact.norm() > 0 else 1))
+
+
+def make_inputs(rows=50, classes=403, features=64, dtype=torch.float32, weight_dtype=None, bias=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, features, generator=generator).to(dtype)
+    weight = (torch.randn(classes, features, generator=generator) / 5).to(weight_dtype or dtype)
+    b = torch.randn(classes, generator=generator).to(weight_dtype or dtype) if bias else None
+    target = torch.randint(0, classes, (rows,), generator=generator)
+    scores = F.linear(hidden.double(), weight.to(dtype).double(), None if b is None else b.double())
+    target[::3] = scores.argmax(1)[::3]
+    return hidden, weight, b, target, torch.rand(rows, generator=generator) / max(1, rows)
+
+
+# of a mean over the rows; where each row has a weight of its own, bfloat16 rounds the targets' d as well
+GRADIENT_LIMIT = {torch.float32: 5e-7, torch.float16: 4e-4, torch.bfloat16: 2.5e-3}
+WEIGHTED_LIMIT = GRADIENT_LIMIT | {torch.bfloat16: 3e-3}
+
+
+def check(*inputs):
+    loss, hit, lse, gradients = run(fused, *inputs)
+    exact_loss, exact_hit, exact_lse, exact = definition(*inputs)
+    assert error(loss, exact_loss) <= 5e-6 and error(lse, exact_lse) <= 5e-6
+    assert torch.equal(hit, exact_hit)
+    errors = [error(ours, theirs) for ours, theirs in zip(gradients, exact, strict=True)]
+    g = inputs[4]
+    limit = GRADIENT_LIMIT if torch.equal(g, g[:1].expand_as(g)) else WEIGHTED_LIMIT
+    assert max(errors) <= limit[inputs[0].dtype], errors
+    assert [x.dtype for x in gradients] == [x.dtype for x in inputs[:3] if x is not None]
+
+
+# ---------------------------------------------------------------- against float64
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("dtype", GRADIENT_LIMIT, ids=str)
+@pytest.mark.parametrize("wide_weight", [False, True], ids=["", "float32 weight"])
+def interpreted_types(monkeypatch, dtype, wide_weight, bias):
+    repair_bfloat16(monkeypatch)
+    *inputs, g = make_inputs(dtype=dtype, weight_dtype=torch.float32 if wide_weight else None, bias=bias)
+    check(*inputs, g)
+    check(*inputs, torch.full_like(g, 1 / 1100))
+
+
+@pytest.mark.parametrize("features", [16, 80, 256])
+def interpreted_features(features):
+    check(*make_inputs(rows=33, classes=300, features=features, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 64 * 4 * 32 * 3])
+@pytest.mark.parametrize("programs", [1, 40, 10_000])
+def interpreted_chunks_and_shares(monkeypatch, programs, chunk_bytes):
+    """One share of the classes or many, of equal size or not; one chunk, several, one a tile."""
+    monkeypatch.setattr(fused, "PROGRAMS", programs)
+    monkeypatch.setattr(fused, "CHUNK_BYTES", chunk_bytes)
+    check(*make_inputs())
+
+
+@pytest.mark.parametrize("rows, classes", [(1, 1), (32, 32), (31, 33), (33, 63), (2, 700)])
+def interpreted_one_off_a_tile(rows, classes):
+    check(*make_inputs(rows=rows, classes=classes))
+
+
+def interpreted_no_rows():
+    loss, hit, lse, gradients = run(fused, *make_inputs(rows=0, classes=40))
+    assert loss.shape == hit.shape == lse.shape == (0,) and not any(x.any() for x in gradients)
+
+
+def interpreted_large_scores():
+    """Scores beyond +-1000, where an exponential without the running maximum would overflow."""
+    hidden, *rest = make_inputs()
+    loss, _, lse, gradients = run(fused, hidden * 400, *rest)
+    exact_loss, _, exact_lse, exact = definition(hidden * 400, *rest)
+    assert float(exact_lse.max()) > 1000 and error(loss, exact_loss) < 1e-6 and error(lse, exact_lse) < 1e-6
+    assert all(error(ours, theirs) < 1e-3 for ours, theirs in zip(gradients, exact, strict=True))
+
+
+def interpreted_of_equally_good_classes_the_first_counts(monkeypatch):
+    """Scores are a class's bias: small whole numbers, with ties within tiles, across tiles and across shares."""
+    monkeypatch.setattr(fused, "PROGRAMS", 8)
+    bias = torch.randint(0, 3, (1003,), generator=torch.Generator().manual_seed(0)).float()
+    winners = (bias == 2).nonzero()[:, 0]
+    target = torch.cat([winners[:20], winners[-20:], torch.arange(5)])
+    hit = fused.linear_cross_entropy(torch.zeros(len(target), 16), torch.zeros(1003, 16), bias, target)[1]
+    assert torch.equal(hit, target == winners[0]) and hit[0]
+
+
+def interpreted_float16_keeps_the_tail_of_the_softmax(monkeypatch):
+    """Each of 500,000 classes has a probability of about 2e-6, and the gradient of a class that is nobody's target is
+    nothing but that. The loss is a mean over 1,024 rows, of which these are eight."""
+    monkeypatch.setattr(fused, "choose_tile", lambda *_: fused.Tile(16, 2048, 16, 8, 2))
+    inputs = make_inputs(rows=8, classes=500_000, features=16, dtype=torch.float16, bias=False)
+    hidden, weight, _, target, _ = inputs
+    others = torch.ones(500_000, dtype=torch.bool).index_fill_(0, target, False)
+    mean = torch.full((8,), 1 / 1024)
+    *_, (exact_dx, exact_dw) = definition(hidden, weight, None, target, mean)
+    *_, (dx, dw) = run(fused, hidden, weight.float(), None, target, mean)
+    assert error(dx, exact_dx) < 4e-4 and error(dw[others], exact_dw[others]) < 1e-3
+
+
+# ---------------------------------------------------------------- properties
+
+
+def interpreted_two_runs_are_bit_equal():
+    inputs = make_inputs(dtype=torch.float16)
+    first, second = run(fused, *inputs), run(fused, *inputs)
+    assert all(torch.equal(a, b) for a, b in zip((*first[:3], *first[3]), (*second[:3], *second[3]), strict=True))
+
+
+def interpreted_strided_inputs_and_what_is_not_wanted():
+    hidden, weight, bias, target, g = make_inputs()
+    exact = definition(hidden, weight, bias, target, g)[3]
+    wide = torch.full((50, 96), float("nan"))
+    wide[:, :64] = hidden
+    x = wide[:, :64].requires_grad_()
+    loss, *_ = fused.linear_cross_entropy(x, weight.T.contiguous().T, bias, target)
+    assert error(torch.autograd.grad(loss, x, g)[0], exact[0]) < 5e-7
+    weight.requires_grad_()
+    loss, *_ = fused.linear_cross_entropy(hidden, weight, bias, target)
+    loss.sum().backward()  # the sum's gradient is one number seen everywhere
+    assert error(weight.grad, definition(hidden, weight, bias, target, torch.ones(50))[3][1]) < 5e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def interpreted_every_byte_in_bounds_and_written_once(monkeypatch, dtype):
+    monkeypatch.setattr(fused, "choose_tile", lambda *_: fused.Tile(32, 32, 16, 4, 2))
+    monkeypatch.setattr(fused, "CHUNK_BYTES", 4 * 32 * 256)
+    for kernel in ("statistics_kernel", "score_gradient_kernel"):
+        monkeypatch.setattr(fused, kernel, Guarded(getattr(fused, kernel), monkeypatch))
+    LAUNCHES.clear()
+    run(fused, *make_inputs(classes=305, dtype=dtype))
+    forward, *backward = LAUNCHES
+    # peak, total and score are parts of one tensor; d and the strips' part of db have a margin at their row ends
+    assert len(forward) == 4 and all((counts == 1).all() for counts in forward.values())
+    assert len(backward) == 3 and all(counts.max() == 1 for stores in backward for counts in stores.values())
+    stored = [sorted(int(counts.sum()) for counts in stores.values()) for stores in backward]
+    assert stored == [[2 * n, 50 * n] for n in (128, 128, 49)]
+
+
+# ---------------------------------------------------------------- PyTorch
+
+
+def interpreted_operator_contract():
+    """Schema, fake tensors, autograd registration and tracing, by torch's own checker."""
+    hidden, weight, bias, target, _ = make_inputs(rows=5, classes=40, features=16)
+    leaves = [x.requires_grad_() for x in (hidden, weight, bias)]
+    torch.library.opcheck(fused._cross_entropy, (*leaves, target))
+    torch.library.opcheck(fused._cross_entropy, (hidden, weight, None, target), test_utils=("test_schema",))
+
+
+def interpreted_compile_and_autocast(monkeypatch):
+    hidden, weight, bias, target, _ = make_inputs(rows=20, classes=100)
+    leaves = [x.requires_grad_() for x in (hidden, weight, bias)]
+
+    def loss(hidden, weight, bias):
+        return fused.linear_cross_entropy(hidden * 2, weight, bias, target)[0].square().sum()
+
+    eager = torch.autograd.grad(loss(*leaves), leaves)
+    compiled = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(*leaves), leaves)
+    assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
+    with torch.autocast("cpu", dtype=torch.float16):
+        out = fused.linear_cross_entropy(*leaves, target)[0]
+    exact = definition(hidden.detach().half(), weight.detach(), bias.detach(), target, torch.ones(20))
+    assert out.dtype == torch.float32 and error(out, exact[0]) < 5e-6
+    gradients = torch.autograd.grad(out.sum(), leaves)
+    assert all(x.dtype == torch.float32 for x in gradients)
+    assert all(error(a, b) < 4e-4 for a, b in zip(gradients, exact[3], strict=True))
+
+
+def interpreted_bad_input_is_named():
+    hidden, weight, bias, target, _ = make_inputs(rows=4, classes=40, features=16)
+    call = fused.linear_cross_entropy
+    with pytest.raises(ValueError, match="features a multiple of 16"):
+        call(hidden[:, :8], weight[:, :8], bias, target)
+    with pytest.raises(ValueError, match=r"weight \(40, 8\)"):
+        call(hidden, weight[:, :8], bias, target)
+    with pytest.raises(ValueError, match="weight is torch.float16"):
+        call(hidden, weight.half(), bias, target)
+    with pytest.raises(ValueError, match=r"bias is \(39,\)"):
+        call(hidden, weight, bias[:-1], target)
+    with pytest.raises(ValueError, match=r"target is torch.int32 \(4,\)"):
+        call(hidden, weight, bias, target.int())
+    with pytest.raises(ValueError, match="float16, bfloat16 or float32"):
+        call(hidden.double(), weight.double(), bias.double(), target)
+
+
+# ---------------------------------------------------------------- mutants: each check fails when it should
+
+MUTANTS = {  # what is wrong: (text in the file, what replaces it, everywhere)
+    "natural exponential": ("tl.sum(tl.exp2(s - new", "tl.sum(tl.exp(s - new"),
+    "sum not brought to the new maximum": ("row_total * tl.exp2(row_peak - new_peak)", "row_total"),
+    "maximum of the last tile only": ("new_peak = tl.maximum(row_peak, top)", "new_peak = top"),
+    "classes past the end count": ('other=float("-inf")).to', "other=0.0).to"),
+    "no bias": ("s * LOG2_E + shift[None, :]", "s * LOG2_E + tl.minimum(shift[None, :], 0.0)"),
+    "last tile of a share left out": ("tl.minimum(first + n_tiles", "tl.minimum(first + (n_tiles - 1)"),
+    "last features left out": ("in range(0, FEATURES, BLOCK_K)", "in range(0, FEATURES - BLOCK_K, BLOCK_K)"),
+    "one target for all": ("label[None, :] == row_target[:, None]", "label[None, :] == tl.max(row_target, 0)"),
+    "last equal class counts": ("tl.where(top > row_peak, first_top", "tl.where(top >= row_peak, first_top"),
+    "worst class is best": ("tl.min(tl.where(s == top", "tl.min(tl.where(s < top"),
+    "shares not brought to one maximum": ("total * torch.exp2(peak - joint_peak)", "total"),
+    "target not subtracted": ("tl.where(is_target, gradient - 1.0, gradient)", "gradient"),
+    "target of another chunk": ("(first + column)[None, :] == tl", "column[None, :] == tl"),
+    "softmax without the sum": ("tl.load(lse + row)[:, None])", "tl.max(s, 1)[:, None])"),
+    "without the rows' gradients": ("gradient) * row_g[:, None]", "gradient)"),
+    "only the last chunk in dx": ("dx += _product", "dx = _product"),
+    "zoom left in dw": ("torch.float32) / zoom", "torch.float32)"),
+    "zoom left in db": ("sum(0) / zoom", "sum(0)"),
+    "zoom left in dx": ("(dx / zoom)", "dx"),
+    "features read crosswise": ("weight_rows + k)", "weight_rows)"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mutant_cases():
+    """float16, several tiles, shares and chunks; and ties."""
+    inputs = make_inputs(rows=40, classes=203, features=32, dtype=torch.float16)
+    tied = torch.zeros(6, 16), torch.zeros(403, 16), torch.arange(403.0) % 3, torch.tensor([2, 5, 95, 200, 0, 1])
+    return inputs, definition(*inputs), tied
+
+
+def worst_error(module, cases, monkeypatch):
+    monkeypatch.setattr(module, "choose_tile", lambda *_: module.Tile(16, 32, 16, 4, 2))
+    monkeypatch.setattr(module, "CHUNK_BYTES", 40 * 2 * 64 * 2)
+    monkeypatch.setattr(module, "PROGRAMS", 5)
+    inputs, (exact_loss, exact_hit, exact_lse, exact), tied = cases
+    loss, hit, lse, gradients = run(module, *inputs)
+    misses = int((hit != exact_hit).sum())
+    misses += module.linear_cross_entropy(*tied)[1].tolist() != [True] + [False] * 5
+    errors = [error(loss, exact_loss), error(lse, exact_lse), *map(error, gradients, exact)]
+    return float("inf") if any(e != e for e in errors) else max(*errors, misses)
+
+
+def mutant_none_is_close(monkeypatch, mutant_cases):
+    assert worst_error(fused, mutant_cases, monkeypatch) < 4e-4
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def mutant_is_caught(monkeypatch, tmp_path, mutant_cases, name):
+    mutant = load_mutant(fused, *MUTANTS[name], tmp_path)
+    assert worst_error(mutant, mutant_cases, monkeypatch) > 2e-3

@@ -16,9 +16,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, finetuning, task_ner, trainer
+from luke_mini import checkpoint, config, distributed, finetuning, task_cloze, task_disambiguation, task_ner, trainer
 
-TASKS = {module.NAME: module for module in (task_ner,)}
+TASKS = {module.NAME: module for module in (task_cloze, task_disambiguation, task_ner)}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,6 +69,8 @@ def numbers(kind: type):
 def train(task, arguments, place, precision: str) -> None:
     options = config.from_flags(task.Options(), arguments)
     start = open_checkpoint(arguments.checkpoint, task)
+    if hasattr(task, "prepare"):
+        start = task.prepare(start)
     recipe = config.from_flags(config.finetune_recipe(task.NAME, start.config), arguments)
     given = {split: getattr(arguments, split) for split in task.FILES}
     files = finetuning.find_files(task, arguments.data, given)
@@ -97,7 +99,7 @@ def predict(task, arguments, place) -> None:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         raise ValueError(f"{arguments.checkpoint}: {text}")
     # A released checkpoint has no settings of ours: the paper's are the defaults.
-    options = task.Options(**start.settings.get("luke_mini", {}).get("options", {}))
+    options = config.from_flags(task.Options(**start.settings.get("luke_mini", {}).get("options", {})), arguments)
     names = start.settings.get("id2label", {})
     labels = tuple(names[str(i)] for i in range(len(names)))
     model = task.build_model(start.config, start.entity_vocab, labels, options)

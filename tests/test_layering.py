@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards spans "
     "tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks toyworld_text "
-    "weight_files wiki_dump wiki_names wikitext workers",
+    "weight_files wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe tokenizer_sentencepiece",
-    "model run_state tokenizer word_models",
+    "disambiguation_files model run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint",
-    "task_ner",
+    "task_cloze task_disambiguation task_ner",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

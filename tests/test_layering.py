@@ -21,7 +21,7 @@ LAYERS = [
     "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe tokenizer_sentencepiece",
     "disambiguation_files model run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
-    "checkpoint",
+    "checkpoint disambiguation_inputs",
     "task_cloze task_disambiguation task_ner",
     "finetuning",
 ]

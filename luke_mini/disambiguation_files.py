@@ -1,9 +1,9 @@
 """Documents whose mentions have titles and candidates: the data of entity disambiguation in its published formats.
 
     read(path, ...)      -> documents, by the look of the file:
-        .xml             WNED (Guo & Barbosa 2018): MSNBC, AQUAINT, ACE2004, CWEB, WIKI; the texts lie in RawText/ beside it
-        .csv             AIDA-CoNLL and WNED as Le & Titov (2018) laid them out, with candidates; the words lie in a second
-                         file beside it
+        .xml             WNED (Guo & Barbosa 2018): MSNBC, AQUAINT, ACE2004, CWEB, WIKI; texts in RawText/ beside it
+        .csv             AIDA-CoNLL and WNED as Le & Titov (2018) laid them out, with candidates; the words are in a
+                         second file beside it
         else             your own JSON lines
     with_candidates      candidates from mention statistics (`mentions.py`) where the file has none
     with_persons         a surname has the candidates of the full names in its document
@@ -291,12 +291,12 @@ def _is_part(surface: str, name: str) -> bool:
     return start >= 0 and (start == 0 or name[start - 1] == " ") and (end == len(name) or name[end] == " ")
 
 
-def with_titles(document: Document, resolve: Callable[[str], str], is_valid: Callable[[str], bool]) -> Document:
-    """Titles and candidates behind their redirects; mentions whose title is not valid are skipped."""
+def with_titles(document: Document, resolve: Callable[[str], str], valid: Collection[str] | None) -> Document:
+    """Titles and candidates behind their redirects; mentions whose title is not a valid one are skipped."""
     mentions = []
     for mention in document.mentions:
         title = None if mention.title is None else resolve(mention.title)
-        if title is None or is_valid(title):
+        if title is None or valid is None or title in valid:
             candidates = tuple(c._replace(title=resolve(c.title)) for c in mention.candidates or ())
             mentions.append(mention._replace(title=title, candidates=candidates))
     skipped = document.skipped + len(document.mentions) - len(mentions)

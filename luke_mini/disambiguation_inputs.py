@@ -27,7 +27,7 @@ class Options:
     """Inputs, candidates and decoding. Defaults: AIDA-CoNLL in the paper."""
 
     order: str = option("confidence", "of decisions; local: all at once", ("confidence", "natural", "local"))
-    split: str = option("simple", "of long documents: equal parts, or a window for each mention", ("simple", "per_mention"))
+    split: str = option("simple", "of long documents: equal parts, or a window a mention", ("simple", "per_mention"))
     max_length: int = option(512, "tokens an input")
     max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
     max_entities: int = option(128, "mentions of an input; one with more becomes several")
@@ -63,7 +63,7 @@ class Feature(NamedTuple):
 
 
 def candidate_ids(mention: Mention, entity_vocab, options: Options) -> tuple[np.ndarray, np.ndarray, int]:
-    """Different entity ids of a mention's candidates, the first number of each, and the id of the mention's title or -1.
+    """Different entity ids of a mention's candidates, the first number of each, and the id of its title or -1.
 
     Candidates that the vocabulary lacks share [UNK]: if that wins, the first of them is the answer.
     """

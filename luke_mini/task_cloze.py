@@ -1,16 +1,17 @@
 """Cloze questions: which of the names in a passage was cut out of a sentence? ReCoRD (LUKE paper, section 4.4).
 
     read_examples   ReCoRD's file, SuperGLUE's JSON lines or your own -> questions
-    make_features   -> windows over the passage: <s> query </s></s> window </s>, with a [MASK] entity for the placeholder
-                    of the query and one for each mention in the window, its candidates
+    make_features   -> windows over the passage: <s> query </s></s> window </s>, with a [MASK] entity for the query's
+                    placeholder and one for each mention in the window, its candidates
     ClozeModel      encoder, dropout, one linear layer over [placeholder; candidate] -> the candidate's score
     predict         the text of the best mention of all windows
     evaluate        -> exact match and F1 as ReCoRD's scorer counts them
 What every task module offers: `finetuning.py`.
 
 Three word pieces are added behind the tokenizer's own: [HIGHLIGHT] for "@highlight" (the bullet points under a news
-text), [PLACEHOLDER] for "@placeholder", [ENTITY] around every mention. `prepare` gives them rows of the word table, which
-start from those of "@", "#" and "*"; so the saved model has three words more than its tokenizer, and opens as any other.
+text), [PLACEHOLDER] for "@placeholder", [ENTITY] around every mention. `prepare` gives them rows of the word table,
+which start from those of "@", "#" and "*"; so the saved model has three words more than its tokenizer, and opens as any
+other.
 
 Mentions do not overlap, and each is a candidate of its own, also if several have the same text. Left out: pooling over
 such mentions.
@@ -55,8 +56,8 @@ Your own: a .jsonl file, one question a line, half-open character spans; mention
     {"text": "Ada met Bo in Oslo.", "spans": [{"start": 0, "end": 3}, {"start": 8, "end": 10}],
      "query": "Later @placeholder left with Ada", "answers": ["Bo"]}
 
---predict takes such a line without answers (`id` is optional) and prints {"id", "query", "answer", "mentions": [{"text",
-"start", "end", "probability"}]}, the best mention first."""
+--predict takes such a line without answers ("id" is optional) and prints {"id", "query", "answer", "mentions":
+[{"text", "start", "end", "probability"}]}, the best mention first."""
 SCORES = ("f1", "em")
 ARCHITECTURE = "LukeModel"  # what transformers has of it: the encoder
 ALL_ENTITIES = False
@@ -113,24 +114,22 @@ def _questions(record: Record) -> Iterator[Question]:
         answers = [(item.span(text, inclusive=True), item.get("text", str)) for item in qa.list("answers")]
         gold = frozenset(k for k, span in enumerate(mentions) if span in [place for place, _ in answers])
         name = str(qa.values.get("id", qa.values.get("idx", f"{record.values.get('id', record.where)}-{number}")))
-        yield Question(name, _one_line(text), mentions, _query(qa), _needed(answers, qa), gold)
+        yield Question(name, _one_line(text), mentions, _query(qa), _different([t for _, t in answers], qa), gold)
 
 
-def _needed(answers: list[tuple[CharSpan, str]], qa: Record) -> tuple[str, ...]:
+def _different(answers: list[str], record: Record) -> tuple[str, ...]:
     if not answers:
-        raise ValueError(f"{qa.where}: field 'answers' is empty, expected at least one answer")
-    return tuple(dict.fromkeys(text for _, text in answers))
+        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
+    return tuple(dict.fromkeys(answers))
 
 
 def _own(record: Record, has_answers: bool = True) -> Question:
     text = record.get("text", str)
     mentions = _sorted_spans(record.list("spans"), text, inclusive=False)
-    answers = record.texts("answers") if has_answers else []
-    if has_answers and not answers:
-        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
+    answers = _different(record.texts("answers"), record) if has_answers else ()
     gold = frozenset(k for k, (start, end) in enumerate(mentions) if text[start:end] in answers)
     name = str(record.values.get("id", record.where))
-    return Question(name, _one_line(text), mentions, _query(record), tuple(dict.fromkeys(answers)), gold)
+    return Question(name, _one_line(text), mentions, _query(record), answers, gold)
 
 
 def _one_line(text: str) -> str:
@@ -219,7 +218,7 @@ def _tokenize(tokenizer, items: Sequence[int | tuple[str, bool]]) -> list[list[i
 
 
 def passage_tokens(tokenizer, text: str, mentions: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 [n] of a passage with its markers, and where each mention is, markers included: half-open, [mentions, 2]"""
+    """Ids int64 [n] of a passage with its markers; where each mention is with its two: half-open, int64 [mentions, 2]."""
     highlight, _, entity = marker_ids(tokenizer)
     items, first, last, done = [], [], [], 0
     for start, end in mentions:
@@ -422,7 +421,7 @@ def write_predictions(folder: Path, name: str, questions: Sequence[Question], pr
 def predict_lines(
     model: ClozeModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
-    """For each line, a JSON object with text, spans and query: the answer, and the mentions with their probabilities."""
+    """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
     parsed = [records.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
     questions = [_own(record, has_answers=False) for record in parsed]
     features = make_features(questions, tokenizer, entity_vocab, (), options)

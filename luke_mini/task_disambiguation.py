@@ -1,8 +1,8 @@
 """Entity disambiguation: which entity does each mention mean? Decided for all mentions of a document together.
 
-Yamada et al. 2022, "Global entity disambiguation with BERT": the model that was pretrained to predict masked entities is
-asked for them. Every mention is an entity of the input, at first [MASK]; the one that the model is surest about is put
-in with its entity, and the next is decided with that knowledge.
+Yamada et al. 2022, "Global entity disambiguation with BERT": the model that was pretrained to predict masked entities
+is asked for them. Every mention is an entity of the input, at first [MASK]; the one that the model is surest about gets
+its entity put in, and the next is decided with that knowledge.
 
     read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_files.py`) -> documents, mentions with candidates
     make_features   -> one input for a document; several for a long one (`disambiguation_inputs.py`, `Options` too)
@@ -49,7 +49,7 @@ FILES = {
     "test": ("test/test.xml", "aida_testB.csv", "test.jsonl"),
 }
 FORMAT = """\
-WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file, the texts in RawText/ beside it, in files of the documents' names:
+WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file; the texts are in RawText/ beside it, by the documents' names:
 
     <msnbc.entityAnnotation><document docName="3683270"><annotation>
         <mention>Oslo</mention><wikiName>Oslo</wikiName><offset>46</offset><length>4</length></annotation> ...
@@ -57,7 +57,8 @@ WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file, the texts in RawText/ 
 AIDA-CoNLL and WNED as Le & Titov have them: a .csv file of mentions with candidates (id,prior,title), columns between
 tabs, and beside it the words: aida_train.txt, testa_testb_aggregate_original, msnbc.conll for wned-msnbc.csv:
 
-    1testb OSLO  1testb OSLO  Ada  left words  right words  CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace
+    1testb OSLO  1testb OSLO  Ada  left words  right words
+        CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace    (all one line)
 
 Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored:
 
@@ -85,16 +86,12 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
     if options.persons:
         persons = frozenset(files.read_lines(options.persons))
         documents = [files.with_persons(document, persons) for document in documents]
+    if not (options.redirects or options.titles):
+        return documents
     redirects = files.read_redirects(options.redirects) if options.redirects else {}
     valid = frozenset(files.read_lines(options.titles)) if options.titles else None
-    if redirects or valid is not None:
-        documents = [
-            files.with_titles(
-                document, lambda title: resolve_redirect(title, redirects), lambda title: valid is None or title in valid
-            )
-            for document in documents
-        ]
-    return documents
+    return [files.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)
+            for document in documents]  # fmt: skip
 
 
 def statistics_for(options: Options, folder: Path) -> Mentions:
@@ -351,7 +348,7 @@ def evaluate(
 
 
 def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
-    """<name>_predictions.jsonl: for each document {"id", "mentions": [{"text", "start", "end", "gold", "title", ...}]}."""
+    """<name>_predictions.jsonl: for each document {"id", "mentions": [{"text", "start", "end", "title", "gold", ...}]}"""
     with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
         for document, answers in zip(documents, predictions):
             found = _as_json(document, answers)

@@ -95,11 +95,14 @@ def documents(draw):
     places = st.tuples(st.integers(0, max(0, len(text) - 1)), st.integers(1, 15))
     found = draw(st.lists(places, max_size=10)) if text else []
     titles = st.lists(st.sampled_from([*TITLES, "X", "Y"]), max_size=5, unique=True)
-    made = [mention(s, min(s + n, len(text)), draw(st.sampled_from([*TITLES, "X", None])), *draw(titles)) for s, n in found]
+    title = st.sampled_from([*TITLES, "X", None])
+    made = [mention(start, min(start + n, len(text)), draw(title), *draw(titles)) for start, n in found]
     return Document("", text, tuple(made))
 
 
-@given(documents(), st.sampled_from(["simple", "per_mention"]), st.integers(6, 30), st.integers(1, 5), st.integers(1, 6))
+@given(
+    documents(), st.sampled_from(["simple", "per_mention"]), st.integers(6, 30), st.integers(1, 5), st.integers(1, 6)
+)
 @settings(max_examples=300, deadline=None)
 def test_features_equal_a_plain_transcription(document, split, max_length, max_entities, max_mention):
     options = Options(split=split, max_length=max_length, max_entities=max_entities, max_mention=max_mention)

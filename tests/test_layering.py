@@ -18,7 +18,8 @@ LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards spans "
     "tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks toyworld_text "
     "weight_files wiki_dump wiki_names wikitext windows workers",
-    "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe tokenizer_sentencepiece",
+    "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe "
+    "tokenizer_sentencepiece",
     "disambiguation_files model run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint disambiguation_inputs",

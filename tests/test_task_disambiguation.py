@@ -301,8 +301,8 @@ def test_a_tiny_model_learns_with_its_table_frozen():
 
 
 def test_scores_and_losses_worked_by_hand():
-    """Five mentions with a title: right, wrong, without candidates, not a candidate, not in the vocabulary (a guess that
-    happens to be right). P = 2/4, R = 2/5. The sixth has no title: it is answered and not counted."""
+    """Five mentions with a title: right, wrong, without candidates, not a candidate, not in the vocabulary (a guess
+    that happens to be right). P = 2/4, R = 2/5. The sixth has no title: it is answered and not counted."""
     known = (Candidate("T1", 0.6), Candidate("T2", 0.4))
     titles = [("T1", known), ("T2", known), ("T3", ()), ("T3", known), ("X", (Candidate("X", 1.0),)), (None, known)]
     document = Document("", "abcdef", tuple(Mention(k, k + 1, t, c) for k, (t, c) in enumerate(titles)), skipped=2)
@@ -369,7 +369,8 @@ def test_mask_gets_an_embedding_of_its_own_and_a_lite_checkpoint_is_refused(pret
     start = checkpoint.read(pretrained)
     made = task_disambiguation.prepare(start)
     row = start.weights["luke.entities.entity.weight"][start.entity_vocab.mask_id]
-    assert torch.equal(made.weights["luke.entities.mask"], row) and made.config.mask_entity_id == start.entity_vocab.mask_id
+    assert torch.equal(made.weights["luke.entities.mask"], row)
+    assert made.config.mask_entity_id == start.entity_vocab.mask_id
     assert start.config.mask_entity_id is None
     own = replace(made, weights=made.weights | {"luke.entities.mask": row + 1})
     assert torch.equal(task_disambiguation.prepare(own).weights["luke.entities.mask"], row + 1)  # not again

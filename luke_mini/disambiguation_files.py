@@ -43,7 +43,7 @@ class Document(NamedTuple):
 
 
 def read(path: str | Path, mentions_alone: bool = False) -> list[Document]:
-    """Documents of a file. mentions_alone: of WNED files without texts, the mentions are the text."""
+    """Documents of a file. mentions_alone: where a WNED text is missing, the mentions are the text."""
     path = Path(path)
     if path.suffix == ".xml":
         return list(_read_wned(path, mentions_alone))
@@ -69,7 +69,7 @@ def _read_wned(path: Path, mentions_alone: bool) -> Iterator[Document]:
             _wned_mention(item, f"{where}, annotation {number}") for number, item in enumerate(document, start=1)
         ]
         kept = [mention for mention in found if mention[2]]
-        if mentions_alone:
+        if mentions_alone and not (path.parent / "RawText" / name).is_file():
             text, spans = _joined(surface for surface, _, _ in kept)
         else:
             text = _raw_text(path.parent / "RawText" / name)

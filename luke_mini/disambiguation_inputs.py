@@ -39,7 +39,7 @@ class Options:
     titles: str = option("", "file of valid titles; mentions with another one are left out")
     language: str = option("", "of the titles, where the vocabulary has several")
     min_link_probability: float = option(0.1, "of a surface to be a mention, where --predict has to find them")
-    mentions_alone: bool = option(False, "of WNED files without RawText, take the mentions as the text")
+    mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
 
     def __post_init__(self):
         if self.max_length <= SPECIAL or min(self.max_mention, self.max_entities, self.max_candidates) < 1:

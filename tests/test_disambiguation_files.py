@@ -53,6 +53,7 @@ def test_wned(wned):
 
 
 def test_wned_without_texts(wned):
+    assert files.read(wned, mentions_alone=True) == files.read(wned)  # a text that is there is read
     (wned.parent / "RawText/d1").unlink()
     with pytest.raises(ValueError, match="RawText/d1: missing, .*--mentions-alone"):
         files.read(wned)

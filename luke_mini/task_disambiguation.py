@@ -206,6 +206,7 @@ class DisambiguationModel(LukeForPretraining):
         rows = masked.nonzero().squeeze(1)
         scores = self.scores(replace(batch.packed, entity_ids=entity_ids), rows, batch.candidates[rows])
         labels = batch.labels[rows]
+        # differs from LUKE: there, padding takes part in the mean, which makes the steps of small documents smaller
         loss = F.cross_entropy(scores, labels, reduction="sum")
         return {"entity": (loss, (scores.argmax(dim=1) == labels).sum())}
 
@@ -226,16 +227,12 @@ def number_to_mask(n: int, share: float) -> int:
 
 def draw_masked(lengths: Sequence[int], n_masked: Sequence[int], device) -> Tensor:
     """bool [sum(lengths)]: n_masked[i] of the lengths[i] mentions of input i, each set of them equally likely."""
-    of_input = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-    order = torch.argsort(of_input + torch.rand(len(of_input), dtype=torch.float64, device=device))
-    rank = torch.arange(len(order)) - torch.repeat_interleave(_starts(lengths), torch.tensor(lengths))
-    chosen = rank < torch.repeat_interleave(torch.tensor(n_masked), torch.tensor(lengths))
-    return torch.zeros(len(order), dtype=torch.bool, device=device).index_put((order,), chosen.to(device))
-
-
-def _starts(lengths: Sequence[int]) -> Tensor:
-    lengths = torch.tensor(lengths)
-    return lengths.cumsum(0) - lengths
+    of_input = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    first = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
+    chosen = torch.arange(len(of_input)) - first[of_input] < torch.tensor(n_masked)[of_input]  # the first few of each,
+    noise = torch.rand(len(of_input), dtype=torch.float64, device=device)
+    order = torch.argsort(of_input.to(device) + noise)  # shuffled within each input
+    return torch.zeros_like(noise, dtype=torch.bool).index_put((order,), chosen.to(device))
 
 
 def prepare(start: Checkpoint) -> Checkpoint:

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy
 import torch
 
-from luke_mini import batching, checkpoint, config, distributed, optim, run_state, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, optim, run_state, tokenizer, trainer, word_models
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize, start_at_frequencies
+from luke_mini.model import LukeForPretraining, copy_word_positions, initialize, start_at_frequencies
 from luke_mini.shards import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
     run.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
     run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
-    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint or run folder to start from (stages 1, 2)")
+    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint, run, or RoBERTa, XLM-R or BERT folder to start from")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
     run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it]")
@@ -68,9 +68,21 @@ def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
     return shards
 
 
+def base_shape(arguments) -> config.ModelConfig:
+    """The shape of --size; of a word model that --init names, everything that its config.json settles."""
+    shape = config.SIZES[arguments.size]
+    if arguments.init is None or not word_models.is_word_model(arguments.init):
+        return shape
+    found = replace(shape, **word_models.shape(arguments.init))
+    if (found.hidden_size, found.num_hidden_layers) != (shape.hidden_size, shape.num_hidden_layers):
+        held = f"{found.num_hidden_layers} layers of {found.hidden_size}"
+        raise ValueError(f"--init {arguments.init} has {held}, which is not --size {arguments.size}")
+    return found
+
+
 def model_config(arguments, recipe: config.PretrainConfig, word_tokenizer, entity_vocab) -> config.ModelConfig:
     return replace(
-        config.SIZES[arguments.size],
+        base_shape(arguments),
         vocab_size=len(word_tokenizer),
         entity_vocab_size=len(entity_vocab),
         hidden_dropout_prob=recipe.dropout,
@@ -92,7 +104,11 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
         words = numpy.bincount(sample.word_ids, minlength=shape.vocab_size)
         entities = numpy.bincount(sample.entity_ids, minlength=shape.entity_vocab_size)
         start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
-    if arguments.init is not None:
+    if arguments.init is not None and word_models.is_word_model(arguments.init):
+        weights = word_models.read(arguments.init, shape, word_tokenizer)
+        checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
+        copy_word_positions(model.luke)
+    elif arguments.init is not None:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
         try:
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
@@ -134,17 +150,6 @@ def print_header(place, arguments, recipe, model, total_steps: int, precision: s
     print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
 
 
-def copy_marker_rows(model: LukeForPretraining, word_tokenizer, entity_vocab) -> None:
-    """Gives downstream tasks' markers their start: `<ent>` := "@", `<ent2>` := "#", `[MASK2]` := `[MASK]`."""
-    words, entities = model.luke.words.token.weight.data, model.luke.entities.entity.weight.data
-    for marker, source in ((word_tokenizer.ent_id, "@"), (word_tokenizer.ent2_id, "#")):
-        source_id = word_tokenizer.encode(source, prefix_space=False).ids[-1]
-        words[marker] = words[source_id]
-        model.word_head.bias.data[marker] = model.word_head.bias.data[source_id]
-    entities[entity_vocab.mask2_id] = entities[entity_vocab.mask_id]
-    model.entity_head.bias.data[entity_vocab.mask2_id] = model.entity_head.bias.data[entity_vocab.mask_id]
-
-
 def prepare_out(arguments, place) -> Path | None:
     """The saved step to go on from, or None for a fresh start."""
     steps = run_state.saved_steps(arguments.out)
@@ -169,7 +174,7 @@ def resume(folder: Path, model, optimizer, description: dict) -> int:
 
 def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place) -> None:
     precision = arguments.precision or trainer.default_precision(place.device)
-    shards = open_data(arguments.data, config.SIZES[arguments.size])
+    shards = open_data(arguments.data, base_shape(arguments))
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
@@ -198,7 +203,7 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
         if step == total_steps:
-            copy_marker_rows(model, word_tokenizer, entity_vocab)
+            checkpoint.copy_marker_rows(model.state_dict(), word_tokenizer, entity_vocab)
         if step == total_steps or step % arguments.save_every == 0:
             if place.is_first:
                 run_state.save(arguments.out, step, write_model, optimizer, description)

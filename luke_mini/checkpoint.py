@@ -1,62 +1,34 @@
-"""A model folder is the Hugging Face LUKE folder: config.json, model.safetensors, tokenizer files, entity_vocab.json.
+"""A model folder is the Hugging Face LUKE folder: config.json, weights, tokenizer files, entity_vocab.json.
 
-In: a folder. Out: its configuration, weights under our names, tokenizer and entity vocabulary; and the way back.
-The table below is the only place that knows the released names. Every tensor of a file is accounted for: a missing one
-or one of the wrong shape is an error that names it. Rules of loading (they are those of the released files):
+In: a folder, released or ours. Out: its configuration, weights under our names, tokenizer and entity vocabulary, or the
+model itself; and the way back, so that `transformers` opens what is written here. `weight_files.py` reads the bytes,
+`released_names.py` knows the names. Every tensor is accounted for: a missing one or one of the wrong shape is an error
+that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
-- names with and without the leading `luke.`, an old buffer `embeddings.position_ids` is dropped;
-- the decoders of both heads are the embedding tables themselves and are not read;
-- an entity-aware model whose file lacks w2e, e2w and e2e gets copies of `query`; otherwise those three are not read.
+    python -m luke_mini.checkpoint info DIR             what is in a folder, without reading its weights
+    python -m luke_mini.checkpoint convert DIR OUT      an archive of LUKE's own code, a run of train.py, an old file
+    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: a quarter of the size
 """
 
+import argparse
 import json
+import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from luke_mini import atomic, run_state, tokenizer
+from luke_mini import atomic, reference_archive, released_names, run_state, tokenizer, weight_files, word_models
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining
+from luke_mini.heads import HEADS, LukeForTask
+from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.released_names import from_released, to_released
 
-# Ours -> theirs; several of theirs are stacked along the output features of one of ours. `*` = weight and bias.
-ENCODER_NAMES = {
-    "luke.words.token.weight": ["luke.embeddings.word_embeddings.weight"],
-    "luke.words.position.weight": ["luke.embeddings.position_embeddings.weight"],
-    "luke.words.token_type.weight": ["luke.embeddings.token_type_embeddings.weight"],
-    "luke.words.norm.*": ["luke.embeddings.LayerNorm.*"],
-    "luke.entities.entity.weight": ["luke.entity_embeddings.entity_embeddings.weight"],
-    "luke.entities.projection.weight": ["luke.entity_embeddings.entity_embedding_dense.weight"],
-    "luke.entities.position.weight": ["luke.entity_embeddings.position_embeddings.weight"],
-    "luke.entities.token_type.weight": ["luke.entity_embeddings.token_type_embeddings.weight"],
-    "luke.entities.norm.*": ["luke.entity_embeddings.LayerNorm.*"],
-    "luke.pooler.*": ["luke.pooler.dense.*"],
-}
-LAYER_NAMES = {
-    "attention.word_query.*": ["attention.self.query.*", "attention.self.w2e_query.*"],
-    "attention.entity_query.*": ["attention.self.e2w_query.*", "attention.self.e2e_query.*"],
-    "attention.key_value.*": ["attention.self.key.*", "attention.self.value.*"],
-    "attention.output.*": ["attention.output.dense.*"],
-    "attention.norm.*": ["attention.output.LayerNorm.*"],
-    "feed_forward.up.*": ["intermediate.dense.*"],
-    "feed_forward.down.*": ["output.dense.*"],
-    "feed_forward.norm.*": ["output.LayerNorm.*"],
-}
-HEAD_NAMES = {
-    "word_head.dense.*": ["lm_head.dense.*"],
-    "word_head.norm.*": ["lm_head.layer_norm.*"],
-    "word_head.bias": ["lm_head.bias"],
-    "entity_head.dense.*": ["entity_predictions.transform.dense.*"],
-    "entity_head.norm.*": ["entity_predictions.transform.LayerNorm.*"],
-    "entity_head.bias": ["entity_predictions.bias"],
-    "classifier.*": ["classifier.*"],
-}
-HEADS = ("word_head.", "entity_head.", "classifier.")
 LITE_ENTITIES = ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]  # the rows of a released lite model, in its order
+# What transformers takes where config.json lacks an entry; every released file has these.
+MISSING_SETTINGS = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 
 
 @dataclass(frozen=True)
@@ -68,60 +40,10 @@ class Checkpoint:
     tokenizer: object
     entity_vocab: EntityVocab
     settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
+    unknown: tuple[str, ...] = ()  # tensors of the file that were not read, as no LUKE has them
 
 
-def name_table(config: ModelConfig) -> dict[str, list[str]]:
-    """Our tensor names -> the released names stacked in each, for one configuration, heads included."""
-    table = dict(ENCODER_NAMES)
-    if config.entity_emb_size == config.hidden_size:
-        del table["luke.entities.projection.weight"]
-    for layer in range(config.num_hidden_layers):
-        for ours, theirs in LAYER_NAMES.items():
-            if not config.use_entity_aware_attention:
-                if ours == "attention.entity_query.*":
-                    continue
-                theirs = [name for name in theirs if "w2e" not in name]
-            table[f"luke.layers.{layer}.{ours}"] = [f"luke.encoder.layer.{layer}.{name}" for name in theirs]
-    return {
-        ours.replace("*", kind): [name.replace("*", kind) for name in theirs]
-        for ours, theirs in (table | HEAD_NAMES).items()
-        for kind in (("weight", "bias") if "*" in ours else ("",))
-    }
-
-
-def to_released(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Our weights under the released names; stacked matrices are taken apart."""
-    released = {}
-    for ours, theirs in name_table(config).items():
-        if ours in weights:
-            released |= dict(zip(theirs, weights[ours].chunk(len(theirs))))
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in released.items()}
-
-
-def from_released(released: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Released weights under our names. A head that is missing is left out; any other missing tensor is an error."""
-    released = {_with_prefix(name): tensor for name, tensor in released.items()}
-    weights = {}
-    for ours, theirs in name_table(config).items():
-        parts = [_find(name, released) for name in theirs]
-        if all(part is not None for part in parts):
-            weights[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
-        elif not ours.startswith(HEADS):
-            missing = next(name for name, part in zip(theirs, parts) if part is None)
-            raise ValueError(f"the weight {missing} is missing")
-    return weights
-
-
-def _with_prefix(name: str) -> str:
-    bare = ("embeddings.", "entity_embeddings.", "encoder.", "pooler.")
-    return f"luke.{name}" if name.startswith(bare) else name
-
-
-def _find(name: str, released: dict[str, Tensor]) -> Tensor | None:
-    for extra in ("w2e_query", "e2w_query", "e2e_query"):
-        if extra in name and name not in released:
-            return released.get(name.replace(extra, "query"))
-    return released.get(name)
+# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 def find_folder(folder: Path | str) -> Path:
@@ -135,76 +57,130 @@ def find_folder(folder: Path | str) -> Path:
     return steps[-1]
 
 
-def read(folder: Path | str, *, entity_aware: bool | None = None) -> Checkpoint:
+def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: bool = True) -> Checkpoint:
     """Reads a model folder or the newest saved step of a run. entity_aware overrides the configuration.
 
+    vocabularies=False: only weights and configuration; tokenizer and entity vocabulary are None.
     Raises ValueError with one line naming the file and what is wrong with it.
     """
     folder = find_folder(folder)
-    for name in ("config.json", "model.safetensors", "entity_vocab.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name}: missing from the checkpoint folder")
     settings = _read_settings(folder / "config.json")
-    config = ModelConfig(**{f.name: settings[f.name] for f in fields(ModelConfig) if f.name in settings})
-    if entity_aware is not None:
-        config = replace(config, use_entity_aware_attention=entity_aware)
+    if vocabularies and not (folder / "entity_vocab.json").is_file():
+        raise ValueError(f"{folder / 'entity_vocab.json'}: missing from the checkpoint folder")
+    stored = weight_files.read(folder)
     try:
-        weights = from_released(safetensors.torch.load_file(folder / "model.safetensors"), config)
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'}: {error}") from None
-    vocab = EntityVocab.load(folder / "entity_vocab.json")
-    return Checkpoint(config, weights, tokenizer.load(folder), vocab, settings)
+        config = model_config(settings, entity_aware)
+        check_shapes(stored, config)
+        weights = from_released(stored, config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    unknown = tuple(released_names.unknown(stored, config))
+    words = tokenizer.load(folder) if vocabularies else None
+    vocab = EntityVocab.load(folder / "entity_vocab.json") if vocabularies else None
+    return Checkpoint(config, weights, words, vocab, settings, unknown)
 
 
 def _read_settings(path: Path) -> dict:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: no valid JSON ({error})") from None
-    if settings.get("model_type", "luke") != "luke":
-        raise ValueError(f"{path}: model_type is {settings['model_type']!r}, expected 'luke'")
+    settings = weight_files.read_json(path)
+    kind = settings.get("model_type", "luke")
+    if kind not in ("luke", "mluke"):
+        words = ": a word model, which is something for train.py --init" if kind in word_models.DEFAULTS else ""
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
     return settings
 
 
-def lite(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with only the four special entities, in the order of the released lite models."""
-    vocab = checkpoint.entity_vocab
-    rows = torch.tensor([vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id])
-    weights = dict(checkpoint.weights)
-    for name in ("luke.entities.entity.weight", "entity_head.bias"):
-        if name in weights:
-            weights[name] = weights[name][rows]
-    config = replace(checkpoint.config, entity_vocab_size=len(rows))
-    small = EntityVocab.from_titles(LITE_ENTITIES)
-    return replace(checkpoint, config=config, weights=weights, entity_vocab=small)
+def model_config(settings: dict, entity_aware: bool | None = None) -> ModelConfig:
+    """The configuration that the settings of a config.json describe. ValueError naming an entry of the wrong kind."""
+    known = MISSING_SETTINGS | settings
+    given = {f.name: known[f.name] for f in fields(ModelConfig) if f.name in known}
+    for item in fields(ModelConfig):
+        expected = (int, float) if isinstance(item.default, float) else type(item.default)
+        if item.name in given and item.default is not None and not isinstance(given[item.name], expected):
+            raise ValueError(f"config.json: {item.name} is {given[item.name]!r}, expected {item.type}")
+    if entity_aware is not None:
+        given["use_entity_aware_attention"] = entity_aware
+    return ModelConfig(**given)
+
+
+def check_shapes(stored: dict, config: ModelConfig) -> None:
+    """Raises ValueError naming the first tensor of a file whose shape is not what the configuration says."""
+    with torch.device("meta"):
+        expected = to_released(LukeForPretraining(config).state_dict(), config)
+    for name, tensor in released_names.modern(stored).items():
+        if name in expected and tuple(tensor.shape) != tuple(expected[name].shape):
+            found, wanted = list(tensor.shape), list(expected[name].shape)
+            raise ValueError(f"the weight {name} has the shape {found}, expected {wanted} as config.json says")
 
 
 @torch.no_grad()
 def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = ()) -> None:
     """Copies weights into a model. Tensors under a prefix in `fresh` may be missing and then keep their values.
 
-    Weights of heads that the model lacks are ignored; any other difference is a ValueError naming the tensor.
+    A model on the meta device has no memory of its own: it takes the tensors themselves. Weights of heads that the
+    model lacks are ignored; any other difference is a ValueError naming the tensors.
     """
     own = model.state_dict()
-    for name, tensor in own.items():
-        if name in weights:
-            if weights[name].shape != tensor.shape:
-                found, expected = list(weights[name].shape), list(tensor.shape)
-                raise ValueError(f"the weight {name} has the shape {found}, expected {expected}")
-            tensor.copy_(weights[name])
-        elif not name.startswith(fresh):
-            raise ValueError(f"the weight {name} is missing")
-    for name in weights:
-        if name not in own and not name.startswith(HEADS):
+    table = released_names.name_table(model.config)
+    missing = [name for name in own if name not in weights and not name.startswith(fresh)]
+    if missing:
+        raise ValueError(released_names.missing_message([table.get(name, [name])[0] for name in missing]))
+    for name, tensor in weights.items():
+        if name in own and own[name].shape != tensor.shape:
+            found, expected = list(tensor.shape), list(own[name].shape)
+            raise ValueError(f"the weight {name} has the shape {found}, expected {expected}")
+        if name not in own and not name.startswith(released_names.OPTIONAL):
             raise ValueError(f"the weight {name} has no place in the model")
+    taken = {name: tensor for name, tensor in weights.items() if name in own}
+    model.load_state_dict(taken, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
 
 
-def load(folder: Path | str) -> tuple[LukeForPretraining, object, EntityVocab]:
-    """(model, tokenizer, entity vocabulary) of a folder that holds both pretraining heads."""
-    checkpoint = read(folder)
-    model = LukeForPretraining(checkpoint.config)
-    fill(model, checkpoint.weights)
-    return model, checkpoint.tokenizer, checkpoint.entity_vocab
+def build(checkpoint: Checkpoint) -> nn.Module:
+    """The model that config.json names, in evaluation mode, made of the checkpoint's own tensors.
+
+    LukeForMaskedLM is `LukeForPretraining`, LukeModel the bare encoder, the others are `heads.LukeForTask`.
+    """
+    config, settings = checkpoint.config, checkpoint.settings
+    weights = dict(checkpoint.weights)
+    architecture = architecture_of(settings, weights)
+    with torch.device("meta"):
+        if architecture == "LukeModel":
+            model = LukeModel(config, with_pooler="luke.pooler.weight" in weights)
+            prefixed = {name for name in weights if name.startswith("luke.")}
+            weights = {name.removeprefix("luke."): weights[name] for name in prefixed}
+        elif architecture == "LukeForMaskedLM":
+            model = LukeForPretraining(config)
+        else:
+            if "classifier.weight" not in weights:
+                raise ValueError(released_names.missing_message(["classifier.weight"]))
+            # The bias of a pair head exists if the file has one or config.json says so (mLUKE for KBP37).
+            bias = "classifier.bias" in weights or settings.get("classifier_bias", HEADS[architecture].bias)
+            classes = len(weights["classifier.weight"])
+            model = LukeForTask(config, architecture, classes, bias, settings.get("problem_type"))
+    fill(model, weights)
+    return model.eval()
+
+
+def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
+    """The Hugging Face class that config.json names; if it names none, the one that the heads suggest."""
+    named = (settings.get("architectures") or [None])[0]
+    if named is None:
+        heads = ("word_head.bias", "entity_head.bias")
+        named = "LukeForMaskedLM" if all(name in weights for name in heads) else "LukeModel"
+    if named not in ("LukeModel", "LukeForMaskedLM", *HEADS):
+        raise ValueError(f"config.json: architectures names {named}, expected LukeModel, LukeForMaskedLM or a head")
+    return named
+
+
+def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
+    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model."""
+    found = read(folder)
+    try:
+        return build(found), found.tokenizer, found.entity_vocab
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
 def save(
@@ -219,10 +195,194 @@ def write(
     folder: Path, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
 ) -> None:
     """Writes the files of a model folder into an existing folder."""
-    config = model.config
-    released = {"model_type": "luke", "architectures": ["LukeForMaskedLM"], **(settings or {})}
-    released |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}
-    (folder / "config.json").write_text(json.dumps(released, indent=1, ensure_ascii=False), encoding="utf-8")
-    run_state.save_tensors(to_released(model.state_dict(), config), folder / "model.safetensors")
-    word_tokenizer.save(folder)
-    entity_vocab.save(folder / "entity_vocab.json")
+    weights = model.state_dict()
+    if isinstance(model, LukeModel):
+        weights = {f"luke.{name}": tensor for name, tensor in weights.items()}
+    known = {"architectures": ["LukeModel" if isinstance(model, LukeModel) else "LukeForMaskedLM"]}
+    if isinstance(model, LukeForTask):
+        known = _task_settings(model)
+    settings = known | (settings or {})
+    write_files(folder, Checkpoint(model.config, weights, word_tokenizer, entity_vocab, settings))
+
+
+def _task_settings(model: LukeForTask) -> dict:
+    labels = [f"LABEL_{i}" for i in range(model.classifier.out_features)]
+    settings = {"architectures": [model.architecture], "problem_type": model.problem_type}
+    if model.architecture != "LukeForMultipleChoice":
+        settings |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    if (model.classifier.bias is not None) != model.head.bias:
+        settings["classifier_bias"] = model.classifier.bias is not None
+    return settings
+
+
+def write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint into an existing folder: config.json, model.safetensors, tokenizer, entity vocabulary.
+
+    A folder for transformers, whose 5.x does not tie the decoder of the masked-word head to the word embeddings: so
+    that tensor is in the file twice. Vocabularies that are None are left out.
+    """
+    config, settings = checkpoint.config, {"model_type": "luke", "dtype": "float32", **checkpoint.settings}
+    architecture = architecture_of(settings, checkpoint.weights)
+    settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}
+    settings["architectures"] = [architecture]
+    text = json.dumps(settings, indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    released = to_released(checkpoint.weights, config, architecture)
+    if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
+        released["lm_head.decoder.weight"] = released["luke.embeddings.word_embeddings.weight"].clone()
+        released["lm_head.decoder.bias"] = released["lm_head.bias"].clone()
+    run_state.save_tensors(released, folder / "model.safetensors")
+    if checkpoint.tokenizer is not None:
+        checkpoint.tokenizer.save(folder)
+    if checkpoint.entity_vocab is not None:
+        checkpoint.entity_vocab.save(folder / "entity_vocab.json")
+
+
+# --- Lite and convert -------------------------------------------------------------------------------------------------
+
+
+def lite(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with only the four special entities, in the order of the released lite models."""
+    vocab, config = checkpoint.entity_vocab, checkpoint.config
+    if vocab.mask2_id is None:
+        raise ValueError("the entity vocabulary has no [MASK2]; `convert` adds it")
+    rows = torch.tensor([vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id])
+    weights = dict(checkpoint.weights)
+    for name in ("luke.entities.entity.weight", "entity_head.bias"):
+        if name in weights:
+            weights[name] = weights[name][rows]
+    small = EntityVocab.from_titles(LITE_ENTITIES)
+    mask = None if config.mask_entity_id is None else small.mask_id
+    config = replace(config, entity_vocab_size=len(rows), mask_entity_id=mask)
+    return replace(checkpoint, config=config, weights=weights, entity_vocab=small)
+
+
+def copy_marker_rows(weights: dict[str, Tensor], word_tokenizer, vocab: EntityVocab) -> None:
+    """Gives downstream tasks' markers their start, in place: `<ent>` := "@", `<ent2>` := "#", `[MASK2]` := `[MASK]`.
+
+    weights: ours, or a model's own state_dict.
+    """
+    words = dict(zip((word_tokenizer.ent_id, word_tokenizer.ent2_id), word_models.marker_sources(word_tokenizer)))
+    for tables, sources in (
+        (("luke.words.token.weight", "word_head.bias"), words),
+        (("luke.entities.entity.weight", "entity_head.bias"), {vocab.mask2_id: vocab.mask_id}),
+    ):
+        for table in tables:
+            for row, source in sources.items():
+                if table in weights:
+                    weights[table][row] = weights[table][source]
+
+
+def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool | None = None) -> Checkpoint:
+    """What a Hugging Face folder holds, from an archive of LUKE's own code, a run of train.py or a model folder.
+
+    tokenizer_folder: where the tokenizer lies, if not in `path`. entity_aware: None switches it on in archives and
+    pretraining runs, with copies of the query, and leaves it as it is in model folders.
+    """
+    words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if reference_archive.is_archive(path):
+        if words is None and not path.is_dir():
+            raise ValueError(f"{path}: an archive has no tokenizer, give --tokenizer DIR (RoBERTa's or XLM-R's folder)")
+        with reference_archive.unpacked(path) as folder:
+            words = words or tokenizer.load(folder)
+            settings, released, vocab = reference_archive.read(folder, words)
+            switch = settings.get("use_entity_aware_attention", True) if entity_aware is None else entity_aware
+            config = model_config(settings, switch)
+            check_shapes(released, config)
+            unknown = tuple(released_names.unknown(released, config))
+            return Checkpoint(config, from_released(released, config), words, vocab, settings, unknown)
+    is_run = (find_folder(path) / "run.json").is_file()
+    found = read(path, entity_aware=True if is_run and entity_aware is None else entity_aware)
+    if is_run:
+        copy_marker_rows(found.weights, found.tokenizer, found.entity_vocab)
+    return replace(found, tokenizer=words or found.tokenizer)
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def info(folder: Path) -> list[str]:
+    """Lines that describe a folder; of its weights only names and shapes are read."""
+    folder = find_folder(folder)
+    settings = _read_settings(folder / "config.json")
+    config, stored = model_config(settings), weight_files.read(folder)
+    check_shapes(stored, config)
+    names = released_names.modern(stored)
+    counted = {name: torch.Size(tensor.shape).numel() for name, tensor in names.items() if _counts(name)}
+    entity_table = counted.get("luke.entity_embeddings.entity_embeddings.weight", 0)
+    heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
+    found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]
+    if "classifier.weight" in names:
+        found[-1] += " " + " x ".join(map(str, names["classifier.weight"].shape))
+    aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
+    lines = [
+        f"class       {(settings.get('architectures') or ['not named'])[0]}",
+        f"words from  {settings.get('bert_model_name') or 'not named'}",
+        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.num_attention_heads} heads,"
+        f" feed-forward {config.intermediate_size}, {config.max_position_embeddings} positions",
+        f"attention   {aware}",
+        f"words       {config.vocab_size:,}",
+        f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
+        f"weights     {sum(counted.values()):,}, of them {entity_table:,} entity embeddings",
+        f"heads       {', '.join(found) or 'none'}",
+    ]
+    if (folder / "entity_vocab.json").is_file():
+        vocab = EntityVocab.load(folder / "entity_vocab.json")
+        special = ("pad", "unk", "mask", "mask2")
+        ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
+        lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
+    unknown = released_names.unknown(stored, config)
+    return [*lines, f"not read    {', '.join(unknown) or 'nothing'}"]
+
+
+def _counts(name: str) -> bool:
+    return name not in released_names.DECODERS and not name.endswith("position_ids")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m luke_mini.checkpoint", description="Model folders.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "info": "print what a folder holds: sizes, heads, vocabularies, tensors that no LUKE knows",
+        "convert": "write the Hugging Face folder of an archive of LUKE's own code, a run of train.py or an old file",
+        "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", type=Path, metavar="DIR", help="model folder or run; for convert also a .tar.gz")
+        if name != "info":
+            command.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must not exist")
+        if name == "convert":
+            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="its files, if not in DIR: RoBERTa's, ...")
+            command.add_argument(
+                "--entity-aware", action=argparse.BooleanOptionalAction, help="four queries [archives and runs: yes]"
+            )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    if arguments.command == "info":
+        print("\n".join(info(arguments.folder)))
+        return
+    if arguments.out.exists():
+        raise ValueError(f"{arguments.out}: exists already")
+    if arguments.command == "lite":
+        made = lite(read(arguments.folder))
+    else:
+        made = convert(arguments.folder, arguments.tokenizer, arguments.entity_aware)
+    with atomic.write_folder(arguments.out) as temporary:
+        write_files(temporary, made)
+    if made.unknown:
+        print(f"not taken over, as no LUKE knows them: {', '.join(made.unknown)}")
+    print(f"{arguments.out}: {sum(tensor.numel() for tensor in made.weights.values()):,} weights")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"luke_mini.checkpoint: error: {error}", file=sys.stderr)
+        sys.exit(2)

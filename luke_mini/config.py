@@ -35,6 +35,13 @@ class ModelConfig:
     bos_token_id: int = 0
     eos_token_id: int = 2
     hidden_act: str = "gelu"  # the exact one, with erf
+    classifier_dropout: float | None = None  # of sequence, token and choice heads; None: hidden_dropout_prob
+    # The row of [MASK] in the entity table, if it has an input embedding of its own, so that the table can stay frozen
+    # while [MASK] trains (entity disambiguation); None: [MASK] is an ordinary row.
+    mask_entity_id: int | None = None
+    # transformers builds the entity table with row 0 as padding, which then gets no gradient as an input. With us no
+    # row is padding: padding never enters a packed batch, and row 0 of a lite model is [MASK], which must learn.
+    freeze_entity_row0: bool = False
 
     def __post_init__(self):
         if self.hidden_size % self.num_attention_heads:

@@ -54,9 +54,13 @@ def resolve_counts(counts: Mapping[str, int], redirects: Mapping[str, str]) -> C
 class EntityVocab:
     """Titles and ids, both ways. `mask2_id` is None in files that lack [MASK2] (LUKE's own tsv)."""
 
-    def __init__(self, entities: list[list[Name]], counts: list[int] | None = None):
-        """entities[id] holds the names of that entity. ValueError if a name occurs twice or [PAD], ... is missing."""
+    def __init__(self, entities: list[list[Name]], counts: list[int] | None = None, prefixed: bool = False):
+        """entities[id] holds the names of that entity. ValueError if a name occurs twice or [PAD], ... is missing.
+
+        prefixed: `save` writes "ja:title" even if there is no language but one.
+        """
         self._names = entities
+        self._prefixed = prefixed
         self._counts = counts or [0] * len(entities)
         self._ids: dict[str | None, dict[str, int]] = {None: {}}  # language -> title -> id
         for entity_id, names in enumerate(entities):
@@ -152,6 +156,11 @@ class EntityVocab:
                 table[source] = titles[target]
         return table
 
+    def for_release(self) -> "EntityVocab":
+        """The same with [MASK2] as its last entity, if it has none, and titles that carry their language in files."""
+        more = [] if self.mask2_id is not None else [[(MASK2, None)]]
+        return EntityVocab([*self._names, *more], [*self._counts, *(0 for _ in more)], prefixed=True)
+
     def save(self, path: str | Path) -> None:
         """Writes Hugging Face's format if the name ends in .json, else ours (jsonl). Counts are kept in ours only."""
         with atomic.write_file(path) as file:
@@ -163,9 +172,9 @@ class EntityVocab:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _keys(self) -> dict[str, int]:
-        several = len(self.languages) > 1
+        prefixed = self._prefixed or len(self.languages) > 1
         return {
-            f"{language}:{title}" if several and language else title: entity_id
+            f"{language}:{title}" if prefixed and language else title: entity_id
             for entity_id, names in enumerate(self._names)
             for title, language in names
         }
@@ -181,7 +190,7 @@ class EntityVocab:
                     return cls(*_read_tsv(file))
                 if '"entities": [' in first or '"entities":[' in first:
                     return cls(*_read_jsonl(file))
-                return cls(_read_json(file))
+                return cls(*_read_json(file))
         except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
             raise ValueError(f"{path}: {error}") from None
 
@@ -214,7 +223,7 @@ def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
     return entities, counts
 
 
-def _read_json(file) -> list[list[Name]]:
+def _read_json(file) -> tuple[list[list[Name]], None, bool]:
     keys = json.load(file)
     if not isinstance(keys, dict) or not all(isinstance(entity_id, int) for entity_id in keys.values()):
         raise ValueError('expected one JSON object {"title": id, ...}')
@@ -226,4 +235,4 @@ def _read_json(file) -> list[list[Name]]:
     for key, entity_id in keys.items():
         language, title = LANGUAGE_KEY.fullmatch(key).groups() if multilingual and key not in SPECIAL else (None, key)
         entities[entity_id].append((title, language))
-    return entities
+    return entities, None, multilingual

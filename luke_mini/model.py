@@ -12,7 +12,7 @@ The paper's symbols and our names:
     Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
 
-Matrices that meet the same rows are stacked so that one product serves both; `checkpoint.py` holds the table between
+Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table between
 these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
 Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
 """
@@ -26,15 +26,23 @@ from luke_mini.config import ModelConfig
 from luke_mini.packing import PackedBatch
 
 
+def table(rows: int, size: int, padding_idx: int | None = None) -> nn.Embedding:
+    """An embedding table of zeros; `initialize` or a checkpoint fills it.
+
+    torch's own start, random numbers, takes seconds for 500,000 entities, and on the meta device loads half of torch.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False, padding_idx=padding_idx)
+
+
 class WordEmbeddings(nn.Module):
     """LayerNorm(A[token] + C[position] + type 0), dropout. -> [words, hidden]"""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         hidden = config.hidden_size
-        self.token = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, hidden, padding_idx=config.pad_token_id)
-        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.token = table(config.vocab_size, hidden, padding_idx=config.pad_token_id)
+        self.position = table(config.max_position_embeddings, hidden, padding_idx=config.pad_token_id)
+        self.token_type = table(config.type_vocab_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
@@ -53,17 +61,22 @@ class EntityEmbeddings(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         hidden = config.hidden_size
-        self.entity = nn.Embedding(config.entity_vocab_size, config.entity_emb_size)
+        padding = 0 if config.freeze_entity_row0 else None
+        self.entity = table(config.entity_vocab_size, config.entity_emb_size, padding_idx=padding)
+        self.mask_id = config.mask_entity_id
+        self.mask = None if self.mask_id is None else nn.Parameter(torch.zeros(config.entity_emb_size))
         # Released models skip the projection where the sizes agree.
         same_size = config.entity_emb_size == hidden
         self.projection = None if same_size else nn.Linear(config.entity_emb_size, hidden, bias=False)
-        self.position = nn.Embedding(config.max_position_embeddings, hidden)
-        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
+        self.position = table(config.max_position_embeddings, hidden)
+        self.token_type = table(config.type_vocab_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, batch: PackedBatch) -> Tensor:
         x = self.entity(batch.entity_ids)
+        if self.mask is not None:
+            x = torch.where((batch.entity_ids == self.mask_id)[:, None], self.mask, x)
         if self.projection is not None:
             x = self.projection(x)
         x = x + ops.mean_of_rows(self.position.weight, batch.mention_positions, batch.mention_offsets)
@@ -138,13 +151,13 @@ class Layer(nn.Module):
 class LukeModel(nn.Module):
     """The encoder. Call it with a packed batch, or with padded tensors by name; the numbers are the same."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, with_pooler: bool = True):
         super().__init__()
         self.config = config
         self.words = WordEmbeddings(config)
         self.entities = EntityEmbeddings(config)
         self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if with_pooler else None
 
     def forward(
         self,
@@ -254,8 +267,9 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
         if isinstance(module, EntityAwareAttention) and module.entity_aware:
             copy_word_query(module)
         if isinstance(module, LukeModel):
-            first = config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
-            module.entities.position.weight[:-first] = module.words.position.weight[first:]
+            copy_word_positions(module)
+            if module.entities.mask is not None:
+                module.entities.mask.copy_(module.entities.entity.weight[module.entities.mask_id])
 
 
 @torch.no_grad()
@@ -276,3 +290,10 @@ def copy_word_query(attention: EntityAwareAttention) -> None:
     for linear in (attention.word_query, attention.entity_query):
         linear.weight.view(2, size, size).copy_(attention.word_query.weight[:size].clone())
         linear.bias.view(2, size).copy_(attention.word_query.bias[:size].clone())
+
+
+@torch.no_grad()
+def copy_word_positions(luke: LukeModel) -> None:
+    """An entity at word i gets the position embedding of word i."""
+    first = luke.config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
+    luke.entities.position.weight[:-first] = luke.words.position.weight[first:]

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from luke_mini import conll
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
+from luke_mini.heads import RowClassifier
 from luke_mini.metrics import Span, span_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
@@ -287,8 +288,9 @@ class NerModel(nn.Module):
         super().__init__()
         self.config, self.labels, self.mask_entity_id, self.head = config, tuple(labels), mask_entity_id, head
         self.luke = luke
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(HEAD_INPUTS[head] * config.hidden_size, len(labels))
+        self.classifier = RowClassifier(
+            config.hidden_size, HEAD_INPUTS[head], len(labels), dropout=config.hidden_dropout_prob
+        )
 
     def collate(self, features: Sequence[Feature]) -> NerBatch:
         return collate(features, self.mask_entity_id, self.config.pad_token_id, with_entities="entity" in self.head)
@@ -298,8 +300,7 @@ class NerModel(nn.Module):
         hidden = self.luke(batch.packed)
         words, entity = (batch.start_rows, batch.end_rows), (batch.entity_rows,)
         rows = {"token+entity": words + entity, "entity": entity, "token": words}[self.head]
-        seen = torch.cat([hidden.index_select(0, row) for row in rows], dim=1)
-        return self.classifier(self.dropout(seen))
+        return self.classifier(*(hidden.index_select(0, row) for row in rows))
 
     def forward(self, batch: NerBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """What `trainer` asks for: the summed cross-entropy of the candidates and the number of hits."""

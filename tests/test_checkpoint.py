@@ -6,14 +6,20 @@ pytest tests/test_checkpoint.py
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from test_model import SMALL, build, padded_batch
 
-from luke_mini import atomic, checkpoint, config, tokenizer
+from luke_mini import atomic, checkpoint, config, heads, tokenizer
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.model import LukeForPretraining, LukeModel, initialize
+from luke_mini.released_names import from_released, to_released
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +81,153 @@ def test_a_wrong_shape_is_named(copy):
     settings = json.loads((copy / "config.json").read_text())
     settings["entity_vocab_size"] += 1
     (copy / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="luke.entities.entity.weight has the shape"):
+    with pytest.raises(ValueError, match=r"entity_predictions.bias has the shape \[\d+\], expected \[\d+\]"):
         checkpoint.load(copy)
+
+
+def rewrite(folder, change) -> None:
+    """Lets `change` edit the tensors of a folder's weight file."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_missing_weights_are_all_named_in_one_line(copy):
+    rewrite(copy, lambda tensors: tensors.pop("luke.encoder.layer.1.output.dense.bias"))
+    with pytest.raises(ValueError, match="the weight luke.encoder.layer.1.output.dense.bias is missing"):
+        checkpoint.read(copy)
+    rewrite(copy, lambda tensors: [tensors.pop(name) for name in list(tensors) if "layer.0.attention" in name])
+    with pytest.raises(ValueError, match="17 weights are missing: luke.encoder.layer.0.*and 12 more") as error:
+        checkpoint.read(copy)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_missing_head_is_named_by_the_model_that_needs_it(copy):
+    rewrite(copy, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("lm_head.")])
+    assert "entity_head.bias" in checkpoint.read(copy).weights
+    with pytest.raises(ValueError, match="5 weights are missing: lm_head.bias, lm_head.dense.weight"):
+        checkpoint.load(copy)
+    settings = json.loads((copy / "config.json").read_text()) | {"architectures": ["LukeForEntityClassification"]}
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="the weight classifier.weight is missing"):
+        checkpoint.load(copy)
+    (copy / "config.json").write_text(json.dumps(settings | {"architectures": ["BertModel"]}))
+    with pytest.raises(ValueError, match="architectures names BertModel"):
+        checkpoint.load(copy)
+    (copy / "config.json").write_text(json.dumps(settings | {"architectures": None}))
+    assert isinstance(checkpoint.load(copy)[0], LukeModel)
+    (copy / "config.json").write_text(json.dumps(settings | {"hidden_size": "128"}))
+    with pytest.raises(ValueError, match="hidden_size is '128', expected"):
+        checkpoint.load(copy)
+
+
+def test_unknown_tensors_are_listed_and_known_ones_without_use_are_not(copy, capsys):
+    def change(tensors):
+        tensors["luke.embeddings.position_ids"] = torch.arange(514)[None]
+        tensors["luke.encoder.layer.7.output.dense.bias"] = torch.zeros(3)
+        tensors["mystery"] = torch.zeros(1)
+
+    rewrite(copy, change)
+    assert set(checkpoint.read(copy).unknown) == {"luke.encoder.layer.7.output.dense.bias", "mystery"}
+    assert not checkpoint.read(copy, entity_aware=False).weights.keys() & {"luke.layers.0.attention.entity_query.bias"}
+    assert set(checkpoint.read(copy, entity_aware=False).unknown) == set(checkpoint.read(copy).unknown)
+    checkpoint.main(["lite", str(copy), str(copy) + "-lite"])
+    checkpoint.main(["info", str(copy)])
+    said = capsys.readouterr().out
+    assert "no LUKE knows them: " in said and said.count("mystery") == 2 and "position_ids" not in said
+
+
+def test_files_of_every_generation_load_alike(folder, copy):
+    """Without `luke.`, as a pickle, with gamma and beta, without the tied decoders: the same weights."""
+    expected = checkpoint.read(folder).weights
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    for old in (
+        {name.removeprefix("luke."): tensor for name, tensor in tensors.items()},
+        {f"module.{name}": tensor for name, tensor in tensors.items()},
+        {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()},
+        {name: tensor for name, tensor in tensors.items() if "decoder" not in name},
+        {name: tensor for name, tensor in tensors.items() if name != "lm_head.bias"},  # its tied twin is there
+    ):
+        torch.save(old, copy / "pytorch_model.bin")
+        found = checkpoint.read(copy)
+        assert not found.unknown and found.weights.keys() == expected.keys()
+        assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_class_follows_the_architecture(folder, tmp_path):
+    words, entities = tokenizer.load(folder), EntityVocab.load(folder / "entity_vocab.json")
+    shape = checkpoint.read(folder).config
+    for architecture in heads.HEADS:
+        model = heads.LukeForTask(shape, architecture, 4, problem_type="regression")
+        initialize(model, shape, 1)
+        settings = {"id2label": {str(i): label for i, label in enumerate("ABCD")}, "_name_or_path": "mine"}
+        checkpoint.save(tmp_path / architecture, model, words, entities, settings)
+        again, _, vocab = checkpoint.load(tmp_path / architecture)
+        assert (again.architecture, again.problem_type, again.training) == (architecture, "regression", False)
+        assert again.classifier.out_features == 4 and len(vocab) == len(entities)
+        assert all(torch.equal(again.state_dict()[name], t) for name, t in model.state_dict().items())
+        kept = json.loads((tmp_path / architecture / "config.json").read_text())
+        assert kept["id2label"]["3"] == "D" and kept["_name_or_path"] == "mine"
+        names = load_file(tmp_path / architecture / "model.safetensors").keys()
+        assert ("luke.pooler.dense.weight" in names) == again.head.pooler
+        assert ("qa_outputs.weight" in names) == (architecture == "LukeForQuestionAnswering")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_bias_of_a_pair_head_is_there_if_the_file_has_it(bias, folder, copy):
+    """mLUKE's model for KBP37 was trained with one, against the class."""
+    shape = checkpoint.read(folder).config
+    model = build(shape, lambda shape: heads.LukeForTask(shape, "LukeForEntityPairClassification", 3, bias=bias))
+    checkpoint.write(copy, model, None, None)
+    settings = json.loads((copy / "config.json").read_text())
+    assert settings.get("classifier_bias", False) == bias
+    inputs = padded_batch(shape, [6, 7], [2, 2])
+    assert torch.equal(checkpoint.load(copy)[0](**inputs)[1], model(**inputs)[1])
+    settings.pop("classifier_bias", None)  # the key alone decides, too
+    (copy / "config.json").write_text(json.dumps(settings))
+    assert torch.equal(checkpoint.load(copy)[0](**inputs)[1], model(**inputs)[1])
+    rewrite(copy, lambda tensors: tensors.pop("classifier.bias", None))
+    (copy / "config.json").write_text(json.dumps(settings | {"classifier_bias": True}))
+    with pytest.raises(ValueError, match="the weight classifier.bias is missing"):
+        checkpoint.load(copy)
+
+
+def test_loading_leaves_the_checkpoint_alone(folder):
+    """`fill` copies into a model that has memory; only a model without any takes the tensors themselves."""
+    found = checkpoint.read(folder)
+    model = LukeForPretraining(found.config)
+    checkpoint.fill(model, found.weights)
+    with torch.no_grad():
+        model.luke.words.token.weight.zero_()
+    assert found.weights["luke.words.token.weight"].any()
+    built = checkpoint.build(found)
+    assert built.luke.words.token.weight.data_ptr() == found.weights["luke.words.token.weight"].data_ptr()
+    assert all(parameter.requires_grad for parameter in built.parameters())
+
+
+@pytest.mark.parametrize("entity_size", [12, 32])
+@pytest.mark.parametrize("entity_aware", [True, False])
+def test_lite_gives_the_same_bits_for_mask(entity_size, entity_aware):
+    """Words, entities and the scores of a head, with [MASK], [MASK2], [UNK] as inputs, whatever their ids are."""
+    shape = replace(SMALL, entity_emb_size=entity_size, use_entity_aware_attention=entity_aware)
+    titles = [f"Title {i}" for i in range(shape.entity_vocab_size)]
+    titles[7], titles[3], titles[0], titles[39] = "[MASK]", "[UNK]", "[PAD]", "[MASK2]"
+    vocab = EntityVocab.from_titles(titles)
+    model = build(shape, LukeForPretraining)
+    full = checkpoint.Checkpoint(shape, model.state_dict(), None, vocab, {"architectures": ["LukeForMaskedLM"]})
+    small = checkpoint.build(checkpoint.lite(full))
+    inputs = padded_batch(shape, [11, 4, 8], [3, 0, 5], seed=3)
+    choice = torch.randint(0, 3, inputs["entity_ids"].shape)
+    ids = {"full": torch.tensor([7, 39, 3])[choice], "lite": torch.tensor([0, 3, 1])[choice]}
+    before = model.luke(**(inputs | {"entity_ids": ids["full"]}))
+    after = small.luke(**(inputs | {"entity_ids": ids["lite"]}))
+    assert all(torch.equal(one, other) for one, other in zip(before, after))
+    scores = model.entity_head(before[1], model.luke.entities.entity.weight)[..., [7, 3, 0, 39]]
+    torch.testing.assert_close(small.entity_head(after[1], small.luke.entities.entity.weight), scores)
+    without = replace(full, entity_vocab=EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]"]))
+    with pytest.raises(ValueError, match=r"no \[MASK2\]"):
+        checkpoint.lite(without)
 
 
 def test_lite_keeps_the_special_entities(folder):
@@ -122,3 +273,64 @@ def test_a_full_disk_is_named_and_other_errors_keep_their_words(tmp_path):
         with pytest.raises(OSError, match=words), atomic.write_file(target):
             raise error
     assert list(tmp_path.iterdir()) == []
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def test_lite_from_the_command_line_and_what_info_says(folder, tmp_path, capsys):
+    checkpoint.main(["lite", str(folder), str(tmp_path / "lite")])
+    capsys.readouterr()
+    checkpoint.main(["info", str(tmp_path / "lite")])
+    said = capsys.readouterr().out
+    model, words, entities = checkpoint.load(tmp_path / "lite")
+    assert len(entities) == 4 and len(words) == model.config.vocab_size
+    assert f"weights     {sum(p.numel() for p in model.parameters()):,}, of them 256 entity embeddings" in said
+    assert "[PAD] 2, [UNK] 1, [MASK] 0, [MASK2] 3" in said and "masked words, masked entities" in said
+    full, small = checkpoint.read(folder), checkpoint.read(tmp_path / "lite")
+    for name, tensor in small.weights.items():
+        if name not in ("luke.entities.entity.weight", "entity_head.bias"):
+            assert torch.equal(tensor, full.weights[name])
+    assert json.loads((tmp_path / "lite/entity_vocab.json").read_text()) == {
+        "[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3,
+    }  # fmt: skip
+
+
+def test_convert_of_a_pretraining_run(folder, tmp_path):
+    """The newest step; markers get their start, and the three further queries, if it was pretrained without them."""
+    found = checkpoint.read(folder, entity_aware=False)
+    plain = LukeForPretraining(found.config)
+    initialize(plain, found.config, 5)
+    for step in ("step-000009", "step-000010"):
+        checkpoint.save(tmp_path / "run" / step, plain, found.tokenizer, found.entity_vocab)
+        (tmp_path / "run" / step / "run.json").write_text("{}")
+    checkpoint.main(["convert", str(tmp_path / "run"), str(tmp_path / "out")])
+    made = checkpoint.read(tmp_path / "out")
+    words, vocab = made.tokenizer, made.entity_vocab
+    at, number = (words.encode(sign, prefix_space=False).ids[-1] for sign in "@#")
+    expected = from_released(to_released(plain.state_dict(), found.config), made.config)
+    for table in ("luke.words.token.weight", "word_head.bias"):
+        expected[table][[words.ent_id, words.ent2_id]] = expected[table][[at, number]]
+    for table in ("luke.entities.entity.weight", "entity_head.bias"):
+        expected[table][vocab.mask2_id] = expected[table][vocab.mask_id]
+    assert made.config.use_entity_aware_attention and made.weights.keys() == expected.keys()
+    assert all(torch.equal(made.weights[name], tensor) for name, tensor in expected.items())
+
+    checkpoint.main(["convert", str(folder), str(tmp_path / "same"), "--no-entity-aware"])
+    same = checkpoint.read(tmp_path / "same")  # of a model folder, the markers may have been trained
+    assert all(torch.equal(same.weights[name], tensor) for name, tensor in found.weights.items())
+
+
+def test_errors_are_one_line_and_status_2(copy, tmp_path):
+    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-9])
+    root = Path(checkpoint.__file__).parent.parent
+    for arguments, status, words in (
+        (["info", copy], 2, "no whole safetensors file"),
+        (["lite", copy, tmp_path / "out"], 2, "no whole safetensors file"),
+        (["convert", tmp_path / "nothing", tmp_path / "out"], 2, "no such file or folder"),
+        (["lite", "--help"], 0, ""),
+    ):
+        command = [sys.executable, "-m", "luke_mini.checkpoint", *map(str, arguments)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert done.returncode == status and words in done.stderr
+        assert done.stderr.count("\n") == (status == 2) and not (tmp_path / "out").exists()

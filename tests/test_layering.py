@@ -16,11 +16,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
-    "spans tokenizer_special toyworld toyworld_facts toyworld_text wiki_dump wiki_names wikitext workers",
-    "batching conll documents mentions ops optim pretrain_examples tokenizer_bpe tokenizer_sentencepiece "
-    "tokenizer_wordpiece",
-    "model run_state tokenizer",
-    "checkpoint inputs trainer",
+    "spans tokenizer_special toyworld toyworld_facts toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe "
+    "tokenizer_sentencepiece tokenizer_wordpiece",
+    "model run_state tokenizer word_models",
+    "heads inputs reference_archive trainer",
+    "checkpoint",
     "task_ner",
     "finetuning",
 ]

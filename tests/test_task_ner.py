@@ -284,7 +284,7 @@ def test_the_head_sees_start_end_and_entity_of_its_own_candidate(head):
     features = features_of(TEXT, TEXT)
     model = task_ner.NerModel(Echo(), SMALL, CONLL_LABELS, MASK_ENTITY, head)
     seen = []
-    model.classifier = torch.nn.Identity()
+    model.classifier.forward = lambda *states: torch.cat(states, dim=1)
     model.eval()
     out = model.logits(model.collate(features)).reshape(-1, task_ner.HEAD_INPUTS[head], 4).tolist()
     for sequence, feature in enumerate(features):

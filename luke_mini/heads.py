@@ -1,0 +1,278 @@
+"""The heads of the released fine-tuned models: an encoder and one linear layer over the hidden states of some rows.
+
+In: a packed batch and the rows that a head looks at, or Hugging Face's padded tensors by name. Out: scores, and the
+loss if there are labels. H is the hidden size, C the number of classes.
+
+    architecture (LukeFor...)     the layer sees                              a score for
+    EntityClassification          the first entity                    H       each sequence: typing
+    EntityPairClassification      the first and the second entity    2H       each sequence: relations; without bias
+    EntitySpanClassification      [first word; last word; entity]    3H       each entity: NER
+    SequenceClassification        pooled `<s>`                        H       each sequence
+    TokenClassification           the word                            H       each word
+    QuestionAnswering             the word; C = 2, start and end      H       each word, no dropout
+    MultipleChoice                pooled `<s>` of each choice; C = 1  H       each choice
+
+A task of its own makes its layer a `RowClassifier` and picks rows from the encoder's output (see task_ner.py). Masked
+words and entities are `LukeForPretraining`; `masked_lm` is its padded call.
+Dropout of the entity heads and the loss of each are transformers'. Padding is no row of a packed batch and so in no
+loss: the differences that this makes are marked below.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import ops, packing
+from luke_mini.config import ModelConfig
+from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.packing import PackedBatch
+
+IGNORED = -100  # a label that counts for nothing
+
+
+class RowClassifier(nn.Linear):
+    """Dropout and one linear layer over hidden states laid side by side: `inputs` tensors [n, H] -> [n, classes]."""
+
+    def __init__(self, hidden_size: int, inputs: int, classes: int, bias: bool = True, dropout: float = 0.0):
+        super().__init__(inputs * hidden_size, classes, bias)
+        self.dropout = dropout
+
+    def forward(self, *states: Tensor) -> Tensor:
+        seen = torch.cat(states, dim=1) if len(states) > 1 else states[0]
+        return super().forward(ops.dropout(seen, self.dropout, self.training))
+
+
+# --- Which rows -------------------------------------------------------------------------------------------------------
+
+
+def first_entities(batch: PackedBatch, n: int) -> tuple[Tensor, ...]:
+    """Rows of the first, second, ... n-th entity of every sequence, n tensors int64 [batch]."""
+    for sequence, found in enumerate(batch.entity_lengths):
+        if found < n:
+            raise ValueError(f"sequence {sequence} of the batch has {found} entities, this head looks at {n}")
+    first = batch.n_words + batch.cu_entities[:-1].long()
+    return tuple(first + k for k in range(n))
+
+
+def first_words(batch: PackedBatch) -> tuple[Tensor]:
+    """Rows of `<s>`, int64 [batch]."""
+    return (batch.cu_words[:-1].long(),)
+
+
+def all_words(batch: PackedBatch) -> tuple[Tensor]:
+    return (torch.arange(batch.n_words, device=batch.word_ids.device),)
+
+
+def span_rows(batch: PackedBatch, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the first word, the last word and the entity itself, for every entity of the batch, 3 x int64 [E].
+
+    starts, ends: int64 [E], word index within the entity's sequence, both inclusive.
+    """
+    lengths = torch.tensor(batch.entity_lengths, device=starts.device)
+    offset = torch.repeat_interleave(batch.cu_words[:-1].long(), lengths)  # row of `<s>` of the entity's sequence
+    return offset + starts, offset + ends, batch.n_words + torch.arange(batch.n_entities, device=starts.device)
+
+
+# --- Losses -----------------------------------------------------------------------------------------------------------
+
+
+def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """scores [n, C]. labels int64 [n]: mean cross-entropy, -100 is ignored; [n, C] of 0 and 1: mean of n * C binary ones.
+
+    differs from transformers: with 0/1 labels for spans, entities of padding are in no mean.
+    """
+    if labels.dim() == 1:
+        return F.cross_entropy(scores, labels, ignore_index=IGNORED)
+    return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
+
+
+def sequence_loss(scores: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """Loss of a sequence head: scores [batch, C].
+
+    problem_type is that of config.json: "regression", "single_label_classification", "multi_label_classification";
+    None: regression for C = 1, else the second for integer labels and the third for others.
+    """
+    integers = not labels.is_floating_point()
+    if problem_type == "regression" or (problem_type is None and scores.shape[1] == 1):
+        return F.mse_loss(scores.reshape(-1), labels.reshape(-1).to(scores.dtype))
+    if problem_type == "single_label_classification" or (problem_type is None and integers):
+        return classification_loss(scores, labels.view(-1))
+    return classification_loss(scores, labels)
+
+
+def answer_loss(scores: Tensor, mask: Tensor | None, starts: Tensor, ends: Tensor) -> Tensor:
+    """Mean of the cross-entropies of start and end over the words of each sequence.
+
+    scores [batch, seq, 2], mask [batch, seq] (1 = a word) or None, starts and ends int64 [batch]. A position outside
+    the sequence is ignored: the answer is not in this part of the text.
+    differs from transformers: padding competes for no answer, and a position there is outside, too.
+    """
+    lengths = scores.new_full((len(scores),), scores.shape[1]) if mask is None else mask.sum(dim=1)
+    losses = []
+    for column, positions in ((0, starts), (1, ends)):
+        labels = positions.view(-1).clamp(min=0)
+        labels = torch.where(labels < lengths, labels, IGNORED)
+        losses.append(F.cross_entropy(scores[:, :, column], labels, ignore_index=IGNORED))
+    return (losses[0] + losses[1]) / 2
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Head:
+    """What tells one head from another."""
+
+    sees: str  # "entities", "span", "word" or "first" (pooled `<s>`)
+    inputs: int = 1  # hidden states side by side
+    bias: bool = True
+    pooler: bool = True  # released with one
+    dropout: str = "hidden"  # "classifier": classifier_dropout, if the configuration has it; "none"
+
+
+HEADS = {
+    "LukeForEntityClassification": Head("entities"),
+    "LukeForEntityPairClassification": Head("entities", inputs=2, bias=False),
+    "LukeForEntitySpanClassification": Head("span", inputs=3),
+    "LukeForSequenceClassification": Head("first", dropout="classifier"),
+    "LukeForTokenClassification": Head("word", pooler=False, dropout="classifier"),
+    "LukeForQuestionAnswering": Head("word", pooler=False, dropout="none"),
+    "LukeForMultipleChoice": Head("first", dropout="classifier"),
+}
+
+
+def head_dropout(head: Head, config: ModelConfig) -> float:
+    if head.dropout == "none":
+        return 0.0
+    given = head.dropout == "classifier" and config.classifier_dropout is not None
+    return config.classifier_dropout if given else config.hidden_dropout_prob
+
+
+class LukeForTask(nn.Module):
+    """An encoder under one of the HEADS.
+
+    bias: None is the head's own rule; the mLUKE model for KBP37 has a bias in a pair head, against it.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        architecture: str,
+        classes: int,
+        bias: bool | None = None,
+        problem_type: str | None = None,
+    ):
+        super().__init__()
+        self.config, self.architecture, self.problem_type = config, architecture, problem_type
+        self.head = head = HEADS[architecture]
+        self.luke = LukeModel(config, with_pooler=head.pooler)
+        bias = head.bias if bias is None else bias
+        self.classifier = RowClassifier(config.hidden_size, head.inputs, classes, bias, head_dropout(head, config))
+
+    def scores(self, batch: PackedBatch, rows: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Packed: scores [n, C] of the rows. A span head needs `span_rows`, the others find their rows themselves."""
+        if rows is None:
+            if self.head.sees == "span":
+                raise ValueError("a span head needs the rows of the spans, see span_rows")
+            find = {"first": first_words, "word": all_words}.get(self.head.sees)
+            rows = find(batch) if find else first_entities(batch, self.head.inputs)
+        hidden = self.luke(batch)
+        states = [hidden.index_select(0, row) for row in rows]
+        if self.head.sees == "first":
+            states = [self.luke.pool(states[0])]
+        return self.classifier(*states)
+
+    def forward(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        entity_ids: Tensor | None = None,
+        entity_position_ids: Tensor | None = None,
+        entity_attention_mask: Tensor | None = None,
+        entity_start_positions: Tensor | None = None,
+        entity_end_positions: Tensor | None = None,
+        labels: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Padded tensors as Hugging Face names and shapes them -> (loss or None, scores).
+
+        Scores: [batch, C]; of a span head [batch, entities, C], of words [batch, seq, C], zero at padding, in question
+        answering -inf there; of choices [batch, choices], where the inputs are [batch, choices, ...]. The loss needs
+        labels; in question answering start_positions and end_positions. Labels of padding must be -100.
+        """
+        inputs = (input_ids, attention_mask, entity_ids, entity_position_ids, entity_attention_mask)
+        if self.architecture == "LukeForMultipleChoice":
+            inputs = tuple(None if tensor is None else tensor.flatten(0, 1) for tensor in inputs)
+        batch = packing.from_padded(*inputs, pad_id=self.config.pad_token_id)
+        rows, mask = None, attention_mask
+        if self.head.sees == "span":
+            if entity_start_positions is None or entity_end_positions is None:
+                raise ValueError("a span head needs entity_start_positions and entity_end_positions")
+            mask = entity_attention_mask
+            starts, ends = (
+                _packed_index(positions, attention_mask, mask)
+                for positions in (entity_start_positions, entity_end_positions)
+            )
+            rows = span_rows(batch, starts, ends)
+        scores = self.scores(batch, rows)
+        if self.architecture == "LukeForMultipleChoice":
+            scores = scores.view(input_ids.shape[:2])
+            return None if labels is None else F.cross_entropy(scores, labels), scores
+        if self.head.sees in ("span", "word"):
+            return self._padded(scores, mask, entity_ids if self.head.sees == "span" else input_ids, labels,
+                                start_positions, end_positions)  # fmt: skip
+        if labels is None:
+            return None, scores
+        if self.head.sees == "first":
+            return sequence_loss(scores, labels, self.problem_type), scores
+        return classification_loss(scores, labels), scores
+
+    def _padded(self, scores, mask, ids, labels, start_positions, end_positions) -> tuple[Tensor | None, Tensor]:
+        """Loss and padded scores of a head with a score for each word or entity."""
+        padded = packing.scatter_rows(scores, mask, ids.shape)
+        if self.architecture == "LukeForQuestionAnswering":
+            if mask is not None:
+                padded = padded.masked_fill(~mask.bool()[:, :, None], float("-inf"))
+            if start_positions is None or end_positions is None:
+                return None, padded
+            return answer_loss(padded, mask, start_positions, end_positions), padded
+        if labels is None:
+            return None, padded
+        labels = labels.flatten(0, 1) if mask is None else labels[mask.bool()]
+        return classification_loss(scores, labels), padded
+
+
+def _packed_index(positions: Tensor, word_mask: Tensor | None, entity_mask: Tensor | None) -> Tensor:
+    """Word indices of padded sequences [batch, entities] -> indices among the sequence's real words, [E]."""
+    if word_mask is not None:
+        index = word_mask.long().cumsum(dim=1) - 1
+        real = word_mask.bool().gather(1, positions)
+        positions = index.gather(1, positions)
+    chosen = torch.ones_like(positions, dtype=torch.bool) if entity_mask is None else entity_mask.bool()
+    if word_mask is not None and not bool(real[chosen].all()):
+        raise ValueError("entity_start_positions and entity_end_positions must be at words, found one at padding")
+    return positions[chosen]
+
+
+def masked_lm(
+    model: LukeForPretraining, inputs: dict[str, Tensor], labels: Tensor | None = None, entity_labels=None
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The padded call of the two pretraining heads: (loss or None, word scores, entity scores).
+
+    inputs: the tensors of `LukeModel.forward`. labels [batch, seq] and entity_labels [batch, entities]: ids to predict,
+    -100 elsewhere. The loss is the mean over words plus the mean over entities. Scores [batch, seq, words] and [batch,
+    entities, entities of the vocabulary]: this is for few sequences, training scores selected rows only.
+    """
+    words, entities = model.luke(**inputs)
+    word_scores = model.word_head(words, model.luke.words.token.weight)
+    entity_scores = model.entity_head(entities, model.luke.entities.entity.weight)
+    losses = [
+        F.cross_entropy(scores.flatten(0, 1), given.flatten(), ignore_index=IGNORED)
+        for scores, given in ((word_scores, labels), (entity_scores, entity_labels))
+        if given is not None
+    ]
+    return sum(losses) if losses else None, word_scores, entity_scores

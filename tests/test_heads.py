@@ -1,0 +1,349 @@
+"""Every head and family: scores, losses and gradients are those of transformers, recorded and live.
+
+    pytest tests/test_heads.py
+
+Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights, and
+folders that we write are opened there. Scores within 1e-5, gradients within 1e-4 of the norm, float32.
+Two losses of transformers count padding (question answering, 0/1 labels for spans): there the expected loss is the
+formula over the real rows of transformers' scores, written out here.
+"""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures import make_hf_fixtures as oracle
+from safetensors.torch import load_file
+from test_model import SMALL, build, padded_batch
+
+from luke_mini import checkpoint, heads, packing
+from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.released_names import from_released, modern_name, to_released
+
+FOLDERS = sorted(path.name for path in oracle.HERE.iterdir())
+
+
+def outputs_of(model, inputs: dict) -> dict:
+    """Ours, under the names of the oracle."""
+    inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+    if isinstance(model, LukeModel):
+        words, entities = model(**inputs)
+        pooled = model.pool(words[:, 0])
+        return {"words": words, "entities": entities, "pooled": pooled, "loss": oracle.pooled_loss(pooled)}
+    if isinstance(model, LukeForPretraining):
+        labels, entity_labels = inputs.pop("labels"), inputs.pop("entity_labels", None)
+        loss, words, entities = heads.masked_lm(model, inputs, labels, entity_labels)
+        return {"scores": words, "entities": entities, "loss": loss}
+    loss, scores = model(**inputs)
+    return {"scores": scores, "loss": loss}
+
+
+def real_rows(name: str, architecture: str, tensor: torch.Tensor, inputs: dict) -> torch.Tensor:
+    """Those of the real words or entities, where a tensor has rows for them."""
+    if name == "entities" or "Span" in architecture and name == "scores":
+        return tensor[inputs["entity_attention_mask"].bool()]
+    by_word = architecture in ("LukeForMaskedLM", "LukeForTokenClassification", "LukeForQuestionAnswering")
+    if name == "words" or by_word and name == "scores":
+        return tensor[inputs["attention_mask"].bool()]
+    return tensor
+
+
+def loss_over_real_rows(architecture: str, outputs: dict, inputs: dict) -> torch.Tensor:
+    """The loss of transformers, without its padding: see above."""
+    if architecture == "LukeForQuestionAnswering":
+        scores = outputs["scores"].masked_fill(inputs["attention_mask"][:, :, None] == 0, -1e30)
+        ends = [inputs[name].clamp(0, scores.shape[1]) for name in ("start_positions", "end_positions")]
+        losses = [F.cross_entropy(scores[:, :, i], end, ignore_index=scores.shape[1]) for i, end in enumerate(ends)]
+        return sum(losses) / 2
+    if "Span" in architecture and inputs["labels"].dim() == 3:
+        real = inputs["entity_attention_mask"].bool()
+        return F.binary_cross_entropy_with_logits(outputs["scores"][real], inputs["labels"][real].float())
+    return outputs["loss"]
+
+
+def check_outputs(architecture: str, model, inputs: dict, expected: dict) -> dict:
+    ours = outputs_of(model, inputs)
+    for name, tensor in expected.items():
+        if name != "loss":
+            mine, theirs = (real_rows(name, architecture, t, inputs) for t in (ours[name], tensor))
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours["loss"], loss_over_real_rows(architecture, expected, inputs), rtol=1e-5, atol=1e-5)
+    return ours
+
+
+def check_gradients(architecture: str, model, loss: torch.Tensor, expected: dict) -> None:
+    """expected: by released names, of every parameter that has one there."""
+    model.zero_grad()
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if architecture == "LukeModel":
+        gradients = {f"luke.{name}": gradient for name, gradient in gradients.items()}
+    ours = to_released(gradients, model.config, architecture)
+    assert len(expected) > 30
+    for name, theirs in expected.items():
+        mine = ours.get(name, torch.zeros_like(theirs))
+        # Where a gradient is zero in exact arithmetic (key biases), both sides hold rounding errors.
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6, name
+
+
+# --- Recorded ---------------------------------------------------------------------------------------------------------
+
+
+def recorded(folder: str):
+    tensors = load_file(oracle.HERE / folder / "expected.safetensors")
+    cases = {}
+    for key, tensor in tensors.items():
+        case, kind, *name = key.split("/")
+        if case == "gradient":
+            cases.setdefault("gradient", {})[kind] = tensor
+        else:
+            cases.setdefault(case, {}).setdefault(kind, {})[name[0]] = tensor
+    return cases
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_recorded_outputs_and_gradients(folder):
+    architecture = folder.split("-")[0]
+    found = checkpoint.read(oracle.HERE / folder, vocabularies=False)
+    assert not found.unknown
+    model = checkpoint.build(found)
+    cases = recorded(folder)
+    gradient = cases.pop("gradient")
+    multi_label_span = architecture == "LukeForEntitySpanClassification" and folder.endswith("-mluke")
+    counts_padding = architecture == "LukeForQuestionAnswering" or multi_label_span
+    assert len(cases) >= 2
+    for case, held in cases.items():
+        ours = check_outputs(architecture, model, held["input"], held["output"])
+        if case == ("full" if counts_padding else "ragged"):
+            check_gradients(architecture, model, ours["loss"], gradient)
+
+
+def test_every_head_and_family_is_recorded():
+    assert {name.split("-")[0] for name in FOLDERS} == set(oracle.CLASSES) == {"LukeModel", "LukeForMaskedLM"} | set(
+        heads.HEADS
+    )
+    assert {name.split("-")[1] for name in FOLDERS} == set(oracle.FAMILIES)
+    size = sum(path.stat().st_size for path in oracle.HERE.rglob("*.*"))
+    assert size < 3_000_000
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_saving_a_recorded_model_gives_equal_tensors(folder, tmp_path):
+    """File -> model -> file: the same names and bits, apart from tensors that are tied."""
+    checkpoint.write(tmp_path, checkpoint.build(checkpoint.read(oracle.HERE / folder, vocabularies=False)), None, None)
+    before, after = (load_file(path / "model.safetensors") for path in (oracle.HERE / folder, tmp_path))
+    before.pop("entity_predictions.decoder.weight", None)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [folder.split("-")[0]]
+
+
+# --- Packed and padded ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", heads.HEADS)
+def test_packed_scores_are_the_padded_ones(architecture):
+    model = build(SMALL, lambda config: heads.LukeForTask(config, architecture, 4))
+    inputs = padded_batch(SMALL, [7, 3, 12], [2, 3, 5])
+    batch = packing.from_padded(**inputs, pad_id=SMALL.pad_token_id)
+    rows, more = None, {}
+    if "Span" in architecture:
+        starts, ends = torch.tensor([[1, 2, 0, 0, 0], [0, 2, 1, 0, 0], [11, 3, 2, 1, 0]]), torch.full((3, 5), 2)
+        more = {"entity_start_positions": starts, "entity_end_positions": ends}
+        mask = inputs["entity_attention_mask"].bool()
+        rows = heads.span_rows(batch, starts[mask], ends[mask])
+    if architecture == "LukeForMultipleChoice":
+        model = build(SMALL, lambda config: heads.LukeForTask(config, architecture, 1))
+        inputs = {name: tensor.unsqueeze(0) for name, tensor in inputs.items()}
+    loss, padded = model(**inputs, **more)
+    assert loss is None
+    packed = model.scores(batch, rows)
+    if architecture in ("LukeForTokenClassification", "LukeForQuestionAnswering"):
+        padded = padded[inputs["attention_mask"].bool()]
+    elif "Span" in architecture:
+        assert not padded[~mask].any()
+        padded = padded[mask]
+    torch.testing.assert_close(packed, padded.reshape(packed.shape), rtol=0, atol=0)
+
+
+def test_missing_masks_mean_that_everything_is_real():
+    for architecture in ("LukeForEntitySpanClassification", "LukeForTokenClassification", "LukeForQuestionAnswering"):
+        model = build(SMALL, lambda config: heads.LukeForTask(config, architecture, 2))  # noqa: B023
+        inputs = padded_batch(SMALL, [6, 6], [2, 2])
+        if "Span" in architecture:
+            inputs |= {"entity_start_positions": torch.ones(2, 2, dtype=torch.long)}
+            inputs |= {"entity_end_positions": torch.full((2, 2), 3)}
+        bare = {name: tensor for name, tensor in inputs.items() if "mask" not in name}
+        torch.testing.assert_close(model(**bare)[1], model(**inputs)[1], rtol=0, atol=0)
+
+
+def test_too_few_entities_and_spans_at_padding_are_named():
+    model = build(SMALL, lambda config: heads.LukeForTask(config, "LukeForEntityPairClassification", 3))
+    with pytest.raises(ValueError, match="sequence 1 of the batch has 1 entities, this head looks at 2"):
+        model(**padded_batch(SMALL, [5, 6], [2, 1]))
+    model = build(SMALL, lambda config: heads.LukeForTask(config, "LukeForEntitySpanClassification", 3))
+    inputs = padded_batch(SMALL, [5, 6], [1, 1])
+    with pytest.raises(ValueError, match="needs entity_start_positions"):
+        model(**inputs)
+    with pytest.raises(ValueError, match="found one at padding"):
+        model(**inputs, entity_start_positions=torch.ones(2, 1).long(), entity_end_positions=torch.full((2, 1), 5))
+
+
+def test_answer_loss_by_hand():
+    """Two sequences of 3 and 2 words; uniform scores; the second answer ends outside its sequence."""
+    scores = torch.zeros(2, 3, 2)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    scores = scores.masked_fill(mask[:, :, None] == 0, float("-inf"))
+    loss = heads.answer_loss(scores, mask, torch.tensor([0, 1]), torch.tensor([2, 2]))
+    start, end = (torch.log(torch.tensor(3.0)) + torch.log(torch.tensor(2.0))) / 2, torch.log(torch.tensor(3.0))
+    torch.testing.assert_close(loss, (start + end) / 2)
+    assert not torch.isnan(heads.answer_loss(scores, mask, torch.tensor([-4, 1]), torch.tensor([99, 0])))
+
+
+def test_dropout_of_each_head():
+    config = replace(SMALL, hidden_dropout_prob=0.25, classifier_dropout=0.5)
+    dropout = {name: heads.LukeForTask(config, name, 2).classifier.dropout for name in heads.HEADS}
+    assert dropout == {
+        "LukeForEntityClassification": 0.25,
+        "LukeForEntityPairClassification": 0.25,
+        "LukeForEntitySpanClassification": 0.25,
+        "LukeForSequenceClassification": 0.5,
+        "LukeForTokenClassification": 0.5,
+        "LukeForQuestionAnswering": 0.0,
+        "LukeForMultipleChoice": 0.5,
+    }
+    config = replace(config, classifier_dropout=None)
+    assert heads.LukeForTask(config, "LukeForTokenClassification", 2).classifier.dropout == 0.25
+
+
+def test_the_mask_embedding_replaces_the_row_of_mask():
+    """Entity disambiguation: with the table's own row it changes nothing, and it takes the row's gradient."""
+    plain, model = build(SMALL), LukeModel(replace(SMALL, mask_entity_id=2)).eval()
+    released = to_released({f"luke.{name}": tensor for name, tensor in plain.state_dict().items()}, SMALL)
+    weights = from_released(released, model.config)
+    checkpoint.fill(model, {name.removeprefix("luke."): tensor for name, tensor in weights.items()})
+    inputs = padded_batch(SMALL, [6, 9], [2, 3])
+    inputs["entity_ids"][0, 0] = 2
+    for mine, other in zip(model(**inputs), plain(**inputs)):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    model(**inputs)[0].sum().backward()
+    assert model.entities.mask.grad.any() and not model.entities.entity.weight.grad[2].any()
+    with torch.no_grad():
+        model.entities.mask.add_(1.0)
+    assert (model(**inputs)[0][0] - plain(**inputs)[0][0]).abs().max() > 1e-3
+    assert torch.equal(model(**inputs)[0][1], plain(**inputs)[0][1])
+
+
+# --- Live -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    module = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
+    module.utils.logging.set_verbosity_error()
+    module.utils.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    yield module
+    logging.disable(logging.NOTSET)
+
+
+def random_settings(seed: int) -> dict:
+    """A random shape: sizes, heads, vocabulary, entity-aware or not, entity size equal to the hidden size or not."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    attention_heads = draw(1, 4)
+    hidden = attention_heads * 4 * draw(1, 4)
+    return {
+        "vocab_size": draw(20, 80),
+        "entity_vocab_size": draw(5, 30),
+        "hidden_size": hidden,
+        "num_attention_heads": attention_heads,
+        "num_hidden_layers": draw(1, 3),
+        "intermediate_size": draw(4, 40),
+        "entity_emb_size": [hidden, 4, 8][seed % 3],
+        "max_position_embeddings": draw(60, 80),
+        "type_vocab_size": draw(1, 2),
+        "layer_norm_eps": [1e-5, 1e-12][seed % 2],
+        "use_entity_aware_attention": seed % 4 < 2,
+        "classifier_dropout": [None, 0.3][seed % 2],
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("architecture", oracle.CLASSES)
+def test_live_equals_transformers(transformers, architecture, seed, tmp_path):
+    settings = random_settings(seed)
+    if architecture == "LukeForSequenceClassification":
+        settings["num_labels"] = [3, 1, 4, 2][seed]
+    theirs = oracle.random_model(architecture, seed, **settings)
+    oracle.save(theirs, tmp_path)
+    model = checkpoint.build(checkpoint.read(tmp_path, vocabularies=False))
+    draw = torch.Generator().manual_seed(seed)
+    batch, seq, n_entity = (int(torch.randint(2, high, (), generator=draw)) for high in (6, 40, 9))
+    for case in oracle.cases_of(architecture):
+        inputs = oracle.random_inputs(
+            architecture, theirs.config, case, seed, seed % 2 == 1, batch, max(seq, 5), max(n_entity, 3)
+        )
+        expected = oracle.outputs_of(architecture, theirs, inputs)
+        if "scores" in expected and expected["loss"].isnan():
+            continue
+        ours = check_outputs(architecture, model, inputs, expected)
+        gradients = oracle.gradients_of(theirs, loss_over_real_rows(architecture, expected, inputs))
+        check_gradients(architecture, model, ours["loss"], gradients)
+
+
+@pytest.mark.parametrize("entity_aware", [True, False])
+@pytest.mark.parametrize("architecture", oracle.CLASSES)
+def test_transformers_opens_our_folders(transformers, architecture, entity_aware, tmp_path):
+    """No missing and no unexpected key, our numbers, and back again with equal tensors."""
+    config = replace(SMALL, use_entity_aware_attention=entity_aware, entity_emb_size=12 if entity_aware else 32)
+    classes = {"LukeForQuestionAnswering": 2, "LukeForMultipleChoice": 1}.get(architecture, 5)
+    made = {"LukeModel": LukeModel, "LukeForMaskedLM": LukeForPretraining}.get(architecture)
+    model = build(config, made or (lambda config: heads.LukeForTask(config, architecture, classes)))
+    checkpoint.write(tmp_path, model, None, None)
+    loader = getattr(transformers, architecture)
+    theirs, loading = loader.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading.values()), loading
+    inputs = oracle.random_inputs(architecture, theirs.config, "ragged", 3, False, 4, 20, 6)
+    check_outputs(architecture, model, inputs, oracle.outputs_of(architecture, theirs.eval(), inputs))
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = checkpoint.build(checkpoint.read(tmp_path / "theirs", vocabularies=False)).state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_row_0_of_the_entity_table(transformers):
+    """transformers never trains it as an input; ours does, unless the configuration asks for the same."""
+    for freeze in (True, False):
+        theirs = oracle.random_model("LukeForEntityClassification", 0, entity_vocab_size=4)
+        inputs = oracle.random_inputs("LukeForEntityClassification", theirs.config, "full", 0, False)
+        inputs["entity_ids"][:] = 0  # [MASK] of a lite model
+        config = replace(checkpoint.model_config(theirs.config.to_dict()), freeze_entity_row0=freeze)
+        model = heads.LukeForTask(config, "LukeForEntityClassification", 3).eval()
+        checkpoint.fill(model, from_released(dict(theirs.state_dict()), config))
+        ours = check_outputs("LukeForEntityClassification", model, inputs, oracle.outputs_of("", theirs, inputs))
+        expected = oracle.gradients_of(theirs, oracle.outputs_of("", theirs, inputs)["loss"])
+        table = expected.pop("luke.entity_embeddings.entity_embeddings.weight")
+        check_gradients("LukeForEntityClassification", model, ours["loss"], expected)
+        assert not table[0].any() and model.luke.entities.entity.weight.grad[0].any() != freeze
+
+
+def test_modern_names_of_older_files():
+    for old, new in {
+        "encoder.layer.0.output.LayerNorm.gamma": "luke.encoder.layer.0.output.LayerNorm.weight",
+        "module.embeddings.LayerNorm.beta": "luke.embeddings.LayerNorm.bias",
+        "feature_extractor.embedder.luke_model.pooler.dense.bias": "luke.pooler.dense.bias",
+        "typing.weight": "classifier.weight",
+        "scorer.bias": "classifier.bias",
+        "span_scoring_layer.weight": "classifier.weight",
+        "qa_outputs.bias": "classifier.bias",
+        "luke.encoder.layer.1.attention.self.w2e_query.bias": "luke.encoder.layer.1.attention.self.w2e_query.bias",
+        "lm_head.layer_norm.weight": "lm_head.layer_norm.weight",
+    }.items():
+        assert modern_name(old) == new

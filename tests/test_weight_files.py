@@ -1,0 +1,183 @@
+"""Weight files: the same tensors as safetensors and torch give, and one clear line for everything that is damaged.
+
+pytest tests/test_weight_files.py
+"""
+
+import json
+import os
+import pickle
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from luke_mini import weight_files
+from luke_mini.weight_files import Stored, join
+
+TENSORS = {
+    "a": torch.randn(3, 5),
+    "half": torch.randn(4, 2).half(),
+    "brain": torch.randn(2, 3).bfloat16(),
+    "long": torch.arange(6),
+    "scalar": torch.tensor(2.5),
+    "empty": torch.zeros(0, 4),
+    "double": torch.randn(2).double(),
+}
+
+
+def values(found: dict) -> dict:
+    return {name: join([tensor]) for name, tensor in found.items()}
+
+
+def as_float(tensor):
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@pytest.fixture(params=["safetensors", "bin", "old bin", "safetensors shards", "bin shards", "module"])
+def folder(request, tmp_path):
+    """The tensors, written in every way that is read."""
+    kind = request.param
+    if kind == "safetensors":
+        save_file(TENSORS, tmp_path / "model.safetensors", {"format": "pt"})
+    elif kind == "module":  # DeepSpeed
+        torch.save({"module": TENSORS, "global_steps": 3}, tmp_path / "pytorch_model.bin")
+    elif "shards" not in kind:
+        torch.save(TENSORS, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=kind == "bin")
+    else:
+        name = "model.safetensors" if kind.startswith("safe") else "pytorch_model.bin"
+        save = save_file if kind.startswith("safe") else torch.save
+        shards = {f"{i}-{name}": dict(list(TENSORS.items())[i::2]) for i in range(2)}
+        for shard, part in shards.items():
+            save(part, tmp_path / shard)
+        index = {"metadata": {}, "weight_map": {key: shard for shard, part in shards.items() for key in part}}
+        (tmp_path / f"{name}.index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_every_kind_gives_the_same_tensors(folder):
+    found = values(weight_files.read(folder))
+    assert found.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(found[name], as_float(tensor)) and found[name].dtype == as_float(tensor).dtype
+
+
+def test_join_stacks_rows_from_either_source(tmp_path):
+    save_file({"x": TENSORS["a"], "y": TENSORS["a"].half() * 2}, tmp_path / "model.safetensors")
+    found = weight_files.read(tmp_path)
+    expected = torch.cat([TENSORS["a"], (TENSORS["a"].half() * 2).float()])
+    assert isinstance(found["x"], Stored)
+    assert torch.equal(join([found["x"], found["y"]]), expected)
+    assert torch.equal(join([TENSORS["a"], found["y"]]), expected)
+    assert torch.equal(join([found["x"], TENSORS["a"].half() * 2]), expected)
+
+
+def one_line(folder, pattern: str = "") -> str:
+    with pytest.raises(ValueError, match=pattern) as error:
+        values(weight_files.read(folder))
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400 and str(folder) in message
+    return message
+
+
+def test_a_file_cut_short_anywhere_is_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(TENSORS, path)
+    whole = path.read_bytes()
+    for size in [0, 3, 8, 20, 100, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        one_line(tmp_path, "model.safetensors: no (whole )?safetensors file")
+    path.unlink()
+    path = tmp_path / "pytorch_model.bin"
+    for new in (True, False):
+        torch.save(TENSORS, path, _use_new_zipfile_serialization=new)
+        whole = path.read_bytes()
+        for size in [0, 3, 100, len(whole) // 2, len(whole) - 100]:
+            path.write_bytes(whole[:size])
+            one_line(tmp_path, "pytorch_model.bin: ")
+
+
+def test_random_bytes_never_get_through(tmp_path):
+    rng = random.Random(0)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = tmp_path / name
+        save_file(TENSORS, path) if "safe" in name else torch.save(TENSORS, path)
+        whole = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for _ in range(rng.randint(1, 4)):
+                damaged[rng.randrange(min(len(whole), 900))] = rng.randrange(256)
+            path.write_bytes(damaged)
+            try:
+                values(weight_files.read(tmp_path))
+            except ValueError as error:
+                assert "\n" not in str(error) and name in str(error)
+        path.unlink()
+
+
+class Code:
+    """A pickle that would leave a trace if it was executed."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_with_code_is_not_executed(tmp_path):
+    trace = tmp_path / "trace"
+    path = tmp_path / "pytorch_model.bin"
+    for write in (
+        lambda: torch.save({"a": TENSORS["a"], "b": Code(trace)}, path),
+        lambda: torch.save({"a": TENSORS["a"], "b": Code(trace)}, path, _use_new_zipfile_serialization=False),
+        lambda: path.write_bytes(pickle.dumps({"a": Code(trace)})),
+        lambda: path.write_bytes(pickle.dumps(Code(trace), protocol=0)),
+    ):
+        write()
+        one_line(tmp_path, "pytorch_model.bin: ")
+        assert not trace.exists()
+    torch.save({"a": TENSORS["a"], "b": Code(trace)}, path)
+    assert "mkdir" in one_line(tmp_path, "holds code") and not trace.exists()
+    with path.open("rb") as file:  # the trap is real
+        torch.load(file, weights_only=False)
+    assert trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("{", "no valid JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", "weight_map"),
+        ('{"weight_map": {"a": "../other.safetensors"}}', "files of the same folder"),
+        ('{"weight_map": {"a": 3}}', "files of the same folder"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors: missing"),
+        ('{"weight_map": {"b": "s.safetensors"}}', "b is not in s.safetensors"),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path, content, words):
+    save_file({"a": TENSORS["a"]}, tmp_path / "s.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    one_line(tmp_path, words)
+
+
+def test_headers_that_lie(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for entry, words in (
+        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]}, "12 bytes for the shape"),
+        ({"dtype": "F32", "shape": [-2, -2], "data_offsets": [-16, 0]}, "for the shape"),
+        ({"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}, "of type F4"),
+        ({"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]}, "header is not the expected JSON"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0]}, "header is not the expected JSON"),
+        ({"dtype": "F32"}, "header is not the expected JSON"),
+    ):
+        header = json.dumps({"a": entry}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+        one_line(tmp_path, words)
+
+
+def test_nothing_there(tmp_path):
+    one_line(tmp_path, "missing from the folder")
+    torch.save([TENSORS["a"]], tmp_path / "pytorch_model.bin")
+    one_line(tmp_path, "expected tensors by name, found list")

@@ -1,0 +1,186 @@
+"""A LUKE whose words come from RoBERTa, XLM-R or BERT computes what that model computes.
+
+    pytest tests/test_word_models.py
+
+Live against transformers where it is installed; the names of older files and what train.py does with a folder, without.
+"""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_model import SMALL, build, padded_batch
+
+import train
+from luke_mini import checkpoint, heads, packing, tokenizer, word_models
+from luke_mini.config import ModelConfig
+from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
+from luke_mini.released_names import to_released
+
+SETTINGS = {
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 34,
+}
+
+
+class Words:
+    """A tokenizer of n ids where "@" is 7 and "#" is 8."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def encode(self, text: str, prefix_space: bool) -> SimpleNamespace:
+        assert not prefix_space
+        return SimpleNamespace(ids=[{"@": 7, "#": 8}[text]])
+
+
+def luke_on(folder, words: Words, entity_aware: bool) -> LukeForPretraining:
+    """As train.py makes it."""
+    config = replace(ModelConfig(), entity_vocab_size=11, entity_emb_size=6, use_entity_aware_attention=entity_aware)
+    config = replace(config, **word_models.shape(folder))
+    config = replace(config, vocab_size=len(words))
+    model = LukeForPretraining(config)
+    initialize(model, config, 0)
+    weights = word_models.read(folder, config, words)
+    assert not [name for name in weights if "entities" in name or "entity_head" in name]
+    checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
+    copy_word_positions(model.luke)
+    return model.eval()
+
+
+@pytest.mark.parametrize("entity_aware", [True, False])
+@pytest.mark.parametrize("kind", ["Roberta", "XLMRoberta", "Bert"])
+def test_words_are_those_of_transformers(kind, entity_aware, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
+    pad = 0 if kind == "Bert" else 1
+    settings = SETTINGS | ({} if kind == "Bert" else {"type_vocab_size": 1, "layer_norm_eps": 1e-5})
+    config = getattr(transformers, f"{kind}Config")(**settings, pad_token_id=pad)
+    name = "BertForPreTraining" if kind == "Bert" else f"{kind}ForMaskedLM"
+    theirs = getattr(transformers, name)(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    theirs.save_pretrained(tmp_path)
+
+    model = luke_on(tmp_path, Words(62), entity_aware)
+    inputs = padded_batch(model.config, [20, 32, 3], [2, 0, 3], seed=1)
+    inputs["input_ids"] = torch.where(inputs["attention_mask"] == 1, inputs["input_ids"] % 57 + 3, pad)
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    real = plain["attention_mask"].bool()
+    with torch.no_grad():
+        out = theirs(**plain, output_hidden_states=True)
+        hidden = model.luke(**plain)[0]
+        torch.testing.assert_close(hidden[real], out.hidden_states[-1][real], rtol=1e-5, atol=1e-5)
+        scores = model.word_head(hidden, model.luke.words.token.weight)[..., :60]
+        expected = out.prediction_logits if kind == "Bert" else out.logits
+        torch.testing.assert_close(scores[real], expected[real], rtol=1e-5, atol=2e-5)
+        if kind == "Bert":
+            pooled = theirs.bert.pooler(out.hidden_states[-1])
+            torch.testing.assert_close(model.luke.pool(hidden[:, 0]), pooled, rtol=1e-5, atol=1e-5)
+        # Padded and packed are one thing, whatever the padding id; and an entity at word i has word i's position.
+        packed = packing.from_padded(**inputs, pad_id=pad)
+        torch.testing.assert_close(model.luke(**inputs)[0][real], model.luke(packed)[: real.sum()], rtol=0, atol=0)
+    assert packed.word_positions[:3].tolist() == [pad + 1, pad + 2, pad + 3]
+    table = load_file(tmp_path / "model.safetensors")
+    positions = next(tensor for name, tensor in table.items() if name.endswith("position_embeddings.weight"))
+    skipped = 0 if kind == "Bert" else 2
+    assert torch.equal(model.luke.entities.position.weight[: 34 - skipped], positions[skipped:])
+
+    # What is made of it opens in transformers as a LUKE and gives our numbers.
+    checkpoint.save(tmp_path / "luke", model, None, None)
+    luke, loading = transformers.LukeForMaskedLM.from_pretrained(tmp_path / "luke", output_loading_info=True)
+    assert not any(loading.values())
+    with torch.no_grad():
+        out = luke.eval()(**inputs)
+        _, scores, entity_scores = heads.masked_lm(model, inputs)
+    torch.testing.assert_close(scores[real], out.logits[real], rtol=1e-5, atol=2e-5)
+    some = inputs["entity_attention_mask"].bool()
+    torch.testing.assert_close(entity_scores[some], out.entity_logits[some], rtol=1e-5, atol=2e-5)
+
+
+def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **more):
+    """The word side of one of our models, written as a RoBERTa of some generation."""
+    model = build(config, LukeForPretraining)
+    released = to_released(model.state_dict(), config)
+    tensors = {}
+    for name, tensor in released.items():
+        if "entit" in name or "2e_" in name or "e2w" in name or name.startswith("classifier"):
+            continue
+        name = name.replace("luke.", prefix)
+        if old:
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        tensors[name] = tensor.clone()
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    names = [name for name in word_models.SHAPE if name != "hidden_act"]
+    settings = {"model_type": kind} | {name: getattr(config, name) for name in names} | more
+    (folder / "config.json").write_text(json.dumps(settings))
+    return model
+
+
+@pytest.mark.parametrize("prefix", ["roberta.", ""])
+@pytest.mark.parametrize("old", [False, True])
+def test_names_of_every_generation(prefix, old, tmp_path):
+    model = word_folder(tmp_path / "words", SMALL, prefix=prefix, old=old)
+    weights = word_models.read(tmp_path / "words", SMALL, Words(SMALL.vocab_size))
+    own = model.state_dict()
+    for name, tensor in weights.items():
+        if ".entity_query." in name:
+            query = own[name.replace("entity_query", "word_query")][: SMALL.hidden_size]
+            assert torch.equal(tensor, torch.cat([query, query])), name
+        elif ".word_query." in name:
+            assert torch.equal(tensor, torch.cat([own[name][: SMALL.hidden_size]] * 2)), name
+        else:
+            assert torch.equal(tensor, own[name]), name
+    assert {name for name in own if "entit" not in name} == {name for name in weights if "entity_query" not in name}
+
+
+def test_marker_rows_are_copies_of_at_and_number(tmp_path):
+    model = word_folder(tmp_path / "words", SMALL)
+    weights = word_models.read(tmp_path / "words", replace(SMALL, vocab_size=92), Words(92))
+    for name in ("luke.words.token.weight", "word_head.bias"):
+        own = model.state_dict()[name]
+        assert torch.equal(weights[name], torch.cat([own, own[[7, 8]]]))
+
+
+def test_another_tokenizer_is_refused(tmp_path):
+    word_folder(tmp_path / "words", SMALL)
+    for n in (89, 91, 93):
+        with pytest.raises(ValueError, match=f"knows 90 word pieces, the data's tokenizer has {n}: .*--tokenizer") as error:
+            word_models.read(tmp_path / "words", SMALL, Words(n))
+        assert "\n" not in str(error.value)
+    word_folder(tmp_path / "relative", SMALL, position_embedding_type="relative_key")
+    with pytest.raises(ValueError, match="position_embedding_type is 'relative_key'"):
+        word_models.shape(tmp_path / "relative")
+
+
+@pytest.mark.parametrize("stage", ["1", "scratch"])
+def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
+    """Two steps of train.py; stage 1 leaves the words alone. Another size is refused."""
+    words = tokenizer.load(toy_data / "tokenizer")
+    config = replace(train.config.TINY, vocab_size=len(words), max_position_embeddings=80)
+    model = word_folder(tmp_path / "words", config)
+    common = f"--data {toy_data} --init {tmp_path / 'words'} --out {tmp_path / 'run'} --stage {stage}"
+    options = "--steps 2 --warmup-steps 1 --global-batch 4 --micro-batch 4 --precision fp32"
+    train.main(f"{common} {options}".split())
+    found = checkpoint.read(tmp_path / "run")
+    assert found.config.max_position_embeddings == 80 and found.config.vocab_size == len(words)
+    name = "luke.layers.3.feed_forward.up.weight"
+    assert torch.equal(found.weights[name], model.state_dict()[name]) == (stage == "1")
+    assert (found.weights[name] - model.state_dict()[name]).abs().max() < 0.01
+    with pytest.raises(ValueError, match="4 layers of 128, which is not --size base"):
+        train.main(f"{common} {options} --size base --overwrite".split())
+    with pytest.raises(ValueError, match="for train.py --init"):
+        checkpoint.read(tmp_path / "words")
+    assert isinstance(checkpoint.load(tmp_path / "run")[0], LukeForPretraining)

@@ -12,7 +12,8 @@ The first pass parses the pages, counts links and keeps a sample of the text for
 a temporary file, because reading and parsing again would take longer. The second pass makes the examples. Memory grows
 with titles and links, not with the text. DIR then holds, the same for any number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
-    and of the built-in encyclopedia dump.xml.bz2 and ner/{train,dev,test}.conll, for finetune.py
+    and of the built-in encyclopedia dump.xml.bz2 and for finetune.py ner/ relation/ typing/ qa/ cloze/ disambiguation/
+    classification/ mlama/ with train, dev and test files
 """
 
 import argparse
@@ -33,7 +34,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from luke_mini import atomic, mentions, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld
+from luke_mini import atomic, mentions, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
 from luke_mini.documents import NO_ARTICLE, Document, TextSample, find_dump, parse_pages, read_jsonl, unpack
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.pretrain_examples import build_examples
@@ -106,6 +107,7 @@ def prepare_out(arguments: argparse.Namespace) -> None:
         arguments.dump = [out / "dump.xml.bz2"]
         toyworld.write_dump(arguments.dump[0], arguments.seed)
         toyworld.write_ner(out / "ner", arguments.seed)
+        toyworld_tasks.write_tasks(out, arguments.seed)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The built-in encyclopedia: a fictional world, written as a real MediaWiki dump and as labelled data.
 
-In: a seed. Out: `write_dump`, a pages-articles export (`.xml.bz2`); `write_ner`, CoNLL-2003 files about the same world.
+In: a seed. Out: `write_dump`, a pages-articles export (`.xml.bz2`); `write_ner`, CoNLL-2003 files about the same world
+(the files of the other tasks: `toyworld_tasks.py`).
 Same bytes for the same seed on every platform. So the whole path runs without a download, and shows what pretraining
 is good for. From an article, and from the test file (one word a line; here side by side):
 
@@ -314,10 +315,18 @@ TAGS = {word: tag for tag, words in {
     "MD": "will could"}.items() for word in words.split()}
 
 
-def story(world: World, rng: Random, region: Entity) -> list[Parts]:
+def reported_region(world: World, rng: Random, split: str) -> Entity:
+    """Where an example is about: for "train" in the first third of the regions, otherwise mostly in the rest."""
+    regions = world.groups["region", ""]
+    seen = split == "train" or rng.random() < 0.15
+    return pick(rng, regions[:len(regions) // 3] if seen else regions[len(regions) // 3:])
+
+
+def story(world: World, rng: Random, region: Entity, full: float = 0.5) -> list[Parts]:
     """A document of up to 8 sentences about one entity of the region; half of the sentences could be about anything.
 
     In those a name has come up before, or has one type only, so that the document or the encyclopedia tells the type.
+    `full`: how often a name is whole where it comes up first.
     """
     subject = near(world, rng, pick(rng, STORIES), region, 1)
     own, neutral = (shuffled(rng, lines.strip().split("\n")) for lines in (text.NEWS[subject.kind], text.NEWS_ANY))
@@ -325,7 +334,7 @@ def story(world: World, rng: Random, region: Entity) -> list[Parts]:
     out: list[Parts] = []
 
     def name(entity: Entity, slot: str) -> Mention:  # news is brief: often bare from the start, nearly always later
-        return Mention(entity, entity.names[0 if rng.random() < (0.1 if entity in cast else 0.5) else -1])
+        return Mention(entity, entity.names[0 if rng.random() < (0.1 if entity in cast else full) else -1])
 
     length = number(rng, 4, 8)
     while len(out) < length and neutral:
@@ -365,13 +374,10 @@ def write_ner(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
     `pages` is below 50; OSError when a file cannot be written.
     """
     world = build_world(seed, pages)
-    regions = world.groups["region", ""]
-    known, unknown = regions[:len(regions) // 3], regions[len(regions) // 3:]
     for split, wanted in SENTENCES.items():
         rng, lines, count = Random(f"{seed} {split}"), [], 0
         while count < wanted:
-            seen = split == "train" or rng.random() < 0.15
-            document = story(world, rng, pick(rng, known if seen else unknown))
+            document = story(world, rng, reported_region(world, rng, split))
             if len(document) >= 4:
                 lines += ["-DOCSTART- -X- O O", ""]
                 for parts in document:

@@ -250,6 +250,8 @@ def test_built_in_encyclopedia(tmp_path):
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert {"dump.xml.bz2", "manifest.json", "shard-00000.bin"} <= contents(tmp_path).keys()
     assert sorted(path.name for path in (tmp_path / "ner").iterdir()) == ["dev.conll", "test.conll", "train.conll"]
+    for name in ("relation/test.json", "qa/test-v1.1.json", "mlama/en/templates.jsonl"):
+        assert (tmp_path / name).is_file()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["max_seq_length"] == 128 and manifest["pages"] > 100
     assert manifest["links_to_known_entities"] > 0.9 * manifest["links"]

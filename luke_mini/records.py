@@ -72,7 +72,13 @@ def _parse(text: str, where: str):
         raise ValueError(f"{place}, column {error.colno}: no valid JSON ({error.msg})") from None
 
 
-def _read_text(path: str | Path) -> str:
+def parse_record(text: str, where: str) -> Record:
+    """The object that a line of JSON is; `where` it stands is named in errors."""
+    return Record(where, check(where, _parse(text, where), dict))
+
+
+def read_text(path: str | Path) -> str:
+    """The whole of a UTF-8 file, without a byte order mark."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -81,15 +87,14 @@ def _read_text(path: str | Path) -> str:
 
 def read_json_lines(path: str | Path) -> Iterator[Record]:
     # Not splitlines(): it also breaks at U+2028 and U+0085, which JSON allows inside a text.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            where = f"{path}, line {number}"
-            yield Record(where, check(where, _parse(line, where), dict))
+            yield parse_record(line, f"{path}, line {number}")
 
 
 def read_json(path: str | Path) -> "Record | list[Record]":
     """A file that is one object, or a list of objects (`record 1` is the first)."""
-    value = _parse(_read_text(path), str(path))
+    value = _parse(read_text(path), str(path))
     if isinstance(value, list):
         return [Record(f"{path}, record {i}", check(f"{path}, record {i}", item, dict))
                 for i, item in enumerate(value, start=1)]  # fmt: skip
@@ -98,7 +103,7 @@ def read_json(path: str | Path) -> "Record | list[Record]":
 
 def read_records(path: str | Path) -> list[Record]:
     """The objects of a file that is either a list of them or JSON lines."""
-    text = _read_text(path).lstrip()
+    text = read_text(path).lstrip()
     return read_json(path) if text.startswith("[") else list(read_json_lines(path))
 
 

@@ -46,3 +46,24 @@ def some_strings(request) -> list[str]:
 @pytest.fixture(scope="session")
 def real_lines(request) -> list[str]:
     return tokenizer_texts.wiki_lines(shared_data("wiki"), request.config.getoption("--lines"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint folder of a small model with random weights and a byte-level BPE of a few sentences."""
+    from luke_mini import checkpoint, config, tokenizer_bpe
+    from luke_mini.entity_vocab import EntityVocab
+    from luke_mini.model import LukeForPretraining, initialize
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    text = "Ada met Bo Berg, the mayor of Oslo. He is a chemist and works for Acme in Bergen; she was born in Norway."
+    words = tokenizer_bpe.train([text] * 2, 380, tmp_path_factory.mktemp("words"))
+    vocab = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Oslo", "[MASK2]"])
+    shape = config.ModelConfig(
+        vocab_size=len(words), entity_vocab_size=len(vocab), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, entity_emb_size=16, initializer_range=0.1,
+    )  # fmt: skip
+    model = LukeForPretraining(shape)
+    initialize(model, shape, seed=0)
+    checkpoint.save(folder, model, words, vocab)
+    return folder

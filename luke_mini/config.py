@@ -167,9 +167,17 @@ class FinetuneConfig:
     seed: int = option(35, "of initialisation, order and dropout")
 
 
+JGLUE = FinetuneConfig(
+    epochs=4.0, batch=32, micro_batch=8, learning_rate=3e-5, warmup_ratio=0.1, weight_decay=0.0, beta2=0.999, eps=1e-8,
+    max_grad_norm=1.0, bias_correction=True, select_best=True, seed=42,
+)  # fmt: skip
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
+    # JGLUE's own fine-tuning notes (yahoojapan/JGLUE): the middle of their rates, the larger of their epochs, where they
+    # tried several; what they do not name is Hugging Face's default at that time
+    "classification": JGLUE,
+    "choice": replace(JGLUE, batch=64, micro_batch=4),
 }
 
 

@@ -23,7 +23,7 @@ LAYERS = [
     "model run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint",
-    "task_ner",
+    "task_classification task_mlama task_ner",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -160,8 +160,8 @@ def test_inputs_by_hand(tiny):
         assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]  # Norway is no entity here
         assert feature.arrays["entity_position_ids"].tolist() == [[*range(7, 7 + n), *[-1] * (30 - n)]]
     found = {place: row for f in features for place, row in zip(f.candidates.places.tolist(), f.candidates.word_ids)}
-    assert {place: tiny.tokenizer.decode(row.tolist()) for place, row in found.items()} == {
-        place: f" {name}" for place, name in enumerate(CAPITALS)}  # fmt: skip
+    assert {k: "".join(tiny.tokenizer.pieces(row.tolist())) for k, row in found.items()} == {
+        k: f"Ġ{name}".replace(" ", "Ġ") for k, name in enumerate(CAPITALS)}  # fmt: skip
     ids = {place: k for f in features for place, k in zip(f.candidates.places.tolist(), f.candidates.entity_ids)}
     assert ids == {0: tiny.entity_vocab.get("Oslo"), 1: -1, 2: -1, 3: -1}
     assert task_mlama.lost([EXAMPLE], features) == dict.fromkeys(task_mlama.lost([], []), 0)

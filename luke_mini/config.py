@@ -174,8 +174,8 @@ JGLUE = FinetuneConfig(
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
-    # JGLUE's own fine-tuning notes (yahoojapan/JGLUE): the middle of their rates, the larger of their epochs, where they
-    # tried several; what they do not name is Hugging Face's default at that time
+    # JGLUE's own notes (yahoojapan/JGLUE): of the rates and epochs that they tried, the middle one and the larger; what
+    # they do not name is the default of Hugging Face's trainer
     "classification": JGLUE,
     "choice": replace(JGLUE, batch=64, micro_batch=4),
 }

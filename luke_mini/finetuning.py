@@ -8,8 +8,8 @@ module by its name. What a module must offer (E examples, one prediction for eac
     FILES                         {"train": names, "dev": names, "test": names}: what is looked for in --data
     SCORES                        the entries of `evaluate` that are shown, if they are there; by the last of them,
                                   larger is better, the best epoch, seed and recipe are chosen
-    ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; a tuple if a task has several:
-                                  the model's .architecture is one of them
+    ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; if a task has several, a
+                                  tuple, and the model's .architecture is one of them
     ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
     Options                       frozen dataclass; each `config.option` field is a flag of the command line
 

@@ -14,9 +14,9 @@ One input for each number n of tokens that a candidate has. Its two scores (mLUK
     make_features   -> inputs, with the candidates of each
     predict         -> both scores of every candidate
     evaluate        -> top 1, 5, 10, 100: a question counts if one of its right objects is among the first k
-What every task module offers: `finetuning.py`. Texts are tokenised as in pretraining, stretch by stretch, a candidate as
-it would stand in the sentence. A candidate without a score stands behind all others; `coverage` says how many questions
-have a right object with one. Left out: untyped queries, where every word of the vocabulary is a candidate.
+What every task module offers: `finetuning.py`. Texts are tokenised as in pretraining, stretch by stretch, a candidate
+as it would stand in the sentence. A candidate without a score stands behind all others; `coverage` says how many
+questions have a right object with one. Left out: untyped queries, where every word of the vocabulary is a candidate.
 """
 
 import json
@@ -96,7 +96,10 @@ class Example(NamedTuple):
 
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
-    """The questions of a language: of its folder, or of the templates.jsonl in it. Relations without a file are named."""
+    """The questions of a language: of its folder, or of the templates.jsonl in it.
+
+    Relations without a file of facts are left out, those without a list of objects have the facts' own; both are said.
+    """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     objects = _read_objects(folder, options.objects)
     examples, missing, own = [], [], []
@@ -176,7 +179,7 @@ class Feature(NamedTuple):
     """A question with n masks."""
 
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # input_ids, entity_ids, entity_position_ids as in inputs.py; [MASK] is the last entity
+    arrays: dict[str, np.ndarray]  # input_ids, entity_ids, entity_position_ids; the object's [MASK] is the last entity
     first_mask: int  # place of the first <mask> in input_ids
     candidates: Candidates
 
@@ -288,7 +291,7 @@ class Prediction(NamedTuple):
 def predict(
     model: LukeForPretraining, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
 ) -> list[Prediction]:
-    """Both scores of every candidate of each question. batch_size: inputs; the entity scores of all of them are held."""
+    """Both scores of every candidate of each question. batch_size: inputs, each with a row of entity scores."""
     predictions = [Prediction(*np.full((2, len(x.candidates)), np.nan, np.float32)) for x in examples]
     by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
     model.eval()
@@ -357,8 +360,8 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], fea
 def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
     """<name>_predictions.json in the shape of mLUKE's own script.
 
-    {"metrics": {"k1": ...}, "output": {question: {"answer", "template", "candidates": [[object, word score, entity score
-    or null], ...]}}}; beside the first right "answer" there are all "answers".
+    {"metrics": {"k1": ...}, "output": {question: {"answer", "template", "candidates": [[object, word score, entity
+    score or null], ...]}}}; beside the first right "answer" there are all "answers".
     """
     scores = evaluate(examples, predictions, ())
     output: dict[str, dict] = {}

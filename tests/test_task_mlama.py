@@ -59,8 +59,9 @@ def published(tmp_path):
               {"relation": "P999", "template": "[X] and [Y]"})  # fmt: skip
         write(folder / "P36.jsonl", *facts(("Norway", "Oslo"), ("Chile", "Santiago"), ("Norway", "Bergen")))
         write(folder / "place_of_birth.jsonl", *facts(("Ada", "Oslo"), ("Bo", "Bergen")))
-    for name, objects in (("TREx_multilingual_objects", {"P36": ["Oslo", "Bergen", "Lima"]}),
-                          ("GoogleRE_objects", {"P36": ["Rome"], "place_of_birth": ["Oslo", "Oslo", "Bergen"]})):  # fmt: skip
+    of_trex = {"P36": ["Oslo", "Bergen", "Lima"]}
+    of_google = {"P36": ["Rome"], "place_of_birth": ["Oslo", "Oslo", "Bergen"]}
+    for name, objects in zip(task_mlama.OBJECT_FILES, (of_trex, of_google)):
         for language in ("en", "de"):
             made = {key: {"subjects": [], "objects": value} for key, value in objects.items()}
             write(tmp_path / name / f"{language}.json", made)
@@ -82,7 +83,8 @@ def test_the_published_layout(published, capsys):
     ]
     assert examples[0].question == "[Y] is the capital of Norway ."
     assert "templates without a file of facts: P999" in capsys.readouterr().out
-    assert task_mlama.about(examples) == "2 relations; a random candidate is right in 37.5%"  # (2/4 + 0 + 1/2 + 1/2) / 4
+    # (2/4 + 0 + 1/2 + 1/2) / 4
+    assert task_mlama.about(examples) == "2 relations; a random candidate is right in 37.5%"
     assert read_examples(published / "mlama1.1/de")[0].template == "[X] hat die Hauptstadt [Y] ."
 
 
@@ -349,8 +351,8 @@ def knowing(tiny, tmp_path_factory):
         write(folder / f"en/{name}.jsonl", *facts(*pairs))
     titles = ["[PAD]", "[UNK]", "[MASK]", "Oslo", "Norway", "Ada", "[MASK2]"]  # Bergen is no entity
     vocab = EntityVocab.from_titles(titles)
-    shape = replace(tiny.config, entity_vocab_size=len(vocab), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = LukeForPretraining(shape)
+    shape = replace(tiny.config, entity_vocab_size=len(vocab))
+    model = LukeForPretraining(shape).eval()  # without dropout
     initialize(model, shape, 0)
     examples = read_examples(folder / "en")
     features = make_features(examples, tiny.tokenizer, vocab)
@@ -398,8 +400,9 @@ def test_a_model_that_knows_the_facts(knowing, tmp_path, capsys):
 
 
 def test_own_questions(knowing, tmp_path, capsys):
-    lines = [{"template": "[X] was born in [Y] .", "subject": "Ada", "candidates": ["Bergen", "Oslo", "Norway"]},
-             {"template": "In [Y] was born [X] .", "subject": "Bo", "candidates": ["Bergen", "Oslo", "Norway"]}]  # fmt: skip
+    asked = (("[X] was born in [Y] .", "Ada"), ("In [Y] was born [X] .", "Bo"))
+    candidates = ["Bergen", "Oslo", "Norway"]
+    lines = [{"template": template, "subject": subject, "candidates": candidates} for template, subject in asked]
     write(tmp_path / "text", *lines)
     finetune.main(f"mlama --checkpoint {knowing}/model --predict {tmp_path}/text".split())
     first, second = map(json.loads, capsys.readouterr().out.splitlines())

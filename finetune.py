@@ -4,7 +4,7 @@
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
-    python finetune.py mlama --checkpoint runs/stage2 --test mlama1.1/*     what the pretrained heads know: no training
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is

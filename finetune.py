@@ -8,27 +8,21 @@
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text, and one line of JSON comes out for each.
+trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
+shows them), and one line of JSON comes out for each.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import (
-    checkpoint,
-    config,
-    distributed,
-    finetuning,
-    task_classification,
-    task_mlama,
-    task_ner,
-    trainer,
-)
+from luke_mini import checkpoint, config, distributed, finetuning, trainer
+from luke_mini import task_classification, task_mlama, task_ner, task_qa, task_relation, task_typing
 
-TASKS = {module.NAME: module for module in (task_classification, task_mlama, task_ner)}
+TASKS = (task_ner, task_relation, task_typing, task_qa, task_classification, task_mlama)
+TASKS = {module.NAME: module for module in TASKS}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -116,8 +110,11 @@ def predict(task, arguments, place) -> None:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{arguments.checkpoint}: {text}")
-    # A released checkpoint has no settings of ours: the paper's are the defaults.
-    options = config.from_flags(task.Options(**start.settings.get("luke_mini", {}).get("options", {})), arguments)
+    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
+    # entry of the same name (classifier_bias).
+    known = {item.name: start.settings[item.name] for item in fields(task.Options) if item.name in start.settings}
+    options = task.Options(**(known | start.settings.get("luke_mini", {}).get("options", {})))
+    options = config.from_flags(options, arguments)
     names = start.settings.get("id2label", {})
     labels = tuple(names[str(i)] for i in range(len(names)))
     model = task.build_model(start.config, start.entity_vocab, labels, options)

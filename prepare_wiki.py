@@ -34,7 +34,15 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from luke_mini import atomic, mentions, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini import (
+    atomic,
+    mentions,
+    tokenizer,
+    tokenizer_bpe,
+    tokenizer_sentencepiece,
+    toyworld,
+    toyworld_tasks,
+)
 from luke_mini.documents import NO_ARTICLE, Document, TextSample, find_dump, parse_pages, read_jsonl, unpack
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.pretrain_examples import build_examples

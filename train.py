@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
     run.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
     run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
-    run.add_argument("--init", type=Path, metavar="DIR", help="checkpoint, run, or RoBERTa, XLM-R or BERT folder to start from")
+    run.add_argument("--init", type=Path, metavar="DIR", help="start from it: LUKE, run, RoBERTa, XLM-R or BERT")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
     run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it]")

@@ -7,7 +7,7 @@ that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
     python -m luke_mini.checkpoint info DIR             what is in a folder, without reading its weights
     python -m luke_mini.checkpoint convert DIR OUT      an archive of LUKE's own code, a run of train.py, an old file
-    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: a quarter of the size
+    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: half the size
 """
 
 import argparse
@@ -227,6 +227,9 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     settings["architectures"] = [architecture]
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text, encoding="utf-8")
+    nameless = checkpoint.weights.keys() - released_names.name_table(config).keys()
+    if nameless:
+        raise ValueError(f"no released name for {', '.join(sorted(nameless))}: it would be lost")
     released = to_released(checkpoint.weights, config, architecture)
     if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
         released["lm_head.decoder.weight"] = released["luke.embeddings.word_embeddings.weight"].clone()
@@ -320,8 +323,9 @@ def info(folder: Path) -> list[str]:
     lines = [
         f"class       {(settings.get('architectures') or ['not named'])[0]}",
         f"words from  {settings.get('bert_model_name') or 'not named'}",
-        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.num_attention_heads} heads,"
-        f" feed-forward {config.intermediate_size}, {config.max_position_embeddings} positions",
+        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} positions",
         f"attention   {aware}",
         f"words       {config.vocab_size:,}",
         f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
@@ -355,7 +359,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if name != "info":
             command.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must not exist")
         if name == "convert":
-            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="its files, if not in DIR: RoBERTa's, ...")
+            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="where its files are, if not in DIR")
             command.add_argument(
                 "--entity-aware", action=argparse.BooleanOptionalAction, help="four queries [archives and runs: yes]"
             )

@@ -174,6 +174,9 @@ JGLUE = FinetuneConfig(
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
+    "qa": FinetuneConfig(epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14),  # SQuAD 1.1
+    "relation": FinetuneConfig(batch=32, micro_batch=4, select_best=True, seed=42),
+    "typing": FinetuneConfig(epochs=3.0, batch=4, select_best=True, seed=12),
     # JGLUE's own notes (yahoojapan/JGLUE): of the rates and epochs that they tried, the middle one and the larger; what
     # they do not name is the default of Hugging Face's trainer
     "classification": JGLUE,

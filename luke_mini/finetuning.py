@@ -113,7 +113,7 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
         examples[name] = task.read_examples(path, options)[: limits.get(name, limits.get("test"))]
         if not examples[name]:
             raise ValueError(f"{path}: no example")
-        print(f"{name:6}{path}: {len(examples[name])} examples; {task.about(examples[name])}", flush=True)
+        print(f"{name:5} {path}: {len(examples[name])} examples; {task.about(examples[name])}", flush=True)
     return examples
 
 
@@ -127,7 +127,7 @@ def make_job(
     for name, split in examples.items():
         features[name] = task.make_features(split, start.tokenizer, start.entity_vocab, labels, options)
         lost = [f"{count} {reason}" for reason, count in task.lost(split, features[name]).items() if count]
-        print(f"{name:6}{len(features[name])} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
+        print(f"{name:5} {len(features[name])} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
     if labels:
         shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
         print(f"labels {shown}", flush=True)

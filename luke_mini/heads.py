@@ -79,7 +79,7 @@ def span_rows(batch: PackedBatch, starts: Tensor, ends: Tensor) -> tuple[Tensor,
 
 
 def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """scores [n, C]. labels int64 [n]: mean cross-entropy, -100 is ignored; [n, C] of 0 and 1: mean of n * C binary ones.
+    """scores [n, C]. labels int64 [n]: mean cross-entropy, -100 is ignored; [n, C] of 0 and 1: mean of n * C binary.
 
     differs from transformers: with 0/1 labels for spans, entities of padding are in no mean.
     """

@@ -23,8 +23,8 @@ left, which spoils entity positions; token types, which LUKE has none of; overfl
 """
 
 from collections.abc import Sequence
-from itertools import chain, repeat
-from operator import index, le
+from itertools import accumulate, chain, repeat
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -35,28 +35,15 @@ from luke_mini.entity_vocab import MASK2, EntityVocab
 from luke_mini.packing import PackedBatch
 
 ENTITY, PAIR, SPAN = "entity_classification", "entity_pair_classification", "entity_span_classification"
-SPANS_OF_TASK = {None: "any number of", ENTITY: "1", PAIR: "2 (head, tail)", SPAN: "at least 1"}
+SPANS_OF_TASK = {ENTITY: "1 span", PAIR: "2 spans (head, tail)", SPAN: "at least 1 span"}
 
 CharSpan = tuple[int, int]  # half-open
 
-
-# --- One text -> tokens -----------------------------------------------------------------------------------------------
-
-
-class Segment(NamedTuple):
-    """Tokens and entities of one text, without special tokens. Entity k is word_ids[starts[k]:ends[k]]."""
-
-    word_ids: list[int]
-    entity_ids: list[int]
-    starts: list[int]
-    ends: list[int]
+# --- Texts -> tokens --------------------------------------------------------------------------------------------------
 
 
-NOTHING = Segment([], [], [], [])
-
-
-def _fault(text: str, char_spans: Sequence[CharSpan]) -> str:
-    """What is wrong with the first bad span."""
+def _fault(text: str, char_spans: Sequence[CharSpan]) -> str | None:
+    """What is wrong with the first bad span, None if there is none."""
     try:
         for start, end in char_spans:
             if index(start) > index(end):
@@ -64,46 +51,73 @@ def _fault(text: str, char_spans: Sequence[CharSpan]) -> str:
             if start < 0 or end > len(text):
                 return f"the span ({start}, {end}) is outside of the text, which has {len(text)} characters"
     except (TypeError, ValueError):
-        pass
-    return f"expected a list of (start, end) in characters, found {str(char_spans)[:60]}"
+        return f"expected a list of spans (start, end) in characters, found {str(char_spans)[:60]}"
+    return None
 
 
-def token_spans(tokenizer, text: str, char_spans: Sequence[CharSpan]) -> tuple[list[int], list[int], list[int]]:
-    """Ids of the text that is cut at the borders of the spans, then start and end of each span in these ids.
-
-    A space before a border goes with what follows, as byte-level BPE has it: of " in LA." and the span of "LA", the
-    stretches are " in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
-    """
-    if not len(char_spans):
-        return tokenizer.encode_cut(text, [])[0], [], []
+def _borders(texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]], counts: list[int]) -> np.ndarray:
+    """All spans of a batch below each other, int64 [spans, 2]. ValueError that names the text of a bad one."""
     try:
-        char_starts, char_ends = zip(*char_spans, strict=True)
-        borders = sorted({*char_starts, *char_ends})
-        sound = 0 <= borders[0] and borders[-1] <= len(text) and all(map(le, char_starts, char_ends))
-        cuts = [at - 1 if at and text[at - 1] == " " else at for at in borders] if sound else []
-    except (TypeError, ValueError):
+        pairs = list(chain.from_iterable(char_spans))
+        borders = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * len(pairs)).reshape(-1, 2)
+        starts, ends = borders.T
+        lengths = np.repeat(list(map(len, texts)), counts)
+        sound = set(map(len, pairs)) <= {2} and not ((starts < 0) | (starts > ends) | (ends > lengths)).any()
+    except (TypeError, ValueError, OverflowError):
         sound = False
     if not sound:
-        raise ValueError(_fault(text, char_spans))
-    distinct = list(dict.fromkeys(cuts))
-    ids, before = tokenizer.encode_cut(text, distinct)
-    before_cut = dict(zip(distinct, before))
-    token_at = dict(zip(borders, map(before_cut.__getitem__, cuts))).__getitem__
-    return ids, list(map(token_at, char_starts)), list(map(token_at, char_ends))
+        faults = enumerate(map(_fault, texts, char_spans))
+        raise ValueError(next(f"text {number}: {fault}" for number, fault in faults if fault))
+    return borders
 
 
-def _segment(tokenizer, entity_vocab, text, char_spans, titles, language) -> Segment:
-    """One text with `[MASK]` or a title at each span."""
-    if char_spans is None and titles is not None:
-        raise ValueError("titles are given without spans")
-    char_spans = () if char_spans is None else char_spans
-    word_ids, starts, ends = token_spans(tokenizer, text, char_spans)
-    if titles is None:
-        return Segment(word_ids, [entity_vocab.mask_id] * len(starts), starts, ends)
-    if isinstance(titles, str) or len(titles) != len(starts):
-        raise ValueError(f"expected a title for each of {len(starts)} spans, found {str(titles)[:60]}")
-    return Segment(word_ids, [entity_vocab.id(title, language) for title in titles], starts, ends)
+def _stretches(text: str, cuts: list[int]) -> list[str]:
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None])]
 
+
+def token_spans(
+    tokenizer, texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Ids of every text that is cut at the borders of its spans, and where these are: int32 [tokens], int64 [spans, 2].
+
+    A space before a border goes with what follows, as byte-level BPE has it: of "Bo in LA." and the span of "LA", the
+    stretches are "Bo in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
+    """
+    counts = list(map(len, char_spans))
+    borders, owner = _borders(texts, char_spans, counts), np.repeat(np.arange(len(texts)), counts)
+    # All texts in a row, a separator before each: a character has one number in the batch, and `first[t]` is text t's.
+    characters = np.frombuffer("".join(f"\n{text}" for text in texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    first = np.cumsum([1, *(len(text) + 1 for text in texts)])
+    cuts = borders + first[owner][:, None]
+    cuts -= characters[cuts - 1] == ord(" ")
+    is_cut = np.zeros(first[-1], dtype=bool)
+    is_cut[cuts] = True
+    places = np.flatnonzero(is_cut)
+    begins = np.searchsorted(places, first)  # the cuts of text t are places[begins[t]:begins[t + 1]]
+    places = (places - np.repeat(first[:-1], np.diff(begins))).tolist()  # in the text
+    inner = [places[begin:end] for begin, end in zip(begins.tolist(), begins[1:].tolist())]
+    ids, lengths = tokenizer.encode_stretches(chain.from_iterable(map(_stretches, texts, inner)))
+    # A text has one stretch more than cuts: cut k of the batch, in text t, is the end of stretch k + t.
+    ends = np.cumsum(lengths)
+    text_ends = ends[begins[1:] + np.arange(len(texts))].tolist()
+    text_begins = [0, *text_ends[:-1]]
+    spans = ends[np.cumsum(is_cut)[cuts] - 1 + owner[:, None]] - np.array(text_begins)[owner][:, None]
+    span_ends = list(accumulate(counts))
+    return (
+        [ids[begin:end] for begin, end in zip(text_begins, text_ends)],
+        [spans[end - count : end] for count, end in zip(counts, span_ends)],
+    )
+
+
+class Segment(NamedTuple):
+    """One text: its tokens, without <s> and </s>, and its entities. Entity k is word_ids[spans[k, 0]:spans[k, 1]]."""
+
+    word_ids: np.ndarray  # int32 [tokens]
+    entity_ids: np.ndarray  # int64 [entities]
+    spans: np.ndarray  # int64 [entities, 2]
+
+
+NOTHING = Segment(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
 
 # --- Markers ----------------------------------------------------------------------------------------------------------
 
@@ -114,32 +128,17 @@ def mark(segment: Segment, markers: list[int]) -> Segment:
     Of an empty mention and another one that start at the same token, the empty one comes first (differs from LUKE:
     if it is the head, the markers cross there); of two empty ones the tail.
     """
-    word_ids, done = [], 0
-    starts, ends = list(segment.starts), list(segment.ends)
-    in_text_order = sorted(range(len(markers)), key=lambda k: (starts[k], ends[k], -k))
+    parts, length, done = [], 0, 0
+    spans = segment.spans.tolist()
+    in_text_order = sorted(range(len(markers)), key=lambda k: (spans[k], -k))
     for k in in_text_order:
-        start, end = starts[k], ends[k]
-        word_ids += segment.word_ids[done:start]
-        starts[k] = len(word_ids)
-        word_ids += [markers[k], *segment.word_ids[start:end], markers[k]]
-        ends[k] = len(word_ids)
-        done = end
-    return Segment(word_ids + segment.word_ids[done:], segment.entity_ids, starts, ends)
-
-
-def _marked_segment(tokenizer, entity_vocab: EntityVocab, text: str, char_spans, task: str) -> Segment:
-    """The text of a task on one entity, or on a head and a tail."""
-    word_ids, starts, ends = token_spans(tokenizer, text, char_spans)
-    if task == ENTITY:
-        return mark(Segment(word_ids, [entity_vocab.mask_id], starts, ends), [tokenizer.ent_id])
-    head, tail = char_spans
-    if head[1] > tail[0] and tail[1] > head[0]:
-        # differs from LUKE: there, the markers cross
-        raise ValueError(f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap")
-    if entity_vocab.mask2_id is None:
-        raise ValueError(f"the entity vocabulary lacks {MASK2}, which stands for the tail")
-    entity_ids = [entity_vocab.mask_id, entity_vocab.mask2_id]
-    return mark(Segment(word_ids, entity_ids, starts, ends), [tokenizer.ent_id, tokenizer.ent2_id])
+        start, end = spans[k]
+        parts += [segment.word_ids[done:start], [markers[k]], segment.word_ids[start:end], [markers[k]]]
+        begin = length + start - done
+        length = begin + end - start + 2
+        spans[k], done = [begin, length], end
+    word_ids = np.concatenate([*parts, segment.word_ids[done:]])
+    return Segment(word_ids, segment.entity_ids, np.array(spans))
 
 
 # --- Truncation -------------------------------------------------------------------------------------------------------
@@ -152,28 +151,30 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     """
     excess = max(first + second - room, 0)
     difference = min(abs(first - second), excess)
-    half = (excess - difference) // 2
-    longer, shorter = (half, excess - half - difference)
     if first > second:
-        return first - difference - longer, second - shorter
-    return first - longer, second - difference - shorter
+        first -= difference
+    else:
+        second -= difference
+    rest = excess - difference
+    return first - rest // 2, second - (rest - rest // 2)
 
 
-def truncate(first: Segment, second: Segment, room: int, max_entities: int) -> tuple[Segment, Segment, list[int]]:
+def truncate(first: Segment, second: Segment, room: int, max_entities: int) -> tuple[Segment, Segment, np.ndarray]:
     """Cuts two texts at their ends to `room` tokens in all, as transformers 4 does for "longest_first".
 
     Entities that are not wholly inside go, then those beyond max_entities, by the same rule. The last result numbers
     the entities that stay, the second text's after those of the first. A single text: second=NOTHING.
     """
+    both = (first, second)
     lengths = longest_first(len(first.word_ids), len(second.word_ids), room)
-    inside = [[k for k, end in enumerate(s.ends) if end <= n] for s, n in zip((first, second), lengths)]
+    inside = [np.flatnonzero(segment.spans[:, 1] <= length) for segment, length in zip(both, lengths)]
     counts = longest_first(len(inside[0]), len(inside[1]), max_entities)
     kept = [numbers[:count] for numbers, count in zip(inside, counts)]
-    shorter = [
-        Segment(s.word_ids[:n], *([values[k] for k in numbers] for values in s[1:]))
-        for s, n, numbers in zip((first, second), lengths, kept)
-    ]
-    return *shorter, kept[0] + [len(first.ends) + k for k in kept[1]]
+    first, second = (
+        Segment(segment.word_ids[:length], segment.entity_ids[numbers], segment.spans[numbers])
+        for segment, length, numbers in zip(both, lengths, kept)
+    )
+    return first, second, np.concatenate([kept[0], kept[1] + len(both[0].spans)])
 
 
 def truncate_around(segment: Segment, room: int) -> Segment:
@@ -182,119 +183,174 @@ def truncate_around(segment: Segment, room: int) -> Segment:
     The first that applies:
     - the beginning of the text, if the mentions are in it, as transformers 4 does
     - a window with as much text before the mentions as after them, moved to the left if the text ends too soon
-    - both mentions and what is next to them in between, the same on both sides; its middle is cut out
+    - both mentions and what is next to them in between, the same on both sides; the middle is cut out
     ValueError if the mentions alone are too long.
     """
     # differs from LUKE: there, a mention outside of the first `room` tokens is lost, and with it the task's question
-    n, begin, end = len(segment.word_ids), min(segment.starts), max(segment.ends)
+    n, begin, end = len(segment.word_ids), int(segment.spans.min()), int(segment.spans.max())
     if n <= room:
         return segment
-    length = sum(segment.ends) - sum(segment.starts)
+    length = int(np.diff(segment.spans).sum())
     if length > room:
-        raise ValueError(f"the mentions have {length} tokens with their markers, max_length has room for {room}")
+        raise ValueError(f"the mentions have {length} tokens with their markers, max_length leaves room for {room}")
     if end - begin <= room:
         left = 0 if end <= room else min(begin - (room - (end - begin)) // 2, n - room)
         return _without(_without(segment, left + room, n), 0, left)
-    inner_end, inner_start = min(segment.ends), max(segment.starts)  # of the first mention, of the second
+    first_end, second_start = int(segment.spans[:, 1].min()), int(segment.spans[:, 0].max())
     between = room - length
     segment = _without(segment, end, n)
-    segment = _without(segment, inner_end + (between + 1) // 2, inner_start - between // 2)
+    segment = _without(segment, first_end + (between + 1) // 2, second_start - between // 2)
     return _without(segment, 0, begin)
 
 
 def _without(segment: Segment, begin: int, end: int) -> Segment:
-    """The segment without tokens [begin, end), which are part of no mention."""
-    word_ids, entity_ids, starts, ends = segment
-    moved = ([at - (end - begin) if at >= end > begin else at for at in borders] for borders in (starts, ends))
-    return Segment(word_ids[:begin] + word_ids[end:], entity_ids, *moved)
+    """The segment without tokens [begin, end), which belong to no mention."""
+    spans = np.where(segment.spans >= end, segment.spans - (end - begin), segment.spans)
+    return Segment(np.delete(segment.word_ids, slice(begin, end)), segment.entity_ids, spans)
 
 
 # --- One input --------------------------------------------------------------------------------------------------------
 
 
+class Text(NamedTuple):
+    """What the caller says about one text or one pair."""
+
+    text: str
+    pair: str | None
+    spans: Sequence[CharSpan] | None
+    spans_pair: Sequence[CharSpan] | None
+    titles: Sequence[str] | None
+    titles_pair: Sequence[str] | None
+
+
+class Rules(NamedTuple):
+    """What holds for all texts of a batch; see `encode`."""
+
+    task: str | None
+    max_length: int | None
+    max_entities: int
+    language: str | None
+
+
+def _check(row: Text, task: str | None) -> None:
+    """ValueError if the parts do not fit together."""
+    if not isinstance(row.text, str) or not isinstance(row.pair, str | None):
+        raise ValueError(f"expected a text, found {str(row.pair if isinstance(row.text, str) else row.text)[:60]}")
+    for spans, titles in ((row.spans, row.titles), (row.spans_pair, row.titles_pair)):
+        if titles is not None and spans is None:
+            raise ValueError("titles are given without spans")
+        if titles is not None and (isinstance(titles, str) or len(titles) != len(spans)):
+            raise ValueError(f"expected a title for each of {len(spans)} spans, found {str(titles)[:60]}")
+    if row.pair is None and row.spans_pair is not None:
+        raise ValueError("spans are given for a second text that is not there")
+    if task is None:
+        return
+    if row.pair is not None:
+        raise ValueError(f"task {task} takes one text, not a pair")
+    found = 0 if row.spans is None else len(row.spans)
+    if found != {ENTITY: 1, PAIR: 2, SPAN: max(found, 1)}[task]:
+        raise ValueError(f"task {task}: expected {SPANS_OF_TASK[task]}, found {found}")
+    if task == PAIR and _fault(row.text, row.spans) is None:
+        head, tail = row.spans
+        if head[1] > tail[0] and tail[1] > head[0]:  # differs from LUKE: there, the markers cross
+            raise ValueError(f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap")
+
+
 class Input(NamedTuple):
-    """A whole sequence: word_ids with special tokens. Entity k covers tokens starts[k] + 1 to ends[k] + 1."""
+    """A whole sequence: word_ids with <s> and </s>, and positions that count <s>."""
 
-    word_ids: list[int]
-    entity_ids: list[int]
-    starts: list[int]
-    ends: list[int]
+    word_ids: list[Sequence[int]]  # in parts
+    entity_ids: np.ndarray  # int64 [entities]
+    spans: np.ndarray  # int64 [entities, 2]
     has_entities: bool  # False: no spans were given, not even an empty list
-    kept: list[int] | None  # numbers of the spans that survived truncation; None: there was none
+    kept: np.ndarray | None  # numbers of the spans that survived truncation; None: there was none
 
 
-def _room(max_length: int, special: int) -> int:
-    if max_length < special:
-        raise ValueError(f"max_length is {max_length}, and the special tokens alone are {special}")
-    return max_length - special
+def _entity_ids(vocab: EntityVocab, n: int, titles: Sequence[str] | None, rules: Rules) -> np.ndarray:
+    if rules.task == PAIR:
+        return np.array([vocab.mask_id, vocab.mask2_id])
+    if titles is None or rules.task is not None:
+        return np.full(n, vocab.mask_id)
+    return np.array([vocab.id(title, rules.language) for title in titles], dtype=np.int64)
 
 
-def _task_input(tokenizer, entity_vocab, text, char_spans, task, max_length, max_entities) -> Input:
-    """The tasks on given spans of one text."""
-    found = None if char_spans is None else len(char_spans)
-    if not found or found != {ENTITY: 1, PAIR: 2}.get(task, found):
-        raise ValueError(f"task {task}: expected {SPANS_OF_TASK[task]} spans, found {'none' if not found else found}")
-    kept = None
-    if task == SPAN:
-        segment = _segment(tokenizer, entity_vocab, text, char_spans, None, None)
-        if max_length is not None:
-            segment, _, kept = truncate(segment, NOTHING, _room(max_length, 2), max_entities)
-    else:
-        segment = _marked_segment(tokenizer, entity_vocab, text, char_spans, task)
-        if max_length is not None:
-            segment, kept = truncate_around(segment, _room(max_length, 2)), list(range(found))
-    word_ids, *entities = segment
-    return Input([tokenizer.bos_id, *word_ids, tokenizer.eos_id], *entities, True, kept)
-
-
-def _text_input(tokenizer, entity_vocab, text, pair, max_length, max_entities, language) -> Input:
-    """One or two texts, each as (text, spans or None, titles or None); the second text may be None."""
-    bos, eos, kept = tokenizer.bos_id, tokenizer.eos_id, None
-    has_entities = text[1] is not None or pair[1] is not None
-    first, second = _segment(tokenizer, entity_vocab, *text, language), NOTHING
-    if pair[0] is not None:
-        second = _segment(tokenizer, entity_vocab, *pair, language)
-    elif pair[1] is not None or pair[2] is not None:
-        raise ValueError("spans or titles are given for a second text that is not there")
-    if max_length is not None:
-        room = _room(max_length, 2 if pair[0] is None else 4)
-        first, second, kept = truncate(first, second, room, max_entities)
-    if pair[0] is None:
-        word_ids, *entities = first
-        return Input([bos, *word_ids, eos], *entities, has_entities, kept)
-    shift = len(first.word_ids) + 2  # </s></s>
+def _assemble(tokenizer, first: Segment, second: Segment | None, rules: Rules, has_entities: bool) -> Input:
+    """Marks, truncates, and joins the texts of one input."""
+    bos, eos, kept = [tokenizer.bos_id], [tokenizer.eos_id], None
+    if rules.task in (ENTITY, PAIR):
+        first = mark(first, [tokenizer.ent_id, tokenizer.ent2_id][: len(first.spans)])
+    if rules.max_length is not None:
+        special = 2 if second is None else 4
+        room = rules.max_length - special
+        if room < 0:
+            raise ValueError(f"max_length is {rules.max_length}, and the special tokens alone are {special}")
+        if rules.task in (ENTITY, PAIR):
+            first, kept = truncate_around(first, room), np.arange(len(first.spans))
+        else:
+            first, cut_second, kept = truncate(first, second or NOTHING, room, rules.max_entities)
+            second = second and cut_second
+    if second is None:
+        return Input([bos, first.word_ids, eos], first.entity_ids, first.spans + 1, has_entities, kept)
     return Input(
-        [bos, *first.word_ids, eos, eos, *second.word_ids, eos],
-        first.entity_ids + second.entity_ids,
-        first.starts + [start + shift for start in second.starts],
-        first.ends + [end + shift for end in second.ends],
+        [bos, first.word_ids, eos, eos, second.word_ids, eos],
+        np.concatenate([first.entity_ids, second.entity_ids]),
+        np.concatenate([first.spans + 1, second.spans + len(first.word_ids) + 3]),
         has_entities,
         kept,
     )
 
 
-def _input(tokenizer, entity_vocab, text, pair, task, max_length, max_entities, language) -> Input:
-    if task is None:
-        return _text_input(tokenizer, entity_vocab, text, pair, max_length, max_entities, language)
-    if pair != (None, None, None):
-        raise ValueError(f"task {task} takes one text, not a pair")
-    return _task_input(tokenizer, entity_vocab, text[0], text[1], task, max_length, max_entities)
+def _segments(
+    tokenizer, vocab: EntityVocab, texts: list[str], char_spans: list, titles: list, rules: Rules
+) -> list[Segment]:
+    """Tokens and entities of many texts; no spans at all (None) are as good as an empty list here."""
+    all_word_ids, all_spans = token_spans(tokenizer, texts, [() if spans is None else spans for spans in char_spans])
+    return [
+        Segment(word_ids, _entity_ids(vocab, len(spans), names, rules), spans)
+        for word_ids, spans, names in zip(all_word_ids, all_spans, titles)
+    ]
+
+
+def _inputs(tokenizer, vocab: EntityVocab, rows: list[Text], rules: Rules) -> list[Input]:
+    """Every row's input. Errors begin with the number of the row, unless they are about all of them."""
+    if rules.task not in (None, *SPANS_OF_TASK):
+        raise ValueError(f"unknown task {rules.task!r}, expected None or {', '.join(SPANS_OF_TASK)}")
+    if rules.task == PAIR and vocab.mask2_id is None:
+        raise ValueError(f"the entity vocabulary lacks {MASK2}, which stands for the tail")
+    if rules.language is not None and vocab.languages and rules.language not in vocab.languages:
+        raise ValueError(f"language {rules.language!r}: the entity vocabulary has {' '.join(vocab.languages)}")
+    number = 0
+    try:
+        for number, row in enumerate(rows):
+            _check(row, rules.task)
+    except ValueError as error:
+        raise ValueError(f"text {number}: {error}") from None
+    texts, pairs, spans, spans_pair, titles, titles_pair = map(list, zip(*rows))
+    firsts, seconds = _segments(tokenizer, vocab, texts, spans, titles, rules), repeat(None)
+    if any(pair is not None for pair in pairs):
+        seconds = _segments(tokenizer, vocab, [pair or "" for pair in pairs], spans_pair, titles_pair, rules)
+        seconds = [None if pair is None else second for second, pair in zip(seconds, pairs)]
+    made = []
+    try:
+        for number, (row, first, second) in enumerate(zip(rows, firsts, seconds)):
+            has_entities = row.spans is not None or row.spans_pair is not None
+            made.append(_assemble(tokenizer, first, second, rules, has_entities))
+    except ValueError as error:
+        raise ValueError(f"text {number}: {error}") from None
+    return made
 
 
 def _arrays(inputs: list[Input], mention: int, with_ends: bool) -> list[dict[str, np.ndarray]]:
-    """Lists -> arrays, for a whole batch at once: each text's arrays are views of the batch's."""
-
-    def joined(lists: list[list[int]]) -> np.ndarray:
-        return np.fromiter(chain.from_iterable(lists), np.int64, sum(map(len, lists)))
-
-    word_ids, entity_ids = joined([x.word_ids for x in inputs]), joined([x.entity_ids for x in inputs])
-    starts, ends = joined([x.starts for x in inputs]) + 1, joined([x.ends for x in inputs]) + 1  # + 1 for <s>
-    column = np.arange(mention)
-    positions = np.where(column < (ends - starts)[:, None], starts[:, None] + column, -1)  # [E of all, mention]
+    """The arrays of the whole batch are made at once; each text's are views of them."""
+    word_ids = np.concatenate([part for x in inputs for part in x.word_ids], dtype=np.int64)
+    entity_ids = np.concatenate([x.entity_ids for x in inputs])
     word_mask, entity_mask = np.ones_like(word_ids), np.ones_like(entity_ids)
+    starts, ends = np.concatenate([x.spans for x in inputs]).T
+    positions = starts[:, None] + np.arange(mention)  # [entities of all, mention]
+    positions[positions >= ends[:, None]] = -1
     made, word, entity = [], 0, 0
     for x in inputs:
-        words, entities = slice(word, word + len(x.word_ids)), slice(entity, entity + len(x.entity_ids))
+        words, entities = slice(word, word + sum(map(len, x.word_ids))), slice(entity, entity + len(x.entity_ids))
         word, entity = words.stop, entities.stop
         arrays = {"input_ids": word_ids[words], "attention_mask": word_mask[words]}
         if x.has_entities:
@@ -302,10 +358,10 @@ def _arrays(inputs: list[Input], mention: int, with_ends: bool) -> list[dict[str
             arrays["entity_position_ids"] = positions[entities]
             arrays["entity_attention_mask"] = entity_mask[entities]
             if with_ends:
-                arrays["entity_start_positions"] = starts[entities]
-                arrays["entity_end_positions"] = ends[entities] - 1
+                arrays["entity_start_positions"] = x.spans[:, 0]
+                arrays["entity_end_positions"] = x.spans[:, 1] - 1
             if x.kept is not None:
-                arrays["kept_spans"] = np.array(x.kept, np.int64)
+                arrays["kept_spans"] = x.kept
         made.append(arrays)
     return made
 
@@ -340,9 +396,12 @@ def encode(
     max_mention_length columns of entity_position_ids; what a mention has beyond it is not averaged
     ValueError if spans, titles and task do not fit together, or the text.
     """
-    text, pair = (text, entity_spans, entities), (text_pair, entity_spans_pair, entities_pair)
-    made = _input(tokenizer, entity_vocab, text, pair, task, max_length, max_entity_length, language)
-    return _arrays([made], max_mention_length, task == SPAN)[0]
+    row = Text(text, text_pair, entity_spans, entity_spans_pair, entities, entities_pair)
+    try:
+        made = _inputs(tokenizer, entity_vocab, [row], Rules(task, max_length, max_entity_length, language))
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("text 0: ")) from None
+    return _arrays(made, max_mention_length, task == SPAN)[0]
 
 
 def encode_batch(
@@ -362,20 +421,14 @@ def encode_batch(
     language: str | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """`encode` for many texts, which is faster; every argument of one text becomes a list. Errors name the text."""
-    columns = [texts, entity_spans, entities, text_pairs, entity_spans_pair, entities_pair]
-    names = ["texts", "entity_spans", "entities", "text_pairs", "entity_spans_pair", "entities_pair"]
+    names = "texts text_pairs entity_spans entity_spans_pair entities entities_pair".split()
+    columns = [texts, text_pairs, entity_spans, entity_spans_pair, entities, entities_pair]
     for name, column in zip(names, columns):
         if isinstance(column, str) or (column is not None and len(column) != len(texts)):
             raise ValueError(f"{name}: expected a list for {len(texts)} texts, found {str(column)[:60]}")
-    columns = [repeat(None) if column is None else column for column in columns]
-    inputs = []
-    for number, row in enumerate(zip(*columns)):
-        try:
-            made = _input(tokenizer, entity_vocab, row[:3], row[3:], task, max_length, max_entity_length, language)
-        except ValueError as error:
-            raise ValueError(f"text {number}: {error}") from None
-        inputs.append(made)
-    return _arrays(inputs, max_mention_length, task == SPAN)
+    rows = [Text(*row) for row in zip(*(repeat(None) if column is None else column for column in columns))]
+    rules = Rules(task, max_length, max_entity_length, language)
+    return _arrays(_inputs(tokenizer, entity_vocab, rows, rules), max_mention_length, task == SPAN) if rows else []
 
 
 # --- Batches ----------------------------------------------------------------------------------------------------------

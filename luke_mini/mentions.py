@@ -87,6 +87,11 @@ def _normal(word: str) -> str:
     return unicodedata.normalize("NFC", plain) or word
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Half-open characters of every word, punctuation mark and unspaced character."""
+    return [match.span() for match in _word_pattern().finditer(text)]
+
+
 def normalize(surface: str) -> str:
     """The name of a surface, words joined by spaces: "Zoë's" -> "zoe ' s", "東京 23区" -> "東 京 23 区"."""
     return " ".join(map(_normal, _word_pattern().findall(surface)))
@@ -244,7 +249,7 @@ class Mentions:
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Mentions from left to right, never overlapping; of those that start at one word the longest."""
-        spans = [match.span() for match in _word_pattern().finditer(text)]
+        spans = word_spans(text)
         starts, lengths, names = _matches(self.trie, np.array(_hashes(text), np.uint64))
         kept = self._link_probabilities(names) >= min_link_probability
         longest = {}  # first word -> number of words, name; matches come shortest first

@@ -12,8 +12,9 @@ The paper's symbols and our names:
     Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
 
-Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table between
-these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
+Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table
+between these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
+hidden.
 Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
 """
 

@@ -9,6 +9,7 @@ that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; Wor
                                                   with white space itself
     encode_pieces(texts, prefix_spaces)           the same for many pieces of text, ids only and fast: list of lists
     encode_cut(text, cuts) -> ids, before         ids as the released tokenizers give them, see below
+    encode_stretches(stretches) -> ids, counts    the same for texts that are cut already, fast: arrays over all of them
     decode(ids) -> str                            the way back, as far as normalisation allows
     pieces(ids) -> list[str]                      each id as the vocabulary spells it
     save(folder)                                  writes the files that `load` reads

@@ -32,7 +32,7 @@ import numpy as np
 
 from luke_mini import atomic, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
-from luke_mini.tokenizer_special import Memory
+from luke_mini.tokenizer_special import Memory, Stretches
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
 ADDED = ("<mask>", "<ent>", "<ent2>")  # the last ids
@@ -165,7 +165,7 @@ class BpeTokenizer:
         self._bytes = [self._bytes_of(piece) for piece in self._pieces]
         self._special_pattern = tokenizer_special.pattern(self._special)
         self._words = Memory(self._encode_word)  # pre-token -> ids
-        self._stretches = Memory(self._encode_stretch)  # the same for stretches between cuts
+        self._stretches = Stretches(self._encode_stretch)  # the same for stretches between cuts
         self.starts_word = np.array([self._begins_word(k) for k in range(len(vocab))])  # bool [vocabulary]
 
     def _bytes_of(self, piece: str) -> bytes:
@@ -201,6 +201,10 @@ class BpeTokenizer:
     def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
         """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
         return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
         """Ids of many pieces of text. prefix_spaces False: the text goes on where another ended, in mid-word if it does

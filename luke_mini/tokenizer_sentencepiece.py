@@ -20,6 +20,7 @@ Left out: byte fallback, sampling, BPE dropout.
 """
 
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class SentencePieceTokenizer:
         self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
         self._special = {self._pieces[k]: k for k in (*range(len(SPECIAL)), self.mask_id, self.ent_id, self.ent2_id)}
         self._special_pattern = tokenizer_special.pattern(self._special)
-        self._stretches = tokenizer_special.Memory(self._encode_stretch)  # stretch between cuts -> ids
+        self._stretches = tokenizer_special.Stretches(self._encode_stretch)  # stretch between cuts -> ids
         self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
 
     def _begins_word(self, piece: str) -> bool:
@@ -100,6 +101,10 @@ class SentencePieceTokenizer:
         """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
         return self._stretches.cut(text, cuts)
 
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [self._pieces[k] for k in ids]
 
@@ -108,12 +113,44 @@ class SentencePieceTokenizer:
         return "".join(self.pieces(ids)).replace(MARK, " ").removeprefix(" ")
 
     def save(self, folder: str | Path) -> None:
-        """Writes sentencepiece.bpe.model and tokenizer_config.json."""
+        """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json."""
         folder = Path(folder)
         with atomic.write_file(folder / FILE_NAME, "wb") as file:
             file.write(self._model)
         special = dict(zip(("bos", "pad", "eos", "unk", "mask", "ent", "ent2"), SPECIAL + ADDED))
         tokenizer_special.write_config(folder, "MLukeTokenizer", special)
+        scores = [self._with_mark.get_score(k) for k in range(3, self._with_mark.get_piece_size())]
+        if not all(score.is_integer() for score in scores):  # ranks are: a BPE model, which MLukeTokenizer cannot be
+            with atomic.write_file(folder / "tokenizer.json") as file:
+                json.dump(_rust_form(self._pieces, scores), file, ensure_ascii=False)
+
+
+def _rust_form(pieces: list[str], scores: list[float]) -> dict:
+    """The model as tokenizers spells it: transformers 5 reads pieces and scores from there, 4 from the other file."""
+    n_special, n_added = len(SPECIAL), len(ADDED)
+    vocab = [[piece, 0.0] for piece in SPECIAL]
+    vocab += [[piece, score] for piece, score in zip(pieces[n_special:-n_added], scores)] + [[ADDED[0], 0.0]]
+    names = [*enumerate(SPECIAL), *enumerate(ADDED, len(vocab) - 1)]
+    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
+    squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    bos_and_eos = {name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in ("<s>", "</s>")}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": k, "content": name, "lstrip": name == ADDED[0], **flags} for k, name in names],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}, squeeze]},
+        "pre_tokenizer": space,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [bos, first, eos],
+            "pair": [bos, first, eos, eos, second, eos],
+            "special_tokens": bos_and_eos,
+        },
+        "decoder": space,
+        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": vocab},
+    }
 
 
 def _encode_many(model: sentencepiece.SentencePieceProcessor, texts: list[str]) -> list[list[int]]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from luke_mini import atomic, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
-from luke_mini.tokenizer_special import Memory
+from luke_mini.tokenizer_special import Memory, Stretches
 
 FILE_NAME = "vocab.txt"
 ROLES = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
@@ -81,7 +81,7 @@ class WordPieceTokenizer:
         self._special = {token: vocab[token] for token in names.values()}
         self._special_pattern = tokenizer_special.pattern(self._special)
         self._chunks = Memory(self._encode_chunk)  # what stands between white space -> ids, starts, ends
-        self._stretches = Memory(self._encode_stretch)  # what stands between cuts -> ids
+        self._stretches = Stretches(self._encode_stretch)  # what stands between cuts -> ids
         self.starts_word = np.array([not piece.startswith(GOES_ON) for piece in self._pieces])  # bool [vocabulary]
 
     def __len__(self) -> int:
@@ -152,6 +152,10 @@ class WordPieceTokenizer:
     def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
         """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
         return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
         """Ids of many pieces of text, each of which begins a word, whatever prefix_spaces says."""

@@ -119,16 +119,16 @@ def relation_example(world: World, rng: Random, split: str) -> dict | None:
         return None
     subject, relation, fact = found
     value, label, chance = subject.facts[relation], fact.label, rng.random()
-    if chance < 0.15:
+    if chance < 0.08:
         parts = sentence(world, rng, pick(rng, fact.says), subject, loosely(rng))
-    elif chance < 0.45:
+    elif chance < 0.28:
         parts = sentence(world, rng, pick(rng, ASIDE) % fact.clause, subject, loosely(rng))
         others = [part.entity for part in parts if isinstance(part, Mention) and part.entity not in (subject, value)]
-        if chance >= 0.3:
+        if chance >= 0.18:
             value, label = others[0] if others else None, "no_relation"
     else:
-        if chance >= 0.7:
-            kind = value.kind if chance < 0.8 else pick(rng, KINDS)
+        if chance >= 0.66:
+            kind = value.kind if chance < 0.75 else pick(rng, KINDS)
             value, label = stranger(world, rng, split, kind, subject), "no_relation"
         if value is None or not clear(world, value):
             return None
@@ -160,7 +160,7 @@ def typing_example(world: World, rng: Random, split: str) -> dict | None:
     subject = some(world, rng, split, kind)
     told = [*text.NEWS.get(kind, "").strip().split("\n")] if kind in text.NEWS else []
     told += [says for (of, _), fact in FACTS.items() if of == kind for says in fact.says]
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         parts = sentence(world, rng, pick(rng, told), subject, loosely(rng))
     elif clear(world, subject):
         parts = staged(world, rng, pick(rng, ONE), clearly(world), subject)
@@ -177,7 +177,6 @@ def typing_example(world: World, rng: Random, split: str) -> dict | None:
 
 def labels_of(entity: Entity) -> list[str]:
     return list(dict.fromkeys([*questions.FINE_TYPES[entity.kind], entity.noun]))
-
 
 
 # ---- question answering: SQuAD 1.1
@@ -238,7 +237,7 @@ def cloze_example(world: World, rng: Random, split: str) -> dict | None:
         return None
     name = clearly(world)
     sentences = [staged(world, rng, pick(rng, TWO), name, *pair) for pair in pairs(rng, cast)]
-    if stated and rng.random() < 0.4:
+    if stated and rng.random() < 0.25:
         sentences.insert(number(rng, 0, 2), sentence(world, rng, pick(rng, stated), subject, name))
     passage, spans = "", []
     for i, parts in enumerate(sentences):
@@ -277,7 +276,7 @@ def single_example(world: World, rng: Random, split: str) -> dict | None:
     """What a sentence is about: sport, business, places, culture."""
     topic = pick(rng, list(questions.TOPICS))
     subject = some(world, rng, split, pick(rng, questions.TOPICS[topic]))
-    if rng.random() < 0.4 and subject.kind in text.NEWS:
+    if rng.random() < 0.25 and subject.kind in text.NEWS:
         parts = sentence(world, rng, pick(rng, text.NEWS[subject.kind].strip().split("\n")), subject, clearly(world))
     else:
         parts = staged(world, rng, pick(rng, ONE), clearly(world), subject)
@@ -370,15 +369,29 @@ def choice_example(world: World, rng: Random, split: str) -> dict | None:
 
 def probes(world: World, seed: int) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
     """Property -> template, and property -> pairs (subject, object); only of entities that are called as titled."""
-    templates, found = {}, {}
-    for (kind, relation), fact in FACTS.items():
-        if not fact.property:
-            continue
-        line = fact.says[questions.REVERSED.get(fact.property, 0)]
-        line = re.sub(r"\{(me)?\}", "[X]", line).replace(f"{{{relation}}}", "[Y]").replace("{form}", "work")
-        templates[fact.property] = line.replace(".", " .")
-        known = [(entity.title, entity.facts[relation].title) for entity in world.groups[kind, ""]
-                 if isinstance(entity.facts.get(relation), Entity) and entity.title == entity.names[0]
-                 and entity.facts[relation].title == entity.facts[relation].names[0]]
-        found[fact.property] = shuffled(Random(f"{seed} mlama {fact.property}"), known)[:PROBES]
-    return templates, found
+    plain = [entity for entity in world.entities.values() if entity.title == entity.names[0]]
+    templates, found = dict(questions.NOUN_PROBES), {}
+    for entity in plain:
+        if entity.kind in KINDS:
+            found.setdefault("P106" if entity.kind == "person" else "P31", []).append((entity.title, entity.noun))
+        for relation, fact in facts_of(entity):
+            value = entity.facts[relation]
+            if fact.property and value.title == value.names[0]:
+                found.setdefault(fact.property, []).append((entity.title, value.title))
+    for (_, relation), fact in FACTS.items():
+        line = re.sub(r"\{(me)?\}", "[X]", fact.says[questions.REVERSED.get(fact.property, 0)])
+        if fact.property in found:
+            line = line.replace(f"{{{relation}}}", "[Y]").replace("{form}", "work").replace(".", " .")
+            templates.setdefault(fact.property, line)
+    return templates, {name: evenly(Random(f"{seed} mlama {name}"), found[name]) for name in templates}
+
+
+def evenly(rng: Random, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Up to PROBES of the pairs, no object much more often than others: always naming the commonest must not pay."""
+    limit = -(-PROBES // len({value for _, value in pairs}))
+    counts, kept = {}, []
+    for subject, value in shuffled(rng, pairs):
+        counts[value] = counts.get(value, 0) + 1
+        if counts[value] <= limit:
+            kept.append((subject, value))
+    return kept[:PROBES]

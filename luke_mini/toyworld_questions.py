@@ -59,7 +59,7 @@ FACTS = {
          "In {town} stands the largest factory of {me}."),
         "based in {town}", ("Where is {} based?", "In which town is the head office of {}?")),
     ("club", "town"): Fact(
-        "located_in", "",
+        "located_in", "P159",
         ("{} is a football club from {town}.", "{} plays in {town}.",
          "In {town} the matches of {me} draw large crowds."),
         "a club from {town}", ("Where does {} play?", "From which town is {}?")),
@@ -109,6 +109,7 @@ FACTS = {
         "with its capital at {capital}", ("What is the capital of {}?",)),
 }
 REVERSED = {"P36": 2, "P54": 2, "P176": 1, "P206": 1}  # property -> the wording that probes it: the value comes first
+NOUN_PROBES = {"P31": "[X] is a [Y] .", "P106": "[X] was a [Y] ."}  # what something is, what someone does
 
 # Fine types of a kind, the coarse one first; the noun of an entity (town, novelist, piano) comes on top.
 FINE_TYPES = {"region": ["location"], "river": ["location"], "town": ["location"], "person": ["person"],

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import atomic, checkpoint, config, heads, tokenizer
+from luke_mini import atomic, checkpoint, config, heads, inputs, tokenizer, tokenizer_bpe
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining, LukeModel, initialize
 from luke_mini.released_names import from_released, to_released
@@ -273,6 +273,28 @@ def test_a_full_disk_is_named_and_other_errors_keep_their_words(tmp_path):
         with pytest.raises(OSError, match=words), atomic.write_file(target):
             raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_transformers_reads_a_text_with_our_folder(tmp_path):
+    """Tokenizer files, entity vocabulary and weights together: the same ids and the same hidden states from a text."""
+    transformers = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
+    texts = ["Ada Lovelace wrote the first program in London.", "The program ran in London, and Ada saw it."] * 3
+    words = tokenizer_bpe.train(texts, 330, tmp_path / "words")
+    vocab = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Ada Lovelace", "London", "[MASK2]"])
+    shape = replace(SMALL, vocab_size=len(words), entity_vocab_size=len(vocab))
+    model = build(shape)
+    checkpoint.save(tmp_path / "model", model, words, vocab)
+    theirs = transformers.LukeModel.from_pretrained(tmp_path / "model").eval()
+    read = transformers.LukeTokenizer.from_pretrained(tmp_path / "model")
+    text, spans, titles = texts[0], [(0, 12), (40, 46)], ["Ada Lovelace", "London"]
+    given = read(text, entity_spans=spans, entities=titles, return_tensors="pt")
+    made = inputs.collate([inputs.encode(words, vocab, text, entity_spans=spans, entities=titles)])
+    for name in ("input_ids", "entity_ids", "entity_position_ids"):
+        assert given[name].tolist() == made[name].tolist()
+    with torch.no_grad():
+        out = theirs(**given)
+        for mine, other in zip(model(**made), (out.last_hidden_state, out.entity_last_hidden_state)):
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------

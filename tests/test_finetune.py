@@ -16,7 +16,7 @@ from conftest import shared_data
 
 import finetune
 import train
-from luke_mini import checkpoint, finetuning
+from luke_mini import checkpoint, finetuning, task_qa
 from luke_mini.config import FinetuneConfig
 from luke_mini.conll import read_examples
 from luke_mini.distributed import Place
@@ -68,6 +68,28 @@ def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):
         for mention in line["mentions"]:
             assert line["text"][mention["start"] : mention["end"]] == mention["text"]
             assert 0 < mention["probability"] <= 1
+
+
+def test_question_answering_with_entities(pretrained, toy_data, tmp_path, capsys):
+    """The statistics of prepare_wiki.py give the entities, which stay as they were pretrained; then own questions."""
+    mentions = f"--mentions {toy_data}/mentions.safetensors"
+    finetune.main(f"qa --checkpoint {pretrained} --data {toy_data}/qa --out {tmp_path} {SMALL} {mentions}".split())
+    scores = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]["scores"]["test"]
+    (scores,) = scores.values()
+    assert scores["questions"] == scores["answered"] == 4 and 0 <= scores["em"] <= scores["f1"] <= 1
+    predicted = json.loads((tmp_path / "test_predictions.json").read_text())
+    asked = task_qa.read_examples(toy_data / "qa/test-v1.1.json")[:4]
+    assert list(predicted) == [one.id for one in asked]
+    assert all(predicted[one.id] in one.context for one in asked)
+    before, after = (checkpoint.read(folder).weights for folder in (pretrained, tmp_path / "model"))
+    same = {name: bool((before[name] == after[name]).all()) for name in after if name in before}
+    assert same["luke.entities.entity.weight"] and not same["luke.words.token.weight"]
+    capsys.readouterr()
+    lines = tmp_path / "lines.tsv"
+    lines.write_text("Who?\tAda met Bo.\n")
+    finetune.main(f"qa --checkpoint {tmp_path} --predict {lines} --metric squad2 --null-threshold -99".split())
+    (answer,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert answer["answer"] == "" and "Ada" in {found["text"] for found in answer["answers"]}
 
 
 def fails(*arguments) -> str:

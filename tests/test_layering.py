@@ -16,14 +16,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa packing records sentence_split shards "
-    "spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks toyworld_text "
-    "weight_files wiki_dump wiki_names wikitext workers",
-    "batching conll documents mentions ops optim pretrain_examples released_names tokenizer_bpe "
-    "tokenizer_sentencepiece tokenizer_wordpiece",
-    "model run_state tokenizer word_models",
+    "spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions toyworld_tasks "
+    "toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows released_names "
+    "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
+    "model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint",
-    "task_classification task_mlama task_ner",
+    "task_classification task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

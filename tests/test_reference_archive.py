@@ -54,7 +54,8 @@ def write_archive(folder, config, vocab="tsv", entity_aware=False, wrapped=False
     if vocab == "tsv":
         text = "".join(f"{title}\t{len(TITLES) - i}\n" for i, title in enumerate(TITLES))
     else:
-        lines = [{"id": i, "entities": [[title, None if i < 3 else language]], "count": 1} for i, title in enumerate(TITLES)]
+        names = [[title, None if i < 3 else language] for i, title in enumerate(TITLES)]
+        lines = [{"id": i, "entities": [name], "count": 1} for i, name in enumerate(names)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / f"entity_vocab.{vocab}").write_text(text)
     return model, released
@@ -134,7 +135,8 @@ def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, t
     torch.save(stored, folder / "pytorch_model.bin")
     run("convert", folder, tmp_path / "out", "--tokenizer", toy_data / "tokenizer", "--no-entity-aware")
     found = checkpoint.read(tmp_path / "out")
-    assert (found.config.mask_entity_id, found.config.max_position_embeddings) == (2, config.max_position_embeddings + 1)
+    assert found.config.mask_entity_id == 2
+    assert found.config.max_position_embeddings == config.max_position_embeddings + 1
     assert "entity_head.bias" in found.weights and "word_head.bias" not in found.weights
     table = found.weights["luke.words.position.weight"]
     assert not table[0].any() and torch.equal(table[1:], released["luke.embeddings.position_embeddings.weight"])

@@ -356,3 +356,34 @@ def test_other_layouts_are_refused(tmp_path, settings):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(model.getvalue())
     with pytest.raises(ValueError, match="expected <unk> <s> </s> at ids 0, 1, 2"):
         load(tmp_path)
+
+
+def test_a_saved_folder_opens_in_transformers(tokenizer, tmp_path):
+    """MLukeTokenizer of transformers 5 reads the folder: same ids, and its markers are our rows.
+
+    Not compared: unknown characters, which 5.23 takes for <s>, and what the normalisation that it leaves out changes.
+    """
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path)
+    special = {"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3}
+    (tmp_path / "entity_vocab.json").write_text(json.dumps(special))
+    theirs = transformers.MLukeTokenizer.from_pretrained(tmp_path)
+    compared = 0
+    for text in texts():
+        text = text.replace("<mask> ", "")
+        ours = tokenizer.encode(text).ids
+        if tokenizer.unk_id not in ours:
+            assert theirs(text).input_ids == [0, *ours, 2]
+            compared += 1
+    assert compared > 50
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<ent>", "<ent2>"]
+    ids = [0, 1, 2, 3, tokenizer.mask_id, tokenizer.ent_id, tokenizer.ent2_id]
+    assert theirs.convert_tokens_to_ids(names) == ids
+    theirs = transformers.MLukeTokenizer.from_pretrained(tmp_path, task="entity_classification")
+    marked = theirs("Ada was born in Oslo", entity_spans=[(16, 20)]).input_ids
+    assert marked.count(tokenizer.ent_id) == 2
+
+
+def test_a_bpe_model_is_not_passed_off_as_unigram(tmp_path):
+    train(texts(), 120, tmp_path, "bpe")
+    assert not (tmp_path / "tokenizer.json").exists() and (tmp_path / "sentencepiece.bpe.model").exists()

@@ -1,6 +1,6 @@
-"""The files of the built-in encyclopedia for every task but NER: same bytes everywhere, each in its published format (the
-readers here are the test's own), spans that point at what they claim, answers that are facts of the world, no class that
-wins by its number alone, and test sets about names that the training files do not have.
+"""The files of the built-in encyclopedia for every task but NER: same bytes everywhere, each in its published format
+(the readers here are the test's own), spans that point at what they claim, answers that are facts of the world, no
+class that wins by its number alone, and test sets about names that the training files do not have.
 
 Run: python -m pytest -q tests/test_toyworld_tasks.py
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from luke_mini import toyworld_questions, toyworld_tasks
-from luke_mini.toyworld_facts import Entity, build_world
+from luke_mini.toyworld_facts import build_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "dev", "test")
@@ -87,7 +87,7 @@ def jglue_rows(folder, name, split):
 
 def holds(world, subject, value, keys):
     """Is it a fact of one owner of the first name, by one of (kind, relation), that its value is called the second?"""
-    return any(one.kind == kind and isinstance(one.facts.get(relation), Entity) and one.facts[relation] in owners(world, value)
+    return any(one.kind == kind and relation in one.facts and one.facts[relation] in owners(world, value)
                for one in owners(world, subject) for kind, relation in keys)  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def digest(folder):
 
 def test_the_bytes_are_the_recorded_ones(folder):
     """On every platform and with every Python; whoever changes a sentence records the new digest."""
-    assert digest(folder) == "8833e53ffb06e29b391bb6e12993e1d3282ad105755e44bab4838682aa45e2de"
+    assert digest(folder) == "dc25d31bd526f7e8415b9d164cee12684099f30932c1835a58febde68be9edab"
 
 
 def test_hash_seeds_do_not_matter_and_seeds_do(tmp_path):
@@ -184,14 +184,14 @@ def test_relations_are_facts_and_nothing_true_is_called_none(folder, world):
             if re.search(r"prefer|letter|in the news|report \w+ \S+( \S+)? and|attention|Little|Asked|began", told):
                 neutral[label != "no_relation"] += 1
                 assert min(len(owners(world, subject)), len(owners(world, value))) == 1
-    assert min(neutral.values()) > 300  # where only knowledge of the two tells, with and without a relation
+    assert min(neutral.values()) > 500  # where only knowledge of the two tells, with and without a relation
 
 
 def test_half_of_the_pairs_have_no_relation_and_no_other_label_is_rare(folder):
     for split, size in zip(SPLITS, (1200, 300, 600)):
         counts = Counter(label for label, *_ in relations(folder, split))
         assert sum(counts.values()) == size and 0.42 < counts["no_relation"] / size < 0.58
-        assert set(counts) == {*RELATIONS, "no_relation"} and min(counts.values()) >= size / 100
+        assert set(counts) == {*RELATIONS, "no_relation"} and min(counts.values()) >= size / 150
 
 
 # ---- entity typing
@@ -405,18 +405,20 @@ def test_probes_are_facts_with_all_their_objects(folder, world):
     assert set(templates) == set(objects) and len(templates) >= 12
     reverse = [name for name, line in templates.items() if line.index("[Y]") < line.index("[X]")]
     assert 3 <= len(reverse) < len(templates) - 3
-    keys = {fact.property: key for key, fact in toyworld_questions.FACTS.items() if fact.property}
     for name, line in templates.items():
         assert line.count("[X]") == line.count("[Y]") == 1 and not re.search(r"[{}<>|]", line) and line.endswith(" .")
         rows = read_lines(path / f"{name}.jsonl")
         assert 20 <= len(rows) <= 80 and len({row["sub_label"] for row in rows}) == len(rows)
         for row in rows:
             subject = world.entities[row["sub_label"]]
-            assert subject.kind == keys[name][0] and subject.facts[keys[name][1]].title == row["obj_label"]
+            facts = [relation for (kind, relation), fact in toyworld_questions.FACTS.items()
+                     if kind == subject.kind and fact.property == name]  # fmt: skip
+            value = subject.facts[facts[0]].title if facts else subject.noun
+            assert value == row["obj_label"] and bool(facts) == (name not in ("P31", "P106"))
         assert objects[name]["subjects"] == sorted({row["sub_label"] for row in rows})
         assert objects[name]["objects"] == sorted({row["obj_label"] for row in rows})
         counts = Counter(row["obj_label"] for row in rows)
-        assert max(counts.values()) < 0.3 * len(rows)
+        assert max(counts.values()) < 0.15 * len(rows)
 
 
 # ---- train and test

@@ -157,7 +157,7 @@ def test_marker_rows_are_copies_of_at_and_number(tmp_path):
 def test_another_tokenizer_is_refused(tmp_path):
     word_folder(tmp_path / "words", SMALL)
     for n in (89, 91, 93):
-        with pytest.raises(ValueError, match=f"knows 90 word pieces, the data's tokenizer has {n}: .*--tokenizer") as error:
+        with pytest.raises(ValueError, match=f"knows 90 word pieces, .* has {n}: .*--tokenizer") as error:
             word_models.read(tmp_path / "words", SMALL, Words(n))
         assert "\n" not in str(error.value)
     word_folder(tmp_path / "relative", SMALL, position_embedding_type="relative_key")

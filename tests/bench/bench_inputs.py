@@ -2,11 +2,13 @@
 
     PYTHONPATH=. python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
 
-Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, which
-neither side has seen before, and gives them to both in turn, so that a busy machine is busy for both. Caches start empty
-and fill as they would in use; "again" repeats the last round's texts. Every round's outputs are compared. FOLDER holds
-RoBERTa's vocab.json and merges.txt; without a dump or a folder: ../shared/data beside the repository, else the built-in
-encyclopedia and a vocabulary trained on it. Times are CPU times, the table shows medians over the rounds.
+Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, unseen
+so far, and runs them through each of the ways, so that a busy machine is busy for all of them; which side comes first
+changes from round to round. Caches start empty and fill as they would in use: the line "encode_batch" meets unseen
+texts, the other lines of ours meet them again, as all do in the column "again". Outputs are compared in every round.
+
+FOLDER holds RoBERTa's vocab.json and merges.txt; without a dump or a folder: ../shared/data beside the repository, else
+the built-in encyclopedia and a vocabulary trained on it. Times are CPU times, the table shows medians over the rounds.
 """
 
 import argparse
@@ -47,12 +49,6 @@ def examples(dump: Path) -> Iterator[Example]:
         words = words[len(words) // WORDS * WORDS :]
 
 
-def seconds(work) -> tuple[float, list]:
-    begin = time.process_time()
-    made = work()
-    return time.process_time() - begin, made
-
-
 def assert_equal(ours: list[dict], theirs: dict) -> None:
     """Equal up to the padding, which there is none of: neither side was asked for a batch."""
     for number, made in enumerate(ours):
@@ -85,35 +81,42 @@ def main():
     if not rounds:
         parser.error(f"the dump has {len(made)} texts, a round needs {options.texts}")
 
-    def batches(examples_of_round: list[Example]) -> list[tuple[list[str], list]]:
-        parts = [examples_of_round[b : b + options.batch] for b in range(0, len(examples_of_round), options.batch)]
-        return [([text for text, _ in part], [spans for _, spans in part]) for part in parts]
+    def measure(part: list[Example], ours_first: bool) -> dict[str, float]:
+        """CPU seconds of each way over all batches of a round."""
+        batches = [part[begin : begin + options.batch] for begin in range(0, len(part), options.batch)]
+        batches = [tuple(map(list, zip(*batch))) for batch in batches]  # texts, spans
+        made = {}  # what each way made of the last batch
 
-    def measure(part: list[Example]) -> dict[str, float]:
-        todo = batches(part)
-        their_time, expected = seconds(lambda: [theirs(texts, entity_spans=spans) for texts, spans in todo])
-        our_time, found = seconds(lambda: [inputs.encode_batch(ours, vocab, texts, entity_spans=spans) for texts, spans in todo])
-        one_time, _ = seconds(
-            lambda: [inputs.encode(ours, vocab, text, entity_spans=spans) for text, spans in part]
-        )
-        pack_time, _ = seconds(lambda: [inputs.pack(batch, ours.pad_id) for batch in found])
-        pad_time, _ = seconds(lambda: [inputs.collate(batch, ours.pad_id) for batch in found])
-        tensor_time, _ = seconds(lambda: [theirs.pad(batch, return_tensors="pt") for batch in expected])
-        for batch, other in zip(found, expected):
-            assert_equal(batch, other)
-        return {
-            "transformers, lists": their_time,
-            "encode_batch": our_time,
-            "encode, one text a call": one_time,
-            "transformers, padded tensors": their_time + tensor_time,
-            "encode_batch and collate": our_time + pad_time,
-            "encode_batch and pack": our_time + pack_time,
+        def encode(texts, spans):
+            made["ours"] = inputs.encode_batch(ours, vocab, texts, entity_spans=spans)
+            return made["ours"]
+
+        def encode_theirs(texts, spans):
+            made["theirs"] = theirs(texts, entity_spans=spans)
+
+        ways = {
+            "transformers, lists": encode_theirs,
+            "encode_batch": encode,
+            "transformers, padded tensors": lambda t, s: theirs(t, entity_spans=s, padding=True, return_tensors="pt"),
+            "encode_batch and collate": lambda t, s: inputs.collate(encode(t, s), ours.pad_id),
+            "encode_batch and pack": lambda t, s: inputs.pack(encode(t, s), ours.pad_id),
+            "encode, one text a call": lambda t, s: [
+                inputs.encode(ours, vocab, text, entity_spans=spans) for text, spans in zip(t, s)
+            ],
         }
+        taken = dict.fromkeys(ways, 0.0)
+        for name in sorted(ways, key=lambda name: name.startswith("transformers") == ours_first):
+            begin = time.process_time()
+            for texts, spans in batches:
+                ways[name](texts, spans)
+            taken[name] = time.process_time() - begin
+        assert_equal(made["ours"], made["theirs"])
+        return taken
 
     parts = [made[k * options.texts : (k + 1) * options.texts] for k in range(rounds)]
-    measured = [measure(part) for part in parts]
-    again = [measure(parts[-1]) for _ in range(3)]
-    print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}, median round; times the peer's rate")
+    measured = [measure(part, ours_first=number % 2 == 0) for number, part in enumerate(parts)]
+    again = [measure(parts[-1], ours_first=number % 2 == 0) for number in range(5)]
+    print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}; x: times transformers' rate")
     print(f"{'texts a second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
     for name in measured[0]:
         peer = "transformers, padded tensors" if "and" in name else "transformers, lists"

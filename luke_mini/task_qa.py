@@ -1,0 +1,382 @@
+"""Extractive question answering: the answer is a stretch of a given text, the context.
+
+SQuAD 1.1 in the LUKE paper (Yamada et al. 2020, section 4.5); XQuAD and MLQA in mLUKE's (Ri et al. 2022), with
+question and context in different languages (G-XLT); SQuAD 2.0, where a question may have no answer; JSQuAD:
+
+    read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context (`qa_files`)
+    make_features   -> windows `<s> question </s></s> part of the context </s>` (`qa_windows`), with the entities that
+                    are mentioned in them as inputs (`qa_entities`)
+    QaModel         encoder, one linear layer over each word: how well does an answer start here, end here
+    predict         scores of all windows -> the n best answers, cut from the context
+    evaluate        -> exact match and F1 as the data set's official script counts them
+What every task module offers: `finetuning.py`.
+
+Only SQuAD 2.0 has "" as an answer. Left out: AllenNLP's masking of the question's scores, which changes the loss, and
+its unused answer type.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import atomic, inputs, metrics_qa, qa_entities, qa_files, qa_windows
+from luke_mini.config import ModelConfig, option
+from luke_mini.model import LukeModel
+from luke_mini.packing import PackedBatch
+from luke_mini.qa_files import FORMAT, METRICS, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
+from luke_mini.qa_windows import Answer
+from luke_mini.spans import token_span
+
+NAME, TITLE = "qa", "QA F1"
+FILES = {
+    "train": ("train-v1.1.json", "train-v2.0.json", "train-v1.3.json", "train.jsonl"),
+    "dev": ("dev-v1.1.json", "dev-v2.0.json", "valid-v1.3.json", "dev.jsonl"),
+    "test": ("test-v1.1.json", "test.jsonl"),
+}
+SCORES = ("em", "f1")
+ARCHITECTURE = "LukeForQuestionAnswering"
+ALL_ENTITIES = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a context is read, and answers are chosen. Defaults: SQuAD 1.1 in the LUKE paper.
+
+    mLUKE's runs: max_length 384, overlap 128. In the name of a file of mentions, {language} stands for the language of
+    the text and {context} for that of the context: `{context}-{language}.json` for MLQA. XQuAD's pages have English
+    titles in every language: `en-{language}.json`.
+    """
+
+    max_length: int = option(512, "word pieces of an input, with <s> and </s>")
+    max_question: int = option(64, "word pieces of a question, the rest is cut")
+    step: int = option(128, "word pieces from a window to the next")
+    overlap: int = option(0, "word pieces that two windows share, instead of --step; 0 = as --step says")
+    max_answer: int = option(30, "word pieces of an answer")
+    n_best: int = option(20, "starts, ends and answers that are considered")
+    null_threshold: float = option(0.0, "SQuAD 2.0: null odds above it mean no answer")
+    max_entities: int = option(128, "mentions of an input, the others are left out")
+    candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
+    mentions: str = option("", "mention statistics instead, a file of prepare_wiki.py; {language} in its name likewise")
+    min_link_probability: float = option(0.01, "with --mentions: of a surface to be a mention")
+    train_entity_table: bool = option(False, "train the entity embeddings; published: they are frozen")
+    metric: str = option("", "the data set's, if the file's name does not tell", ("", *METRICS))
+    language: str = option("", "of the contexts, if the file's name does not tell; else en")
+    question_language: str = option("", "of the questions, if it is another one and the file's name does not tell")
+
+    def __post_init__(self):
+        if not 1 <= self.max_question <= self.max_length - 5:
+            raise ValueError("expected 1 <= --max-question <= --max-length - 5, to leave room for the context")
+        if self.candidates and self.mentions:
+            raise ValueError("--candidates and --mentions: expected one of them")
+        for name in ("step", "max_answer", "n_best"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
+    """The questions of a file: see `qa_files`."""
+    return qa_files.read(path, options.metric, options.language, options.question_language)
+
+
+def about(questions: Sequence[Question]) -> str:
+    metric, language, question_language = questions[0].data_set
+    languages = language if question_language == language else f"{question_language} about {language}"
+    contexts = len({one.context for one in questions})
+    return f"{contexts} contexts, {sum(not one.answers for one in questions)} without answer, {languages}, {metric}"
+
+
+def label_list(questions: Sequence[Question]) -> tuple[str, ...]:
+    return ()
+
+
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+class Text(NamedTuple):
+    """A question or a context."""
+
+    ids: np.ndarray  # int32 [n]
+    offsets: list[tuple[int, int]]  # characters of each
+    entity_ids: np.ndarray  # int32 [E]
+    spans: np.ndarray  # int32 [E, 2], half-open tokens
+
+
+class Feature(NamedTuple):
+    """One window of a question's context: W words, n of them the context's, E entities."""
+
+    example: int  # index in the list of questions
+    word_ids: np.ndarray  # int32 [W]
+    first: int  # the context's first word
+    offsets: np.ndarray  # int32 [n, 2], half-open characters of the context
+    may_start: np.ndarray  # bool [n]: the word has its best place in this window
+    entity_ids: np.ndarray  # int32 [E]
+    spans: np.ndarray  # int32 [E, 2], half-open words
+    target: tuple[int, int]  # first and last word of the answer; (0, 0) = <s>: it is not in this window
+    cut: int  # pieces of the question that are left out
+
+
+def detector(options: Options, of_file: DataSet, language: str) -> qa_entities.Detector:
+    """What finds the mentions in a text of that language."""
+    path = options.candidates or options.mentions
+    path = path.replace("{language}", language).replace("{context}", of_file.language)
+    if options.candidates:
+        return qa_entities.from_candidates(path)
+    return qa_entities.from_mentions(path, options.min_link_probability) if path else qa_entities.nothing
+
+
+def make_text(text: str, title: str, find: qa_entities.Detector, language: str, tokenizer, entity_vocab) -> Text:
+    """Tokens, and the mentions whose entity the vocabulary has, as tokens that share a character with them."""
+    ids, offsets = qa_windows.tokenize(tokenizer, text)
+    entity_ids, spans = [], []
+    for start, end, entity in find(text, title):
+        entity_id = entity_vocab.get(entity, language)
+        first, last = token_span(offsets, start, end)
+        if entity_id is not None and first < last:
+            entity_ids.append(entity_id)
+            spans.append((first, last))
+    spans = np.array(spans, np.int32).reshape(-1, 2)
+    return Text(np.array(ids, np.int32), offsets, np.array(entity_ids, np.int32), spans)
+
+
+def _features_of(
+    index: int, question: Text, context: Text, answers: Sequence[tuple[int, int]], tokenizer, options: Options
+) -> Iterator[Feature]:
+    """The windows of one question. answers: spans in characters of the context."""
+    n = len(context.ids)
+    asked = question.ids[: options.max_question]
+    first = len(asked) + 3  # <s> question </s></s>
+    found = qa_windows.windows(n, options.max_length - first - 1, options.step, options.overlap)
+    answers = qa_windows.answer_tokens(context.offsets, answers)
+    offsets = np.array(context.offsets, np.int32).reshape(-1, 2)
+    in_question = question.spans[:, 1] <= len(asked)
+    for (start, length), may_start in zip(found, qa_windows.max_context(found, n)):
+        end = start + length
+        words = [[tokenizer.bos_id], asked, [tokenizer.eos_id] * 2, context.ids[start:end], [tokenizer.eos_id]]
+        inside = (start <= context.spans[:, 0]) & (context.spans[:, 1] <= end)
+        entity_ids = np.concatenate([question.entity_ids[in_question], context.entity_ids[inside]])
+        spans = np.concatenate([question.spans[in_question] + 1, context.spans[inside] - start + first])
+        goal = qa_windows.target(answers, (start, length))
+        yield Feature(
+            index, np.concatenate(words).astype(np.int32), first, offsets[start:end], may_start,
+            entity_ids[: options.max_entities], spans[: options.max_entities].astype(np.int32),
+            (first + goal[0], first + goal[1]) if goal else (0, 0), len(question.ids) - len(asked),
+        )  # fmt: skip
+
+
+def make_features(
+    questions: Sequence[Question], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
+) -> list[Feature]:
+    """The windows of all questions, in their order; at least one for each. A context is tokenized once."""
+    contexts: dict[tuple, Text] = {}
+    features = []
+    for index, one in enumerate(questions):
+        _, language, question_language = of_file = one.data_set
+        key = (one.context, one.title, language)
+        if key not in contexts:
+            find = detector(options, of_file, language)
+            contexts[key] = make_text(one.context, one.title, find, language, tokenizer, entity_vocab)
+        find = detector(options, of_file, question_language)
+        question = make_text(one.question, one.title, find, question_language, tokenizer, entity_vocab)
+        features += _features_of(index, question, contexts[key], one.spans, tokenizer, options)
+    return features
+
+
+def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
+    reached = {feature.example for feature in features if feature.target != (0, 0)}
+    return {
+        "answers that are not where the file says": sum(len(one.answers) - len(one.spans) for one in questions),
+        "questions with no answer wholly in a window": sum(
+            bool(one.answers) and index not in reached for index, one in enumerate(questions)
+        ),
+        "questions cut": len({feature.example for feature in features if feature.cut}),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class QaBatch(NamedTuple):
+    packed: PackedBatch
+    targets: Tensor  # int64 [windows, 2], first and last word of the answer, in words of the window
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"answer": len(self.targets)}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "QaBatch":
+        return QaBatch(*(part.to(device) for part in self))
+
+
+def collate(features: Sequence[Feature], pad_word_id: int, max_mention: int = 30) -> QaBatch:
+    """A mention of more than max_mention words has the mean position of its first ones."""
+    column = np.arange(max_mention)
+    arrays = []
+    for feature in features:
+        start, end = feature.spans[:, :1], feature.spans[:, 1:]
+        positions = np.where(start + column < end, start + column, -1)
+        word_ids, entity_ids = feature.word_ids.astype(np.int64), feature.entity_ids.astype(np.int64)
+        arrays.append({"input_ids": word_ids, "entity_ids": entity_ids, "entity_position_ids": positions})
+    return QaBatch(inputs.pack(arrays, pad_word_id), torch.tensor([feature.target for feature in features]))
+
+
+def answer_loss(logits: Tensor, word_lengths: Sequence[int], targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(cross-entropy of the start + that of the end) / 2, summed over the windows; and how many have both right.
+
+    logits [W, 2], targets int64 [windows, 2]. All words of a window compete, those of the question too, and no others.
+    """
+    # One row a window; what is beyond its words has probability 0 and no gradient: [windows, 2, longest]
+    rows = nn.utils.rnn.pad_sequence(logits.split(tuple(word_lengths)), True, float("-inf")).transpose(1, 2)
+    loss = F.cross_entropy(rows.flatten(0, 1), targets.flatten(), reduction="sum") / 2
+    return loss, (rows.argmax(dim=2) == targets).all(dim=1).sum()
+
+
+class QaModel(nn.Module):
+    """The encoder, and one linear layer without dropout over each word."""
+
+    def __init__(self, config: ModelConfig, options: Options):
+        super().__init__()
+        self.config, self.options = config, options
+        self.luke = LukeModel(config, with_pooler=False)  # as released models for this task
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def collate(self, features: Sequence[Feature]) -> QaBatch:
+        return collate(features, self.config.pad_token_id)
+
+    def logits(self, batch: QaBatch) -> Tensor:
+        """[W, 2], of the answer's first and last word, for all words of the batch."""
+        return self.classifier(self.luke(batch.packed)[: batch.packed.n_words])
+
+    def forward(self, batch: QaBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        return {"answer": answer_loss(self.logits(batch).float(), batch.packed.word_lengths, batch.targets)}
+
+
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()) -> QaModel:
+    """The model with weights yet to be filled in. ValueError if it has fewer positions than inputs may be long."""
+    positions = config.max_position_embeddings - config.pad_token_id - 1
+    if options.max_length > positions:
+        raise ValueError(f"--max-length {options.max_length}: expected at most the checkpoint's {positions} positions")
+    model = QaModel(config, options)
+    model.luke.entities.entity.weight.requires_grad_(options.train_entity_table)
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    text: str  # the answer; "" = there is none, in SQuAD 2.0 only, or in a context without words
+    answers: list[Answer]  # the n best, best first; in SQuAD 2.0 with ""
+    null_odds: float  # score of "no answer" - score of the best answer
+
+
+def _logits(model: QaModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
+    """Logits [W, 2] of each window, in order; the batches go from long to short."""
+    order = sorted(range(len(features)), key=lambda i: -(len(features[i].word_ids) + len(features[i].entity_ids)))
+    logits: list[np.ndarray] = [np.empty(0)] * len(features)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
+            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.packed.word_lengths)):
+                logits[i] = rows.numpy()
+    model.train(was_training)
+    return logits
+
+
+def decode(
+    windows: Sequence[tuple[Feature, np.ndarray]], context: str, with_null: bool, options: Options
+) -> Prediction:
+    """The answer to one question from the logits [W, 2] of all its windows."""
+
+    def pooled(n_best: int) -> list[Answer]:
+        found = [
+            qa_windows.best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer)
+            for f, logits in windows
+        ]
+        return qa_windows.pool(found, context, options.n_best)
+
+    # differs from LUKE: if no good start goes with a good end, all pairs are tried; there, the answer is then "empty"
+    answers = pooled(options.n_best) or pooled(options.max_length)
+    null = min((logits[0].astype(np.float64).tolist() for _, logits in windows), key=sum)
+    null_odds = sum(null) - answers[0].score if answers else 0.0
+    text = answers[0].text if answers else ""
+    if with_null:
+        answers = qa_windows.with_null(answers, null, options.n_best)
+        text = "" if null_odds > options.null_threshold else text
+    return Prediction(text, qa_windows.with_probabilities(answers), null_odds)
+
+
+def predict(
+    model: QaModel, features: Sequence[Feature], questions: Sequence[Question], batch_size: int = 32
+) -> list[Prediction]:
+    """The answer to each question; features: what `make_features` made of these questions."""
+    windows: list[list[tuple[Feature, np.ndarray]]] = [[] for _ in questions]
+    for feature, logits in zip(features, _logits(model, features, batch_size)):
+        windows[feature.example].append((feature, logits))
+    return [
+        decode(found, question.context, question.data_set.metric == "squad2", model.options)
+        for question, found in zip(questions, windows)
+    ]
+
+
+def evaluate(
+    questions: Sequence[Question], predictions: Sequence[Prediction], features: Sequence[Feature]
+) -> dict[str, float | int]:
+    """What the data set's function of `metrics_qa` gives, and exact match as `em`."""
+    gold = {one.id: one.answers for one in questions}
+    predicted = {one.id: prediction.text for one, prediction in zip(questions, predictions)}
+    metric, language, _ = questions[0].data_set
+    if metric == "squad2":
+        odds = {one.id: prediction.null_odds for one, prediction in zip(questions, predictions)}
+        scores = metrics_qa.squad2_scores(gold, predicted, odds)
+        return {"em": scores["exact"]} | scores
+    if metric == "jsquad":
+        scores = metrics_qa.jsquad_scores(gold, predicted)
+    elif metric == "mlqa":
+        scores = metrics_qa.answer_scores(gold, predicted, partial(metrics_qa.normalize_mlqa, language=language))
+    else:
+        scores = metrics_qa.answer_scores(gold, predicted)
+    return {"em": scores["exact_match"]} | scores
+
+
+def write_predictions(
+    folder: Path, name: str, questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> None:
+    """<name>_predictions.json, <name>_nbest_predictions.json and, for SQuAD 2.0, <name>_null_odds.json."""
+    fields = ("text", "probability", "start_logit", "end_logit")
+    made = {
+        "predictions": [prediction.text for prediction in predictions],
+        "nbest_predictions": [[{f: getattr(a, f) for f in fields} for a in p.answers] for p in predictions],
+    }
+    if questions[0].data_set.metric == "squad2":
+        made["null_odds"] = [prediction.null_odds for prediction in predictions]
+    for kind, values in made.items():
+        with atomic.write_file(Path(folder) / f"{name}_{kind}.json") as file:
+            json.dump({one.id: value for one, value in zip(questions, values)}, file, ensure_ascii=False, indent=1)
+
+
+def predict_lines(
+    model: QaModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, a question and its context: the answer, and the n best with their characters of the context."""
+    questions = qa_files.parse_lines(lines, options.metric, options.language, options.question_language)
+    features = make_features(questions, tokenizer, entity_vocab, (), options)
+    for one, prediction in zip(questions, predict(model, features, questions)):
+        answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}
+                   for a in prediction.answers]  # fmt: skip
+        yield {"id": one.id, "question": one.question, "answer": prediction.text, "answers": answers,
+               "null_odds": round(prediction.null_odds, 4)}  # fmt: skip

@@ -1,0 +1,373 @@
+"""Relation classification: how a head and a tail, two mentions in a text, are related.
+
+TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in the mLUKE paper, anybody's own labels:
+
+    read_examples   TACRED's JSON, KBP37's blocks of text or JSON lines -> texts, each with two character spans
+    make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
+                    and [MASK2] for the tail, at the pieces of their mentions, markers included
+    RelationModel   encoder, dropout, one linear layer over [head; tail]
+    predict         -> the best label of each example
+    evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),
+                    the macro F1 of SemEval-2010 task 8 (KBP37, RELX)
+What every task module offers: `finetuning.py`.
+
+Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import inputs, records
+from luke_mini.atomic import write_file
+from luke_mini.config import ModelConfig, option
+from luke_mini.heads import IGNORED, RowClassifier, first_entities
+from luke_mini.inputs import CharSpan
+from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
+from luke_mini.model import LukeModel
+from luke_mini.packing import PackedBatch
+from luke_mini.records import Record
+
+NAME, TITLE = "relation", "relation F1"
+FILES = {
+    "train": ("train.json", "KBP37_train.txt", "train.jsonl"),
+    "dev": ("dev.json", "KBP37_dev.txt", "dev.jsonl"),
+    "test": ("test.json", "KBP37_test.txt", "RELX_en.txt", "test.jsonl"),
+}
+FORMAT = """\
+TACRED: a .json file, a list of objects; subject and object are tokens, the last one is part of the span:
+
+    [{"id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
+      "subj_start": 0, "subj_end": 0, "obj_start": 3, "obj_end": 3}]
+
+KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them:
+
+    1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
+    per:employee_of(e1,e2)
+
+Your own texts: a .jsonl file, half-open character spans, labels as you like. The label no_relation is no relation and
+counts for nothing; labels that end in (e1,e2) or (e2,e1) have a direction:
+
+    {"text": "Ada is a chemist.", "head": {"start": 0, "end": 3}, "tail": {"start": 9, "end": 16}, "label": "title"}
+
+--predict takes one text a line, either with <e1> </e1> and <e2> </e2> around head and tail or as such a JSON line
+without a label, and prints {"text", "head", "tail", "label", "probability"}."""
+SCORES = ("precision", "recall", "f1", "official_f1")
+ARCHITECTURE = "LukeForEntityPairClassification"
+ALL_ENTITIES = False
+NO_RELATION = "no_relation"
+KBP37_LABELS = (NO_RELATION, *(relation + way for relation in KBP37_RELATIONS for way in ("(e1,e2)", "(e2,e1)")))
+HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states an example contributes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the model sees of an example. Defaults: TACRED in the LUKE paper."""
+
+    head: str = option("entity", "what the classifier sees; token: the first markers", tuple(HEAD_INPUTS))
+    max_length: int = option(512, "tokens an input; longer texts are cut around their mentions")
+    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
+    first_space: bool = option(True, "the first word, too, is one after a space; off: as transformers reads a text")
+    classifier_bias: bool = option(False, "a bias in the classifier (the mLUKE paper's runs)")
+
+    def __post_init__(self):
+        if self.max_length < 8 or self.max_mention < 1:
+            raise ValueError("expected --max-length at least 8 and --max-mention at least 1")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    id: str
+    text: str
+    head: CharSpan  # TACRED's subject, KBP37's e1
+    tail: CharSpan
+    label: str
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
+    """The examples of a file in one of the three formats."""
+    if not records.is_json(path):
+        return list(_read_blocks(path))
+    return [_from_tacred(r) if "token" in r.values else _from_own(r) for r in records.read_records(path)]
+
+
+def _from_tacred(record: Record) -> Example:
+    tokens = record.texts("token")
+    starts = [0, *accumulate(len(token) + 1 for token in tokens)]
+
+    def char_span(name: str) -> CharSpan:
+        first, last = record.get(f"{name}_start", int), record.get(f"{name}_end", int)
+        if not 0 <= first <= last < len(tokens):
+            held = f"fields '{name}_start' and '{name}_end' are {first} and {last}"
+            raise ValueError(f"{record.where}: {held}, expected the first and the last of some of {len(tokens)} tokens")
+        return starts[first], starts[last + 1] - 1
+
+    name, label = str(record.values.get("id", "")), record.get("relation", str)
+    return Example(name, " ".join(tokens), char_span("subj"), char_span("obj"), label)
+
+
+def _from_own(record: Record, has_label: bool = True) -> Example:
+    text = record.get("text", str)
+    head, tail = (Record(f"{record.where}, {name}", record.get(name, dict)).span(text) for name in ("head", "tail"))
+    return Example(str(record.values.get("id", "")), text, head, tail, record.get("label", str) if has_label else "")
+
+
+def _read_blocks(path: str | Path) -> Iterator[Example]:
+    """KBP37 and RELX: blocks of two lines."""
+    lines = enumerate(records.read_text(path).split("\n"), start=1)
+    for is_blank, block in groupby(lines, key=lambda line: not line[1].strip()):
+        if is_blank:
+            continue
+        (number, first), *rest = block
+        where = f"{path}, line {number}"
+        name, tab, sentence = first.partition("\t")
+        if not tab:
+            raise ValueError(f"{where}: no tab, expected an id, a tab and a sentence")
+        if len(rest) != 1:
+            raise ValueError(f"{where}: {len(rest)} lines after the sentence, expected one, the label")
+        # Quotes around the sentence are part of the format, the space before a full stop is of the tokenization.
+        sentence = sentence.strip().strip('"').strip().replace(" .", ".")
+        yield Example(name.strip(), *_unmarked(sentence, where), rest[0][1].strip())
+
+
+def _unmarked(sentence: str, where: str) -> tuple[str, CharSpan, CharSpan]:
+    """`<e1> Ada </e1> met <e2> Bo </e2>.` -> `Ada met Bo.`, the spans of e1 and e2.
+
+    A mention may be empty, as some of KBP37's are: there, numbers have been lost.
+    """
+    stretches = re.split(r"(</?e[12]>)", sentence)
+    marks = stretches[1::2]
+    first, second = ["<e1>", "</e1>"], ["<e2>", "</e2>"]
+    if marks not in (first + second, second + first):
+        found = " ".join(marks) or "missing"
+        raise ValueError(f"{where}: the marks are {found}, expected <e1> ... </e1> and <e2> ... </e2>")
+    text, spans = "", {}
+    for stretch, mark in zip(stretches[::2], [*marks, ""]):
+        if mark.startswith("</"):
+            spans[mark] = len(text), len(text) + len(stretch.strip())
+            text += stretch.strip()
+        else:  # an empty mention, or a sentence that begins with one, would leave two spaces
+            text += stretch if text and not text.endswith(" ") else stretch.lstrip()
+    return text, spans["</e1>"], spans["</e2>"]
+
+
+def is_directed(labels: Iterable[str]) -> bool:
+    return any(without_direction(label) != label for label in labels)
+
+
+def about(examples: Sequence[Example]) -> str:
+    """What was found in a file, for the log. ValueError if there is nothing to score."""
+    related = [example.label for example in examples if example.label != NO_RELATION]
+    if not related:
+        raise ValueError(f"{len(examples)} examples, all of them {NO_RELATION}: expected at least one relation")
+    kind = "directed labels" if is_directed(related) else "labels"
+    return f"{len(related)} relations, {len({example.label for example in examples})} {kind}"
+
+
+def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Class names, no_relation first; KBP37's are always all 37, others are those of the training examples."""
+    found = {example.label for example in examples}
+    if is_directed(found) and found <= set(KBP37_LABELS):
+        return KBP37_LABELS
+    return (NO_RELATION,) * (NO_RELATION in found) + tuple(sorted(found - {NO_RELATION}))
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+class Feature(NamedTuple):
+    example: int  # index in the list of examples
+    arrays: dict[str, np.ndarray]  # of inputs.encode
+    label: int  # IGNORED: no training example has it
+    is_cut: bool  # the text was longer than max_length
+
+
+def make_features(
+    examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
+) -> list[Feature]:
+    """One input for each example, but none where head and tail overlap or are longer than an input: see `lost`."""
+    label_ids = {label: i for i, label in enumerate(labels)}
+    chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
+    space = " " * options.first_space
+    texts = [space + examples[i].text for i in chosen]
+    spans = [[(a + len(space), b + len(space)) for a, b in (examples[i].head, examples[i].tail)] for i in chosen]
+    whole = inputs.encode_batch(
+        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.PAIR, max_mention_length=options.max_mention
+    )
+    features = []
+    for index, text, pair, arrays in zip(chosen, texts, spans, whole):
+        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
+            try:
+                arrays = inputs.encode(
+                    tokenizer, entity_vocab, text, entity_spans=pair, task=inputs.PAIR, max_length=options.max_length,
+                    max_mention_length=options.max_mention,
+                )  # fmt: skip
+            except ValueError:  # the mentions alone are too long; any other fault would have been an error above
+                continue
+        features.append(Feature(index, arrays, label_ids.get(examples[index].label, IGNORED), is_cut))
+    return features
+
+
+def _overlap(example: Example) -> bool:
+    return example.head[1] > example.tail[0] and example.tail[1] > example.head[0]
+
+
+def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+    """What cannot be learned or answered, and counts as no_relation; and texts of which a part is missing."""
+    missing = [examples[i] for i in sorted({*range(len(examples))} - {feature.example for feature in features})]
+    overlaps = sum(map(_overlap, missing))
+    return {
+        "examples whose head and tail overlap": overlaps,
+        "examples whose mentions are longer than an input": len(missing) - overlaps,
+        "examples with a label that the training file lacks": sum(f.label == IGNORED for f in features),
+        "texts cut around their mentions": sum(feature.is_cut for feature in features),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class RelationBatch(NamedTuple):
+    packed: PackedBatch
+    marker_rows: Tensor  # int64 [batch, 2], rows of the markers in front of head and tail
+    labels: Tensor  # int64 [batch]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"relation": len(self.labels)}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "RelationBatch":
+        return RelationBatch(*(part.to(device) for part in self))
+
+
+class RelationModel(nn.Module):
+    """The encoder, and one linear layer over the hidden states of the two entities (paper, section 4.2)."""
+
+    def __init__(self, config: ModelConfig, labels: Sequence[str], options: Options):
+        super().__init__()
+        self.config, self.labels, self.head = config, tuple(labels), options.head
+        self.luke = LukeModel(config)
+        self.classifier = RowClassifier(
+            config.hidden_size, HEAD_INPUTS[options.head], len(labels), options.classifier_bias,
+            dropout=config.hidden_dropout_prob,
+        )  # fmt: skip
+
+    def collate(self, features: Sequence[Feature]) -> RelationBatch:
+        arrays = [feature.arrays for feature in features]
+        markers = np.stack([x["entity_position_ids"][:, 0] for x in arrays])
+        if "entity" not in self.head:  # a model of words alone, the baseline of the papers
+            arrays = [{"input_ids": x["input_ids"]} for x in arrays]
+        packed = inputs.pack(arrays, self.config.pad_token_id)
+        marker_rows = torch.from_numpy(markers) + packed.cu_words[:-1, None]
+        return RelationBatch(packed, marker_rows, torch.tensor([feature.label for feature in features]))
+
+    def logits(self, batch: RelationBatch) -> Tensor:
+        """Scores [batch, labels]"""
+        hidden = self.luke(batch.packed)
+        rows = batch.marker_rows.unbind(dim=1) if "token" in self.head else ()
+        rows += first_entities(batch.packed, 2) if "entity" in self.head else ()
+        return self.classifier(*(hidden.index_select(0, row) for row in rows))
+
+    def forward(self, batch: RelationBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: the summed cross-entropy of the examples and the number of hits."""
+        logits = self.logits(batch).float()
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=IGNORED)
+        return {"relation": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
+
+
+def build_model(
+    config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()
+) -> RelationModel:
+    """The model with weights yet to be filled in."""
+    model = RelationModel(config, labels, options)
+    # What has no part in it does not train: processes that share a batch would wait for its gradient.
+    idle = ("pooler.",) if "entity" in options.head else ("pooler.", "entities.", "entity_query.")
+    for name, parameter in model.luke.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in idle))
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    label: str
+    probability: float  # softmax over the labels; 0 for an example without an input
+
+
+def predict(
+    model: RelationModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+) -> list[Prediction]:
+    """The best label of each example; no_relation for one that has no feature."""
+    predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
+    by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(by_length), batch_size):
+            chosen = by_length[begin : begin + batch_size]
+            batch = model.collate(chosen).to(model.classifier.weight.device)
+            logits = model.logits(batch).float().cpu()
+            best = logits.numpy().argmax(axis=1)  # of equal ones the first
+            for feature, label, row in zip(chosen, best.tolist(), logits.softmax(dim=1).tolist()):
+                predictions[feature.example] = Prediction(model.labels[label], row[label])
+    model.train(was_training)
+    return predictions
+
+
+def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
+    """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
+
+    That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.
+    """
+    gold, guesses = [example.label for example in examples], [prediction.label for prediction in predictions]
+    if not is_directed(gold):
+        scores = relation_scores(gold, guesses, NO_RELATION)
+        return scores | {"official_f1": scores["f1"]}
+    # differs from LUKE: its mean is over the relations that happen to occur in the file or in the predictions.
+    relations = KBP37_RELATIONS if set(gold) <= set(KBP37_LABELS) else None
+    scores = directional_scores(gold, guesses, relations, NO_RELATION)
+    return scores | {"official_f1": scores["macro_f1"]}
+
+
+def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+    """<name>_predictions.txt for the official scorers: a label a line, after its id and a tab if it has a direction."""
+    with_id = is_directed(example.label for example in examples)
+    with write_file(Path(folder) / f"{name}_predictions.txt") as file:
+        for example, prediction in zip(examples, predictions):
+            file.write(f"{example.id}\t" * with_id + prediction.label + "\n")
+
+
+def predict_lines(
+    model: RelationModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
+    examples = []
+    for number, line in enumerate(lines, start=1):
+        where = f"text {number}"
+        if line.lstrip().startswith("{"):
+            examples.append(_from_own(records.parse_record(line, where), has_label=False))
+        else:
+            examples.append(Example("", *_unmarked(line.strip(), where), ""))
+    features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
+    for example, prediction in zip(examples, predict(model, features, examples)):
+        mentions = {
+            name: {"text": example.text[start:end], "start": start, "end": end}
+            for name, (start, end) in (("head", example.head), ("tail", example.tail))
+        }
+        probability = round(prediction.probability, 4)
+        yield {"text": example.text, **mentions, "label": prediction.label, "probability": probability}

@@ -1,0 +1,323 @@
+"""Entity typing: what kinds of thing a mention is; none, one or many types.
+
+Open Entity in the LUKE paper (Yamada et al. 2020, section 4.1): the nine general types of the ultra-fine entity typing
+data (Choi et al. 2018). All of that data's types, and anybody's own, as well:
+
+    read_examples   the data as first published or as LUKE's authors had it, or JSON lines -> texts with a mention
+    make_features   -> `<s> <ent> Ada <ent> met Bo . </s>`, and one entity, [MASK], at the pieces of the mention,
+                    markers included
+    TypingModel     encoder, dropout, one linear layer over the entity: a yes or no for each type
+    predict         -> the types whose logit is positive, possibly none
+    evaluate        -> loose micro precision, recall and F1, and the loose macro scores of ultra-fine typing
+What every task module offers: `finetuning.py`.
+
+Spans are half-open, in characters. Left out: types that no training mention has (of the 10,331 ultra-fine ones most),
+and an answer for mentions without a positive logit, which other work on ultra-fine types gives.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import inputs, records
+from luke_mini.atomic import write_file
+from luke_mini.config import ModelConfig, option
+from luke_mini.heads import RowClassifier, first_entities
+from luke_mini.inputs import CharSpan
+from luke_mini.metrics import typing_scores
+from luke_mini.model import LukeModel
+from luke_mini.packing import PackedBatch
+from luke_mini.records import Record
+
+NAME, TITLE = "typing", "typing F1"
+FILES = {
+    "train": ("train.json", "open_entity_train.jsonl", "train.jsonl"),
+    "dev": ("dev.json", "open_entity_dev.jsonl", "dev.jsonl"),
+    "test": ("test.json", "open_entity_test.jsonl", "test.jsonl"),
+}
+FORMAT = """\
+Open Entity as the LUKE paper's runs had it: a list of objects, half-open character spans:
+
+    [{"sent": "Ada met the mayor .", "start": 8, "end": 17, "labels": ["person"]}]
+
+Open Entity as published (crowd/train.json and so on), an object a line; of its types, the nine general ones are kept,
+or all with --types all:
+
+    {"y_str": ["time", "date"], "left_context_token": ["On"], "mention_span": "Monday", "right_context_token": ["."]}
+
+Your own texts: a .jsonl file, half-open character spans, types as you like:
+
+    {"text": "Ada met the mayor.", "spans": [{"start": 0, "end": 3, "labels": ["person", "chemist"]}]}
+
+--predict takes one text a line, either with <e> </e> around each mention or as such a JSON line without labels, and
+prints {"text", "mentions": [{"text", "start", "end", "types": [{"type", "probability"}]}]}."""
+SCORES = ("precision", "recall", "macro_f1", "f1")
+ARCHITECTURE = "LukeForEntityClassification"
+ALL_ENTITIES = False
+OPEN_ENTITY = ("entity", "event", "group", "location", "object", "organization", "person", "place", "time")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the model sees of an example. Defaults: Open Entity in the LUKE paper."""
+
+    head: str = option("entity", "what the classifier sees: the entity, or the marker before it", ("entity", "token"))
+    types: str = option("general", "of the data as published: the nine general ones or all", ("general", "all"))
+    max_length: int = option(512, "tokens an input; longer texts are cut around the mention")
+    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
+    first_space: bool = option(True, "the first word, too, is one after a space; off: as transformers reads a text")
+
+    def __post_init__(self):
+        if self.max_length < 8 or self.max_mention < 1:
+            raise ValueError("expected --max-length at least 8 and --max-mention at least 1")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    text: str
+    mention: CharSpan
+    types: tuple[str, ...]
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
+    """The mentions of a file in one of the three formats, each record in its own."""
+    examples = []
+    for record in records.read_records(path):
+        if "sent" in record.values:
+            text = record.get("sent", str)
+            start, end = record.span(text)
+            examples.append(_joined(text[:start], text[start:end], text[end:], record.texts("labels")))
+        elif "y_str" in record.values:
+            left, right = (" ".join(record.texts(f"{side}_context_token")) for side in ("left", "right"))
+            types = [name for name in record.texts("y_str") if options.types == "all" or name in OPEN_ENTITY]
+            examples.append(_joined(f"{left} " if left else "", record.get("mention_span", str), f" {right}", types))
+        else:
+            examples += _from_own(record)
+    return examples
+
+
+def _joined(left: str, mention: str, right: str, types: Sequence[str]) -> Example:
+    """Published texts write brackets as -LRB- and the like; a space at the end of a mention is not part of it."""
+    space = mention[len(mention.rstrip()) :]
+    left, mention, right = (
+        re.sub("-([LR])[RCS]B-", lambda found: "(" if found[1] == "L" else ")", part)
+        for part in (left, mention.rstrip(), (space + right).rstrip())
+    )
+    return Example(left + mention + right, (len(left), len(left + mention)), tuple(dict.fromkeys(types)))
+
+
+def _from_own(record: Record, has_types: bool = True) -> list[Example]:
+    text, examples = record.get("text", str), []
+    for item in record.list("spans"):
+        types = item.texts("labels") if has_types else ()
+        examples.append(Example(text, item.span(text), tuple(dict.fromkeys(types))))
+    return examples
+
+
+def about(examples: Sequence[Example]) -> str:
+    """What was found in a file, for the log. ValueError if there is nothing to score."""
+    found = [name for example in examples for name in example.types]
+    if not found:
+        raise ValueError(f"{len(examples)} mentions, all of them without a type: expected at least one")
+    untyped = sum(not example.types for example in examples)
+    return f"{len(found)} types, {len(set(found))} different ones; {untyped} mentions have none"
+
+
+def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The types of the training examples, sorted.
+
+    `entity` joins the other eight of Open Entity: the training file as published lacks it, the dev file does not.
+    """
+    found = {name for example in examples for name in example.types}
+    return OPEN_ENTITY if found | {"entity"} == set(OPEN_ENTITY) else tuple(sorted(found))
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+class Feature(NamedTuple):
+    example: int  # index in the list of examples
+    arrays: dict[str, np.ndarray]  # of inputs.encode
+    types: list[int]  # indices of the gold types, those that the training file lacks left out
+    is_cut: bool  # the text was longer than max_length
+
+
+def make_features(
+    examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
+) -> list[Feature]:
+    """One input for each example, but none for a mention that is longer than an input: see `lost`."""
+    type_ids = {name: i for i, name in enumerate(labels)}
+    space = " " * options.first_space
+    texts = [space + example.text for example in examples]
+    spans = [[(start + len(space), end + len(space))] for _, (start, end), _ in examples]
+    whole = inputs.encode_batch(
+        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.ENTITY, max_mention_length=options.max_mention
+    )
+    features = []
+    for index, (example, text, span, arrays) in enumerate(zip(examples, texts, spans, whole)):
+        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
+            try:
+                arrays = inputs.encode(
+                    tokenizer, entity_vocab, text, entity_spans=span, task=inputs.ENTITY, max_length=options.max_length,
+                    max_mention_length=options.max_mention,
+                )  # fmt: skip
+            except ValueError:  # the mention alone is too long; any other fault would have been an error above
+                continue
+        types = [type_ids[name] for name in example.types if name in type_ids]
+        features.append(Feature(index, arrays, types, is_cut))
+    return features
+
+
+def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+    """What cannot be learned or answered and counts against recall; and texts of which a part is missing."""
+    gold = sum(len(examples[feature.example].types) for feature in features)
+    return {
+        "mentions longer than an input": len(examples) - len(features),
+        "types that the training file lacks": gold - sum(len(feature.types) for feature in features),
+        "texts cut around their mention": sum(feature.is_cut for feature in features),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class TypingBatch(NamedTuple):
+    packed: PackedBatch
+    marker_rows: Tensor  # int64 [batch], rows of the markers in front of the mentions
+    types: Tensor  # float32 [batch, types], 1 = the mention is of the type
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"type": self.types.numel()}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "TypingBatch":
+        return TypingBatch(*(part.to(device) for part in self))
+
+
+class TypingModel(nn.Module):
+    """The encoder, and one linear layer over the hidden state of the entity (paper, section 4.1)."""
+
+    def __init__(self, config: ModelConfig, labels: Sequence[str], options: Options):
+        super().__init__()
+        self.config, self.labels, self.head = config, tuple(labels), options.head
+        self.luke = LukeModel(config)
+        self.classifier = RowClassifier(config.hidden_size, 1, len(labels), dropout=config.hidden_dropout_prob)
+
+    def collate(self, features: Sequence[Feature]) -> TypingBatch:
+        arrays = [feature.arrays for feature in features]
+        markers = np.array([x["entity_position_ids"][0, 0] for x in arrays])
+        if self.head == "token":  # a model of words alone, the baseline of the papers
+            arrays = [{"input_ids": x["input_ids"]} for x in arrays]
+        packed = inputs.pack(arrays, self.config.pad_token_id)
+        types = torch.zeros(len(features), len(self.labels))
+        for row, feature in enumerate(features):
+            types[row, feature.types] = 1
+        return TypingBatch(packed, torch.from_numpy(markers) + packed.cu_words[:-1], types)
+
+    def logits(self, batch: TypingBatch) -> Tensor:
+        """Scores [batch, types]"""
+        hidden = self.luke(batch.packed)
+        (row,) = first_entities(batch.packed, 1) if self.head == "entity" else (batch.marker_rows,)
+        return self.classifier(hidden.index_select(0, row))
+
+    def forward(self, batch: TypingBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: the summed binary cross-entropies and the number of right decisions."""
+        logits = self.logits(batch).float()
+        loss = F.binary_cross_entropy_with_logits(logits, batch.types, reduction="sum")
+        return {"type": (loss, ((logits > 0) == (batch.types > 0)).sum())}
+
+
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TypingModel:
+    """The model with weights yet to be filled in."""
+    model = TypingModel(config, labels, options)
+    # What has no part in it does not train: processes that share a batch would wait for its gradient.
+    idle = ("pooler.",) if "entity" in options.head else ("pooler.", "entities.", "entity_query.")
+    for name, parameter in model.luke.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in idle))
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Type(NamedTuple):
+    name: str
+    probability: float  # sigmoid of the logit
+
+
+def predict(
+    model: TypingModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+) -> list[list[Type]]:
+    """The types of each example, in the order of the model's labels; none for one that has no feature."""
+    predictions: list[list[Type]] = [[] for _ in examples]
+    by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(by_length), batch_size):
+            chosen = by_length[begin : begin + batch_size]
+            logits = model.logits(model.collate(chosen).to(model.classifier.weight.device)).float().cpu()
+            probability = logits.sigmoid().tolist()
+            for row, label in (logits > 0).nonzero().tolist():
+                predictions[chosen[row].example].append(Type(model.labels[label], probability[row][label]))
+    model.train(was_training)
+    return predictions
+
+
+def evaluate(examples: Sequence[Example], predictions: Sequence[Sequence[Type]], features: Sequence[Feature]) -> dict:
+    """`metrics.typing_scores`: precision, recall and f1 are the loose micro ones."""
+    return typing_scores([example.types for example in examples], [[t.name for t in types] for types in predictions])
+
+
+def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence) -> None:
+    """<name>_predictions.jsonl: {"predictions": [...], "labels": [...]} for each mention."""
+    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
+        for example, types in zip(examples, predictions):
+            answer = {"predictions": [found.name for found in types], "labels": list(example.types)}
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+def _from_line(line: str, where: str) -> list[Example]:
+    """The mentions of a user's text, with marks or as JSON. ValueError if there is none."""
+    if line.lstrip().startswith("{"):
+        if not (examples := _from_own(records.parse_record(line, where), has_types=False)):
+            raise ValueError(f"{where}: field 'spans' is empty, expected at least one mention")
+        return examples
+    stretches = re.split("(</?e>)", line)
+    marks = stretches[1::2]
+    if not marks or marks != ["<e>", "</e>"] * (len(marks) // 2):
+        found = " ".join(marks) or "missing"
+        raise ValueError(f"{where}: the marks are {found}, expected <e> </e> around each mention")
+    borders = list(accumulate(map(len, stretches[::2])))  # in the text without marks
+    return [Example("".join(stretches[::2]), span, ()) for span in zip(borders[0:-1:2], borders[1::2])]
+
+
+def predict_lines(
+    model: TypingModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, a text with marks or a JSON object: its mentions with their types."""
+    of_line = [_from_line(line, f"text {number}") for number, line in enumerate(lines, start=1)]
+    examples = [example for mentions in of_line for example in mentions]
+    features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
+    predictions = iter(predict(model, features, examples))
+    for mentions in of_line:
+        found = []
+        for text, (start, end), _ in mentions:
+            types = [{"type": name, "probability": round(probability, 4)} for name, probability in next(predictions)]
+            found.append({"text": text[start:end], "start": start, "end": end, "types": types})
+        yield {"text": mentions[0].text, "mentions": found}

@@ -1,0 +1,620 @@
+"""inputs.py: the released tokenizers' ids and positions, truncation that keeps mentions, batches.
+
+    pytest tests/test_inputs.py
+    pytest tests/test_inputs.py --strings 5000      5,000 random span sets for each vocabulary, minutes
+
+Proved with: the worked example of a text with one token a byte, written out by hand; `reference`, the published rules
+once more in plain loops, one token at a time, for random texts, spans, tasks and limits; transformers' LukeTokenizer
+and MLukeTokenizer where they are installed (they cannot truncate texts with entities, so there the rules stand alone).
+"""
+
+import random
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizer_texts import random_strings
+
+from luke_mini import inputs, packing, tokenizer_bpe, tokenizer_sentencepiece
+from luke_mini.config import ModelConfig
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.model import LukeModel
+
+TASKS = (None, "entity_classification", "entity_pair_classification", "entity_span_classification")
+TITLES = ["[UNK]", "[PAD]", "[MASK]", "[MASK2]", "Bo", "LA"]  # an order of our own: ids are never assumed
+VOCAB = EntityVocab.from_titles(TITLES)
+M, M2 = VOCAB.mask_id, VOCAB.mask2_id
+
+
+class Bytes:
+    """One token a byte, numbered from 10."""
+
+    bos_id, pad_id, eos_id, ent_id, ent2_id = 0, 1, 2, 3, 4
+    names = {0: "<s>", 1: "<pad>", 2: "</s>", 3: "<ent>", 4: "<ent2>"}
+
+    def encode_stretches(self, stretches):
+        parts = [[10 + byte for byte in stretch.encode()] for stretch in stretches]
+        return np.array([*chain(*parts)], np.int32), np.array([*map(len, parts)])
+
+    def show(self, ids):
+        return " ".join(self.names.get(k) or chr(k - 10).replace(" ", "Ġ") for k in ids)
+
+
+def plain(made: dict) -> dict:
+    return {key: value.tolist() for key, value in made.items()}
+
+
+def positions(made: dict) -> list[list[int]]:
+    return [[k for k in row if k != -1] for row in made["entity_position_ids"].tolist()]
+
+
+ENGLISH = [
+    f"{a} didn't see {b}'s {17 * n} cafés in 東京, nor {c} lowest _house_ (they're  low)."
+    for n, (a, b, c) in enumerate(zip("Ada Bo Cleo Dan".split() * 15, "Eva Finn Gro".split() * 20, "aan" * 20))
+]
+
+# --- By hand ----------------------------------------------------------------------------------------------------------
+
+TEXT, BO, LA = "Bo in LA.", (0, 2), (6, 8)
+
+
+def test_worked_example():
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO, LA])
+    assert Bytes().show(made["input_ids"]) == "<s> B o Ġ i n Ġ L A . </s>"
+    assert plain(made) == {
+        "input_ids": [0, *(10 + ord(c) for c in TEXT), 2],
+        "attention_mask": [1] * 11,
+        "entity_ids": [M, M],
+        "entity_position_ids": [[1, 2] + [-1] * 28, [6, 7, 8] + [-1] * 27],
+        "entity_attention_mask": [1, 1],
+    }
+    assert all(value.dtype == np.int64 for value in made.values())
+
+
+def test_worked_example_of_one_entity():
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[LA], task="entity_classification")
+    assert Bytes().show(made["input_ids"]) == "<s> B o Ġ i n <ent> Ġ L A <ent> . </s>"
+    assert positions(made) == [[6, 7, 8, 9, 10]] and made["entity_ids"].tolist() == [M]
+
+
+def test_worked_example_of_a_pair_of_entities():
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO, LA], task="entity_pair_classification")
+    assert Bytes().show(made["input_ids"]) == "<s> <ent> B o <ent> Ġ i n <ent2> Ġ L A <ent2> . </s>"
+    assert positions(made) == [[1, 2, 3, 4], [8, 9, 10, 11, 12]] and made["entity_ids"].tolist() == [M, M2]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[LA, BO], task="entity_pair_classification")
+    assert Bytes().show(made["input_ids"]) == "<s> <ent2> B o <ent2> Ġ i n <ent> Ġ L A <ent> . </s>"
+    assert positions(made) == [[8, 9, 10, 11, 12], [1, 2, 3, 4]] and made["entity_ids"].tolist() == [M, M2]
+
+
+def test_worked_example_of_spans_and_padding():
+    """[MASK] three times, padded to 14 words and 5 entities by a second text of that size."""
+    spans = [(0, 2), (0, 5), (6, 8)]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, task="entity_span_classification")
+    other = inputs.encode(Bytes(), VOCAB, "x" * 12, entity_spans=[(0, 1)] * 5, task="entity_span_classification")
+    batch = inputs.collate([made, other], pad_id=1, entity_pad_id=VOCAB.pad_id)
+    assert all(value.dtype == torch.int64 for value in batch.values())
+    assert batch["input_ids"][0].tolist() == [*made["input_ids"].tolist(), 1, 1, 1]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [11, 14]
+    assert batch["entity_ids"][0].tolist() == [M, M, M, VOCAB.pad_id, VOCAB.pad_id]
+    assert batch["entity_attention_mask"][0].tolist() == [1, 1, 1, 0, 0]
+    assert batch["entity_position_ids"].shape == (2, 5, 30) and (batch["entity_position_ids"][0, 3:] == -1).all()
+    assert batch["entity_start_positions"][0].tolist() == [1, 1, 6, 0, 0]
+    assert batch["entity_end_positions"][0].tolist() == [2, 5, 8, 0, 0]
+
+
+def test_worked_example_of_a_pair_of_texts():
+    made = inputs.encode(Bytes(), VOCAB, "Bo?", TEXT, entity_spans=[BO], entity_spans_pair=[LA])
+    assert Bytes().show(made["input_ids"]) == "<s> B o ? </s> </s> B o Ġ i n Ġ L A . </s>"
+    assert positions(made) == [[1, 2], [11, 12, 13]]
+
+
+def test_spans_in_the_second_text_only():
+    """The released tokenizer drops them without a word."""
+    made = inputs.encode(Bytes(), VOCAB, "Bo?", TEXT, entity_spans_pair=[LA], entities_pair=["LA"])
+    assert positions(made) == [[11, 12, 13]] and made["entity_ids"].tolist() == [VOCAB.id("LA")]
+
+
+def test_one_space_moves_and_no_other_white_space():
+    """Of two spaces one, of a tab, a line break or a no-break space none."""
+    for before, moves in [("a", 0), ("a ", 1), ("a  ", 1), (" ", 1), ("", 0), ("a\t", 0), ("a\n", 0), ("a\u00a0", 0)]:
+        text = before + "b."
+        (ids,), (spans,) = inputs.token_spans(Bytes(), [text], [[(len(before), len(before) + 1)]])
+        end = len(text.encode()) - 1
+        assert ids.tolist() == [10 + byte for byte in text.encode()] and spans.tolist() == [[end - 1 - moves, end]]
+
+
+def test_titles_and_languages():
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO, LA, LA], entities=["Bo", "Nowhere", "LA"])
+    assert made["entity_ids"].tolist() == [4, VOCAB.unk_id, 5]
+    many = EntityVocab([[("[PAD]", None)], [("[UNK]", None)], [("[MASK]", None)], [("Oslo", "en"), ("오슬로", "ko")]])
+    assert inputs.encode(Bytes(), many, TEXT, entity_spans=[BO], entities=["en:Oslo"])["entity_ids"].tolist() == [3]
+    for language, expected in [("en", 3), ("ko", many.unk_id)]:
+        made = inputs.encode(Bytes(), many, TEXT, entity_spans=[BO], entities=["Oslo"], language=language)
+        assert made["entity_ids"].tolist() == [expected]
+    with pytest.raises(ValueError, match="language 'de': the entity vocabulary has en ko"):
+        inputs.encode(Bytes(), many, TEXT, entity_spans=[BO], entities=["Oslo"], language="de")
+
+
+def test_long_mentions_lose_positions_and_keep_their_ends():
+    spans = [(0, 40)]
+    made = inputs.encode(Bytes(), VOCAB, "x" * 40, entity_spans=spans, task="entity_span_classification")
+    assert positions(made) == [list(range(1, 31))]
+    assert made["entity_start_positions"].tolist() == [1] and made["entity_end_positions"].tolist() == [40]
+    short = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO], max_mention_length=1)
+    assert short["entity_position_ids"].tolist() == [[1]]
+
+
+def test_no_spans_and_empty_lists():
+    assert list(inputs.encode(Bytes(), VOCAB, TEXT)) == ["input_ids", "attention_mask"]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[])
+    assert made["entity_ids"].shape == (0,) and made["entity_position_ids"].shape == (0, 30)
+    assert inputs.encode_batch(Bytes(), VOCAB, []) == []
+    assert plain(inputs.encode(Bytes(), VOCAB, "")) == {"input_ids": [0, 2], "attention_mask": [1, 1]}
+
+
+# --- The rules once more ----------------------------------------------------------------------------------------------
+
+
+def reference_tokens(tokenize, text, spans):
+    """Section by section: cut before the space that precedes a border, tokenise, remember where borders fell."""
+    ids, at, done = [], {}, 0
+    for border in sorted({*chain(*spans)}):
+        cut = border - 1 if text[:border].endswith(" ") else border
+        if cut > done:
+            ids, done = ids + tokenize(text[done:cut]), cut
+        at[border] = len(ids)
+    return ids + tokenize(text[done:]), [(at[start], at[end]) for start, end in spans]
+
+
+def insert(ids, spans, markers):
+    """Puts the markers in from right to left, as the released tokenizer does, the tail first if it is on the right."""
+    spans = list(spans)
+    order = sorted(range(len(spans)), key=lambda k: (spans[k], -k), reverse=True)
+    for k in order:
+        start, end = spans[k]
+        ids = ids[:start] + [markers[k]] + ids[start:end] + [markers[k]] + ids[end:]
+        spans[k] = (start, end + 2)
+        for other in order[: order.index(k)]:
+            spans[other] = (spans[other][0] + 2, spans[other][1] + 2)
+    return ids, spans
+
+
+def shorten(first, second, excess):
+    """Takes one item away at a time: from the longer one, from the second if both are equal."""
+    first, second = list(first), list(second)
+    for _ in range(excess):
+        (first if len(first) > len(second) else second).pop()
+    return first, second
+
+
+def windows(ids, spans, room):
+    """Which tokens stay when the mentions must; None if they cannot."""
+    inside = {k for start, end in spans for k in range(start, end)}
+    begin, end = min(inside), max(inside) + 1
+    if len(ids) <= room or end <= room:
+        return range(min(len(ids), room))
+    if len(inside) > room:
+        return None
+    if end - begin <= room:
+        found = [k for k in range(len(ids) - room + 1) if k <= begin and end <= k + room]
+        best = min(found, key=lambda k: (abs((begin - k) - (k + room - end)), begin - k))
+        return range(best, best + room)
+    gap = [k for k in range(begin, end) if k not in inside]
+    kept = []
+    while len(inside) + len(kept) < room:  # in turn from both ends of the gap, the left one first
+        kept.append(gap.pop(0 if len(kept) % 2 == 0 else -1))
+    return sorted({*inside, *kept})
+
+
+def reference(tokenizer, tokenize, text, pair, spans, spans_pair, titles, task, max_length, max_entities, mention):
+    """The whole contract for one input, or None where it is impossible."""
+    ids, token_spans = reference_tokens(tokenize, text, spans or [])
+    ids_pair, token_spans_pair = reference_tokens(tokenize, pair or "", spans_pair or [])
+    entity_ids = [M] * len(token_spans) if titles is None or task else [VOCAB.id(title) for title in titles]
+    numbered = [(*span, entity, k) for k, (span, entity) in enumerate(zip(token_spans, entity_ids))]
+    numbered_pair = [(*span, M, len(numbered) + k) for k, span in enumerate(token_spans_pair)]
+    special = 2 if pair is None else 4
+    if task in TASKS[1:3]:
+        ids, marked = insert(ids, token_spans, [tokenizer.ent_id, tokenizer.ent2_id])
+        stay = range(len(ids)) if max_length is None else windows(ids, marked, max_length - special)
+        if stay is None:
+            return None
+        stay = list(stay)
+        ids = [ids[k] for k in stay]
+        numbered = [(stay.index(s), stay.index(e - 1) + 1, (M, M2)[k], k) for k, (s, e) in enumerate(marked)]
+    elif max_length is not None:
+        ids, ids_pair = shorten(ids, ids_pair, max(0, len(ids) + len(ids_pair) + special - max_length))
+        numbered = [entity for entity in numbered if entity[1] <= len(ids)]
+        numbered_pair = [entity for entity in numbered_pair if entity[1] <= len(ids_pair)]
+        excess = max(0, len(numbered) + len(numbered_pair) - max_entities)
+        numbered, numbered_pair = shorten(numbered, numbered_pair, excess)
+    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    whole = [bos, *ids, eos] + ([] if pair is None else [eos, *ids_pair, eos])
+    shifted = [(s + 1, e + 1, *rest) for s, e, *rest in numbered]
+    shifted += [(s + len(ids) + 3, e + len(ids) + 3, *rest) for s, e, *rest in numbered_pair]
+    made = {"input_ids": whole, "attention_mask": [1] * len(whole)}
+    if spans is None and spans_pair is None:
+        return made
+    made["entity_ids"] = [entity for _, _, entity, _ in shifted]
+    made["entity_position_ids"] = [[k if k < e else -1 for k in range(s, s + mention)] for s, e, _, _ in shifted]
+    made["entity_attention_mask"] = [1] * len(shifted)
+    if task == TASKS[3]:
+        made["entity_start_positions"] = [s for s, *_ in shifted]
+        made["entity_end_positions"] = [e - 1 for _, e, *_ in shifted]
+    if max_length is not None:
+        made["kept_spans"] = [k for *_, k in shifted]
+    return made
+
+
+def draw_span(draw: random.Random, text: str, within=(0, None)) -> tuple[int, int]:
+    low, high = within[0], len(text) if within[1] is None else within[1]
+    start, end = sorted((draw.randint(low, high), draw.randint(low, high)))
+    return start, end if draw.random() < 0.4 else min(high, start + draw.randint(0, 8))
+
+
+def draw_case(draw: random.Random, texts: list[str], task: str | None) -> dict:
+    """Arguments of `encode` that are in order: spans unsorted, nested, repeated, empty, with spaces at the borders."""
+    text = draw.choice(texts)
+    if task == TASKS[1]:
+        return {"text": text, "entity_spans": [draw_span(draw, text)], "task": task}
+    if task == TASKS[2]:
+        middle = draw.randint(0, len(text))
+        spans = [draw_span(draw, text, (0, middle)), draw_span(draw, text, (middle, None))]
+        return {"text": text, "entity_spans": draw.sample(spans, 2), "task": task}
+    spans = [draw_span(draw, text) for _ in range(draw.randint(1 if task else 0, 12))]
+    spans += draw.sample(spans, min(len(spans), draw.randint(0, 2)))
+    if task:
+        return {"text": text, "entity_spans": spans, "task": task}
+    case = {"text": text, "entity_spans": draw.choice([spans, spans, spans, None])}
+    if case["entity_spans"] is not None and draw.random() < 0.5:
+        case["entities"] = [draw.choice([*TITLES[4:], "Nowhere"]) for _ in spans]
+    if draw.random() < 0.5:
+        case["text_pair"] = draw.choice(texts)
+        spans = [draw_span(draw, case["text_pair"]) for _ in range(draw.randint(0, 6))]
+        case["entity_spans_pair"] = draw.choice([spans, spans, None])
+    return case
+
+
+def shown(case: dict, tokenizer, tokenize, limits: dict) -> dict | None:
+    return reference(
+        tokenizer,
+        tokenize,
+        case["text"],
+        case.get("text_pair"),
+        case["entity_spans"],
+        case.get("entity_spans_pair"),
+        case.get("entities"),
+        case.get("task"),
+        limits.get("max_length"),
+        limits.get("max_entity_length", 32),
+        limits.get("max_mention_length", 30),
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=250, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_equal_to_the_rules_with_and_without_truncation(task, seed):
+    draw = random.Random(seed)
+    case = draw_case(draw, ["", "a", "Bo in LA.", "  two  é spaces ", "abc " * 9, "东京 is Tōkyō " * 3], task)
+    limits = {"max_mention_length": draw.choice([1, 5, 30])}
+    if draw.random() < 0.75:
+        limits |= {"max_length": draw.randint(6, 50), "max_entity_length": draw.choice([0, 1, 3, 32])}
+    expected = shown(case, Bytes(), lambda piece: [10 + byte for byte in piece.encode()], limits)
+    if expected is None:
+        with pytest.raises(ValueError, match="tokens with their markers, max_length leaves room for"):
+            inputs.encode(Bytes(), VOCAB, **case, **limits)
+        return
+    made = plain(inputs.encode(Bytes(), VOCAB, **case, **limits))
+    assert made == expected
+    if "max_length" in limits:
+        assert len(made["input_ids"]) <= limits["max_length"]
+
+
+def truncated(spans, max_length, text="abcdefghijklmnopqrstuvwxyz"):
+    task = TASKS[len(spans)]
+    made = inputs.encode(Bytes(), VOCAB, text, entity_spans=spans, task=task, max_length=max_length)
+    marks = {"<ent>": "[", "<ent2>": "{"}
+    return "".join(marks.get(token, token) for token in Bytes().show(made["input_ids"][1:-1]).split())
+
+
+@pytest.mark.parametrize(
+    ("spans", "max_length", "expected"),
+    [
+        ([(3, 5)], 30, "abc[de[fghijklmnopqrstuvwxyz"),  # nothing to do
+        ([(3, 5)], 12, "abc[de[fgh"),  # the beginning, as transformers 4
+        ([(3, 5)], 9, "abc[de["),  # just so
+        ([(3, 5)], 8, "c[de[f"),  # around it
+        ([(20, 22)], 11, "st[uv[wxy"),  # one more behind than before
+        ([(24, 26)], 10, "uvwx[yz["),  # the text ends too soon
+        ([(20, 22)], 6, "[uv["),
+        ([(0, 1), (4, 5)], 12, "[a[bcd{e{f"),
+        ([(10, 11), (14, 15)], 13, "j[k[lmn{o{p"),  # around both
+        ([(10, 11), (24, 25)], 13, "[k[lmnwx{y{"),  # the middle is cut out
+        ([(24, 25), (10, 11)], 8, "{k{[y["),  # head on the right
+    ],
+)
+def test_truncation_around_mentions_by_hand(spans, max_length, expected):
+    assert truncated(spans, max_length) == expected
+
+
+def test_mentions_that_cannot_fit():
+    with pytest.raises(ValueError, match="the mentions have 6 tokens with their markers, max_length leaves room for 5"):
+        truncated([(10, 11), (24, 25)], 7)
+    with pytest.raises(ValueError, match="text 1: the mentions have 28 tokens"):
+        texts = ["ab", "abcdefghijklmnopqrstuvwxyz"]
+        spans = [[(0, 1)], [(0, 26)]]
+        inputs.encode_batch(Bytes(), VOCAB, texts, entity_spans=spans, task=TASKS[1], max_length=20)
+
+
+def test_longest_first_by_hand():
+    """10 and 4 lose 5: the first all of them. 6 and 6 lose 3: the second two. 4 and 10 lose 8: 6, then one each."""
+    assert inputs.longest_first(10, 4, 9) == (5, 4)
+    assert inputs.longest_first(6, 6, 9) == (5, 4)
+    assert inputs.longest_first(4, 10, 6) == (3, 3)
+    assert inputs.longest_first(4, 10, 14) == (4, 10)
+    assert inputs.longest_first(7, 0, 3) == (3, 0)
+
+
+def test_truncation_names_the_spans_that_are_left():
+    spans = [(6, 8), (0, 2), (3, 5), (0, 5)]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_length=8)  # "Bo in " stays
+    assert made["kept_spans"].tolist() == [1, 2, 3] and positions(made) == [[1, 2], [3, 4, 5], [1, 2, 3, 4, 5]]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_length=99, max_entity_length=2)
+    assert made["kept_spans"].tolist() == [0, 1]
+    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_entity_length=2)  # as LUKE: no limit without
+    assert len(made["entity_ids"]) == 4 and "kept_spans" not in made
+
+
+# --- Errors -----------------------------------------------------------------------------------------------------------
+
+ERRORS = [
+    ({"entity_spans": [(0, 2), (5, 3)]}, r"the span \(5, 3\) ends before it starts"),
+    ({"entity_spans": [(0, 2), (6, 10)]}, r"the span \(6, 10\) is outside of the text, which has 9 characters"),
+    ({"entity_spans": [(-3, 2)]}, r"the span \(-3, 2\) is outside"),
+    ({"entity_spans": (0, 2)}, r"expected a list of spans \(start, end\) in characters, found \(0, 2\)"),
+    ({"entity_spans": [(0, 2, 3)]}, "expected a list of spans"),
+    ({"entity_spans": [(0, 2, 3), (4,)]}, "expected a list of spans"),
+    ({"entity_spans": ["ab"]}, "expected a list of spans"),
+    ({"entity_spans": [BO], "entities": ["Bo", "LA"]}, r"expected a title for each of 1 spans, found \['Bo', 'LA'\]"),
+    ({"entity_spans": [BO, LA], "entities": "Bo"}, "expected a title for each of 2 spans, found Bo"),
+    ({"entities": ["Bo"]}, "titles are given without spans"),
+    ({"text_pair": "x", "entity_spans": [BO], "entities_pair": ["Bo"]}, "titles are given without spans"),
+    ({"entity_spans_pair": [BO]}, "spans are given for a second text that is not there"),
+    ({"text_pair": "x", "entity_spans_pair": [(0, 2)]}, r"the span \(0, 2\) is outside of the text, which has 1 char"),
+    ({"entity_spans": [(0, 2**70)]}, "is outside of the text"),
+    ({"entity_spans": [(0, None)]}, "expected a list of spans"),
+    ({"text_pair": 5}, "expected a text, found 5"),
+    ({"task": TASKS[1]}, "task entity_classification: expected 1 span, found 0"),
+    ({"task": TASKS[1], "entity_spans": [BO, LA]}, "expected 1 span, found 2"),
+    ({"task": TASKS[2], "entity_spans": [BO]}, r"expected 2 spans \(head, tail\), found 1"),
+    ({"task": TASKS[3], "entity_spans": []}, "expected at least 1 span, found 0"),
+    ({"task": TASKS[1], "entity_spans": [BO], "text_pair": "x"}, "takes one text, not a pair"),
+    ({"task": TASKS[2], "entity_spans": [(0, 8), LA]}, r"head \(0, 8\) and tail \(6, 8\) overlap"),
+    ({"task": TASKS[2], "entity_spans": [(3, 3), (2, 5)]}, "overlap"),
+    ({"task": TASKS[2], "entity_spans": [(0, 99), LA]}, r"the span \(0, 99\) is outside"),
+    ({"task": "typing", "entity_spans": [BO]}, "unknown task 'typing', expected None or entity_classification, "),
+    ({"entity_spans": [BO], "max_length": 1}, "max_length is 1, and the special tokens alone are 2"),
+    ({"text_pair": "x", "max_length": 3}, "max_length is 3, and the special tokens alone are 4"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=range(len(ERRORS)))
+def test_errors_are_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        inputs.encode(Bytes(), VOCAB, TEXT, **arguments)
+    assert "\n" not in str(error.value) and not str(error.value).startswith("text 0")
+
+
+def test_errors_of_a_batch_name_the_text():
+    with pytest.raises(ValueError, match=r"^text 2: the span \(0, 3\) is outside"):
+        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab", "ab"], entity_spans=[[(0, 3)], None, [(0, 3)]])
+    with pytest.raises(ValueError, match="^text 1: task entity_classification: expected 1 span, found 0"):
+        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab"], entity_spans=[[(0, 3)], None], task=TASKS[1])
+    with pytest.raises(ValueError, match="^entity_spans: expected a list for 2 texts"):
+        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab"], entity_spans=[(0, 3)])
+    without = EntityVocab.from_titles(TITLES[:3])
+    with pytest.raises(ValueError, match=r"lacks \[MASK2\]"):
+        inputs.encode(Bytes(), without, TEXT, entity_spans=[BO, LA], task=TASKS[2])
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------------
+
+
+def draw_batch(seed: int, task: str | None) -> list[dict]:
+    draw = random.Random(seed)
+    return [draw_case(draw, [*ENGLISH[:5], *random_strings(20, seed), "", "<pad> é"], task) for _ in range(9)]
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory):
+    return tokenizer_bpe.train(ENGLISH, 420, tmp_path_factory.mktemp("bpe"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("limit", [None, 30])
+def test_encode_batch_equals_encode(bpe, task, limit):
+    cases = draw_batch(1, task)
+    limit = 300 if limit and task in TASKS[1:3] else limit  # so that every mention fits
+    expected = [plain(inputs.encode(bpe, VOCAB, **case, max_length=limit)) for case in cases]
+    names = {"text": "texts", "text_pair": "text_pairs"}
+    columns = {
+        names.get(key, key): [case.get(key) for case in cases]
+        for key in ("text", "text_pair", "entity_spans", "entity_spans_pair", "entities")
+    }
+    made = inputs.encode_batch(bpe, VOCAB, **columns, task=task, max_length=limit)
+    assert list(map(plain, made)) == expected
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_packed_is_padded(bpe, task, seed):
+    """The same batch as `packing.from_padded` makes of the padded tensors, "<pad>" in the text included."""
+    batch = [inputs.encode(bpe, VOCAB, **case) for case in draw_batch(seed, task)]
+    padded = inputs.collate(batch, bpe.pad_id, VOCAB.pad_id)
+    names = "input_ids attention_mask entity_ids entity_position_ids entity_attention_mask".split()
+    expected = packing.from_padded(**{name: padded[name] for name in names}, pad_id=bpe.pad_id)
+    made = inputs.pack(batch, bpe.pad_id)
+    for name in "word_ids word_positions entity_ids mention_positions mention_offsets".split():
+        assert torch.equal(getattr(made, name), getattr(expected, name)), name
+    assert made.word_lengths == expected.word_lengths and made.entity_lengths == expected.entity_lengths
+
+
+def test_batches_without_entities(bpe):
+    batch = inputs.encode_batch(bpe, VOCAB, ["Ada", "Bo in LA"])
+    assert list(inputs.collate(batch)) == ["input_ids", "attention_mask"]
+    packed = inputs.pack(batch, bpe.pad_id)
+    assert packed.n_entities == 0 and packed.mention_offsets.tolist() == [0] and packed.entity_lengths == (0, 0)
+
+
+@torch.no_grad()
+def test_model_gives_the_same_for_packed_and_padded(bpe):
+    config = ModelConfig(
+        vocab_size=len(bpe),
+        entity_vocab_size=len(VOCAB),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        entity_emb_size=8,
+        max_position_embeddings=1200,
+    )
+    torch.manual_seed(0)
+    model = LukeModel(config).eval()
+    batch = [inputs.encode(bpe, VOCAB, **case) for case in draw_batch(5, None)]
+    padded = inputs.collate(batch, bpe.pad_id, VOCAB.pad_id)
+    words, entities = model(**padded)
+    hidden = model(inputs.pack(batch, bpe.pad_id))
+    expected = torch.cat([words[padded["attention_mask"].bool()], entities[padded["entity_attention_mask"].bool()]])
+    assert len(expected) == len(hidden) and (hidden - expected).abs().max() < 1e-5
+
+
+# --- transformers -----------------------------------------------------------------------------------------------------
+
+
+def luke_tokenizers(tokenizer, folder, task):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(folder)
+    entity_vocab = {title: k for k, title in enumerate(TITLES)}
+    return transformers.LukeTokenizer.from_pretrained(folder, entity_vocab=entity_vocab, task=task)
+
+
+def oracle(theirs, case: dict) -> dict:
+    return dict(theirs(**{key: value for key, value in case.items() if key != "task"}))
+
+
+def spoils_transformers(case: dict) -> bool:
+    """What it does otherwise by mistake or design: entity tokens as words, control characters, and see `mark`."""
+    texts = case["text"] + case.get("text_pair", "")
+    if any(token in texts for token in ("\x1c", "\x1f", "[MASK]", "[UNK]", "[PAD]")):
+        return True
+    if case.get("entity_spans") is None and case.get("entity_spans_pair") is not None:
+        return True
+    if case.get("task") != TASKS[2]:
+        return False
+    head, (start, end) = case["entity_spans"]
+    starts_alike = case["text"][head[0] : start].strip(" ") == ""  # perhaps at the same token
+    return starts_alike and head[1] <= start
+
+
+def assert_equal_to_transformers(ours, theirs_of_task: dict, texts: list[str], count: int, seed: int) -> None:
+    draw = random.Random(seed)
+    compared = 0
+    while compared < count:
+        case = draw_case(draw, texts, draw.choice(TASKS))
+        if spoils_transformers(case):
+            continue
+        made = plain(inputs.encode(ours, VOCAB, **case))
+        assert made == oracle(theirs_of_task[case.get("task")], case), case
+        compared += 1
+
+
+@pytest.fixture(scope="module")
+def count(request) -> int:
+    return request.config.getoption("--strings")
+
+
+def test_equal_to_transformers(bpe, tmp_path, count):
+    """Random span sets over sentences and strings from all over Unicode, all tasks, titles, pairs."""
+    theirs = {task: luke_tokenizers(bpe, tmp_path, task) for task in TASKS}
+    texts = [*ENGLISH, *random_strings(200, seed=7)]
+    assert_equal_to_transformers(bpe, theirs, texts, count, seed=1)
+
+
+def test_equal_to_transformers_with_the_real_vocabulary(real_lines, tmp_path, count):
+    ours = tokenizer_bpe.load(shared_data("tokenizers/vocab.json").parent)
+    theirs = {task: luke_tokenizers(ours, tmp_path, task) for task in TASKS}
+    assert_equal_to_transformers(ours, theirs, [line[:300] for line in real_lines], count, seed=2)
+
+
+def test_padding_equals_transformers(bpe, tmp_path):
+    for task in TASKS:
+        theirs = luke_tokenizers(bpe, tmp_path, task)
+        draw = random.Random(3)
+        cases = [case for case in (draw_case(draw, ENGLISH, task) for _ in range(40)) if "text_pair" not in case]
+        cases = [case for case in cases if case["entity_spans"] is not None and not spoils_transformers(case)][:8]
+        texts, spans = [case["text"] for case in cases], [case["entity_spans"] for case in cases]
+        expected = theirs(texts, entity_spans=spans, padding=True, return_tensors="pt")
+        made = inputs.encode_batch(bpe, VOCAB, texts, entity_spans=spans, task=task)
+        made = inputs.collate(made, bpe.pad_id, VOCAB.pad_id)
+        assert made.keys() == expected.keys()
+        assert all(torch.equal(made[key], expected[key]) for key in made), task
+
+
+# --- mLUKE ------------------------------------------------------------------------------------------------------------
+
+SENTENCES = [f"{a} was born in {b}, near {c}." for a in ("Ada", "Bo") for b in ("Oslo", "東京") for c in ("Mo", "Bodø")]
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    return tokenizer_sentencepiece.train(SENTENCES * 3, 100, tmp_path_factory.mktemp("sentencepiece"))
+
+
+def test_pieces_equal_the_library_by_the_rules(pieces, count):
+    """mLUKE as published: every stretch goes through SentencePiece by itself, and ids move up by one."""
+    model, draw = pieces._with_mark, random.Random(4)
+
+    def tokenize(piece: str) -> list[int]:
+        return [k + 1 if k else 3 for k in model.encode(piece)]
+
+    texts = [*SENTENCES, "  two  spaces ", "unknown ☃ sign", "tab\tand ﬁne ½"]
+    for _ in range(count):
+        case = draw_case(draw, texts, draw.choice(TASKS))
+        limits = draw.choice([{}, {"max_length": 60}])
+        assert plain(inputs.encode(pieces, VOCAB, **case, **limits)) == shown(case, pieces, tokenize, limits)
+
+
+def test_stretches_equal_cuts(pieces, bpe):
+    """The tokenizers' fast way for a batch gives what `encode_cut` gives for each text."""
+    for tokenizer in (pieces, bpe):
+        stretches = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
+        ids, counts = tokenizer.encode_stretches(iter(stretches))
+        expected = [tokenizer.encode_cut(stretch, [])[0] for stretch in stretches]
+        assert ids.tolist() == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
+        assert ids.dtype == np.int32 and tokenizer.encode_stretches([])[0].shape == (0,)
+
+
+def test_equal_to_transformers_mluke(pieces, count):
+    """On known characters; spans do not begin or end at a space, as 5.23 keeps lone spaces that SentencePiece drops."""
+    transformers = pytest.importorskip("transformers")
+    model = pieces._with_mark
+    scored = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    scored += [(model.id_to_piece(k), model.get_score(k)) for k in range(3, model.get_piece_size())]
+    entity_vocab = {title: k for k, title in enumerate(TITLES)}
+    theirs = {task: transformers.MLukeTokenizer(vocab=scored, entity_vocab=entity_vocab, task=task) for task in TASKS}
+    draw, compared = random.Random(6), 0
+    while compared < count:
+        case = draw_case(draw, SENTENCES, draw.choice(TASKS))
+        borders = chain(
+            ((case["text"], at) for at in chain(*case["entity_spans"] or [])),
+            ((case.get("text_pair"), at) for at in chain(*case.get("entity_spans_pair") or [])),
+        )
+        if spoils_transformers(case) or any(text[at : at + 1] == " " for text, at in borders):
+            continue
+        assert plain(inputs.encode(pieces, VOCAB, **case)) == oracle(theirs[case.get("task")], case), case
+        compared += 1

@@ -1,0 +1,492 @@
+"""The question answering task equals its specification: features against a plain transcription of the rules on random
+texts, scores and loss against transformers, entities by hand, a tiny model that learns which questions have an answer,
+the official scores from predictions, files in the official shapes.
+
+    python -m pytest -q tests/test_task_qa.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qa_tokenizer import Chunks
+
+from luke_mini import checkpoint, optim, qa_files, task_qa, tokenizer, tokenizer_sentencepiece
+from luke_mini.config import ModelConfig
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.model import initialize
+from luke_mini.qa_files import DataSet, Question
+from luke_mini.qa_windows import Answer
+from luke_mini.task_qa import Options, Prediction
+
+SQUAD = DataSet("squad", "en", "en")
+VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Ada", "Oslo", "New York", "[MASK2]"])
+SMALL = ModelConfig(
+    vocab_size=300,
+    entity_vocab_size=7,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=48,
+    entity_emb_size=12,
+    max_position_embeddings=70,
+)
+
+
+def question(asked: str, context: str, *answers: str, name="q", title="", data_set=SQUAD) -> Question:
+    """Each answer where it first occurs."""
+    spans = tuple((context.index(answer), context.index(answer) + len(answer)) for answer in answers)
+    return Question(name, asked, context, title, answers, spans, data_set)
+
+
+def options_with(candidates: dict, folder, name="candidates.json", **more) -> Options:
+    (folder / name).write_text(json.dumps(candidates), encoding="utf-8")
+    return Options(candidates=str(folder / name), **more)
+
+
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+def by_the_book(one: Question, pieces: Chunks, o: Options) -> list[dict]:
+    """The rules of the legacy windows (and of AllenNLP's step), token by token, without entities."""
+    asked = pieces.encode(" ".join(one.question.split())).ids[: o.max_question]
+    context = []  # (id, start, end) of every token, word by word
+    place = 0
+    for word in one.context.split():
+        begin = one.context.index(word, place)
+        place = begin + len(word)
+        encoding = pieces.encode(word)
+        context += [(i, begin + start, begin + end) for i, (start, end) in zip(*encoding)]
+    room = o.max_length - len(asked) - 4
+    spans = []
+    start = 0
+    while True:
+        length = min(len(context) - start, room)
+        spans.append((start, length))
+        if start + length == len(context):
+            break
+        start += max(1, room - o.overlap) if o.overlap else min(length, o.step)
+    made = []
+    for number, (start, length) in enumerate(spans):
+        inside = list(range(start, start + length))
+        may_start = []
+        for token in inside:
+            scores = [
+                min(token - s, s + n - 1 - token) + 0.01 * n if s <= token < s + n else -1 for s, n in spans
+            ]
+            may_start.append(scores.index(max(scores)) == number)
+        target = (0, 0)
+        for begin, end in one.spans:
+            touched = [t for t, (_, a, b) in enumerate(context) if a < end and b > begin]
+            before = touched[0] - 1 if touched else -1
+            if before >= 0 and context[before][1:] == (context[touched[0]][1],) * 2:  # the mark of a space
+                touched.insert(0, before)
+            if touched and all(t in inside for t in touched):
+                target = tuple(3 + len(asked) + t - start for t in (touched[0], touched[-1]))
+                break
+        words = [0, *asked, 2, 2, *(context[t][0] for t in inside), 2]
+        offsets = [list(context[t][1:]) for t in inside]
+        made.append({"words": words, "first": len(asked) + 3, "offsets": offsets})
+        made[-1] |= {"may_start": may_start, "target": target}
+    return made
+
+
+@st.composite
+def questions_and_options(draw):
+    text = st.text(st.sampled_from("abz 東\n"), max_size=40)
+    context, asked = draw(text), draw(text)
+    spans = []
+    for _ in range(draw(st.integers(0, 2)) if context else 0):
+        start = draw(st.integers(0, len(context) - 1))
+        spans.append((start, draw(st.integers(start + 1, len(context)))))
+    max_question = draw(st.integers(1, 8))
+    options = Options(
+        max_length=max_question + draw(st.integers(5, 14)),
+        max_question=max_question,
+        step=draw(st.integers(1, 9)),
+        overlap=draw(st.sampled_from([0, 0, 1, 3, 20])),
+    )
+    answers = tuple(context[start:end] for start, end in spans)
+    return Question("q", asked, context, "", answers, tuple(spans), SQUAD), options, draw(st.integers(1, 3))
+
+
+@settings(max_examples=300, deadline=None)
+@given(questions_and_options())
+def test_features_are_those_of_the_rules(case):
+    one, options, size = case
+    pieces = Chunks(size)
+    features = task_qa.make_features([one], pieces, VOCAB, (), options)
+    expected = by_the_book(one, pieces, options)
+    assert len(features) == len(expected)
+    for feature, rules in zip(features, expected):
+        assert feature.word_ids.tolist() == rules["words"] and len(feature.word_ids) <= options.max_length
+        assert feature.first == rules["first"]
+        assert feature.offsets.tolist() == rules["offsets"]
+        assert feature.may_start.tolist() == rules["may_start"]
+        assert feature.target == rules["target"]
+        assert len(feature.entity_ids) == 0
+
+
+def test_a_window_without_the_whole_answer_points_at_its_beginning():
+    one = question("Who", "aa bb cc dd ee ff", "cc dd ee")
+    options = Options(max_length=2 + 4 + 3, max_question=4, step=1)  # three tokens a window
+    features = task_qa.make_features([one], Chunks(2), VOCAB, (), options)
+    first = features[0].first
+    assert [f.target for f in features] == [(0, 0), (0, 0), (first, first + 2), (0, 0)]
+    assert task_qa.lost([one], features)["questions with no answer wholly in a window"] == 0
+    narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_length=8, max_question=3, step=1))
+    assert {f.target for f in narrow} == {(0, 0)}
+    assert task_qa.lost([one], narrow)["questions with no answer wholly in a window"] == 1
+
+
+def test_what_is_lost_is_counted():
+    answers = ("Oslo", "Rome")
+    wrong = Question("1", "Where is it", "In Oslo", "", answers, ((3, 7),), SQUAD)
+    silent = Question("2", "Where", "In Oslo", "", (), (), DataSet("squad2", "en", "en"))
+    features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), Options(max_length=20, max_question=4))
+    assert list(task_qa.lost([wrong, silent], features).values()) == [1, 0, 1]
+
+
+# --- Entities -------------------------------------------------------------------------------------------------------
+
+
+def mentions_of(feature: task_qa.Feature, pieces: Chunks) -> list[tuple[str, str]]:
+    spelt = {i: text for (text, _), i in pieces.seen.items()}
+    return [
+        (VOCAB.title(int(i)), "".join(spelt[int(w)] for w in feature.word_ids[start:end]))
+        for i, (start, end) in zip(feature.entity_ids, feature.spans.tolist())
+    ]
+
+
+def test_entities_of_question_and_context(tmp_path):
+    """The first token of the context too, which the reference loses; a page of its own for each title."""
+    options = options_with({"Oslo": {"Ada": "Ada", "the city": "Oslo", "New York": "New York"}}, tmp_path)
+    one = question("Did Ada see New York", "Ada left the\ncity for New York", title="Oslo")
+    other = question("Did Ada see New York", "Ada left the\ncity for New York", title="Rome")
+    pieces = Chunks(3)
+    found, none = task_qa.make_features([one, other], pieces, VOCAB, (), options)
+    assert mentions_of(found, pieces) == [
+        ("Ada", "Ada"), ("New York", "NewYork"), ("Ada", "Ada"), ("Oslo", "thecity"), ("New York", "NewYork"),
+    ]  # fmt: skip
+    assert found.spans[2].tolist() == [found.first, found.first + 1]
+    assert len(none.entity_ids) == 0 and none.word_ids.tolist() == found.word_ids.tolist()
+
+
+def test_an_unknown_entity_blocks_its_words(tmp_path):
+    options = options_with({"": {"New York Times": "The New York Times", "New York": "New York"}}, tmp_path)
+    one = question("New York", "The New York Times of New York")
+    pieces = Chunks(9)
+    (feature,) = task_qa.make_features([one], pieces, VOCAB, (), options)
+    assert [text for _, text in mentions_of(feature, pieces)] == ["NewYork", "NewYork"]
+    assert feature.spans[1, 0] == feature.first + 5
+
+
+def test_only_whole_mentions_of_the_window_and_at_most_so_many(tmp_path):
+    table = {"": {"Ada Bo": "Ada", "Oslo": "Oslo"}}
+    one = question("x Ada Bo", "c Ada Bo Oslo Oslo")
+    pieces = Chunks(9)
+    cut = options_with(table, tmp_path, max_length=9, max_question=2, step=2)  # 2 of the question, 3 of the context
+    first, second = task_qa.make_features([one], pieces, VOCAB, (), cut)
+    assert mentions_of(first, pieces) == [("Ada", "AdaBo")]  # the question's is cut in two
+    assert first.spans.tolist() == [[6, 8]]
+    assert mentions_of(second, pieces) == [("Oslo", "Oslo")] * 2  # "Bo" alone is no mention
+    few = options_with(table, tmp_path, "few.json", max_entities=1)
+    (feature,) = task_qa.make_features([one], pieces, VOCAB, (), few)
+    assert mentions_of(feature, pieces) == [("Ada", "AdaBo")]
+
+
+def test_question_and_context_in_different_languages(tmp_path):
+    """G-XLT: each text has the candidates of its language, and titles are looked up in it."""
+    names = [[("Ada", "en"), ("Ada", "de")], [("Vienna", "en"), ("Wien", "de")]]
+    vocab = EntityVocab([*([(name, None)] for name in ("[PAD]", "[UNK]", "[MASK]")), *names])
+    options_with({"Wien": {"Vienna": "Vienna", "Ada": "Wien"}}, tmp_path, "de-en.json")
+    options_with({"Wien": {"Wien": "Wien", "Vienna": "Ada"}}, tmp_path, "de-de.json")
+    options = Options(candidates=str(tmp_path / "{context}-{language}.json"))
+    one = question("Is Vienna Ada", "Wien Vienna", title="Wien", data_set=DataSet("mlqa", "de", "en"))
+    (feature,) = task_qa.make_features([one], Chunks(9), vocab, (), options)
+    assert feature.entity_ids.tolist() == [4, 4, 3]  # Vienna by its English name; "Wien" is no English title
+    assert feature.spans.tolist() == [[2, 3], [6, 7], [7, 8]]
+
+
+def test_a_long_mention_has_the_mean_position_of_its_first_words():
+    feature = task_qa.Feature(
+        0, np.arange(10, 60, dtype=np.int32), 4, np.zeros((40, 2), np.int32), np.ones(40, bool),
+        np.array([3, 4], np.int32), np.array([[5, 45], [2, 4]], np.int32), (4, 6), 0,
+    )  # fmt: skip
+    batch = task_qa.collate([feature, feature], pad_word_id=1)
+    packed = batch.packed
+    assert packed.mention_offsets.tolist() == [0, 30, 32, 62, 64]
+    assert packed.mention_positions.tolist() == [*range(5, 35), 2, 3] * 2
+    assert packed.entity_ids.tolist() == [3, 4, 3, 4] and packed.word_positions[:3].tolist() == [2, 3, 4]
+    assert batch.targets.tolist() == [[4, 6], [4, 6]] and batch.counts == {"answer": 2} and batch.n_tokens == 104
+
+
+# --- Model and loss ---------------------------------------------------------------------------------------------------
+
+
+def build(seed=0, **more) -> task_qa.QaModel:
+    model = task_qa.build_model(SMALL, VOCAB, (), Options(**{"max_length": 60, "max_question": 20} | more))
+    initialize(model, SMALL, seed)
+    return model
+
+
+def some_features(tmp_path) -> tuple[list[Question], list[task_qa.Feature]]:
+    options = options_with({"": {"Ada": "Ada", "Oslo": "Oslo"}}, tmp_path, max_length=24, max_question=8, step=5)
+    questions = [
+        question("Who left Oslo", "Ada left Oslo for New York in May and came back in June to stay", "Ada", name="1"),
+        question("Who", "Bo", "Bo", name="2"),
+        question("Where is Ada", "In June she was in Oslo again and then nowhere", "Oslo", name="3"),
+    ]
+    return questions, task_qa.make_features(questions, Chunks(3), VOCAB, (), options)
+
+
+def test_loss_is_the_cross_entropy_over_the_words_of_each_window():
+    lengths, targets = (3, 1, 5), torch.tensor([[1, 2], [0, 0], [4, 0]])
+    logits = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss, hits = task_qa.answer_loss(logits, lengths, targets)
+    loss.backward()
+    expected, gradient, right = 0.0, torch.zeros(9, 2, dtype=torch.float64), 0
+    begin = 0
+    for length, goal in zip(lengths, targets.tolist()):
+        rows = logits.detach()[begin : begin + length]
+        for column, word in enumerate(goal):
+            p = rows[:, column].exp() / rows[:, column].exp().sum()
+            expected -= float(p[word].log()) / 2
+            gradient[begin : begin + length, column] = p / 2
+            gradient[begin + word, column] -= 0.5
+        right += [int(rows[:, c].argmax()) for c in (0, 1)] == goal
+        begin += length
+    assert loss.item() == pytest.approx(expected) and hits.item() == right
+    assert torch.allclose(logits.grad, gradient, atol=1e-12)
+
+
+def test_same_scores_and_loss_as_transformers(tmp_path):
+    """A random LukeForQuestionAnswering, one window at a time, as its loss counts padding."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    names = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
+    theirs = transformers.LukeForQuestionAnswering(
+        transformers.LukeConfig(**names, num_labels=2, attn_implementation="eager")
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.2)
+    model = build().eval()
+    state = {name.replace("qa_outputs.", "classifier."): w for name, w in theirs.state_dict().items()}
+    checkpoint.fill(model, checkpoint.from_released(state, SMALL))
+    _, features = some_features(tmp_path)
+    total, compared = 0.0, 0
+    for feature in features:
+        positions = np.full((1, len(feature.spans), 30), -1)
+        for k, (start, end) in enumerate(feature.spans.tolist()):
+            positions[0, k, : end - start] = range(start, end)
+        entities = {}
+        if len(feature.spans):
+            ids = torch.from_numpy(feature.entity_ids[None].astype(np.int64))
+            entities = {"entity_ids": ids, "entity_position_ids": torch.from_numpy(positions)}
+            entities["entity_attention_mask"] = torch.ones_like(ids)
+        start, end = torch.tensor(feature.target)[:, None]
+        with torch.no_grad():
+            words = torch.from_numpy(feature.word_ids[None].astype(np.int64))
+            out = theirs(input_ids=words, start_positions=start, end_positions=end, **entities)
+            ours = model.logits(model.collate([feature]))
+        expected = torch.stack([out.start_logits[0], out.end_logits[0]], dim=1)
+        assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+        total, compared = total + out.loss.item(), compared + bool(entities)
+    with torch.no_grad():
+        loss, _ = model(model.collate(features))["answer"]
+    assert loss.item() == pytest.approx(total, rel=1e-4) and compared >= 3
+
+
+@pytest.mark.parametrize("with_entities", [True, False])
+def test_what_trains(tmp_path, with_entities):
+    """All but, as published, the entity table: a gradient for each, also if a batch has no entity."""
+    _, features = some_features(tmp_path)
+    if not with_entities:
+        features = [f._replace(entity_ids=f.entity_ids[:0], spans=f.spans[:0]) for f in features]
+    model = build()
+    model(model.collate(features))["answer"][0].backward()
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"luke.entities.entity.weight"}
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert build(train_entity_table=True).luke.entities.entity.weight.requires_grad
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 99])
+def test_predictions_do_not_depend_on_the_batch(tmp_path, batch_size):
+    questions, features = some_features(tmp_path)
+    model = build(seed=3)
+    torch.nn.init.normal_(model.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(1))
+    found = task_qa.predict(model, features, questions, batch_size)
+    alone = [
+        task_qa.predict(model, [f._replace(example=0) for f in features if f.example == i], [one])[0]
+        for i, one in enumerate(questions)
+    ]
+    assert [p.text for p in found] == [p.text for p in alone] and all(p.text for p in found)
+    for one, prediction, again in zip(questions, found, alone):
+        assert prediction.null_odds == pytest.approx(again.null_odds, abs=1e-3)
+        assert len(prediction.answers) > 3 or one.context == "Bo"
+        for answer in prediction.answers:
+            assert one.context[answer.start : answer.end] == answer.text != ""
+        assert sum(answer.probability for answer in prediction.answers) == pytest.approx(1)
+
+
+def test_a_context_without_words_has_no_answer(tmp_path):
+    one = question("Who", " \n")
+    features = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_length=30, max_question=9))
+    (prediction,) = task_qa.predict(build(), features, [one])
+    assert prediction == Prediction("", [], 0.0) and len(features) == 1
+
+
+# --- From questions to scores -----------------------------------------------------------------------------------------
+
+PEOPLE, CITIES = ["Ada", "Bo", "Eve", "Max Lund"], ["Oslo", "Rome", "New Elm"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """48 questions of three kinds; one in four has no answer."""
+    squad2 = DataSet("squad2", "en", "en")
+    questions = []
+    for i in range(48):
+        person, city = PEOPLE[i % 4], CITIES[i // 4 % 3]
+        context = [f"{person} went to {city} by train", f"In {city} it rained on {person}"][i % 2]
+        asked, answers = [("Who", [person]), ("Where", [city]), ("Which town", [city]), ("When", [])][i // 12]
+        questions.append(question(asked, context, *answers, name=str(i), data_set=squad2))
+    pieces = Chunks(3)
+    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=60, max_question=20))
+    model = build()
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
+    torch.manual_seed(0)
+    for _ in range(40):
+        for begin in range(4):
+            batch = model.collate(features[begin::4])
+            loss, _ = model(batch)["answer"]
+            (loss / len(batch.targets)).backward()
+            optimizer.step(3e-3)
+            optimizer.zero_grad()
+    return questions, features, model, pieces
+
+
+def test_a_tiny_model_learns_48_questions(trained):
+    questions, features, model, _ = trained
+    predictions = task_qa.predict(model, features, questions)
+    scores = task_qa.evaluate(questions, predictions, features)
+    assert scores["f1"] > 0.9 and scores["em"] > 0.9 and scores["NoAns_exact"] > 0.9 and scores["NoAns_total"] == 12
+    assert all(odds > 0 for odds in (p.null_odds for p in predictions[36:]))
+
+
+def test_without_unanswerable_questions_there_is_always_an_answer(trained):
+    questions, features, model, _ = trained
+    as_squad = [one._replace(data_set=SQUAD) for one in questions]
+    predictions = task_qa.predict(model, features, as_squad)
+    assert all(p.text == p.answers[0].text != "" for p in predictions)
+    assert all(answer.text for p in predictions for answer in p.answers)
+
+
+def test_files_have_the_official_shapes(trained, tmp_path):
+    questions, features, model, _ = trained
+    predictions = task_qa.predict(model, features, questions)
+    task_qa.write_predictions(tmp_path, "dev", questions, predictions)
+    kinds = ("predictions", "nbest_predictions", "null_odds")
+    answers, n_best, odds = (json.loads((tmp_path / f"dev_{kind}.json").read_text()) for kind in kinds)
+    ids = [one.id for one in questions]
+    assert list(answers) == list(n_best) == list(odds) == ids
+    for name, prediction in zip(ids, predictions):
+        entries = n_best[name]
+        assert set(entries[0]) == {"text", "probability", "start_logit", "end_logit"}
+        sums = [entry["start_logit"] + entry["end_logit"] for entry in entries]
+        assert sums == sorted(sums, reverse=True) and "" in {entry["text"] for entry in entries}
+        null = next(entry for entry in entries if not entry["text"])
+        best = next(entry for entry in entries if entry["text"])
+        expected = null["start_logit"] + null["end_logit"] - best["start_logit"] - best["end_logit"]
+        assert odds[name] == pytest.approx(expected, abs=1e-5)
+        assert answers[name] == prediction.text == ("" if odds[name] > 0 else best["text"])
+    task_qa.write_predictions(tmp_path, "other", [q._replace(data_set=SQUAD) for q in questions], predictions)
+    assert not (tmp_path / "other_null_odds.json").exists()
+
+
+def test_own_lines_are_answered(trained):
+    _, _, model, pieces = trained
+    lines = ['{"id": "x", "question": "Who", "context": "Ada  went to Oslo\\nby train"}']
+    lines.append("When\tAda went to Oslo by train")
+    options = Options(max_length=60, max_question=20, metric="squad2")
+    first, second = task_qa.predict_lines(model, lines, pieces, VOCAB, options)
+    assert (first["id"], first["answer"], second["answer"]) == ("x", "Ada", "")
+    assert second["null_odds"] > 0 > first["null_odds"] and second["answers"][0]["text"] == ""
+    context = json.loads(lines[0])["context"]
+    for answer in first["answers"]:
+        assert context[answer["start"] : answer["end"]] == answer["text"]
+    plain = next(task_qa.predict_lines(model, lines[1:], pieces, VOCAB, Options(max_length=60, max_question=20)))
+    assert plain["answer"] != ""
+
+
+@pytest.mark.parametrize(
+    "data_set, gold, predicted, em, f1",
+    [
+        (DataSet("squad", "en", "en"), "Oslo", "the Oslo city", 0, 2 / 3),
+        (DataSet("squad", "en", "en"), "oslo", "The Oslo!", 1, 1),
+        (DataSet("squad", "de", "de"), "Hund", "Der Hund!", 0, 2 / 3),  # XQuAD: English articles in every language
+        (DataSet("mlqa", "de", "en"), "Hund", "Der Hund!", 1, 1),  # MLQA: those of the context's language
+        (DataSet("mlqa", "en", "de"), "Hund", "Der Hund!", 0, 2 / 3),
+        (DataSet("mlqa", "zh", "zh"), "北京大学", "北京。", 0, 2 / 3),
+        (DataSet("jsquad", "ja", "ja"), "小笠原諸島", "小笠原諸島。", 1, 1),
+        (DataSet("jsquad", "ja", "ja"), "小笠原諸島", "小笠原", 0, 0.75),
+        (DataSet("squad2", "en", "en"), "Oslo", "", 0, 0),
+    ],
+)
+def test_each_data_set_has_its_scorer(data_set, gold, predicted, em, f1):
+    one = Question("q", "?", gold, "", (gold,), (), data_set)
+    answer = Answer(predicted, 0, 0, 1.0, 0.0, 0.0)
+    scores = task_qa.evaluate([one], [Prediction(predicted, [answer], 0.0)], [])
+    assert scores["em"] == em and scores["f1"] == pytest.approx(f1)
+    assert task_qa.SCORES[-1] == "f1"
+
+
+def test_impossible_options():
+    for wrong in ({"max_question": 508}, {"step": 0}, {"candidates": "a", "mentions": "b"}, {"n_best": 0}):
+        with pytest.raises(ValueError, match="--"):
+            Options(**wrong)
+    with pytest.raises(ValueError, match="--max-length 512: expected at most the checkpoint's 68 positions"):
+        task_qa.build_model(SMALL, VOCAB)
+
+
+# --- Real files -------------------------------------------------------------------------------------------------------
+
+
+def exact_targets(questions, features) -> tuple[int, int]:
+    """Windows with an answer, and how many of their targets are some accepted answer, character by character."""
+    with_answer = exact = 0
+    for feature in features:
+        if feature.target != (0, 0):
+            start, end = (place - feature.first for place in feature.target)
+            one = questions[feature.example]
+            text = one.context[feature.offsets[start, 0] : feature.offsets[end, 1]]
+            assert any(answer in text for answer in one.answers)
+            with_answer, exact = with_answer + 1, exact + (text in one.answers)
+    return with_answer, exact
+
+
+def test_xquad_with_robertas_tokenizer():
+    questions = qa_files.read(shared_data("qa/xquad.en.json"))
+    pieces = tokenizer.load(shared_data("tokenizers/vocab.json").parent)
+    features = task_qa.make_features(questions, pieces, VOCAB)
+    assert {f.example for f in features} == set(range(1190)) and max(len(f.word_ids) for f in features) <= 512
+    assert sum(task_qa.lost(questions, features).values()) == 0
+    with_answer, exact = exact_targets(questions, features)
+    assert with_answer >= 1190 and exact > 0.98 * with_answer
+
+
+def test_jsquad_pieces_straddle_answers(tmp_path):
+    """Answers end inside of pieces: the target then covers the piece."""
+    questions = qa_files.read(shared_data("jglue/jsquad-valid.json"))[:600]
+    texts = dict.fromkeys(one.context for one in questions)
+    pieces = tokenizer_sentencepiece.train(texts, 3000, tmp_path)
+    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=384, overlap=128))
+    assert task_qa.lost(questions, features)["questions with no answer wholly in a window"] == 0
+    with_answer, exact = exact_targets(questions, features)
+    assert with_answer >= 600 and 0.5 * with_answer < exact < with_answer

@@ -1,0 +1,444 @@
+"""Relation classification equals its specification: files worked by hand, inputs against a plain transcription of the
+rules of the LUKE paper's runs and against transformers' tokenizer, scores of the head against transformers, the
+published sizes of KBP37 and RELX, and a tiny model that learns a dozen sentences from the command line.
+
+    python -m pytest -q tests/test_task_relation.py
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import finetune
+from luke_mini import checkpoint, inputs, task_relation
+from luke_mini.heads import IGNORED
+from luke_mini.model import initialize
+from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features, read_examples
+
+TACRED = {
+    "id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
+    "subj_start": 0, "subj_end": 0, "obj_start": 2, "obj_end": 3, "subj_type": "PERSON", "obj_type": "TITLE",
+}  # fmt: skip
+OWN = {"text": "Bo met Ada.", "head": {"start": 7, "end": 10}, "tail": {"start": 0, "end": 2}, "label": "knows"}
+BLOCKS = '1\t" <e1> Ada </e1> works for <e2> Acme </e2> . "\nper:employee_of(e1,e2)\n\n'
+ADA = Example("e1", "Ada is a chemist .", (0, 3), (7, 16), "per:title")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_checkpoint):
+    return checkpoint.read(tiny_checkpoint)
+
+
+def spelled(tiny, feature) -> str:
+    return " ".join(tiny.tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_tacred(tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps([TACRED, TACRED | {"relation": "no_relation"}]))
+    assert read_examples(tmp_path / "train.json") == [ADA, ADA._replace(label="no_relation")]
+    assert ADA.text[slice(*ADA.tail)] == "a chemist"
+
+
+def test_own_lines(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps(OWN) + "\n\n")
+    assert read_examples(tmp_path / "train.jsonl") == [Example("", "Bo met Ada.", (7, 10), (0, 2), "knows")]
+
+
+@pytest.mark.parametrize(
+    "sentence, text, head, tail",
+    [
+        ('" <e1> Ada </e1> works for <e2> Acme </e2> . "', "Ada works for Acme.", "Ada", "Acme"),
+        ('"Then <e2> Bo Berg </e2> met <e1> Ada </e1>."', "Then Bo Berg met Ada.", "Ada", "Bo Berg"),
+        ("( <e2> CT </e2> ), (<e1> X </e1>)", "( CT ), (X)", "X", "CT"),
+        ('" in <e1> 2005 </e1> <e2> </e2> was "', "in 2005 was", "2005", ""),
+        ('" <e1> </e1> of <e2> Acme </e2> "', "of Acme", "", "Acme"),
+        ("by <e1> </e1> <e2> </e2>", "by ", "", ""),
+    ],
+)
+def test_marks(tmp_path, sentence, text, head, tail):
+    (tmp_path / "KBP37_train.txt").write_text(f"\n7\t{sentence}\nper:title(e2,e1)\n\n\n{BLOCKS}", encoding="utf-8")
+    example, second = read_examples(tmp_path / "KBP37_train.txt")
+    assert (example.id, example.text, example.label) == ("7", text, "per:title(e2,e1)")
+    assert (text[slice(*example.head)], text[slice(*example.tail)]) == (head, tail)
+    assert second == Example("1", "Ada works for Acme.", (0, 3), (14, 18), "per:employee_of(e1,e2)")
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.json", [TACRED | {"obj_end": 5}], "record 1: fields 'obj_start' and 'obj_end' are 2 and 5, expected .* 5"),
+        ("a.json", [TACRED, TACRED | {"subj_end": -1}], "record 2: fields 'subj_start' and 'subj_end' are 0 and -1"),
+        ("a.json", [{"token": []}], "record 1: field 'relation' is missing|'subj_start' is missing"),
+        ("a.json", [TACRED | {"token": ["Ada", 3]}], "record 1: token 2 is 3, expected a text"),
+        ("a.json", [TACRED | {"relation": 3}], "record 1: field 'relation' is 3, expected a text"),
+        ("a.json", [3], "record 1 is 3, expected an object"),
+        ("a.jsonl", OWN | {"head": 0}, "line 1: field 'head' is 0, expected an object"),
+        ("a.jsonl", OWN | {"tail": {"start": 9, "end": 12}}, "line 1, tail: fields 'start' and 'end' are 9 and 12"),
+        ("a.jsonl", {"text": "x"}, "line 1: field 'head' is missing"),
+        ("a.txt", "\n1 no tab\nx\n", "line 2: no tab, expected an id, a tab and a sentence"),
+        ("a.txt", BLOCKS + "2\t<e1> a </e1> <e2> b </e2>", "line 4: 0 lines after the sentence, expected one"),
+        ("a.txt", BLOCKS.strip() + "\n" + BLOCKS, "line 1: 3 lines after the sentence"),
+        ("a.txt", "1\t<e1> a </e1> b\nx", "line 1: the marks are <e1> </e1>, expected <e1> ... </e1> and <e2>"),
+        ("a.txt", "1\t<e1> a <e2> b </e1> c </e2>\nx", "line 1: the marks are <e1> <e2> </e1> </e2>"),
+        ("a.txt", b"1\t\xff", "no UTF-8 text"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path, name, content, message):
+    content = json.dumps(content) if isinstance(content, (list, dict)) else content
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"{name}.*({message})"):
+        read_examples(tmp_path / name)
+
+
+def test_labels():
+    def labels(*names):
+        return task_relation.label_list([ADA._replace(label=name) for name in names])
+
+    assert labels("b", "no_relation", "a", "b") == ("no_relation", "a", "b")
+    assert labels("b", "a") == ("a", "b")  # own labels without no_relation
+    assert labels("per:title(e2,e1)") == KBP37_LABELS
+    assert labels("made(e2,e1)", "made(e1,e2)") == ("made(e1,e2)", "made(e2,e1)")
+    assert labels("per:title") == ("per:title",)  # TACRED's names, some of which are KBP37's without a direction
+    assert len(set(KBP37_LABELS)) == 37 and KBP37_LABELS[0] == "no_relation"
+    with pytest.raises(ValueError, match="3 examples, all of them no_relation"):
+        task_relation.about([ADA._replace(label="no_relation")] * 3)
+
+
+@pytest.mark.parametrize("name, size", [("train", 15917), ("dev", 1724), ("test", 3405), ("RELX_en", 502)])
+def test_the_published_sizes(name, size):
+    """KBP37 (Zhang and Wang 2015) and RELX (Köksal and Özgür 2020): examples, all 37 labels in each file."""
+    examples = read_examples(shared_data(f"relation/{name if 'RELX' in name else f'KBP37_{name}'}.txt"))
+    assert len(examples) == size
+    assert {example.label for example in examples} == set(KBP37_LABELS)
+    assert not any("  " in example.text or "<e" in example.text for example in examples)
+
+
+def test_real_tacred_records():
+    for split in ("train", "dev"):
+        path = shared_data(f"relation/tacred_sample_{split}.json")
+        for record, example in zip(json.loads(path.read_text()), read_examples(path), strict=True):
+            for name, (start, end) in (("subj", example.head), ("obj", example.tail)):
+                words = record["token"][record[f"{name}_start"] : record[f"{name}_end"] + 1]
+                assert example.text[start:end] == " ".join(words)
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_input_by_hand(tiny):
+    (feature,) = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["no_relation", "per:title"])
+    assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is <ent2> _a _chemist <ent2> _ . </s>"
+    mask, mask2 = tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id
+    assert feature.arrays["entity_ids"].tolist() == [mask, mask2] and mask != mask2
+    positions = feature.arrays["entity_position_ids"]
+    assert positions.shape == (2, 30)
+    assert positions[:, :5].tolist() == [[1, 2, 3, -1, -1], [5, 6, 7, 8, -1]] and (positions[:, 5:] == -1).all()
+    assert feature.label == 1 and not feature.is_cut
+
+
+def test_the_head_is_first_wherever_it_stands(tiny):
+    turned = ADA._replace(head=ADA.tail, tail=ADA.head)
+    (feature,) = make_features([turned], tiny.tokenizer, tiny.entity_vocab, ["per:title"], Options(max_mention=3))
+    assert spelled(tiny, feature) == "<s> <ent2> _Ada <ent2> _is <ent> _a _chemist <ent> _ . </s>"
+    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id]
+    assert feature.arrays["entity_position_ids"].tolist() == [[5, 6, 7], [1, 2, 3]]
+
+
+def by_the_book(words, head, tail, tokenizer, max_mention):
+    """The LUKE paper's runs: five stretches of words, each tokenized by itself, after a space; markers around two."""
+    order = sorted([("head", head, tokenizer.ent_id), ("tail", tail, tokenizer.ent2_id)], key=lambda item: item[1])
+    tokens, spans, done = [tokenizer.bos_id], {}, 0
+
+    def add(begin, end):
+        if begin < end:
+            tokens.extend(tokenizer.encode(" ".join(words[begin:end]), prefix_space=True).ids)
+
+    for name, (begin, end), marker in order:
+        add(done, begin)
+        first = len(tokens)
+        tokens.append(marker)
+        add(begin, end)
+        tokens.append(marker)
+        spans[name] = (list(range(first, len(tokens))) + [-1] * max_mention)[:max_mention]
+        done = end
+    add(done, len(words))
+    return tokens + [tokenizer.eos_id], [spans["head"], spans["tail"]]
+
+
+WORDS = st.lists(st.sampled_from("Ada met Bo Berg , ( chemist's ) . naïve Oslo ½ don 't 漢字".split()), min_size=2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORDS, st.data())
+def test_inputs_are_those_of_the_rules(tiny, words, data):
+    a, b, c, d = sorted(data.draw(st.integers(0, len(words))) for _ in range(4))
+    if not a < b <= c < d:
+        return
+    spans = data.draw(st.permutations([(a, b), (c, d)]))
+    (subj_start, subj_end), (obj_start, obj_end) = spans
+    record = {"relation": "r", "token": words, "subj_start": subj_start, "subj_end": subj_end - 1,
+              "obj_start": obj_start, "obj_end": obj_end - 1}  # fmt: skip
+    example = task_relation._from_tacred(task_relation.Record("here", record))
+    max_mention = data.draw(st.integers(1, 8))
+    (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, ["r"], Options(max_mention=max_mention))
+    ids, positions = by_the_book(words, *spans, tiny.tokenizer, max_mention)
+    assert feature.arrays["input_ids"].tolist() == ids
+    assert feature.arrays["entity_position_ids"].tolist() == positions
+
+
+def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.LukeTokenizer.from_pretrained(tiny_checkpoint, task="entity_pair_classification")
+    examples = [ADA, ADA._replace(head=(7, 16), tail=(0, 3)), ADA._replace(head=(4, 6))]
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["r"], Options(first_space=False))
+    for example, feature in zip(examples, features, strict=True):
+        expected = theirs(example.text, entity_spans=[example.head, example.tail])
+        for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
+            assert feature.arrays[name].tolist() == expected[name]
+
+
+def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
+    long = " ".join(["Oslo"] * 300)
+    examples = [
+        ADA,
+        ADA._replace(tail=(0, 18)),  # around the head
+        ADA._replace(tail=(2, 8)),
+        Example("", f"Ada {long}", (0, 3), (4, 4 + len(long)), "unheard"),  # the tail alone is too long
+        Example("", f"{long} Ada met Bo.", (len(long) + 1, len(long) + 4), (len(long) + 9, len(long) + 11), "unheard"),
+        Example("", "<ent> Ada <ent2> met Bo", (6, 9), (21, 23), "per:title"),  # written out in the text
+    ]
+    options = Options(max_length=64)
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["per:title"], options)
+    assert [feature.example for feature in features] == [0, 4, 5]
+    assert [feature.label for feature in features] == [0, IGNORED, 0]
+    assert list(task_relation.lost(examples, features).values()) == [2, 1, 1, 1]
+    cut = features[1]
+    assert cut.is_cut and len(cut.arrays["input_ids"]) == 64
+    assert "<ent> _Ada <ent> _met <ent2> _Bo <ent2> . </s>" in spelled(tiny, cut)
+    model = build(tiny, ["per:title"], options)
+    predictions = task_relation.predict(model, features, examples)
+    assert [p.label == "per:title" for p in predictions] == [True, False, False, False, True, True]
+    scores = task_relation.evaluate(examples, predictions, features)
+    assert (scores["gold"], scores["predicted"], scores["correct"]) == (6, 3, 2)
+    batch = model.collate(features)
+    markers = batch.packed.word_ids[batch.marker_rows]
+    assert markers.tolist() == [[tiny.tokenizer.ent_id, tiny.tokenizer.ent2_id]] * 3
+    written = spelled(tiny, features[2])
+    assert written == "<s> _ <ent> <ent> _Ada <ent> _ <ent2> _met <ent2> _Bo <ent2> </s>"
+    assert batch.marker_rows[2].tolist() == [64 + len(features[0].arrays["input_ids"]) + place for place in (3, 9)]
+
+
+def test_a_vocabulary_without_the_second_mask_is_an_error(tiny):
+    vocab = type(tiny.entity_vocab)([[("[PAD]", None)], [("[UNK]", None)], [("[MASK]", None)]])
+    with pytest.raises(ValueError, match=r"lacks \[MASK2\]"):
+        make_features([ADA], tiny.tokenizer, vocab, ["per:title"])
+
+
+# --- Model ------------------------------------------------------------------------------------------------------------
+
+
+def build(tiny, labels, options=Options(), seed=0):
+    shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = task_relation.build_model(shape, tiny.entity_vocab, labels, options)
+    initialize(model, shape, seed)
+    return model.eval()
+
+
+def some_examples():
+    text = "Ada met Bo Berg in Oslo"
+    cuts = ((10, "a"), (15, "b"), (23, "a"), (12, "c"))
+    return [Example("", text[:end], (0, 3), (8, 10), label) for end, label in cuts]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_same_logits_as_transformers(tiny, tmp_path, bias):
+    """Saved by us, opened by transformers, run on its own padded tensors; it has no bias in this head."""
+    transformers = pytest.importorskip("transformers")
+    labels, options = ("a", "b", "c"), Options(classifier_bias=bias)
+    model = build(tiny, labels, options)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    names = {str(i): label for i, label in enumerate(labels)}
+    settings = {"architectures": [task_relation.ARCHITECTURE], "id2label": names}
+    checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
+    theirs = transformers.LukeForEntityPairClassification.from_pretrained(
+        tmp_path / "model", attn_implementation="eager"
+    ).eval()
+    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options)
+    with torch.no_grad():
+        expected = theirs(**inputs.collate([feature.arrays for feature in features])).logits
+        ours = model.logits(model.collate(features)) - (model.classifier.bias if bias else 0)
+    assert expected.std(dim=0).min() > 0.02  # the examples differ
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("head", task_relation.HEAD_INPUTS)
+def test_the_head_sees_the_rows_it_should(tiny, head):
+    """The classifier's input, row by row, against the hidden states of one sequence at a time."""
+    options = Options(head=head)
+    model = build(tiny, ["a", "b", "c"], options)
+    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, ["a", "b", "c"], options)
+    with torch.no_grad():
+        together = model.logits(model.collate(features))
+        for row, feature in zip(together, features):
+            arrays = feature.arrays if "entity" in head else {"input_ids": feature.arrays["input_ids"]}
+            packed = inputs.pack([arrays], model.config.pad_token_id)
+            hidden = model.luke(packed)
+            assert len(hidden) == len(arrays["input_ids"]) + 2 * ("entity" in head)
+            ids = arrays["input_ids"].tolist()
+            words = [hidden[ids.index(marker)] for marker in (tiny.tokenizer.ent_id, tiny.tokenizer.ent2_id)]
+            seen = {"token": words, "entity": [*hidden[-2:]], "token+entity": [*words, *hidden[-2:]]}[head]
+            torch.testing.assert_close(row, model.classifier.weight @ torch.cat(seen), rtol=1e-4, atol=1e-5)
+
+
+def test_loss_and_batches(tiny):
+    examples, labels = some_examples(), ["b", "a"]  # "c" is unheard of
+    model = build(tiny, labels)
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
+    batch = model.collate(features)
+    loss, hits = model(batch)["relation"]
+    probability = model.logits(batch).detach().double().softmax(dim=1)
+    expected = -sum(probability[i, k].log().item() for i, k in ((0, 1), (1, 0), (2, 1)))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert batch.counts == {"relation": 4} and hits == (probability.argmax(1)[:3] == torch.tensor([1, 0, 1])).sum()
+    alone, together = (task_relation.predict(model, features, examples, batch_size=size) for size in (1, 4))
+    assert [p.label for p in alone] == [p.label for p in together]
+    assert [p.probability for p in alone] == pytest.approx([p.probability for p in together], abs=1e-5)
+    assert together[0].probability == pytest.approx(probability[0].max().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("head", task_relation.HEAD_INPUTS)
+def test_every_weight_that_trains_has_a_gradient(tiny, head):
+    """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
+    options, labels = Options(head=head), ["a", "b", "c"]
+    model = build(tiny, labels, options)
+    batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
+    model(batch)["relation"][0].backward()
+    parameters = dict(model.named_parameters())
+    frozen = {name for name in parameters if not parameters[name].requires_grad}
+    assert {name for name in parameters if parameters[name].grad is None} == frozen
+    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
+
+
+# --- Scores -----------------------------------------------------------------------------------------------------------
+
+
+def scores_of(gold, guesses):
+    examples = [ADA._replace(label=label) for label in gold]
+    return task_relation.evaluate(examples, [Prediction(label, 1.0) for label in guesses], [])
+
+
+def test_micro_scores_without_no_relation():
+    """Gold a, none, b, a; guesses a, b, none, a: 2 hits of 3 guesses and of 3 relations."""
+    scores = scores_of(["a", "no_relation", "b", "a"], ["a", "b", "no_relation", "a"])
+    assert [scores[name] for name in task_relation.SCORES] == pytest.approx([2 / 3] * 4)
+
+
+def test_a_wrong_direction_is_no_hit_and_the_mean_is_over_all_18_relations():
+    gold = ["per:title(e1,e2)", "per:spouse(e2,e1)", "no_relation"]
+    scores = scores_of(gold, ["per:title(e2,e1)", "per:spouse(e2,e1)", "no_relation"])
+    assert (scores["correct"], scores["predicted"], scores["gold"], scores["f1"]) == (1, 2, 2, 0.5)
+    assert scores["official_f1"] == pytest.approx(1 / 18)
+    own = scores_of(["r(e1,e2)", "s(e1,e2)"], ["r(e1,e2)", "t(e1,e2)"])  # over r and s
+    assert own["official_f1"] == pytest.approx(1 / 2)
+
+
+def test_prediction_files(tmp_path):
+    examples = [ADA, ADA._replace(id="e2")]
+    task_relation.write_predictions(tmp_path, "test", examples, [Prediction("per:title", 1.0), Prediction("x", 0.5)])
+    assert (tmp_path / "test_predictions.txt").read_text() == "per:title\nx\n"
+    directed = [example._replace(label="per:title(e1,e2)") for example in examples]
+    task_relation.write_predictions(tmp_path, "test", directed, [Prediction("x(e1,e2)", 1.0)] * 2)
+    assert (tmp_path / "test_predictions.txt").read_text() == "e1\tx(e1,e2)\ne2\tx(e1,e2)\n"
+
+
+# --- From the command line --------------------------------------------------------------------------------------------
+
+PEOPLE, PLACES = ("Ada", "Bo", "Berg", "He"), ("Oslo", "Bergen", "Norway")
+
+
+def write_blocks(path):
+    """Who is born where, or works there, in either order: the verb and the order give the label away."""
+    blocks = []
+    for person in PEOPLE:
+        for place in PLACES:
+            blocks += [
+                f'" <e1> {person} </e1> was born in <e2> {place} </e2> . "\nborn(e1,e2)',
+                f'" In <e1> {place} </e1> was born <e2> {person} </e2> . "\nborn(e2,e1)',
+                f'" <e1> {person} </e1> met the mayor of <e2> {place} </e2> . "\nno_relation',
+            ]
+    path.write_text("\n\n".join(f"{i}\t{block}" for i, block in enumerate(blocks)) + "\n")
+
+
+def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, capsys):
+    write_blocks(tmp_path / "KBP37_train.txt")
+    finetune.main(
+        f"relation --checkpoint {tiny_checkpoint} --data {tmp_path} --dev {tmp_path}/KBP37_train.txt --epochs 12 "
+        f"--batch 8 --lr 5e-3 --out {tmp_path}/out --classifier-bias --precision fp32".split()
+    )
+    assert "relation F1 on dev: 100.00" in capsys.readouterr().out
+    lines = (tmp_path / "out/dev_predictions.txt").read_text().splitlines()
+    assert lines[:3] == ["0\tborn(e1,e2)", "1\tborn(e2,e1)", "2\tno_relation"]
+    saved = checkpoint.read(tmp_path / "out/model")
+    assert list(saved.settings["id2label"].values()) == ["no_relation", "born(e1,e2)", "born(e2,e1)"]
+    assert "classifier.bias" in saved.weights
+
+    own = {"text": "In Oslo was born Bo.", "head": {"start": 3, "end": 7}, "tail": {"start": 17, "end": 19}}
+    overlapping = own | {"tail": {"start": 3, "end": 19}}
+    text = "<e1>Ada</e1> met the mayor of <e2>Oslo</e2>."
+    (tmp_path / "text").write_text("\n".join([json.dumps(own), text, json.dumps(overlapping)]))
+    finetune.main(f"relation --checkpoint {tmp_path}/out --predict {tmp_path}/text".split())
+    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["label"] == "born(e2,e1)" and first["head"] == {"text": "Oslo", "start": 3, "end": 7}
+    assert second["text"] == "Ada met the mayor of Oslo." and second["label"] == "no_relation"
+    assert second["tail"] == {"text": "Oslo", "start": 21, "end": 25} and 0.5 < second["probability"] <= 1
+    assert (third["label"], third["probability"]) == ("no_relation", 0.0)
+
+    (tmp_path / "text").write_text("Ada met Bo.\n")
+    with pytest.raises(ValueError, match="text 1: the marks are missing"):
+        finetune.main(f"relation --checkpoint {tmp_path}/out --predict {tmp_path}/text".split())
+
+
+def test_a_released_checkpoint_says_itself_whether_it_has_a_bias(tiny, tmp_path, capsys):
+    """mLUKE's model for KBP37: `classifier_bias` in config.json, no settings of ours."""
+    model = build(tiny, ("a", "b"), Options(classifier_bias=True))
+    torch.nn.init.constant_(model.classifier.weight, 0.0)
+    model.classifier.bias.data = torch.tensor([0.0, 1.0])
+    settings = {"architectures": [task_relation.ARCHITECTURE], "classifier_bias": True}
+    settings["id2label"] = {"0": "a", "1": "b"}
+    checkpoint.save(tmp_path / "released", model, tiny.tokenizer, tiny.entity_vocab, settings)
+    (tmp_path / "text").write_text("<e1>Ada</e1> met <e2>Bo</e2>.\n")
+    finetune.main(f"relation --checkpoint {tmp_path}/released --predict {tmp_path}/text".split())
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] == "b" and answer["probability"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [("KBP37_train.txt", "RELX_en.txt"), ("tacred_sample_train.json", "tacred_sample_dev.json")],
+)
+def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, train, test):
+    train, test = shared_data(f"relation/{train}"), shared_data(f"relation/{test}")
+    finetune.main(
+        f"relation --checkpoint {tiny_checkpoint} --train {train} --test {test} --epochs 1 --out {tmp_path} "
+        "--train-examples 20 --test-examples 20".split()
+    )
+    results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
+    (scores,) = results["scores"]["test"].values()
+    assert scores["gold"] == sum(example.label != "no_relation" for example in read_examples(test)[:20])
+
+
+def test_impossible_options():
+    with pytest.raises(ValueError, match="--max-length"):
+        Options(max_length=4)

@@ -1,0 +1,379 @@
+"""Entity typing equals its specification: both published formats worked by hand, inputs against a plain transcription
+of the rules of the LUKE paper's runs and against transformers' tokenizer, scores and loss of the head against
+transformers, the published size of Open Entity, and a tiny model that learns a dozen sentences from the command line.
+
+    python -m pytest -q tests/test_task_typing.py
+"""
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import finetune
+from luke_mini import checkpoint, inputs, task_typing
+from luke_mini.model import initialize
+from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features, read_examples
+
+LUKE = {"sent": "Ada met -LRB- briefly -RSB- the mayor .", "start": 28, "end": 37, "labels": ["person"]}
+CROWD = {
+    "y_str": ["time", "date", "time"], "annot_id": "x1", "left_context_token": ["On", "-LCB-"],
+    "mention_span": "late Monday", "right_context_token": [",", "it", "rained", "-RRB-"],
+}  # fmt: skip
+OWN = {
+    "text": "Ada met Bo-LRB-.",
+    "spans": [{"start": 0, "end": 3, "labels": ["a", "b", "a"]}, {"start": 8, "end": 10, "labels": []}],
+}
+ADA = Example("Ada is a chemist .", (0, 3), ("person",))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_checkpoint):
+    return checkpoint.read(tiny_checkpoint)
+
+
+def spelled(tiny, feature) -> str:
+    return " ".join(tiny.tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def write(path, *objects, one_a_line=True):
+    path.write_text("\n".join(map(json.dumps, objects)) if one_a_line else json.dumps(objects))
+    return path
+
+
+def test_the_papers_format(tmp_path):
+    """Brackets get their signs, which moves the mention 8 characters to the left."""
+    (example,) = read_examples(write(tmp_path / "train.json", LUKE, one_a_line=False))
+    assert example == Example("Ada met ( briefly ) the mayor .", (20, 29), ("person",))
+    assert example.text[20:29] == "the mayor"
+    wide = LUKE | {"start": 28, "end": 38}  # with the space behind it
+    assert read_examples(write(tmp_path / "train.json", wide, one_a_line=False)) == [example]
+
+
+def test_as_published(tmp_path):
+    path = write(tmp_path / "train.jsonl", CROWD, CROWD | {"left_context_token": [], "y_str": ["date"]})
+    first, second = read_examples(path)
+    assert first == Example("On ( late Monday , it rained )", (5, 16), ("time",))
+    assert second == Example("late Monday , it rained )", (0, 11), ())  # nothing is left of its types: it stays
+    assert [example.types for example in read_examples(path, Options(types="all"))] == [("time", "date"), ("date",)]
+
+
+def test_own_lines(tmp_path):
+    first, second = read_examples(write(tmp_path / "train.jsonl", OWN))
+    assert first == Example("Ada met Bo-LRB-.", (0, 3), ("a", "b"))  # own texts stay as they are
+    assert second == Example("Ada met Bo-LRB-.", (8, 10), ())
+
+
+@pytest.mark.parametrize(
+    "record, message",
+    [
+        (LUKE | {"end": 99}, "fields 'start' and 'end' are 28 and 99, expected a span inside the text of 39"),
+        (LUKE | {"start": "0"}, "field 'start' is \"0\", expected a whole number"),
+        (LUKE | {"labels": "person"}, "field 'labels' is \"person\", expected a list"),
+        (CROWD | {"mention_span": None}, "field 'mention_span' is null, expected a text"),
+        (CROWD | {"left_context_token": [1]}, "left_context_token 1 is 1, expected a text"),
+        ({"y_str": []}, "field 'left_context_token' is missing, expected a list"),
+        (OWN | {"spans": [3]}, "spans 1 is 3, expected an object"),
+        (OWN | {"spans": [{"start": 2, "end": 2, "labels": []}]}, "spans 1: fields 'start' and 'end' are 2 and 2"),
+        (OWN | {"spans": [{"start": 0, "end": 2}]}, "spans 1: field 'labels' is missing"),
+        ({"words": "Ada"}, "field 'text' is missing, expected a text"),
+    ],
+)
+def test_a_malformed_record_is_named(tmp_path, record, message):
+    with pytest.raises(ValueError) as error:
+        read_examples(write(tmp_path / "dev.jsonl", OWN, record))
+    assert f"dev.jsonl, line 2: {message}" in str(error.value) or f"dev.jsonl, line 2, {message}" in str(error.value)
+
+
+def test_labels():
+    def labels(*names):
+        return task_typing.label_list([ADA._replace(types=names), ADA._replace(types=())])
+
+    assert labels("b", "a", "person") == ("a", "b", "person")
+    assert labels("place", "person") == ("person", "place")  # own labels
+    assert labels(*OPEN_ENTITY[1:]) == labels(*OPEN_ENTITY) == OPEN_ENTITY
+    assert labels(*OPEN_ENTITY[1:], "city") == tuple(sorted([*OPEN_ENTITY[1:], "city"]))
+    with pytest.raises(ValueError, match="2 mentions, all of them without a type"):
+        task_typing.about([ADA._replace(types=())] * 2)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_open_entity_as_published(split):
+    """1,998 examples a split; with all types more than a thousand different ones, with the general ones nine."""
+    path = shared_data(f"typing/open_entity_{split}.jsonl")
+    general, fine = read_examples(path), read_examples(path, Options(types="all"))
+    assert len(general) == len(fine) == 1998
+    assert task_typing.label_list(general) == OPEN_ENTITY and len(task_typing.label_list(fine)) > 1000
+    for record, a, b in zip(map(json.loads, path.read_text().splitlines()), general, fine, strict=True):
+        assert a[:2] == b[:2] and set(a.types) == set(b.types) & set(OPEN_ENTITY)
+        assert "-LRB-" not in a.text and "  " not in a.text
+        around = len(record["left_context_token"]) + len(record["right_context_token"])
+        assert len(a.text.split(" ")) == around + len(record["mention_span"].split(" "))
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_input_by_hand(tiny):
+    (feature,) = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["other", "person"])
+    assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is _a _chemist _ . </s>"
+    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
+    assert feature.arrays["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
+    assert feature.types == [1] and not feature.is_cut
+
+
+WORDS = st.lists(st.sampled_from("Ada met Bo , -LRB- chemist's ) . naïve Oslo ½ don 't 漢字".split()), max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORDS, WORDS.filter(bool), WORDS, st.booleans(), st.integers(1, 6))
+def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published, max_mention):
+    """Three stretches, each tokenized by itself and after a space; a marker before and one after the mention."""
+    stretches = [" ".join(words) for words in (left, mention, right)]
+    if as_published:
+        record = {"y_str": [], "left_context_token": left, "mention_span": stretches[1], "right_context_token": right}
+    else:
+        start = len(stretches[0]) + bool(left)
+        text = " ".join(filter(None, stretches))
+        record = {"sent": text, "start": start, "end": start + len(stretches[1]), "labels": []}
+    example = _read_one(record)
+    pieces = [
+        tiny.tokenizer.encode(stretch.replace("-LRB-", "("), prefix_space=True).ids if stretch else []
+        for stretch in stretches
+    ]
+    marker = tiny.tokenizer.ent_id
+    ids = [tiny.tokenizer.bos_id, *pieces[0], marker, *pieces[1], marker, *pieces[2], tiny.tokenizer.eos_id]
+    first = 1 + len(pieces[0])
+    positions = [*range(first, first + len(pieces[1]) + 2), *[-1] * max_mention][:max_mention]
+    (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, [], Options(max_mention=max_mention))
+    assert feature.arrays["input_ids"].tolist() == ids
+    assert feature.arrays["entity_position_ids"].tolist() == [positions]
+
+
+def _read_one(record):
+    with tempfile.TemporaryDirectory() as folder:
+        (example,) = read_examples(write(Path(folder) / "one.jsonl", record))
+    return example
+
+
+def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.LukeTokenizer.from_pretrained(tiny_checkpoint, task="entity_classification")
+    examples = [ADA, ADA._replace(mention=(9, 16)), ADA._replace(mention=(10, 18))]
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, [], Options(first_space=False))
+    for example, feature in zip(examples, features, strict=True):
+        expected = theirs(example.text, entity_spans=[example.mention])
+        for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
+            assert feature.arrays[name].tolist() == expected[name]
+
+
+def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
+    long = " ".join(["Oslo"] * 300)
+    examples = [
+        ADA,
+        Example(f"Ada {long}", (4, 4 + len(long)), ("person",)),  # the mention alone is too long
+        Example(f"{long} Ada met Bo.", (len(long) + 1, len(long) + 4), ("unheard", "person")),
+        Example("<ent> Ada", (6, 9), ()),  # written out in the text
+    ]
+    options = Options(max_length=64)
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
+    assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
+    assert list(task_typing.lost(examples, features).values()) == [1, 1, 1]
+    assert len(features[1].arrays["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
+    model = build(tiny, ["person"], options)
+    torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person
+    predictions = task_typing.predict(model, features, examples)
+    assert [[t.name for t in types] for types in predictions] == [["person"], [], ["person"], ["person"]]
+    scores = task_typing.evaluate(examples, predictions, features)
+    assert (scores["gold"], scores["predicted"], scores["correct"]) == (4, 3, 2)
+    batch = model.collate(features)
+    assert (batch.packed.word_ids[batch.marker_rows] == tiny.tokenizer.ent_id).all()
+    assert batch.types.tolist() == [[1], [1], [0]]
+
+
+# --- Model ------------------------------------------------------------------------------------------------------------
+
+
+def build(tiny, labels, options=Options(), seed=0):
+    shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = task_typing.build_model(shape, tiny.entity_vocab, labels, options)
+    initialize(model, shape, seed)
+    return model.eval()
+
+
+def some_examples():
+    text = "Ada met Bo Berg in Oslo"
+    cuts = ((10, ("a", "c")), (15, ()), (23, ("b",)), (12, ("x",)))
+    return [Example(text[:end], (0, 3), types) for end, types in cuts]
+
+
+def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
+    """Saved by us, opened by transformers, run on its own padded tensors with its own loss."""
+    transformers = pytest.importorskip("transformers")
+    labels = ("a", "b", "c")
+    model = build(tiny, labels)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    names = {str(i): label for i, label in enumerate(labels)}
+    settings = {"architectures": [task_typing.ARCHITECTURE], "id2label": names}
+    checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
+    theirs = transformers.LukeForEntityClassification.from_pretrained(
+        tmp_path / "model", attn_implementation="eager"
+    ).eval()
+    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
+    batch = model.collate(features)
+    with torch.no_grad():
+        expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.types)
+        ours, (loss, hits) = model.logits(batch), model(batch)["type"]
+    assert expected.logits.std(dim=0).min() > 0.02  # the examples differ
+    assert (ours - expected.logits).abs().max() < 1e-5 * expected.logits.abs().max()
+    assert loss.item() / batch.counts["type"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert batch.counts == {"type": 12}
+    gold = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    assert hits == ((expected.logits > 0).long() == gold).sum() and torch.equal(batch.types.long(), gold)
+
+
+def test_a_model_of_words_sees_the_marker(tiny):
+    options = Options(head="token")
+    model = build(tiny, ["a", "b"], options)
+    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, ["a", "b"], options)
+    with torch.no_grad():
+        together = model.logits(model.collate(features))
+        for row, feature in zip(together, features):
+            hidden = model.luke(inputs.pack([{"input_ids": feature.arrays["input_ids"]}], model.config.pad_token_id))
+            place = feature.arrays["input_ids"].tolist().index(tiny.tokenizer.ent_id)
+            expected = F.linear(hidden[place], model.classifier.weight, model.classifier.bias)
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["entity", "token"])
+def test_predictions_are_the_positive_logits_in_any_batch(tiny, head):
+    options, labels = Options(head=head), ("a", "b", "c")
+    model, examples = build(tiny, labels, options, seed=4), some_examples()
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
+    with torch.no_grad():
+        model.classifier.bias -= model.logits(model.collate(features)).mean(dim=0)
+        logits = model.logits(model.collate(features)).double()
+    expected = [[label for label, score in zip(labels, row) if score > 0] for row in logits.tolist()]
+    assert 0 < sum(map(len, expected)) < 12
+    for size in (1, 3, 4):
+        predictions = task_typing.predict(model, features, examples, batch_size=size)
+        assert [[t.name for t in types] for types in predictions] == expected
+    probability = (1 / (1 + torch.exp(-logits))).flatten().tolist()
+    assert {round(t.probability, 4) for types in predictions for t in types} <= {round(p, 4) for p in probability}
+
+
+def test_a_logit_of_zero_is_a_no(tiny):
+    model = build(tiny, ["a"])
+    torch.nn.init.zeros_(model.classifier.weight)
+    features = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["a"])
+    assert task_typing.predict(model, features, [ADA]) == [[]]
+
+
+@pytest.mark.parametrize("head", ["entity", "token"])
+def test_every_weight_that_trains_has_a_gradient(tiny, head):
+    """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
+    options, labels = Options(head=head), ["a", "b", "c"]
+    model = build(tiny, labels, options)
+    batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
+    model(batch)["type"][0].backward()
+    parameters = dict(model.named_parameters())
+    frozen = {name for name in parameters if not parameters[name].requires_grad}
+    assert {name for name in parameters if parameters[name].grad is None} == frozen
+    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
+
+
+# --- Scores -----------------------------------------------------------------------------------------------------------
+
+
+def test_loose_micro_scores():
+    """Gold {a}, {b}, {}; predicted {a, b}, {}, {}: one hit of two guesses and of two types."""
+    examples = [ADA._replace(types=types) for types in (("a",), ("b",), ())]
+    scores = task_typing.evaluate(examples, [[Type("a", 0.9), Type("b", 0.6)], [], []], [])
+    assert [scores[name] for name in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
+    assert (scores["macro_precision"], scores["macro_recall"]) == (0.5, 0.5)
+
+
+def test_prediction_files(tmp_path):
+    task_typing.write_predictions(tmp_path, "dev", [ADA, ADA], [[Type("person", 0.9), Type("æ", 0.6)], []])
+    lines = (tmp_path / "dev_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, lines)) == [
+        {"predictions": ["person", "æ"], "labels": ["person"]}, {"predictions": [], "labels": ["person"]},
+    ]  # fmt: skip
+
+
+# --- From the command line --------------------------------------------------------------------------------------------
+
+
+def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, capsys):
+    with open(tmp_path / "train.jsonl", "w") as file:
+        for person in ("Ada", "Bo", "Berg", "He"):
+            for place in ("Oslo", "Bergen", "Norway"):
+                text = f"{person} was born in {place}."
+                spans = [{"start": 0, "end": len(person), "labels": ["person", "chemist"][: 1 + (person != "He")]},
+                         {"start": text.index(place), "end": len(text) - 1, "labels": ["place"]},
+                         {"start": len(person) + 1, "end": len(person) + 4, "labels": []}]  # fmt: skip
+                file.write(json.dumps({"text": text, "spans": spans}) + "\n")
+    finetune.main(
+        f"typing --checkpoint {tiny_checkpoint} --data {tmp_path} --dev {tmp_path}/train.jsonl --epochs 12 "
+        f"--batch 8 --lr 5e-3 --out {tmp_path}/out --precision fp32".split()
+    )
+    assert "typing F1 on dev: 100.00" in capsys.readouterr().out
+    saved = checkpoint.read(tmp_path / "out/model")
+    assert list(saved.settings["id2label"].values()) == ["chemist", "person", "place"]
+
+    own = {"text": "He was born in Oslo.", "spans": [{"start": 15, "end": 19}]}
+    (tmp_path / "text").write_text("<e>Ada</e> was <e>born</e> in Bergen.\n" + json.dumps(own))
+    finetune.main(f"typing --checkpoint {tmp_path}/out --predict {tmp_path}/text".split())
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["text"] == "Ada was born in Bergen."
+    ada, born = first["mentions"]
+    assert {t["type"] for t in ada["types"]} == {"person", "chemist"}
+    assert born == {"text": "born", "start": 8, "end": 12, "types": born["types"]}
+    (oslo,) = second["mentions"]
+    assert (oslo["text"], [t["type"] for t in oslo["types"]]) == ("Oslo", ["place"])
+    assert 0.5 < oslo["types"][0]["probability"] <= 1
+
+
+@pytest.mark.parametrize("text", ["Ada met Bo.", "<e>Ada met Bo.", "<e>Ada</e> met </e>Bo<e>.", "<e>A<e>da</e></e>"])
+def test_marks_that_do_not_fit(text):
+    with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
+        task_typing._from_line(text, "text 3")
+    with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
+        task_typing._from_line('{"text": "Ada met Bo.", "spans": []}', "text 3")
+
+
+def test_marks():
+    examples = task_typing._from_line("<e>Ada</e> met <e>Bo</e><e></e>", "text 1")
+    assert examples == [Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))]
+
+
+@pytest.mark.parametrize("types", ["general", "all"])
+def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, types):
+    folder = shared_data("typing/open_entity_train.jsonl").parent
+    finetune.main(
+        f"typing --checkpoint {tiny_checkpoint} --data {folder} --types {types} --epochs 1 --out {tmp_path} "
+        "--train-examples 20 --dev-examples 20".split()
+    )
+    results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
+    (scores,) = results["scores"]["dev"].values()
+    dev = read_examples(folder / "open_entity_dev.jsonl", Options(types=types))[:20]
+    assert scores["gold"] == sum(len(example.types) for example in dev)
+    assert len((tmp_path / "dev_predictions.jsonl").read_text().splitlines()) == 20
+
+
+def test_impossible_options():
+    with pytest.raises(ValueError, match="--max-length"):
+        Options(max_mention=0)

@@ -107,18 +107,17 @@ class PackedAttention(torch.autograd.Function):
         dS = P (dP - delta)   dQ = dS K / sqrt(d)   dK = dS^T Q / sqrt(d)
 
     where word columns of dS meet q_word and entity columns meet q_entity. delta needs no pass over P: dP_ij carries M,
-    hence sum_j P_ij dP_ij = G_i . sum_j (P M)_ij v_j = G_i . O_i. 1 / sqrt(d) is multiplied into the queries and into
-    finished gradients, which are smaller than scores.
+    hence sum_j P_ij dP_ij = G_i . sum_j (P M)_ij v_j = G_i . O_i.
     """
 
     @staticmethod
     def forward(ctx, q_word, q_entity, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
         seed, kept = int(torch.randint(2**62, ())) if dropout else 0, []
+        memory = _memory(5, batch, key)
         for number, group in enumerate(batch.groups):
-            qw, qe, k, v = (_take(x, group) for x in (q_word, q_entity, key, value))
-            qw.mul_(k.shape[2] ** -0.5)
-            mixed = torch.empty_like(v)
+            qw, qe, k, v = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value), memory))
+            mixed = memory[4][: v.numel()].view_as(v)
             keep = group.size <= KEPT_SIZE
             space = k.new_empty(len(k), group.size, group.size) if keep else _buffer(group, k)
             for part, hidden in _parts(group, k):
@@ -140,15 +139,17 @@ class PackedAttention(torch.autograd.Function):
         scale = key.shape[2] ** -0.5
         dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
         dq_entity = None if q_entity is None else torch.empty_like(out)
+        all_delta = (grad * out).sum(dim=2, keepdim=True)  # [rows, head, 1]
+        memory = _memory(10, ctx.batch, key)
         for number, group in enumerate(ctx.batch.groups):
-            qw, qe, k, v, g, o = (_take(x, group) for x in (q_word, q_entity, key, value, grad, out))
-            qw.mul_(scale)
+            taken = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value, grad, all_delta), memory))
+            qw, qe, k, v, g, delta = taken
             if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
-                g *= group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
-            delta = (g * o).sum(dim=2, keepdim=True)
+                is_row = group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
+                g *= is_row
+                delta *= is_row
             n_word = group.size if qe is None else group.n_word
-            grad_qw, grad_k, grad_v = torch.empty_like(qw), torch.empty_like(k), torch.empty_like(v)
-            grad_qe = None if qe is None else torch.empty_like(qe)
+            grad_qw, grad_qe, grad_k, grad_v = (m[: k.numel()].view_as(k) for m in memory[6:])
             is_kept = group.size <= KEPT_SIZE
             space, buffer = next(kept) if is_kept else _buffer(group, k), _buffer(group, k)
             for part, hidden in _parts(group, k):
@@ -163,16 +164,14 @@ class PackedAttention(torch.autograd.Function):
                 else:
                     torch.bmm(p.mT, g[part], out=grad_v[part])
                 ds.sub_(delta[part]).mul_(p)
-                torch.bmm(ds[:, :, :n_word], k[part, :n_word], out=grad_qw[part])
-                grad_k[part, :n_word] = torch.bmm(ds[:, :, :n_word].mT, qw[part])  # has the scale already
+                scaled_product(ds[:, :, :n_word], k[part, :n_word], scale, grad_qw[part])
+                scaled_product(ds[:, :, :n_word].mT, qw[part], scale, grad_k[part, :n_word])
                 if qe is not None:
-                    torch.bmm(ds[:, :, n_word:], k[part, n_word:], out=grad_qe[part])
-                    grad_k[part, n_word:] = torch.bmm(ds[:, :, n_word:].mT, qe[part]).mul_(scale)
-            _put(dq_word, grad_qw.mul_(scale), group)
-            _put(dk, grad_k, group)
-            _put(dv, grad_v, group)
-            if qe is not None:
-                _put(dq_entity, grad_qe.mul_(scale), group)
+                    scaled_product(ds[:, :, n_word:], k[part, n_word:], scale, grad_qe[part])
+                    scaled_product(ds[:, :, n_word:].mT, qe[part], scale, grad_k[part, n_word:])
+            for whole, rows in ((dq_word, grad_qw), (dq_entity, grad_qe), (dk, grad_k), (dv, grad_v)):
+                if whole is not None:
+                    _put(whole, rows, group)
         return dq_word, dq_entity, dk, dv, None, None
 
 
@@ -194,22 +193,35 @@ def _buffer(group: Group, key: Tensor) -> Tensor:
 
 
 def _probabilities(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, scores: Tensor) -> None:
-    """Fills `scores` with P [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` do not."""
+    """Fills `scores` with P [pairs, size, size]."""
+    scale = k.shape[2] ** -0.5
     # All keys are scored with the word query in one product; the few entity columns are then overwritten.
-    torch.bmm(qw, k.mT, out=scores)
+    scaled_product(qw, k.mT, scale, scores)
     if qe is not None and n_word < k.shape[1]:
-        scores[:, :, n_word:] = torch.bmm(qe, k[:, n_word:].mT).mul_(k.shape[2] ** -0.5)
+        scaled_product(qe, k[:, n_word:].mT, scale, scores[:, :, n_word:])
     if hidden is not None:
         scores.masked_fill_(hidden, -math.inf)
     torch.softmax(scores, dim=2, out=scores)
 
 
-def _take(x: Tensor | None, group: Group) -> Tensor | None:
-    """The rows of a group's sequences: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous and new."""
+def scaled_product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
+    """out = scale * a b, batch by batch; the scale costs nothing inside of the product."""
+    torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
+
+
+def _memory(pieces: int, batch: PackedBatch, key: Tensor) -> Tensor:
+    """Memory for the rows of any one group, in some pieces; groups take turns: new memory costs more than the copies."""
+    _, heads, head_dim = key.shape
+    return key.new_empty(pieces, max(len(group.rows) for group in batch.groups) * heads * head_dim)
+
+
+def _take(x: Tensor | None, group: Group, memory: Tensor) -> Tensor | None:
+    """The rows of a group's sequences, copied: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous."""
     if x is None:
         return None
     _, heads, head_dim = x.shape
-    taken = x.new_empty(len(group.rows) // group.size * heads, group.size, head_dim)
+    shape = len(group.rows) // group.size * heads, group.size, head_dim
+    taken = memory[: math.prod(shape)].view(shape)
     if len(group.rows) == group.size:  # one sequence: two runs of rows, each copied at once
         for places, rows in _runs(group):
             taken[:, places] = x[rows].transpose(0, 1)

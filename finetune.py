@@ -18,9 +18,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from luke_mini import checkpoint, config, distributed, finetuning, trainer
-from luke_mini import task_ner, task_qa, task_relation, task_typing
+from luke_mini import task_cloze, task_disambiguation, task_ner, task_qa, task_relation, task_typing
 
-TASKS = {module.NAME: module for module in (task_ner, task_relation, task_typing, task_qa)}
+TASKS = {m.NAME: m for m in (task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation)}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,6 +71,8 @@ def numbers(kind: type):
 def train(task, arguments, place, precision: str) -> None:
     options = config.from_flags(task.Options(), arguments)
     start = open_checkpoint(arguments.checkpoint, task)
+    if hasattr(task, "prepare"):
+        start = task.prepare(start)
     recipe = config.from_flags(config.finetune_recipe(task.NAME, start.config), arguments)
     given = {split: getattr(arguments, split) for split in task.FILES}
     files = finetuning.find_files(task, arguments.data, given)

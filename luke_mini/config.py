@@ -173,6 +173,11 @@ FINETUNE = {
     "qa": FinetuneConfig(epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14),  # SQuAD 1.1
     "relation": FinetuneConfig(batch=32, micro_batch=4, select_best=True, seed=42),
     "typing": FinetuneConfig(epochs=3.0, batch=4, select_best=True, seed=12),
+    "cloze": FinetuneConfig(epochs=2.0, batch=32, micro_batch=4, select_best=True, seed=4),
+    # BERT over entities (Yamada et al. 2022, Global ED with BERT, its recipe for AIDA); the seed is ours, none is given
+    "disambiguation": FinetuneConfig(
+        epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999, max_grad_norm=1.0, seed=0
+    ),
 }
 
 

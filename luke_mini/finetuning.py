@@ -11,6 +11,8 @@ module by its name. What a module must offer (E examples, one prediction for eac
     ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder
     ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
     Options                       frozen dataclass; each `config.option` field is a flag of the command line
+    prepare(checkpoint)           only tasks that need more than a checkpoint has: the same with further word pieces, or
+                                  an embedding of [MASK] alone. The fine-tuned model has them, --predict does not ask
 
     read_examples(path, options)  list of E. ValueError names the file, the line, the field and what was expected
     about(examples)               a few words on what was read, for the log

@@ -33,6 +33,7 @@ from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
 from luke_mini.records import is_json
 from luke_mini.spans import is_punctuation
+from luke_mini.windows import context_window
 
 NAME, TITLE = "ner", "NER F1"
 FILES = {
@@ -129,22 +130,6 @@ def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[
         word: ids[: options.max_pieces] or [tokenizer.unk_id]
         for word, ids in zip(words, tokenizer.encode_pieces(words, spaces))
     }
-
-
-def context_window(n: np.ndarray, before: np.ndarray, after: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of context to take on the left and on the right of a sentence; all arguments in pieces.
-
-    n pieces in the sentence, `before` and `after` around it in the document. Each side gets half of the room; what the
-    shorter side leaves goes to the other. Sentences of 100, 300, 200, 250 pieces and a limit of 510 take (0, 410),
-    (100, 110), (155, 155), (260, 0). Context may cut words and cross sentences, never documents.
-    """
-    half = (limit - n) // 2
-    left, right = np.minimum(before, half), np.minimum(after, half)
-    left_is_shorter = before < after
-    return (
-        np.where(left_is_shorter, left, np.minimum(before, limit - n - right)),
-        np.where(left_is_shorter, np.minimum(after, limit - n - left), right),
-    )
 
 
 def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.ndarray:

@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa ops_cross_entropy packing records "
     "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
-    "toyworld_tasks toyworld_text weight_files wiki_dump wiki_names wikitext workers",
+    "toyworld_tasks toyworld_text weight_files wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
-    "model qa_entities run_state tokenizer word_models",
+    "disambiguation_files model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
-    "checkpoint",
-    "task_ner task_qa task_relation task_typing",
+    "checkpoint disambiguation_inputs",
+    "task_cloze task_disambiguation task_ner task_qa task_relation task_typing",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

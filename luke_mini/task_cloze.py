@@ -1,0 +1,433 @@
+"""Cloze questions: which of the names in a passage was cut out of a sentence? ReCoRD (LUKE paper, section 4.4).
+
+    read_examples   ReCoRD's file, SuperGLUE's JSON lines or your own -> questions
+    make_features   -> windows over the passage: <s> query </s></s> window </s>, with a [MASK] entity for the query's
+                    placeholder and one for each mention in the window, its candidates
+    ClozeModel      encoder, dropout, one linear layer over [placeholder; candidate] -> the candidate's score
+    predict         the text of the best mention of all windows
+    evaluate        -> exact match and F1 as ReCoRD's scorer counts them
+What every task module offers: `finetuning.py`.
+
+Three word pieces are added behind the tokenizer's own: [HIGHLIGHT] for "@highlight" (the bullet points under a news
+text), [PLACEHOLDER] for "@placeholder", [ENTITY] around every mention. `prepare` gives them rows of the word table,
+which start from those of "@", "#" and "*"; so the saved model has three words more than its tokenizer, and opens as any
+other.
+
+Mentions do not overlap, and each is a candidate of its own, also if several have the same text. Left out: pooling over
+such mentions.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import inputs, records
+from luke_mini.atomic import write_file
+from luke_mini.checkpoint import Checkpoint
+from luke_mini.config import ModelConfig, option
+from luke_mini.heads import RowClassifier
+from luke_mini.metrics_qa import answer_scores
+from luke_mini.model import LukeModel
+from luke_mini.packing import PackedBatch
+from luke_mini.records import Record
+
+NAME, TITLE = "cloze", "cloze exact match"
+FILES = {split: (f"{split}.json", f"{split}.jsonl") for split in ("train", "dev", "test")}
+FORMAT = """\
+ReCoRD: a .json file; "end" is the last character of a mention, and "@placeholder" is once in each query:
+
+    {"data": [{"passage": {"text": "Ada met Bo in Oslo.\\n@highlight\\nBo was happy",
+               "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 9}, {"start": 14, "end": 17}, ...]},
+               "qas": [{"id": "q1", "query": "Later @placeholder left with Ada",
+                        "answers": [{"start": 8, "end": 9, "text": "Bo"}, ...]}]}]}
+
+SuperGLUE and FewGLUE: a .jsonl file of such objects with "passage" and "qas", one a line.
+
+Your own: a .jsonl file, one question a line, half-open character spans; mentions whose text is an answer are right:
+
+    {"text": "Ada met Bo in Oslo.", "spans": [{"start": 0, "end": 3}, {"start": 8, "end": 10}],
+     "query": "Later @placeholder left with Ada", "answers": ["Bo"]}
+
+--predict takes such a line without answers ("id" is optional) and prints {"id", "query", "answer", "mentions":
+[{"text", "start", "end", "probability"}]}, the best mention first."""
+SCORES = ("f1", "em")
+ARCHITECTURE = "LukeModel"  # what transformers has of it: the encoder
+ALL_ENTITIES = False
+PLACEHOLDER, HIGHLIGHT = "@placeholder", "@highlight"
+SIGNS = "@#*"  # the start of [HIGHLIGHT], [PLACEHOLDER], [ENTITY], in the order of their ids
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a window is. Defaults: ReCoRD in the paper."""
+
+    max_length: int = option(512, "tokens an input")
+    max_query: int = option(90, "word pieces of the query; a longer one is cut around its placeholder")
+    step: int = option(128, "word pieces from a window to the next")
+    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
+
+    def __post_init__(self):
+        if not 1 <= self.max_query <= self.max_length - 7 or self.step < 1 or self.max_mention < 1:
+            raise ValueError("expected 1 <= --max-query <= --max-length - 7, --step and --max-mention at least 1")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+CharSpan = tuple[int, int]  # half-open
+
+
+class Question(NamedTuple):
+    id: str
+    text: str  # the passage; lines are joined by spaces
+    mentions: tuple[CharSpan, ...]  # in text order, none overlaps another
+    query: str
+    answers: tuple[str, ...]
+    gold: frozenset[int]  # the mentions that are right
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
+    """The questions of a file in one of the three formats, each record in its own."""
+    if Path(path).suffix == ".json":
+        file = records.read_json(path)
+        found = file.list("data") if isinstance(file, Record) else file
+    else:
+        found = records.read_json_lines(path)
+    return [question for record in found for question in _questions(record)]
+
+
+def _questions(record: Record) -> Iterator[Question]:
+    if "qas" not in record.values:
+        yield _own(record)
+        return
+    passage = Record(f"{record.where}, passage", record.get("passage", dict))
+    text = passage.get("text", str)
+    mentions = _sorted_spans(passage.list("entities"), text, inclusive=True)
+    for number, qa in enumerate(record.list("qas")):
+        answers = [(item.span(text, inclusive=True), item.get("text", str)) for item in qa.list("answers")]
+        gold = frozenset(k for k, span in enumerate(mentions) if span in [place for place, _ in answers])
+        name = str(qa.values.get("id", qa.values.get("idx", f"{record.values.get('id', record.where)}-{number}")))
+        yield Question(name, _one_line(text), mentions, _query(qa), _different([t for _, t in answers], qa), gold)
+
+
+def _different(answers: list[str], record: Record) -> tuple[str, ...]:
+    if not answers:
+        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
+    return tuple(dict.fromkeys(answers))
+
+
+def _own(record: Record, has_answers: bool = True) -> Question:
+    text = record.get("text", str)
+    mentions = _sorted_spans(record.list("spans"), text, inclusive=False)
+    answers = _different(record.texts("answers"), record) if has_answers else ()
+    gold = frozenset(k for k, (start, end) in enumerate(mentions) if text[start:end] in answers)
+    name = str(record.values.get("id", record.where))
+    return Question(name, _one_line(text), mentions, _query(record), answers, gold)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def _sorted_spans(items: list[Record], text: str, inclusive: bool) -> tuple[CharSpan, ...]:
+    """The ends become exclusive here, once. A mention that is listed twice is one."""
+    spans = {item.span(text, inclusive=inclusive): item.where for item in items}
+    ordered = sorted(spans)
+    for first, second in zip(ordered, ordered[1:]):
+        if second[0] < first[1]:
+            raise ValueError(f"{spans[second]}: expected mentions that do not overlap, characters {second[0]} to "
+                             f"{min(first[1], second[1])} are in two")  # fmt: skip
+    return tuple(ordered)
+
+
+def _query(record: Record) -> str:
+    query = _one_line(record.get("query", str))
+    if query.count(PLACEHOLDER) != 1:
+        found = query.count(PLACEHOLDER)
+        raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
+    return query
+
+
+def about(questions: Sequence[Question]) -> str:
+    mentions = sum(len(question.mentions) for question in questions)
+    return f"{mentions / len(questions):.1f} mentions a question, {len({q.text for q in questions})} passages"
+
+
+def label_list(questions: Sequence[Question]) -> tuple[str, ...]:
+    return ()
+
+
+# --- The three markers ------------------------------------------------------------------------------------------------
+
+
+def marker_ids(tokenizer) -> tuple[int, int, int]:
+    """[HIGHLIGHT], [PLACEHOLDER], [ENTITY]: behind the tokenizer's own pieces."""
+    first = len(tokenizer)
+    return first, first + 1, first + 2
+
+
+def prepare(start: Checkpoint) -> Checkpoint:
+    """The checkpoint with rows for the three markers in its word table; one that was fine-tuned here has them."""
+    if start.settings.get("luke_mini", {}).get("task") == NAME:
+        return start
+    name, first = "luke.words.token.weight", len(start.tokenizer)
+    table = start.weights[name]
+    sources = [start.tokenizer.encode(sign, prefix_space=False).ids[-1] for sign in SIGNS]
+    table = torch.cat([table[:first], table[sources], table[first + len(SIGNS) :]])
+    return replace(start, config=replace(start.config, vocab_size=len(table)), weights=start.weights | {name: table})
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+class Feature(NamedTuple):
+    """One window of a question's passage with C candidates."""
+
+    example: int  # index in the list of questions
+    arrays: dict[str, np.ndarray]  # as of inputs.encode; entity 0 is the placeholder, then the candidates
+    mentions: np.ndarray  # int64 [C], indices in the question's mentions
+    labels: np.ndarray  # float32 [C], 1 = right
+    is_cut: bool  # the query was longer than max_query
+
+
+def _stretch(text: str, start: int, end: int, highlight: int) -> Iterator[int | tuple[str, bool]]:
+    """text[start:end] as stretches to tokenise, with whether a space is in front, and ids of [HIGHLIGHT]."""
+    at = start
+    for part in re.split(f"({HIGHLIGHT})", text[start:end]):
+        # differs from LUKE: there, a stretch without a space in front is tokenized with its "@highlight", then again
+        if part == HIGHLIGHT:
+            yield highlight
+        elif part.strip():
+            yield part.rstrip(), at == 0 or part[0] == " " or text[at - 1] == " "
+        at += len(part)
+
+
+def _tokenize(tokenizer, items: Sequence[int | tuple[str, bool]]) -> list[list[int]]:
+    """The ids of each item: a marker, or a stretch of text."""
+    stretches = [item for item in items if not isinstance(item, int)]
+    texts, spaces = map(list, zip(*stretches)) if stretches else ([], [])
+    pieces = iter(tokenizer.encode_pieces(texts, spaces))
+    return [[item] if isinstance(item, int) else next(pieces) for item in items]
+
+
+def passage_tokens(tokenizer, text: str, mentions: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int64 [n] of a passage with its markers; where each mention is with its two: half-open, int64 [mentions, 2]."""
+    highlight, _, entity = marker_ids(tokenizer)
+    items, first, last, done = [], [], [], 0
+    for start, end in mentions:
+        items += [*_stretch(text, done, start, highlight), entity]
+        first.append(len(items) - 1)
+        items += [*_stretch(text, start, end, highlight), entity]
+        last.append(len(items))
+        done = end
+    items += _stretch(text, done, len(text), highlight)
+    ids = _tokenize(tokenizer, items)
+    before = np.cumsum([0, *map(len, ids)])  # tokens before each item
+    joined = np.array([token for part in ids for token in part], np.int64)
+    return joined, np.stack([before[first], before[last]], axis=1) if mentions else np.zeros((0, 2), np.int64)
+
+
+def query_tokens(tokenizer, query: str, limit: int) -> tuple[list[int], int, bool]:
+    """Ids of a query, where [PLACEHOLDER] is in them, and whether the query had to be cut."""
+    left, right = query.split(PLACEHOLDER)
+    sides = [(left.rstrip(), True), (right.rstrip(), right.startswith(" "))]
+    before, after = _tokenize(tokenizer, sides)
+    ids, place = [*before, marker_ids(tokenizer)[1], *after], len(before)
+    # differs from LUKE: there, the first `limit` are taken, and the placeholder may be lost
+    start = 0 if place < limit else min(place - limit // 2, len(ids) - limit)
+    return ids[start : start + limit], place - start, len(ids) > limit
+
+
+def windows(n: int, room: int, step: int) -> Iterator[tuple[int, int]]:
+    """Half-open windows of at most `room` over n tokens, each `step` behind the last, until one reaches the end."""
+    start = end = 0
+    while end < n:
+        end = min(start + room, n)
+        yield start, end
+        start += min(room, step)
+
+
+def make_features(
+    questions: Sequence[Question], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
+) -> list[Feature]:
+    """The windows of all questions in their order; a window that no mention is wholly inside is left out."""
+    passages: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+    features = []
+    for index, question in enumerate(questions):
+        key = (question.text, question.mentions)
+        if key not in passages:
+            passages[key] = passage_tokens(tokenizer, *key)
+        query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query)
+        ids, spans = passages[key]
+        for start, end in windows(len(ids), options.max_length - len(query) - 4, options.step):
+            chosen = np.flatnonzero((start <= spans[:, 0]) & (spans[:, 1] <= end))
+            if len(chosen):
+                word_ids = np.concatenate([[tokenizer.bos_id], query, [tokenizer.eos_id] * 2, ids[start:end],
+                                           [tokenizer.eos_id]]).astype(np.int64)  # fmt: skip
+                where = np.concatenate([[[place + 1, place + 2]], spans[chosen] - start + len(query) + 3])
+                arrays = entity_arrays(word_ids, where, entity_vocab.mask_id, options.max_mention)
+                gold = np.array([k in question.gold for k in chosen.tolist()], np.float32)
+                features.append(Feature(index, arrays, chosen, gold, is_cut))
+    return features
+
+
+def entity_arrays(word_ids: np.ndarray, spans: np.ndarray, entity_id: int, max_mention: int) -> dict[str, np.ndarray]:
+    """What `inputs.pack` takes. spans [E, 2]: half-open, in word_ids."""
+    positions = spans[:, :1] + np.arange(max_mention)
+    positions = np.where(positions < spans[:, 1:], positions, -1)
+    return {"input_ids": word_ids, "entity_ids": np.full(len(spans), entity_id), "entity_position_ids": positions}
+
+
+def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
+    reached = {(f.example, k) for f in features for k in f.mentions.tolist()}
+    answerable = {feature.example for feature in features if feature.labels.any()}
+    return {
+        "questions whose answer is no candidate": len(questions) - len(answerable),
+        "mentions longer than a window": sum(len(question.mentions) for question in questions) - len(reached),
+        "queries cut": len({feature.example for feature in features if feature.is_cut}),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class ClozeBatch(NamedTuple):
+    """C candidates in all. Rows index the encoder's output [words + entities, hidden]."""
+
+    packed: PackedBatch
+    placeholder_rows: Tensor  # int64 [C], of the candidate's window
+    candidate_rows: Tensor  # int64 [C]
+    labels: Tensor  # float32 [C]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"candidate": len(self.labels)}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "ClozeBatch":
+        return ClozeBatch(*(part.to(device) for part in self))
+
+
+class ClozeModel(nn.Module):
+    """The encoder, and one linear layer over the hidden states of placeholder and candidate (paper, section 4.4)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.luke = LukeModel(config)
+        self.classifier = RowClassifier(config.hidden_size, 2, 1, dropout=config.hidden_dropout_prob)
+
+    def collate(self, features: Sequence[Feature]) -> ClozeBatch:
+        packed = inputs.pack([feature.arrays for feature in features], self.config.pad_token_id)
+        candidates = torch.tensor(packed.entity_lengths) - 1  # of each window
+        first = packed.n_words + packed.cu_entities[:-1].long()
+        rows = torch.arange(packed.n_entities) + packed.n_words
+        is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
+        is_candidate[packed.cu_entities[:-1].long()] = False
+        labels = torch.from_numpy(np.concatenate([feature.labels for feature in features]))
+        return ClozeBatch(packed, torch.repeat_interleave(first, candidates), rows[is_candidate], labels)
+
+    def logits(self, batch: ClozeBatch) -> Tensor:
+        """Scores [C]"""
+        hidden = self.luke(batch.packed)
+        rows = (batch.placeholder_rows, batch.candidate_rows)
+        return self.classifier(*(hidden.index_select(0, row) for row in rows)).squeeze(1)
+
+    def forward(self, batch: ClozeBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: the summed binary cross-entropy of the candidates and the number of hits."""
+        logits = self.logits(batch).float()
+        loss = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+        return {"candidate": (loss, ((logits > 0) == (batch.labels > 0)).sum())}
+
+
+def build_model(
+    config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
+) -> ClozeModel:
+    """The model with weights yet to be filled in. config: that of a checkpoint which `prepare` has seen."""
+    model = ClozeModel(config)
+    model.luke.pooler.requires_grad_(False)  # it has no part in this task
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    text: str  # "" if the question has no candidate
+    logits: dict[int, float]  # mention -> its best score in any window
+
+
+def _logits(model: ClozeModel, features: Sequence[Feature], batch_size: int) -> list[list[float]]:
+    """The scores of each window's candidates, in order; the batches go from long to short."""
+    order = sorted(range(len(features)), key=lambda i: -len(features[i].arrays["input_ids"]))
+    logits: list[list[float]] = [[] for _ in features]
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
+            out = model.logits(batch).float().cpu().split([len(features[i].mentions) for i in chosen])
+            for i, rows in zip(chosen, out):
+                logits[i] = rows.tolist()
+    model.train(was_training)
+    return logits
+
+
+def predict(
+    model: ClozeModel, features: Sequence[Feature], questions: Sequence[Question], batch_size: int = 32
+) -> list[Prediction]:
+    """The answer to each question: the best mention of all its windows; of equal ones the later one."""
+    best: list[tuple[float, int]] = [(float("-inf"), -1)] * len(questions)
+    of_mention: list[dict[int, float]] = [{} for _ in questions]
+    for feature, scores in zip(features, _logits(model, features, batch_size)):
+        found = of_mention[feature.example]
+        for mention, score in zip(feature.mentions.tolist(), scores):
+            found[mention] = max(score, found.get(mention, score))
+            if score >= best[feature.example][0]:
+                best[feature.example] = (score, mention)
+    return [
+        Prediction("" if mention < 0 else question.text[slice(*question.mentions[mention])], found)
+        for question, (_, mention), found in zip(questions, best, of_mention)
+    ]
+
+
+def evaluate(
+    questions: Sequence[Question], predictions: Sequence[Prediction], features: Sequence[Feature]
+) -> dict[str, float | int]:
+    """`metrics_qa.answer_scores`, over all questions, and exact match as `em`."""
+    gold = {str(k): question.answers for k, question in enumerate(questions)}
+    scores = answer_scores(gold, {str(k): prediction.text for k, prediction in enumerate(predictions)})
+    return {"em": scores["exact_match"]} | scores
+
+
+def write_predictions(folder: Path, name: str, questions: Sequence[Question], predictions: Sequence) -> None:
+    """<name>_predictions.json: {question: answer}, as ReCoRD's scorer reads it."""
+    with write_file(Path(folder) / f"{name}_predictions.json") as file:
+        answers = {question.id: prediction.text for question, prediction in zip(questions, predictions)}
+        json.dump(answers, file, ensure_ascii=False, indent=1)
+
+
+def predict_lines(
+    model: ClozeModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
+    parsed = [records.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
+    questions = [_own(record, has_answers=False) for record in parsed]
+    features = make_features(questions, tokenizer, entity_vocab, (), options)
+    for question, prediction in zip(questions, predict(model, features, questions)):
+        probabilities = torch.tensor(list(prediction.logits.values())).sigmoid().tolist()
+        found = [{"text": question.text[slice(*span)], "start": span[0], "end": span[1], "probability": round(p, 4)}
+                 for span, p in zip(map(question.mentions.__getitem__, prediction.logits), probabilities)]  # fmt: skip
+        found.sort(key=lambda mention: -mention["probability"])
+        yield {"id": question.id, "query": question.query, "answer": prediction.text, "mentions": found}

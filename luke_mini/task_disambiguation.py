@@ -1,0 +1,406 @@
+"""Entity disambiguation: which entity does each mention mean? Decided for all mentions of a document together.
+
+Yamada et al. 2022, "Global entity disambiguation with BERT": the model that was pretrained to predict masked entities
+is asked for them. Every mention is an entity of the input, at first [MASK]; the one that the model is surest about gets
+its entity put in, and the next is decided with that knowledge.
+
+    read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_files.py`) -> documents, mentions with candidates
+    make_features   -> one input for a document; several for a long one (`disambiguation_inputs.py`, `Options` too)
+    DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
+    decode          one forward for each mention of the longest document, for a whole batch of documents
+    evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
+    link            text and mentions with candidates -> titles, for `finetune.py link`
+What every task module offers: `finetuning.py`.
+
+In training nine of ten mentions are masked, the others keep their entity. The entity table stays as it was pretrained,
+so that entities which the training data lacks do not fall behind; [MASK] gets an embedding of its own, which trains.
+A score is computed for candidates only, 30 a mention, never for all entities of the vocabulary.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from luke_mini import disambiguation_files as files
+from luke_mini import records
+from luke_mini.atomic import write_file
+from luke_mini.checkpoint import Checkpoint
+from luke_mini.config import ModelConfig
+from luke_mini.disambiguation_files import Candidate, Document, Mention
+from luke_mini.disambiguation_inputs import Feature, Options, make_features, pack, padded
+from luke_mini.entity_vocab import resolve_redirect
+from luke_mini.mentions import Mentions
+from luke_mini.metrics import disambiguation_scores
+from luke_mini.model import LukeForPretraining
+from luke_mini.packing import PackedBatch
+
+NAME, TITLE = "disambiguation", "entity disambiguation, in-KB accuracy"
+FILES = {
+    "train": ("train/train.xml", "aida_train.csv", "train.jsonl"),
+    "dev": ("dev/dev.xml", "aida_testA.csv", "dev.jsonl"),
+    "test": ("test/test.xml", "aida_testB.csv", "test.jsonl"),
+}
+FORMAT = """\
+WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file; the texts are in RawText/ beside it, by the documents' names:
+
+    <msnbc.entityAnnotation><document docName="3683270"><annotation>
+        <mention>Oslo</mention><wikiName>Oslo</wikiName><offset>46</offset><length>4</length></annotation> ...
+
+AIDA-CoNLL and WNED as Le & Titov have them: a .csv file of mentions with candidates (id,prior,title), columns between
+tabs, and beside it the words: aida_train.txt, testa_testb_aggregate_original, msnbc.conll for wned-msnbc.csv:
+
+    1testb OSLO  1testb OSLO  Ada  left words  right words
+        CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace    (all one line)
+
+Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored:
+
+    {"text": "Ada was here.", "spans": [{"start": 0, "end": 3, "title": "Ada Lovelace",
+                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}]}
+
+Mentions without candidates in the file have those of the mention statistics that prepare_wiki.py writes: --mentions, or
+mentions.safetensors in the file's folder or one of the three above it.
+
+--predict takes such a line without titles, or plain text, whose mentions are then found by the statistics, and prints
+{"text", "mentions": [{"text", "start", "end", "title", "probability"}]}."""
+SCORES = ("precision", "f1", "in_kb_accuracy")
+ARCHITECTURE = "LukeForMaskedLM"
+ALL_ENTITIES = True
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
+    """The documents of a file; every mention has candidates, best prior first, perhaps none."""
+    documents = files.read(path, options.mentions_alone)
+    if any(mention.candidates is None for document in documents for mention in document.mentions):
+        documents = list(files.with_candidates(documents, statistics_for(options, Path(path).parent)))
+    if options.persons:
+        persons = frozenset(files.read_lines(options.persons))
+        documents = [files.with_persons(document, persons) for document in documents]
+    if not (options.redirects or options.titles):
+        return documents
+    redirects = files.read_redirects(options.redirects) if options.redirects else {}
+    valid = frozenset(files.read_lines(options.titles)) if options.titles else None
+    return [files.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)
+            for document in documents]  # fmt: skip
+
+
+def statistics_for(options: Options, folder: Path) -> Mentions:
+    """--mentions, or the statistics that lie in the folder or one of the three above it."""
+    if options.mentions:
+        return _load_statistics(Path(options.mentions))
+    for place in [folder, *folder.resolve().parents][:4]:
+        if (place / "mentions.safetensors").is_file():
+            return _load_statistics(place / "mentions.safetensors")
+    raise ValueError(f"{folder}: mentions have no candidates, expected --mentions FILE, written by prepare_wiki.py")
+
+
+@lru_cache(4)
+def _load_statistics(path: Path) -> Mentions:
+    return Mentions.load(path)
+
+
+def about(documents: Sequence[Document]) -> str:
+    mentions = [mention for document in documents for mention in document.mentions if mention.title is not None]
+    best = sum(bool(m.candidates) and m.candidates[0].title == m.title for m in mentions)
+    share = f", the best prior is right for {best / len(mentions):.1%}" if mentions else ""
+    return f"{len(mentions)} mentions with a title{share}"
+
+
+def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
+    return ()
+
+
+# --- What cannot be learned -------------------------------------------------------------------------------------------
+
+
+def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
+    """Of the mentions with a title: what decoding can get right by chance at most, and training has no use for."""
+    known = {(f.document, k) for f in features for k, gold in zip(f.mentions.tolist(), f.gold.tolist()) if gold >= 0}
+    titled = [
+        (index, k, mention)
+        for index, document in enumerate(documents)
+        for k, mention in enumerate(document.mentions)
+        if mention.title is not None
+    ]
+    bare = sum(not mention.candidates for _, _, mention in titled)
+    unlisted = sum(mention.title not in [c.title for c in mention.candidates or ()] for _, _, mention in titled) - bare
+    unknown = len(titled) - sum((index, k) in known for index, k, _ in titled) - bare - unlisted
+    return {
+        "mentions without candidates": bare,
+        "titles that are no candidate": unlisted,
+        "titles outside of the vocabulary or beyond --max-candidates": unknown,
+        "mentions left out, as their title is no article": sum(document.skipped for document in documents),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class DisambiguationBatch(NamedTuple):
+    """Inputs for training: E mentions, of which each input's share is to be masked."""
+
+    packed: PackedBatch  # entity_ids: the gold entities
+    candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
+    labels: Tensor  # int64 [E], which candidate is the gold entity
+    n_masked: tuple[int, ...]  # of each input
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"entity": sum(self.n_masked)}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "DisambiguationBatch":
+        return self._replace(
+            packed=self.packed.to(device), candidates=self.candidates.to(device), labels=self.labels.to(device)
+        )
+
+
+class DisambiguationModel(LukeForPretraining):
+    """The pretrained model, and nothing new; but its [MASK] may have an embedding of its own, see `prepare`."""
+
+    def __init__(self, config: ModelConfig, mask_entity_id: int, options: Options):
+        super().__init__(config)
+        self.mask_entity_id, self.options = mask_entity_id, options
+
+    def collate(self, features: Sequence[Feature]) -> DisambiguationBatch:
+        """For training: mentions whose gold entity is no candidate are left out, as if they were ordinary words."""
+        features = [_with_gold(feature) for feature in features]
+        packed = pack(features, [feature.gold for feature in features], self.config.pad_token_id)
+        candidates = [ids for feature in features for ids in feature.candidates]
+        gold = np.concatenate([feature.gold for feature in features])
+        labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
+        n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
+        return DisambiguationBatch(
+            packed, torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64), n_masked
+        )
+
+    def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.
+
+        candidates: int64 [n, most candidates], -1 is none.
+        """
+        hidden = self.luke(packed).index_select(0, packed.n_words + rows)
+        seen = self.entity_head.transform(hidden).float()
+        known = candidates.clamp(min=0)
+        table = F.embedding(known, self.luke.entities.entity.weight)  # [n, most candidates, table size]
+        scores = (table * seen[:, None]).sum(dim=2) + self.entity_head.bias[known]
+        return scores.masked_fill(candidates < 0, float("-inf"))
+
+    def forward(self, batch: DisambiguationBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for. Which mentions are masked is drawn here, from the generator seeded for the step."""
+        masked = draw_masked(batch.packed.entity_lengths, batch.n_masked, batch.labels.device)
+        entity_ids = batch.packed.entity_ids.masked_fill(masked, self.mask_entity_id)
+        rows = masked.nonzero().squeeze(1)
+        scores = self.scores(replace(batch.packed, entity_ids=entity_ids), rows, batch.candidates[rows])
+        labels = batch.labels[rows]
+        # differs from LUKE: there, padding takes part in the mean, which makes the steps of small documents smaller
+        loss = F.cross_entropy(scores, labels, reduction="sum")
+        return {"entity": (loss, (scores.argmax(dim=1) == labels).sum())}
+
+
+def _with_gold(feature: Feature) -> Feature:
+    kept = np.flatnonzero(feature.gold >= 0)
+    return feature._replace(
+        spans=feature.spans[kept], mentions=feature.mentions[kept], is_target=feature.is_target[kept],
+        candidates=[feature.candidates[k] for k in kept], numbers=[feature.numbers[k] for k in kept],
+        gold=feature.gold[kept],
+    )  # fmt: skip
+
+
+def number_to_mask(n: int, share: float) -> int:
+    """Of n mentions; 0.9 of 1, 2, 5, 15 are 1, 2, 4, 14: halves are rounded to the even number, as Python does."""
+    return min(n, max(1, round(share * n)))
+
+
+def draw_masked(lengths: Sequence[int], n_masked: Sequence[int], device) -> Tensor:
+    """bool [sum(lengths)]: n_masked[i] of the lengths[i] mentions of input i, each set of them equally likely."""
+    of_input = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    first = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
+    chosen = torch.arange(len(of_input)) - first[of_input] < torch.tensor(n_masked)[of_input]  # the first few of each,
+    noise = torch.rand(len(of_input), dtype=torch.float64, device=device)
+    order = torch.argsort(of_input.to(device) + noise)  # shuffled within each input
+    return torch.zeros_like(noise, dtype=torch.bool).index_put((order,), chosen.to(device))
+
+
+def prepare(start: Checkpoint) -> Checkpoint:
+    """The checkpoint with an embedding of [MASK] beside the entity table: its row, if there is none yet."""
+    vocab, weights = start.entity_vocab, dict(start.weights)
+    if len(vocab) <= 4:
+        raise ValueError(f"a checkpoint of {len(vocab)} entities (a lite one) knows no titles to choose from")
+    if start.config.mask_entity_id is None:
+        weights["luke.entities.mask"] = weights["luke.entities.entity.weight"][vocab.mask_id].clone()
+    return replace(start, config=replace(start.config, mask_entity_id=vocab.mask_id), weights=weights)
+
+
+def build_model(
+    config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
+) -> DisambiguationModel:
+    """The model with weights yet to be filled in. The entity table, which the scores share, and its bias are frozen."""
+    model = DisambiguationModel(config, entity_vocab.mask_id, options)
+    for part in (model.luke.pooler, model.luke.entities.entity, model.word_head):
+        part.requires_grad_(False)
+    model.entity_head.bias.requires_grad_(False)
+    return model
+
+
+# --- Decoding ---------------------------------------------------------------------------------------------------------
+
+
+class State:
+    """What is decided in one input so far."""
+
+    def __init__(self, feature: Feature, mask_entity_id: int):
+        self.feature = feature
+        self.entity_ids = np.full(len(feature.mentions), mask_entity_id, np.int64)
+        self.open = [k for k, ids in enumerate(feature.candidates) if len(ids)]  # those without candidates stay masked
+        self.choice = np.full(len(feature.mentions), -1, np.int64)  # candidate, an index in feature.candidates[k]
+        self.probability = np.zeros(len(feature.mentions))
+
+    def decide(self, best: np.ndarray, probability: np.ndarray, order: str) -> None:
+        """best, probability: of each open mention its best candidate. Puts in one of them, or all if local."""
+        surest = 0 if order == "natural" else int(probability.argmax())  # of equal ones the first
+        for i in range(len(self.open)) if order == "local" else [surest]:
+            k = self.open[i]
+            self.choice[k], self.probability[k] = best[i], probability[i]
+            self.entity_ids[k] = self.feature.candidates[k][best[i]]
+        self.open = [] if order == "local" else self.open[:surest] + self.open[surest + 1 :]
+
+
+def decode(model: DisambiguationModel, features: Sequence[Feature], order: str, batch_size: int = 32) -> list[State]:
+    """Decides about every mention with candidates: one forward for each decision of the input with most of them.
+
+    In every forward the inputs of a batch that still have open mentions take part, and only those.
+    """
+    states = [State(feature, model.mask_entity_id) for feature in features]
+    # Inputs with as many decisions leave together, and long ones are with long ones.
+    by_size = sorted(states, key=lambda state: (-len(state.open), -len(state.feature.word_ids)))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(by_size), batch_size):
+            active = [state for state in by_size[begin : begin + batch_size] if state.open]
+            while active:
+                _decide_once(model, active, order)
+                active = [state for state in active if state.open]
+    model.train(was_training)
+    return states
+
+
+def _decide_once(model: DisambiguationModel, states: Sequence[State], order: str) -> None:
+    """One forward, one decision in each input (local: all of them)."""
+    device = model.entity_head.bias.device
+    packed = pack([s.feature for s in states], [s.entity_ids for s in states], model.config.pad_token_id).to(device)
+    first = np.cumsum([0, *(len(s.entity_ids) for s in states)])
+    rows = np.concatenate([begin + np.array(s.open) for begin, s in zip(first, states)])
+    candidates = padded([s.feature.candidates[k] for s in states for k in s.open])
+    scores = model.scores(packed, torch.from_numpy(rows).to(device), torch.from_numpy(candidates).to(device))
+    probability, best = (part.cpu().numpy() for part in scores.softmax(dim=1).max(dim=1))
+    borders = np.cumsum([len(s.open) for s in states])[:-1]
+    for state, own_best, own_probability in zip(states, np.split(best, borders), np.split(probability, borders)):
+        state.decide(own_best, own_probability, order)
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    title: str | None  # None: the mention has no candidates
+    probability: float  # among the candidates, when it was decided
+
+
+def predict(
+    model: DisambiguationModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
+) -> list[list[Answer]]:
+    """What each mention of each document means."""
+    answers = [[Answer(None, 0.0)] * len(document.mentions) for document in documents]
+    for state in decode(model, features, model.options.order, batch_size):
+        feature = state.feature
+        for k in np.flatnonzero(feature.is_target & (state.choice >= 0)).tolist():
+            mention = int(feature.mentions[k])
+            number = feature.numbers[k][state.choice[k]]
+            title = documents[feature.document].mentions[mention].candidates[number].title
+            answers[feature.document][mention] = Answer(title, float(state.probability[k]))
+    return answers
+
+
+def evaluate(
+    documents: Sequence[Document], predictions: Sequence[Sequence[Answer]], features: Sequence[Feature]
+) -> dict[str, float | int]:
+    """`metrics.disambiguation_scores`; mentions without candidates are no prediction, so they cost recall."""
+    gold = [[mention.title for mention in document.mentions] for document in documents]
+    return disambiguation_scores(gold, [[answer.title for answer in answers] for answers in predictions])
+
+
+def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
+    """<name>_predictions.jsonl: for each document {"id", "mentions": [{"text", "start", "end", "title", "gold", ...}]}"""
+    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
+        for document, answers in zip(documents, predictions):
+            found = _as_json(document, answers)
+            for shown, mention in zip(found, document.mentions):
+                shown["gold"] = mention.title
+            file.write(json.dumps({"id": document.id, "mentions": found}, ensure_ascii=False) + "\n")
+
+
+def _as_json(document: Document, answers: Sequence[Answer]) -> list[dict]:
+    return [
+        {"text": document.text[m.start : m.end], "start": m.start, "end": m.end, "title": answer.title,
+         "probability": round(answer.probability, 4)}
+        for m, answer in zip(document.mentions, answers)
+    ]  # fmt: skip
+
+
+def answer_documents(
+    model: DisambiguationModel, documents: Sequence[Document], tokenizer, entity_vocab
+) -> list[list[Answer]]:
+    features = make_features(documents, tokenizer, entity_vocab, (), model.options)
+    return predict(model, features, documents)
+
+
+def link(
+    model: DisambiguationModel,
+    text: str,
+    mentions: Sequence[tuple[int, int, Sequence[tuple[str, float]]]],
+    tokenizer,
+    entity_vocab,
+) -> list[str | None]:
+    """Titles of the mentions (start, end, [(title, prior), ...]) of a text of any length; None without candidates."""
+    found = tuple(
+        Mention(start, end, None, tuple(Candidate(*c) for c in sorted(candidates, key=lambda pair: -pair[1])))
+        for start, end, candidates in mentions
+    )
+    (answers,) = answer_documents(model, [Document("", text, found)], tokenizer, entity_vocab)
+    return [answer.title for answer in answers]
+
+
+def predict_lines(
+    model: DisambiguationModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, plain text or a JSON object with text and spans: its mentions and their titles."""
+    documents = []
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("{"):
+            document = files.own_document(records.parse_record(line, f"line {number}"))
+            if any(mention.candidates is None for mention in document.mentions):
+                (document,) = files.with_candidates([document], statistics_for(options, Path()))
+        else:
+            found = statistics_for(options, Path()).detect(line, options.min_link_probability)
+            mentions = (
+                Mention(m.start, m.end, None, tuple(Candidate(c.title, c.prior) for c in m.candidates)) for m in found
+            )
+            document = Document(f"line {number}", line, tuple(mentions))
+        documents.append(document)
+    for document, answers in zip(documents, answer_documents(model, documents, tokenizer, entity_vocab)):
+        yield {"text": document.text, "mentions": _as_json(document, answers)}

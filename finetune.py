@@ -4,6 +4,7 @@
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
@@ -18,9 +19,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from luke_mini import checkpoint, config, distributed, finetuning, trainer
-from luke_mini import task_cloze, task_disambiguation, task_ner, task_qa, task_relation, task_typing
+from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
+from luke_mini import task_ner, task_qa, task_relation, task_typing
 
-TASKS = {m.NAME: m for m in (task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation)}
+TASKS = (
+    task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama
+)  # fmt: skip
+TASKS = {module.NAME: module for module in TASKS}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,14 +53,16 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
     run.add_argument("--describe", action="store_true", help="print the formats of the files and stop")
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
-    run.add_argument("--compare-random", action="store_true", help="train from random weights too, print both scores")
+    run.add_argument("--compare-random", action="store_true", help="random weights too, print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
+    config.add_flags(parser, task.Options, "the task")
+    if not finetuning.trains(task):
+        return
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products; bf16 where the hardware has it")
     config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: NER's; each task and size has its own)")
-    config.add_flags(parser, task.Options, "the task")
 
 
 def numbers(kind: type):
@@ -68,23 +75,29 @@ def numbers(kind: type):
     return parse
 
 
-def train(task, arguments, place, precision: str) -> None:
+def train(task, arguments, place) -> None:
     options = config.from_flags(task.Options(), arguments)
     start = open_checkpoint(arguments.checkpoint, task)
     if hasattr(task, "prepare"):
         start = task.prepare(start)
-    recipe = config.from_flags(config.finetune_recipe(task.NAME, start.config), arguments)
     given = {split: getattr(arguments, split) for split in task.FILES}
     files = finetuning.find_files(task, arguments.data, given)
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES}
     examples = finetuning.read_splits(task, files, options, limits)
     out = arguments.out or Path("runs") / f"{arguments.checkpoint.name}-{task.NAME}"
+    kinds = [True] * (arguments.random_weights or arguments.compare_random)
+    kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
+    if not finetuning.trains(task):
+        job = finetuning.make_job(task, options, start, examples, place, "fp32", out, False, 0.0)
+        finetuning.run(job, [], arguments.seeds or [0], kinds, files)
+        return
+    precision = arguments.precision or trainer.default_precision(place.device)
     job = finetuning.make_job(
         task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
     )
+    name = task.recipe_name(examples["train"]) if hasattr(task, "recipe_name") else task.NAME
+    recipe = config.from_flags(config.finetune_recipe(name, start.config), arguments)
     recipes = [replace(recipe, learning_rate=rate) for rate in arguments.lr or [recipe.learning_rate]]
-    kinds = [True] * (arguments.random_weights or arguments.compare_random)
-    kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
     finetuning.run(job, recipes, arguments.seeds or [recipe.seed], kinds, files)
 
 
@@ -97,8 +110,10 @@ def open_checkpoint(folder: Path, task) -> checkpoint.Checkpoint:
 def predict(task, arguments, place) -> None:
     """Answers for lines of text, as JSON lines."""
     start = open_checkpoint(arguments.checkpoint, task)
-    if start.settings.get("architectures") != [task.ARCHITECTURE]:
+    expected = task.ARCHITECTURE if isinstance(task.ARCHITECTURE, tuple) else (task.ARCHITECTURE,)
+    if start.settings.get("architectures", [None])[0] not in expected:
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
+        text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{arguments.checkpoint}: {text}")
     # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
     # entry of the same name (classifier_bias).
@@ -126,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.predict:
             predict(task, arguments, place)
         else:
-            train(task, arguments, place, arguments.precision or trainer.default_precision(place.device))
+            train(task, arguments, place)
     finally:
         distributed.leave()
 

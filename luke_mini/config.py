@@ -167,6 +167,10 @@ class FinetuneConfig:
     seed: int = option(35, "of initialisation, order and dropout")
 
 
+JGLUE = FinetuneConfig(
+    epochs=4.0, batch=32, micro_batch=8, learning_rate=3e-5, warmup_ratio=0.1, weight_decay=0.0, beta2=0.999, eps=1e-8,
+    max_grad_norm=1.0, bias_correction=True, select_best=True, seed=42,
+)  # fmt: skip
 # The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
 FINETUNE = {
     "ner": FinetuneConfig(),
@@ -178,6 +182,10 @@ FINETUNE = {
     "disambiguation": FinetuneConfig(
         epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999, max_grad_norm=1.0, seed=0
     ),
+    # JGLUE's own notes (yahoojapan/JGLUE): of the rates and epochs that they tried, the middle one and the larger; what
+    # they do not name is the default of Hugging Face's trainer
+    "classification": JGLUE,
+    "choice": replace(JGLUE, batch=64, micro_batch=4),
 }
 
 

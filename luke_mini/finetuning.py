@@ -6,9 +6,10 @@ module by its name. What a module must offer (E examples, one prediction for eac
     NAME, TITLE                   of the task; of the score that is compared: "ner", "NER F1"
     FORMAT                        the text of --describe: the published format and our own JSON lines, with an example
     FILES                         {"train": names, "dev": names, "test": names}: what is looked for in --data
-    SCORES                        the entries of `evaluate` that are shown; by the last of them, larger is better, the
-                                  best epoch, seed and recipe are chosen
-    ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder
+    SCORES                        the entries of `evaluate` that are shown, if they are there; by the last of them,
+                                  larger is better, the best epoch, seed and recipe are chosen
+    ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; if a task has several, a
+                                  tuple, and the model's .architecture is one of them
     ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
     Options                       frozen dataclass; each `config.option` field is a flag of the command line
     prepare(checkpoint)           only tasks that need more than a checkpoint has: the same with further word pieces, or
@@ -26,6 +27,12 @@ module by its name. What a module must offer (E examples, one prediction for eac
     evaluate(examples, predictions, features)                                 flat dict of scores, fractions
     write_predictions(folder, name, examples, predictions)                    files in the shape of the official ones
     predict_lines(model, lines, tokenizer, entity_vocab, options)             a dict for each line of a user's own text
+
+Only where it has a use:
+
+    TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
+                                  inputs never meet `collate`
+    recipe_name(examples)         which of config.FINETUNE's recipes is for these training examples; otherwise NAME's
 
 In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions.
 """
@@ -79,20 +86,25 @@ class Job:
         return self.task.SCORES[-1]
 
 
+def trains(task: ModuleType) -> bool:
+    return getattr(task, "TRAINS", True)
+
+
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
 def find_files(task: ModuleType, folder: Path, given: dict[str, list[Path]]) -> dict[str, Path]:
     """Name of the split -> file: those given by name, else what `FILES` says is in the folder.
 
-    Several test files are called by their own names. ValueError if there is nothing to train on.
+    Several test files are called by their own names. ValueError if there is nothing to train on, or to score.
     """
     files = {}
     for split, names in task.FILES.items():
-        found = given.get(split) or [folder / name for name in names if (folder / name).is_file()][:1]
+        found = given.get(split) or [folder / name for name in names if (folder / name).exists()][:1]
         files |= {split if len(found) == 1 else path.stem: path for path in found}
-    if "train" not in files:
-        raise ValueError(f"{folder}: expected {' or '.join(task.FILES['train'])} there, or --train FILE")
+    if not files or (trains(task) and "train" not in files):
+        split = next(iter(task.FILES))
+        raise ValueError(f"{folder}: expected {' or '.join(task.FILES[split])} there, or --{split} FILE")
     return files
 
 
@@ -112,7 +124,7 @@ def make_job(
     resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
-    labels = task.label_list(examples["train"])
+    labels = task.label_list(examples["train"]) if trains(task) else ()
     features = {}
     for name, split in examples.items():
         features[name] = task.make_features(split, start.tokenizer, start.entity_vocab, labels, options)
@@ -137,7 +149,8 @@ def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
     if not random_weights:
         # A head of the same name belongs to an earlier task; only the pretraining heads are worth keeping.
         kept = {n: w for n, w in job.start.weights.items() if n.startswith(("luke.", "word_head.", "entity_head."))}
-        checkpoint.fill(model, kept, fresh=tuple(n for n in model.state_dict() if not n.startswith("luke.")))
+        heads = tuple(n for n in model.state_dict() if not n.startswith("luke."))
+        checkpoint.fill(model, kept, fresh=heads if trains(job.task) else ())
     return model.to(job.place.device)
 
 
@@ -280,13 +293,26 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
 
 
 def show(job: Job, scores: dict) -> str:
-    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in job.task.SCORES)
+    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in job.task.SCORES if name in scores)
 
 
 def mean_and_spread(report: dict, name: str, metric: str) -> tuple[float, float]:
     """Over the seeds, in percent; the spread is the sample's standard deviation, 0 for a single seed."""
     values = [100 * found[metric] for found in report["scores"][name].values()]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def score_untrained(job: Job, seeds: list[int], random_weights: bool) -> dict:
+    """The report of a task that trains nothing: the checkpoint with its own heads, or random weights for each seed."""
+    report = {"seeds": seeds if random_weights else seeds[:1], "scores": {name: {} for name in job.tests}}
+    for seed in report["seeds"]:
+        model = build(job, FinetuneConfig(seed=seed), random_weights)
+        for name in job.tests:
+            found, predictions = score(job, model, name)
+            report["scores"][name][str(seed)] = found
+            if job.place.is_first:
+                job.task.write_predictions(job.out, name, job.examples[name], predictions)
+    return report
 
 
 def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
@@ -302,22 +328,30 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
     reports = {}
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
-        reports[kind], model = run_grid(job, recipes, seeds, random_weights)
+        if trains(job.task):
+            reports[kind], model = run_grid(job, recipes, seeds, random_weights)
+        else:
+            reports[kind] = score_untrained(job, seeds, random_weights)
     if job.place.is_first:
-        save(job, model, reports, files)
+        if trains(job.task):
+            save_model(job, model)
+        save_results(job, reports, files)
         shutil.rmtree(job.out / "state", ignore_errors=True)
         print_results(job, reports)
 
 
-def save(job: Job, model: nn.Module, reports: dict, files: dict[str, Path]) -> None:
+def save_model(job: Job, model: nn.Module) -> None:
     settings = {
-        "architectures": [job.task.ARCHITECTURE],
+        "architectures": [getattr(model, "architecture", job.task.ARCHITECTURE)],
         "luke_mini": {"task": job.task.NAME, "options": config.as_dict(job.options)},
     }
     if job.labels:
         settings["id2label"] = {str(i): label for i, label in enumerate(job.labels)}
         settings["label2id"] = {label: i for i, label in enumerate(job.labels)}
     checkpoint.save(job.out / "model", model, job.start.tokenizer, job.start.entity_vocab, settings)
+
+
+def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
     made = {
         "task": job.task.NAME,
         "options": config.as_dict(job.options),
@@ -331,12 +365,17 @@ def save(job: Job, model: nn.Module, reports: dict, files: dict[str, Path]) -> N
 
 
 def describe_file(path: Path, n_examples: int) -> dict:
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "examples": n_examples}
+    """The hash is that of the file, or of all files of a folder one after the other, by name."""
+    parts = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
+    data = hashlib.sha256()
+    for part in parts:
+        data.update(part.read_bytes())
+    return {"file": path.name, "sha256": data.hexdigest(), "examples": n_examples}
 
 
 def print_results(job: Job, reports: dict) -> None:
     """The last lines of a run: the score on each test file, beside that from random weights if both were trained."""
-    print(f"model and results in {job.out}")
+    print(f"{'model and ' if trains(job.task) else ''}results in {job.out}")
     for name in next(iter(reports.values())).get("scores", ()):
         shown = {}
         for kind, report in reports.items():

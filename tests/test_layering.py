@@ -23,7 +23,7 @@ LAYERS = [
     "disambiguation_files model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive trainer",
     "checkpoint disambiguation_inputs",
-    "task_cloze task_disambiguation task_ner task_qa task_relation task_typing",
+    "task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -1,0 +1,382 @@
+"""Text classification: one text or two, and a class, a number or the right choice (LUKE-Japanese on JGLUE).
+
+Nothing but words goes in. Four forms, which a file's fields give away; C classes:
+
+    single      one text                        class       C scores          accuracy             MARC-ja
+    pair        two texts                       class       C scores          accuracy             JNLI
+    regression  one or two, label a number      number      1 score           Pearson, Spearman    JSTS
+    choice      a question and its choices      number of   1 score for each  accuracy             JCommonsenseQA
+                                                the right   choice
+
+    read_examples   JSON lines -> examples
+    make_features   -> <s> A </s>, <s> A </s></s> B </s>, or for a choice one such pair for each of them
+    TextModel       encoder, tanh layer over `<s>` (pooler), dropout, one linear layer
+    predict         -> the class or choice with its probability, or the number
+    evaluate        -> the scores above, and as `score` the one to compare: accuracy, or Pearson's correlation
+What every task module offers: `finetuning.py`. The recipes in `config.py` are JGLUE's; it cuts texts to 512 pieces, 128
+in pairs and 64 for choices, the longer text first. Left out: several labels for one text.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luke_mini import inputs, records
+from luke_mini.atomic import write_file
+from luke_mini.config import ModelConfig, option
+from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
+from luke_mini.metrics import accuracy, pearson, spearman
+from luke_mini.model import LukeModel
+from luke_mini.packing import PackedBatch
+from luke_mini.records import Record
+
+NAME, TITLE = "classification", "classification score"
+FILES = {
+    "train": ("train.json", "train.jsonl", "train-v1.0.json", "train-v1.1.json", "single/train.json"),
+    "dev": ("dev.json", "dev.jsonl", "valid-v1.0.json", "valid-v1.1.json", "single/dev.json"),
+    "test": ("test.json", "test.jsonl", "single/test.json"),
+}
+FORMAT = """\
+JGLUE, an object a line; the fields say which of the forms it is, and further fields do not matter. A text as label is
+a class, a number is a number to come near to (or a class, with --numbers classes). One text (MARC-ja):
+
+    {"sentence": "Ada is a fine chemist.", "label": "positive"}
+
+Two texts (JNLI and JSTS):
+
+    {"sentence1": "Ada sleeps.", "sentence2": "Ada runs.", "label": "contradiction"}
+    {"sentence1": "Ada sleeps.", "sentence2": "Bo sleeps.", "label": 3.5}
+
+A question with any number of choices, label = number of the right one, from 0 (JCommonsenseQA):
+
+    {"question": "What is cold?", "choice0": "fire", "choice1": "ice", "choice2": "soup", "label": 1}
+
+Your own texts: a .jsonl file of the same forms, which may also be written
+
+    {"text": "Ada is a fine chemist.", "label": "positive"}
+    {"text": "Ada sleeps.", "text_pair": "Ada runs.", "label": "contradiction"}
+    {"question": "What is cold?", "choices": ["fire", "ice", "soup"], "label": 1}
+
+--predict takes such lines without labels, or plain texts, tabs between two texts or a question and its choices. It
+prints {"texts": [...], "label", "probability"}, and without a probability if the label is a number to come near to."""
+SCORES = ("accuracy", "pearson", "spearman", "score")  # those that the form has
+ARCHITECTURE = ("LukeForSequenceClassification", "LukeForMultipleChoice")
+ALL_ENTITIES = False
+MAX_LENGTH = {"single": 512, "pair": 128, "choice": 64}  # JGLUE's
+NUMBER = ("number",)  # the labels of a regression: one score, whose name config.json wants; a class is never alone
+
+
+@dataclass(frozen=True)
+class Options:
+    max_length: int = option(0, "tokens an input, longer texts are cut; 0 = 512, in pairs 128, with choices 64")
+    numbers: str = option("regression", "what labels that are numbers are", ("regression", "classes"))
+
+    def __post_init__(self):
+        if self.max_length and self.max_length < 8:
+            raise ValueError("expected --max-length 0 or at least 8")
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    form: str  # "single", "pair" or "choice"
+    texts: tuple[str, ...]  # the text; both texts; the question and then its choices
+    label: str | float | int | None  # class; number; which choice, from 0; None: it is to be found
+
+
+def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
+    """The examples of a file of JSON lines (or of one list), all of one form."""
+    examples: list[Example] = []
+    for record in records.read_records(path):
+        example = _texts(record)
+        example = example._replace(label=_label(record, example, options))
+        kinds = [_kind(some) for some in (example, *examples[:1])]
+        if kinds[0] != kinds[-1]:
+            raise ValueError(f"{record.where}: {kinds[0]}, expected {kinds[-1]} like the file's first")
+        examples.append(example)
+    return examples
+
+
+def _texts(record: Record) -> Example:
+    """The texts of a record, without its label."""
+    values = record.values
+    if "choices" in values:
+        choices = record.texts("choices")
+    elif "question" in values:
+        found = sum(name.startswith("choice") and name[6:].isdecimal() for name in values)
+        choices = [record.get(f"choice{i}", str) for i in range(max(found, 1))]
+    else:
+        for names in (("sentence1", "sentence2"), ("text", "text_pair")):
+            if names[1] in values:
+                return Example("pair", tuple(record.get(name, str) for name in names), None)
+        return Example("single", (record.get("text" if "text" in values else "sentence", str),), None)
+    if len(choices) < 2:
+        raise ValueError(f"{record.where}: {len(choices)} choices, expected at least 2")
+    return Example("choice", (record.get("question", str), *choices), None)
+
+
+def _label(record: Record, example: Example, options: Options) -> str | float | int:
+    if example.form == "choice":
+        label, last = record.get("label", int), len(example.texts) - 2
+        if not 0 <= label <= last:
+            raise ValueError(f"{record.where}: field 'label' is {label}, expected a choice from 0 to {last}")
+        return label
+    if isinstance(record.values.get("label"), str):
+        return record.get("label", str)
+    label = record.get("label", float)
+    if not math.isfinite(label):
+        raise ValueError(f"{record.where}: field 'label' is {label}, expected a finite number")
+    if options.numbers == "regression":
+        return float(label)
+    return str(int(label) if label == int(label) else label)  # 3 and 3.0 are the same class
+
+
+def _kind(example: Example) -> str:
+    if example.form == "choice":
+        return "a question with choices"
+    what = "a number" if isinstance(example.label, float) else "a class"
+    return f"{'one text' if example.form == 'single' else 'two texts'} with {what}"
+
+
+def about(examples: Sequence[Example]) -> str:
+    """The form of a file, and what guessing the same for all of it would give."""
+    kind = f"each {_kind(examples[0])}"
+    labels = [example.label for example in examples]
+    if isinstance(labels[0], float):
+        return f"{kind}, from {min(labels):g} to {max(labels):g}, on average {sum(labels) / len(labels):.2f}"
+    if examples[0].form == "choice":
+        counts = sorted({len(example.texts) - 1 for example in examples})
+        return f"{kind}, {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} of them"
+    (most, count), *_ = Counter(labels).most_common()
+    return f"{kind}; {len(set(labels))} classes, {count / len(labels):.1%} {most}"
+
+
+def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The classes of the training examples, sorted by name; NUMBER for a regression, () for choices."""
+    if examples[0].form == "choice":
+        return ()
+    labels = {example.label for example in examples}
+    if isinstance(examples[0].label, float):
+        return NUMBER
+    if len(labels) < 2:
+        raise ValueError(f"all {len(examples)} training examples are {min(labels)!r}: expected two classes or more")
+    return tuple(sorted(labels))
+
+
+def recipe_name(examples: Sequence[Example]) -> str:
+    """Which recipe of `config.FINETUNE` is for these training examples."""
+    return "choice" if examples[0].form == "choice" else NAME
+
+
+# --- Features ---------------------------------------------------------------------------------------------------------
+
+
+class Feature(NamedTuple):
+    example: int  # index in the list of examples
+    arrays: list[dict[str, np.ndarray]]  # of inputs.encode: one, or one for each choice
+    label: int | float  # class, IGNORED if the training file lacks it; number; choice
+    is_cut: bool  # a text was longer than max_length
+
+
+def make_features(
+    examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
+) -> list[Feature]:
+    """One feature for each example. ValueError if they are no examples for a model with these labels."""
+    if not examples:
+        return []
+    _check(examples[0], labels)
+    max_length = options.max_length or MAX_LENGTH[examples[0].form]
+    pairs = [
+        (example.texts[0], second)
+        for example in examples
+        for second in (example.texts[1:] or (None,))
+    ]  # fmt: skip
+    encoded = inputs.encode_batch(tokenizer, entity_vocab, *map(list, zip(*pairs)))
+    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > max_length]
+    for k in too_long:
+        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=max_length)
+    ids = {label: i for i, label in enumerate(labels)}
+    features, first, cut = [], 0, set(too_long)
+    for index, example in enumerate(examples):
+        rows = range(first, first + max(1, len(example.texts) - 1))
+        label = ids.get(example.label, IGNORED) if len(labels) > 1 else example.label
+        features.append(Feature(index, encoded[rows.start : rows.stop], label, not cut.isdisjoint(rows)))
+        first = rows.stop
+    return features
+
+
+def _check(example: Example, labels: Sequence[str]) -> None:
+    """The form of a file fits what the model was trained for."""
+    wanted = ("questions with choices", "numbers as labels", "classes as labels")[min(len(labels), 2)]
+    fits = (example.form == "choice") == (not labels)
+    if example.label is not None and example.form != "choice":
+        fits &= isinstance(example.label, float) == (len(labels) == 1)
+    if not fits:
+        raise ValueError(f"the examples are {_kind(example)} each, the model is trained for {wanted}")
+
+
+def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+    unheard = [x for x in features if x.label == IGNORED and not isinstance(x.label, float)]  # a number may be -100
+    return {
+        "labels that the training file lacks": len(unheard),
+        "examples cut to the maximal length": sum(feature.is_cut for feature in features),
+    }
+
+
+# --- Batches and model ------------------------------------------------------------------------------------------------
+
+
+class TextBatch(NamedTuple):
+    packed: PackedBatch  # all choices of the first example, of the second, ...
+    n_choices: Tensor  # int64 [batch], sequences of each example
+    labels: Tensor  # int64 [batch], classes or choices; float32 [batch], numbers
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"text": len(self.labels) if self.labels.is_floating_point() else int((self.labels != IGNORED).sum())}
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words
+
+    def to(self, device) -> "TextBatch":
+        return TextBatch(*(part.to(device) for part in self))
+
+
+class TextModel(nn.Module):
+    """The encoder, its pooler, and one linear layer; `labels` say what for, see `label_list`."""
+
+    def __init__(self, config: ModelConfig, labels: Sequence[str]):
+        super().__init__()
+        self.config, self.labels, self.is_regression = config, tuple(labels), len(labels) == 1
+        self.architecture = ARCHITECTURE[0 if labels else 1]
+        self.luke = LukeModel(config)
+        dropout = head_dropout(HEADS[self.architecture], config)
+        self.classifier = RowClassifier(config.hidden_size, 1, max(1, len(labels)), dropout=dropout)
+
+    def collate(self, features: Sequence[Feature]) -> TextBatch:
+        packed = inputs.pack([arrays for x in features for arrays in x.arrays], self.config.pad_token_id)
+        kind = torch.float32 if self.is_regression else torch.int64
+        labels = torch.tensor([IGNORED if x.label is None else x.label for x in features], dtype=kind)
+        return TextBatch(packed, torch.tensor([len(x.arrays) for x in features]), labels)
+
+    def scores(self, batch: TextBatch) -> Tensor:
+        """float32 [batch, classes]; [batch] of numbers; [batch, most choices], -inf where a question has fewer."""
+        (rows,) = first_words(batch.packed)
+        hidden = self.luke(batch.packed).index_select(0, rows)
+        scores = self.classifier(self.luke.pool(hidden)).float()
+        if self.labels:
+            return scores[:, 0] if self.is_regression else scores
+        is_choice = torch.arange(int(batch.n_choices.max()), device=rows.device) < batch.n_choices[:, None]
+        return torch.full(is_choice.shape, -math.inf, device=rows.device).masked_scatter(is_choice, scores[:, 0])
+
+    def forward(self, batch: TextBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: summed losses (squares of differences, cross-entropies) and hits.
+
+        A number is hit if it is the label when rounded to whole numbers.
+        """
+        scores = self.scores(batch)
+        if self.is_regression:
+            difference = scores - batch.labels
+            return {"text": (difference.square().sum(), (difference.abs() < 0.5).sum())}
+        loss = F.cross_entropy(scores, batch.labels, ignore_index=IGNORED, reduction="sum")
+        return {"text": (loss, (scores.argmax(dim=1) == batch.labels).sum())}
+
+
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TextModel:
+    """The model with weights yet to be filled in."""
+    model = TextModel(config, labels)
+    for name, parameter in model.luke.named_parameters():
+        # What has no part in it does not train: processes that share a batch would wait for its gradient.
+        parameter.requires_grad_("entities." not in name and "entity_query." not in name)
+    return model
+
+
+# --- Prediction and scores --------------------------------------------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    label: str | float | int  # as in Example
+    probability: float | None  # softmax over classes or choices; None for a number
+
+
+def predict(
+    model: TextModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+) -> list[Prediction]:
+    """The likeliest class or choice of each example, or its number."""
+    predictions: list[Prediction | None] = [None] * len(examples)
+    by_length = sorted(features, key=lambda feature: -sum(len(arrays["input_ids"]) for arrays in feature.arrays))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(by_length), batch_size):
+            chosen = by_length[begin : begin + batch_size]
+            scores = model.scores(model.collate(chosen).to(model.classifier.weight.device)).cpu()
+            if model.is_regression:
+                found = [Prediction(number, None) for number in scores.tolist()]
+            else:
+                best = scores.softmax(dim=1).max(dim=1)
+                answers = zip(best.indices.tolist(), best.values.tolist())
+                found = [Prediction(model.labels[k] if model.labels else k, p) for k, p in answers]
+            for feature, prediction in zip(chosen, found):
+                predictions[feature.example] = prediction
+    model.train(was_training)
+    return predictions
+
+
+def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
+    """accuracy, or pearson and spearman, as fractions; `score` is the first of them."""
+    gold, found = [example.label for example in examples], [prediction.label for prediction in predictions]
+    if isinstance(gold[0], float):
+        scores = {"pearson": pearson(gold, found), "spearman": spearman(gold, found)}
+    else:
+        scores = {"accuracy": accuracy(gold, found)}
+    return scores | {"score": next(iter(scores.values()))}
+
+
+def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence) -> None:
+    """<name>_predictions.jsonl: {"prediction": ..., "label": ...} for each example."""
+    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
+        for example, (label, _) in zip(examples, predictions):
+            file.write(json.dumps({"prediction": label, "label": example.label}, ensure_ascii=False) + "\n")
+
+
+def _from_line(line: str, where: str, labels: Sequence[str]) -> Example:
+    """A user's example: a JSON object, or texts between tabs."""
+    if line.lstrip().startswith("{"):
+        example = _texts(records.parse_record(line, where))
+    else:
+        texts = tuple(line.split("\t"))
+        example = Example("choice" if not labels else "single" if len(texts) == 1 else "pair", texts, None)
+        if len(texts) not in ((1, 2) if labels else range(3, 1 + len(line))):
+            expected = "one text or two" if labels else "a question and at least 2 choices"
+            raise ValueError(f"{where}: {len(texts)} texts between tabs, expected {expected}")
+    try:
+        _check(example, labels)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return example
+
+
+def predict_lines(
+    model: TextModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+) -> Iterator[dict]:
+    """For each line, its texts with a label."""
+    examples = [_from_line(line, f"text {number}", model.labels) for number, line in enumerate(lines, start=1)]
+    features = []
+    for index, example in enumerate(examples):  # one by one: each form has its own maximal length
+        (feature,) = make_features([example], tokenizer, entity_vocab, model.labels, options)
+        features.append(feature._replace(example=index))
+    for example, (label, probability) in zip(examples, predict(model, features, examples)):
+        answer = {"texts": list(example.texts), "label": label}
+        yield answer if probability is None else answer | {"probability": round(probability, 4)}

@@ -10,8 +10,8 @@
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text (some tasks have a form of their own for it, which --describe
-shows), and one line of JSON comes out for each; --view and --html show the same to people.
+trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
+shows them), and one line of JSON comes out for each; --view and --html show the same to people.
 """
 
 import argparse
@@ -78,7 +78,8 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mentions", type=Path, default=Path("data/toyworld/mentions.safetensors"), metavar="FILE",
                         help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
-    parser.add_argument("--min-link-probability", type=float, metavar="X", help="of a name to be a mention without --ner")
+    parser.add_argument("--min-link-probability", type=float, metavar="X",
+                        help="of a name to be a mention, without --ner")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"], help="of decisions; local: all at once")
     parser.add_argument("--language", metavar="LANG", help="of the titles, where the vocabulary has several")
     parser.add_argument("--predict", type=Path, default=Path("-"), metavar="FILE",
@@ -158,9 +159,10 @@ def put_out(answers, arguments) -> None:
 
 
 def export_model(task, arguments) -> None:
-    opened = inference.open_model(arguments.checkpoint, task.NAME, given(task.Options, arguments))
+    opened = inference.open_model(arguments.checkpoint, task.NAME, given(task.Options, arguments), all_entities=True)
     difference = export.save(opened.model, task.NAME, arguments.export)
-    print(f"{arguments.export}: inputs {' '.join(export.INPUTS[task.NAME])}; checked, largest difference {difference:.1e}")
+    names = " ".join(export.INPUTS[task.NAME])
+    print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,8 +8,8 @@ that decide what is computed, which no graph can hold; so here is the same encod
 plainly with dense masked attention and the model's own weights. Before anything is written, its scores are compared
 with those of the packed encoder on random inputs of many shapes.
 
-Sizes of the batch, the words, the entities and their mentions are free: no entities, too. Masks are 1 = real; scores of
-padding mean nothing. torch.onnx can take a program further, but needs packages that this project does without.
+Sizes of the batch, the words, the entities and their mentions are free: no entities, too. Ids are those of the model's
+folder. Masks are 1 = real; scores of padding mean nothing. torch.onnx can take a program further, but needs packages that this project does without.
 Left out: tasks on the pretraining heads, and the cloze task, whose candidates differ in number.
 """
 
@@ -43,7 +43,8 @@ TOLERANCE = 1e-4  # of the largest score, in float32
 
 def embed_words(part: WordEmbeddings, input_ids: Tensor, pad_id: int) -> Tensor:
     """[batch, words] -> [batch, words, hidden]"""
-    return part.norm(part.token(input_ids) + part.position(roberta_positions(input_ids, pad_id)) + part.token_type.weight[0])
+    x = part.token(input_ids) + part.position(roberta_positions(input_ids, pad_id)) + part.token_type.weight[0]
+    return part.norm(x)
 
 
 def embed_entities(part: EntityEmbeddings, entity_ids: Tensor, positions: Tensor) -> Tensor:
@@ -196,7 +197,7 @@ def save(model: nn.Module, task_name: str, path: str | Path) -> float:
         program = torch.export.export(Exportable(model, task_name), (), example, dynamic_shapes=dynamic)
         difference = largest_difference(program.module(), model, task_name)
     if not difference <= TOLERANCE:
-        raise ValueError(f"{path}: the exported scores differ by {difference:.1e} from the model's, so it is not written")
+        raise ValueError(f"{path}: not written, the exported scores differ by {difference:.1e} from the model's")
     with write_file(path, "wb") as file:
         torch.export.save(program, file)
     return difference

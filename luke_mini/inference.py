@@ -32,10 +32,12 @@ from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_files import Candidate, Document, Mention
 from luke_mini.mentions import Mentions
 
-TASKS = (
-    task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama
-)  # fmt: skip
-TASKS = {module.NAME: module for module in TASKS}
+TASKS = {
+    task.NAME: task
+    for task in (
+        task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama
+    )
+}  # fmt: skip
 SHOWN_CANDIDATES = 5  # of a linked mention
 
 
@@ -50,7 +52,7 @@ class Opened(NamedTuple):
 
 
 def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> checkpoint.Checkpoint:
-    """A checkpoint, a pretraining run or the OUT of a fine-tuning run; without entities that the task has no use for."""
+    """A checkpoint, a pretraining run or the OUT of a fine-tuning run; without entities that the task does not use."""
     folder = Path(folder)
     found = checkpoint.read(folder / "model" if (folder / "model").is_dir() else folder)
     return found if task is None or task.ALL_ENTITIES else checkpoint.lite(found)
@@ -61,7 +63,7 @@ def architectures(task: ModuleType) -> tuple[str, ...]:
 
 
 def task_of(settings: Mapping) -> ModuleType:
-    """The task that a model was fine-tuned for: its config.json says so, or its architecture belongs to one task only."""
+    """The task that a model was fine-tuned for: config.json says so, or its architecture belongs to one task only."""
     name = settings.get("luke_mini", {}).get("task")
     architecture = (settings.get("architectures") or [None])[0]
     fits = [task for task in TASKS.values() if architecture in architectures(task)]
@@ -73,19 +75,22 @@ def task_of(settings: Mapping) -> ModuleType:
 
 
 def open_model(
-    folder: str | Path, task_name: str | None = None, changes: Mapping[str, object] | None = None, device: str = "cpu"
-) -> Opened:
+    folder: str | Path, task_name: str | None = None, changes: Mapping[str, object] | None = None, device: str = "cpu",
+    all_entities: bool = False,
+) -> Opened:  # fmt: skip
     """Reads a fine-tuned folder.
 
     task_name: needed where the folder does not tell, as a pretrained checkpoint for "disambiguation" or "mlama".
-    changes: options of the task other than those it was trained with. ValueError if the folder is for another task.
+    changes: options of the task other than those it was trained with. all_entities: keeps those that the task does not
+    use, and so the folder's own ids. ValueError if the folder is for another task.
     """
-    start = open_checkpoint(folder, TASKS[task_name] if task_name else None)
+    start = open_checkpoint(folder)
     settings = start.settings
     try:
         task = TASKS[task_name] if task_name else task_of(settings)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+    start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
     if (settings.get("architectures") or [None])[0] not in architectures(task):
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"

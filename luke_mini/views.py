@@ -207,9 +207,11 @@ BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 # --- HTML -------------------------------------------------------------------------------------------------------------
 
 STYLE = """
-:root { color-scheme: light dark; --ground: 84%; --line: 50%; --ink: #1c1c1e; --paper: #fff; --soft: #6b6b70; --edge: #ddd }
+:root { color-scheme: light dark; --ground: 84%; --line: 42%;
+  --ink: #1c1c1e; --paper: #fff; --soft: #6b6b70; --edge: #ddd }
 @media (prefers-color-scheme: dark) {
-  :root { --ground: 26%; --line: 62%; --ink: #ececee; --paper: #17171a; --soft: #9a9aa0; --edge: #38383c } }
+  :root { --ground: 26%; --line: 62%; --ink: #ececee; --paper: #17171a; --soft: #9a9aa0; --edge: #38383c }
+}
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/2.1 system-ui, sans-serif; color: var(--ink);
   background: var(--paper) }
 h1 { font-size: 1.2rem; margin: 0 } h2 { font-size: 1rem; margin: 0 }

@@ -148,8 +148,8 @@ def stretches(passage: Passage) -> Iterator[tuple[int, int, list[Mark]]]:
 
 
 def hue(label: str) -> int:
-    """The colour of a label, in degrees of the colour circle."""
-    return int.from_bytes(blake2s(label.encode("utf-8", "surrogatepass"), digest_size=4).digest()) % 360
+    """The colour of a label, in degrees of the colour circle. The key, one of many tried, sets common types apart."""
+    return int.from_bytes(blake2s(label.encode("utf-8", "surrogatepass"), digest_size=4, key=b"774").digest()) % 360
 
 
 # --- Terminal ---------------------------------------------------------------------------------------------------------
@@ -158,26 +158,26 @@ def hue(label: str) -> int:
 def to_terminal(shown: Shown, colour: bool = True) -> str:
     """Mentions on a ground of their label's colour, the label behind them; without colour in brackets."""
     lines = [_bold(printable(shown.heading), colour)] if shown.heading else []
-    for passage in shown.passages:
-        lines.append("".join(_pieces(passage, colour)))
+    lines += ["".join(_terminal_passage(passage, colour)) for passage in shown.passages]
     if shown.verdict:
-        number = shown.details[0].removeprefix(shown.verdict) if len(shown.details) == 1 else ""
-        lines.append(_bold("→ " + printable(shown.verdict), colour) + printable(number))
+        more = f" ({printable('; '.join(shown.details[:MOST_DETAILS]))})" if shown.details else ""
+        lines.append(_bold("→ " + printable(shown.verdict), colour) + more)
     return "\n".join(lines)
 
 
-def _pieces(passage: Passage, colour: bool) -> Iterator[str]:
+MOST_DETAILS = 5  # of a verdict in a terminal
+
+
+def _terminal_passage(passage: Passage, colour: bool) -> Iterator[str]:
     for start, end, marks in stretches(passage):
         text = printable(passage.text[start:end])
-        if not marks:
-            yield text
-            continue
-        opening = "" if colour else "[" * sum(mark.start == start for mark in marks)
-        yield opening + (f"\x1b[30;48;5;{_ground(marks[-1].label)}m{text}\x1b[0m" if colour else text)
-        for mark in reversed(marks):
-            if mark.end == end:
-                label = printable(mark.label)
-                yield (f"\x1b[2m{label and ' ' + label}\x1b[0m") if colour else f"|{label}]"
+        if not colour:
+            text = "[" * sum(mark.start == start for mark in marks) + text
+        elif marks:
+            text = f"\x1b[30;48;5;{_ground(marks[-1].label)}m{text}\x1b[0m"
+        yield text
+        for label in (printable(mark.label) for mark in reversed(marks) if mark.end == end):
+            yield f"\x1b[2m{label and ' ' + label}\x1b[0m" if colour else f"|{label}]"
 
 
 def _ground(label: str) -> int:
@@ -191,41 +191,47 @@ def _bold(text: str, colour: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """Control characters, which could steer the terminal or turn the reading direction, become U+FFFD."""
+    """Control characters, which could steer a terminal or turn the reading direction of all that follows -> U+FFFD."""
     if text.isascii() and text.isprintable():
         return text
     return "".join("\ufffd" if _is_control(character) else character for character in text)
 
 
 def _is_control(character: str) -> bool:
-    return (unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t") or character in BIDI
+    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    return is_control or unicodedata.bidirectional(character) in TURNING
 
 
-BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------
 
 STYLE = """
-:root { color-scheme: light dark; --ground: 84%; --line: 42%;
+:root { color-scheme: light dark; --ground: 84%; --line: 45%; --label: 28%;
   --ink: #1c1c1e; --paper: #fff; --soft: #6b6b70; --edge: #ddd }
 @media (prefers-color-scheme: dark) {
-  :root { --ground: 26%; --line: 62%; --ink: #ececee; --paper: #17171a; --soft: #9a9aa0; --edge: #38383c }
+  :root { --ground: 26%; --line: 60%; --label: 80%; --ink: #ececee; --paper: #17171a; --soft: #9a9aa0; --edge: #38383c }
 }
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/2.1 system-ui, sans-serif; color: var(--ink);
   background: var(--paper) }
-h1 { font-size: 1.2rem; margin: 0 } h2 { font-size: 1rem; margin: 0 }
-article { border-top: 1px solid var(--edge); padding: .7rem 0; position: relative }
+h1 { font-size: 1.2rem; margin: 0 }
+h2 { font-size: 1rem; margin: 0 }
 p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
-.verdict { font-weight: 600 } .legend, .label { color: var(--soft) } .legend b { margin-right: 1rem }
+article { border-top: 1px solid var(--edge); padding: .7rem 0; position: relative }
 mark { color: inherit; background: none; padding: .1em 0; border-bottom: 2px solid hsl(var(--hue) 60% var(--line)) }
-mark mark { padding-bottom: .15em } mark:has(> mark) { padding-bottom: .35em }
-.in { background: hsl(var(--hue) 75% var(--ground)) } b { font-weight: 500; padding: .1em .3em; border-radius: .2em }
-.label { font-size: .7rem; margin: 0 .3em; user-select: none; color: hsl(var(--hue) 45% var(--line)) }
-.tip { display: none; position: absolute; z-index: 1; left: 0; max-width: 100%; margin-top: 1.9em; padding: .4rem .7rem;
-  font: .85rem/1.5 system-ui, sans-serif; white-space: pre-wrap; background: var(--paper); border: 1px solid var(--edge);
-  border-radius: .4rem; box-shadow: 0 4px 16px #0003; user-select: none }
-.has-tip { cursor: help } .has-tip:hover > .tip, .has-tip:focus > .tip { display: block }
+mark:has(> mark) { padding-bottom: .35em }
+.in { background: hsl(var(--hue) 70% var(--ground)) }
+.label { font-size: .7rem; margin: 0 .3em; user-select: none; color: hsl(var(--hue) 45% var(--label)) }
+.legend { color: var(--soft) }
+.legend b { color: var(--ink); font-weight: 500; padding: .1em .3em; margin-right: .4em; border-radius: .2em }
+.legend span { display: inline-block; margin-right: 1.2em }
+.verdict { font-weight: 600 }
+.has-tip { cursor: help }
+.tip { display: none; position: absolute; z-index: 1; min-width: 8rem; margin-top: 1.9em; padding: .4rem .7rem;
+  font: .85rem/1.5 system-ui, sans-serif; white-space: pre-wrap; user-select: none; color: var(--ink);
+  background: var(--paper); border: 1px solid var(--edge); border-radius: .4rem; box-shadow: 0 4px 16px #0003 }
+.has-tip:hover > .tip, .has-tip:focus > .tip { display: inline-block }
 """
 
 
@@ -242,9 +248,9 @@ def html_page(answers: Sequence[Shown], title: str) -> Iterator[str]:
     yield "<!doctype html>"
     yield '<html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{_html(title)}</title><style>{STYLE}</style></head><body><h1>{_html(title)}</h1>"
-    legend = (f'<b class="in" style="--hue:{hue(label)}">{_html(label)}</b>{count}' for label, count in
-              counts.most_common(MOST_IN_LEGEND))  # fmt: skip
-    yield f'<p class="legend">{" &ensp; ".join(legend)}</p>' if counts else ""
+    legend = (f'<span><b class="in" style="--hue:{hue(label)}">{_html(label)}</b>{count}</span>'
+              for label, count in counts.most_common(MOST_IN_LEGEND))  # fmt: skip
+    yield f'<p class="legend">{"".join(legend)}</p>'
     for shown in answers:
         yield "<article>"
         if shown.heading:
@@ -276,7 +282,7 @@ def _tipped(html: str, details: Sequence[str]) -> str:
     if not details:
         return html
     tip = "\n".join(map(_html, details))
-    return f'<span class="has-tip" tabindex="0">{html}<span class="tip" role="tooltip">{tip}</span></span>'
+    return f'<span class="has-tip" tabindex="0"><span class="tip" role="tooltip">{tip}</span>{html}</span>'
 
 
 def _html(text: str) -> str:

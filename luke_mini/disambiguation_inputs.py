@@ -104,12 +104,11 @@ def make_features(
 ) -> list[Feature]:
     """Inputs of all documents, in their order; a part of a document without a mention has none."""
     features = []
-    for index, document in enumerate(documents):
-        order = sorted(range(len(document.mentions)), key=lambda k: document.mentions[k][:2])
-        mentions = [document.mentions[k] for k in order]
-        ids, starts, ends = inputs.token_spans(tokenizer, document.text, [(m.start, m.end) for m in mentions])
-        spans = np.array([starts, ends], np.int64).T.reshape(-1, 2)
-        found = [candidate_ids(mention, entity_vocab, options) for mention in mentions]
+    orders = [sorted(range(len(d.mentions)), key=lambda k: d.mentions[k][:2]) for d in documents]
+    char_spans = [[d.mentions[k][:2] for k in order] for d, order in zip(documents, orders)]
+    tokenized = inputs.token_spans(tokenizer, [document.text for document in documents], char_spans)
+    for index, (document, order, ids, spans) in enumerate(zip(documents, orders, *tokenized)):
+        found = [candidate_ids(document.mentions[k], entity_vocab, options) for k in order]
         for first, last, chosen, is_target in _inputs(spans, len(ids), options):
             if not len(chosen):
                 continue

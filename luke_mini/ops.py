@@ -26,7 +26,7 @@ from torch import Tensor
 from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
 
-PART_BYTES = 1 << 20  # float32 scores that plain attention works on at a time: two such buffers fit a core's cache
+PART_BYTES = 5 << 18  # float32 scores that plain attention works on at a time: two such buffers fit a core's cache
 _choice = "auto"
 
 
@@ -96,10 +96,10 @@ def entity_attention(
 
 class PackedAttention(torch.autograd.Function):
     """Plain attention, one group of similar sequences at a time, and of a group as many (sequence, head) pairs together
-    as have scores that fit a core's cache. What is kept of the scores is one number a row, lse = log sum_j exp S_ij: to
-    compute them again costs less than to write them to memory and read them back.
+    as have scores that fit a core's cache. Nothing is kept of the scores: to compute them again costs less than to write
+    them to memory and read them back.
 
-    Backward, with S the scaled scores, P = exp(S - lse), M the dropout mask already divided by the keep probability, G
+    Backward, with S the scaled scores, P = softmax(S), M the dropout mask already divided by the keep probability, G
     the gradient of the output O (letters as in FlashAttention's appendix):
 
         dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij = G_i . O_i
@@ -113,35 +113,29 @@ class PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q_word, q_entity, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
-        seed, all_lse = int(torch.randint(2**62, ())) if dropout else 0, []
+        seed = int(torch.randint(2**62, ())) if dropout else 0
         for number, group in enumerate(batch.groups):
             qw, qe, k, v = (_take(x, group) for x in (q_word, q_entity, key, value))
             qw.mul_(k.shape[2] ** -0.5)
-            lse = k.new_empty(*k.shape[:2], 1, dtype=torch.promote_types(k.dtype, torch.float32))
             mixed = torch.empty_like(v)
             buffer = _buffer(group, k)
             for part, hidden in _parts(group, k):
-                scores = _scores(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
-                top = scores.amax(dim=2, keepdim=True).to(lse.dtype)
-                p = _exponentials(scores, top)
-                total = p.sum(dim=2, keepdim=True, dtype=lse.dtype)
-                torch.log(total, out=lse[part]).add_(top)
+                p = _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
                 if dropout:
                     p.mul_(dropout_mask(p, dropout, hash((seed, number, part.start))))
-                torch.bmm(p, v[part], out=mixed[part]).div_(total)
+                torch.bmm(p, v[part], out=mixed[part])
             _put(out, mixed, group)
-            all_lse.append(lse)
-        ctx.save_for_backward(q_word, q_entity, key, value, out, *all_lse)
+        ctx.save_for_backward(q_word, q_entity, key, value, out)
         ctx.batch, ctx.dropout, ctx.seed = batch, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q_word, q_entity, key, value, out, *all_lse = ctx.saved_tensors
+        q_word, q_entity, key, value, out = ctx.saved_tensors
         scale = key.shape[2] ** -0.5
         dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
         dq_entity = None if q_entity is None else torch.empty_like(out)
-        for number, (group, lse) in enumerate(zip(ctx.batch.groups, all_lse)):
+        for number, group in enumerate(ctx.batch.groups):
             qw, qe, k, v, g, o = (_take(x, group) for x in (q_word, q_entity, key, value, grad, out))
             qw.mul_(scale)
             if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
@@ -152,8 +146,7 @@ class PackedAttention(torch.autograd.Function):
             grad_qe = None if qe is None else torch.empty_like(qe)
             buffer, other_buffer = _buffer(group, k), _buffer(group, k)
             for part, hidden in _parts(group, k):
-                p = _scores(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
-                p = _exponentials(p, lse[part])
+                p = _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
                 ds = torch.bmm(g[part], v[part].mT, out=other_buffer[: len(p)])  # dP, turned into dS in place
                 if ctx.dropout:
                     mask = dropout_mask(p, ctx.dropout, hash((ctx.seed, number, part.start)))
@@ -188,23 +181,19 @@ def _parts(group: Group, key: Tensor) -> list[tuple[slice, Tensor | None]]:
 
 def _buffer(group: Group, key: Tensor) -> Tensor:
     """Memory for the scores of one part and then of the next: new memory costs more than the product that fills it."""
-    return key.new_empty(min(len(key), max(1, PART_BYTES // (4 * group.size**2))), group.size, group.size)
+    pairs = torch.get_num_threads() * PART_BYTES // (4 * group.size**2)  # each thread has a cache of its own
+    return key.new_empty(min(len(key), max(1, pairs)), group.size, group.size)
 
 
-def _scores(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, buffer: Tensor) -> Tensor:
-    """Scaled scores [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (if any) do not."""
+def _probabilities(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, buffer: Tensor) -> Tensor:
+    """P [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (if any) do not."""
     # All keys are scored with the word query in one product; the few entity columns are then overwritten.
     scores = torch.bmm(qw, k.mT, out=buffer[: len(k)])
     if qe is not None and n_word < k.shape[1]:
         scores[:, :, n_word:] = torch.bmm(qe, k[:, n_word:].mT).mul_(k.shape[2] ** -0.5)
-    return scores if hidden is None else scores.masked_fill_(hidden, -math.inf)
-
-
-def _exponentials(scores: Tensor, shift: Tensor) -> Tensor:
-    """exp(scores - shift) in place of the scores, computed in the type of shift, which is float32 at least."""
-    if scores.dtype == shift.dtype:
-        return scores.sub_(shift).exp_()
-    return scores.copy_((scores - shift).exp_())
+    if hidden is not None:
+        scores.masked_fill_(hidden, -math.inf)
+    return torch.softmax(scores, dim=2, out=scores)
 
 
 def _take(x: Tensor | None, group: Group) -> Tensor | None:

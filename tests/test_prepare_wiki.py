@@ -99,6 +99,7 @@ def test_folder_and_manifest(made):
         "mentions.safetensors",
         "shard-00000.bin",
         "tokenizer/sentencepiece.bpe.model",
+        "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     ]
     manifest, opened = json.loads((made / "manifest.json").read_text()), Shards.open(made)

@@ -42,10 +42,9 @@ class LetterTokenizer:
 
     bos_id, unk_id, eos_id = 101, 3, 102
 
-    def encode_cut(self, text, cuts):
-        stretches = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])]
+    def encode_stretches(self, stretches):
         ids = [[4 + ord(char) % 90 for char in stretch if char != " "] for stretch in stretches]
-        return [k for part in ids for k in part], np.cumsum([0, *map(len, ids)])[1:-1].tolist()
+        return np.array([k for part in ids for k in part], np.int32), np.array([*map(len, ids)])
 
 
 LETTERS = LetterTokenizer()

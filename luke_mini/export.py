@@ -9,7 +9,8 @@ plainly with dense masked attention and the model's own weights. Before anything
 with those of the packed encoder on random inputs of many shapes.
 
 Sizes of the batch, the words, the entities and their mentions are free: no entities, too. Ids are those of the model's
-folder. Masks are 1 = real; scores of padding mean nothing. torch.onnx can take a program further, but needs packages that this project does without.
+folder. Masks are 1 = real; scores of padding mean nothing. torch.onnx can take a program further, but needs packages
+that this project does without.
 Left out: tasks on the pretraining heads, and the cloze task, whose candidates differ in number.
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import finetune
-from luke_mini import checkpoint, inference, task_ner, task_relation
+from luke_mini import checkpoint, inference, task_ner, task_relation, views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
@@ -114,6 +114,42 @@ def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, c
     assert capsys.readouterr().out == "" and "<mark" in page.read_text()
     with pytest.raises(SystemExit):
         finetune.main(["relation", "--predict", str(text), "--html", "a.html", "--view"])
+
+
+SPAN = {"start": 0, "end": 3}
+OWN = {  # a line for each task, and what must be seen of it
+    "ner": ("Ada met Bo.", ""),
+    "relation": ("<e1>Ada</e1> met <e2>Bo</e2>.", "[Ada|head] met [Bo|tail]."),
+    "typing": ("<e>Ada</e> met Bo.", "[Ada|"),
+    "qa": ("Who met Bo?\tAda met Bo.", "Who met Bo?\n"),
+    "cloze": (json.dumps({"text": "Ada met Bo.", "spans": [SPAN], "query": "It was @placeholder"}), "met Bo."),
+    "classification": ("Ada met Bo.", "Ada met Bo.\n→ "),
+    "disambiguation": (json.dumps({"text": "Ada met Bo.", "spans": [SPAN | {"candidates": {"Oslo": 1.0}}]}), "[Ada|Oslo]"),
+    "mlama": (json.dumps({"template": "[X] met [Y] .", "subject": "Ada", "candidates": ["Bo", "Oslo"]}), "by words: "),
+}
+
+
+@pytest.mark.parametrize("name", inference.TASKS)
+def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
+    """Its answer, from a model with random weights, has a view that shows the text."""
+    task, folder = inference.TASKS[name], tiny_checkpoint
+    if name not in ("disambiguation", "mlama"):
+        start = inference.open_checkpoint(tiny_checkpoint, task)
+        start = task.prepare(start) if hasattr(task, "prepare") else start
+        labels = ("a", "b") if name in ("ner", "relation", "typing", "classification") else ()
+        model = task.build_model(start.config, start.entity_vocab, labels)
+        initialize(model, start.config, seed=0)
+        settings = {"architectures": [inference.architectures(task)[0]], "luke_mini": {"task": name}}
+        settings |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
+        folder = tmp_path / "model"
+        checkpoint.save(folder, model, start.tokenizer, start.entity_vocab, settings)
+    line, seen = OWN[name]
+    (answer,) = inference.answer(inference.open_model(folder, name), [line])
+    shown = views.show(answer)
+    assert seen in views.to_terminal(shown, colour=False)
+    assert "Ada" in shown.heading + "".join(passage.text for passage in shown.passages)
+    for passage in shown.passages:
+        assert all(0 <= mark.start < mark.end <= len(passage.text) for mark in passage.marks)
 
 
 # --- Linking ----------------------------------------------------------------------------------------------------------

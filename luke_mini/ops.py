@@ -27,6 +27,7 @@ from luke_mini import ops_cross_entropy
 from luke_mini.packing import Group, PackedBatch
 
 PART_BYTES = 5 << 18  # float32 scores that plain attention works on at a time: two such buffers fit a core's cache
+KEPT_SIZE = 256  # rows of a sequence up to which its probabilities are kept for the backward pass
 _choice = "auto"
 
 
@@ -96,8 +97,8 @@ def entity_attention(
 
 class PackedAttention(torch.autograd.Function):
     """Plain attention, one group of similar sequences at a time, and of a group as many (sequence, head) pairs together
-    as have scores that fit a core's cache. Nothing is kept of the scores: to compute them again costs less than to write
-    them to memory and read them back.
+    as have scores that fit a core's cache. Of long sequences nothing is kept of the scores: to compute them again costs
+    less than to write them to memory and read them back. Of short ones, P is small and is kept.
 
     Backward, with S the scaled scores, P = softmax(S), M the dropout mask already divided by the keep probability, G
     the gradient of the output O (letters as in FlashAttention's appendix):
@@ -113,25 +114,29 @@ class PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q_word, q_entity, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
-        seed = int(torch.randint(2**62, ())) if dropout else 0
+        seed, kept = int(torch.randint(2**62, ())) if dropout else 0, []
         for number, group in enumerate(batch.groups):
             qw, qe, k, v = (_take(x, group) for x in (q_word, q_entity, key, value))
             qw.mul_(k.shape[2] ** -0.5)
             mixed = torch.empty_like(v)
-            buffer = _buffer(group, k)
+            keep = group.size <= KEPT_SIZE
+            space = k.new_empty(len(k), group.size, group.size) if keep else _buffer(group, k)
             for part, hidden in _parts(group, k):
-                p = _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
+                p = space[part] if keep else space[: part.stop - part.start]
+                _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, p)
                 if dropout:
-                    p.mul_(dropout_mask(p, dropout, hash((seed, number, part.start))))
+                    p = p * dropout_mask(p, dropout, hash((seed, number, part.start)))
                 torch.bmm(p, v[part], out=mixed[part])
             _put(out, mixed, group)
-        ctx.save_for_backward(q_word, q_entity, key, value, out)
+            kept += [space] if keep else []
+        ctx.save_for_backward(q_word, q_entity, key, value, out, *kept)
         ctx.batch, ctx.dropout, ctx.seed = batch, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q_word, q_entity, key, value, out = ctx.saved_tensors
+        q_word, q_entity, key, value, out, *kept = ctx.saved_tensors
+        kept = iter(kept)
         scale = key.shape[2] ** -0.5
         dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
         dq_entity = None if q_entity is None else torch.empty_like(out)
@@ -144,10 +149,13 @@ class PackedAttention(torch.autograd.Function):
             n_word = group.size if qe is None else group.n_word
             grad_qw, grad_k, grad_v = torch.empty_like(qw), torch.empty_like(k), torch.empty_like(v)
             grad_qe = None if qe is None else torch.empty_like(qe)
-            buffer, other_buffer = _buffer(group, k), _buffer(group, k)
+            is_kept = group.size <= KEPT_SIZE
+            space, buffer = next(kept) if is_kept else _buffer(group, k), _buffer(group, k)
             for part, hidden in _parts(group, k):
-                p = _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, buffer)
-                ds = torch.bmm(g[part], v[part].mT, out=other_buffer[: len(p)])  # dP, turned into dS in place
+                p = space[part] if is_kept else space[: part.stop - part.start]
+                if not is_kept:
+                    _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, hidden, p)
+                ds = torch.bmm(g[part], v[part].mT, out=buffer[: len(p)])  # dP, turned into dS in place
                 if ctx.dropout:
                     mask = dropout_mask(p, ctx.dropout, hash((ctx.seed, number, part.start)))
                     ds.mul_(mask)
@@ -185,15 +193,15 @@ def _buffer(group: Group, key: Tensor) -> Tensor:
     return key.new_empty(min(len(key), max(1, pairs)), group.size, group.size)
 
 
-def _probabilities(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, buffer: Tensor) -> Tensor:
-    """P [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` (if any) do not."""
+def _probabilities(qw, qe, k: Tensor, n_word: int, hidden: Tensor | None, scores: Tensor) -> None:
+    """Fills `scores` with P [pairs, size, size]; the word queries `qw` come scaled, the entity queries `qe` do not."""
     # All keys are scored with the word query in one product; the few entity columns are then overwritten.
-    scores = torch.bmm(qw, k.mT, out=buffer[: len(k)])
+    torch.bmm(qw, k.mT, out=scores)
     if qe is not None and n_word < k.shape[1]:
         scores[:, :, n_word:] = torch.bmm(qe, k[:, n_word:].mT).mul_(k.shape[2] ** -0.5)
     if hidden is not None:
         scores.masked_fill_(hidden, -math.inf)
-    return torch.softmax(scores, dim=2, out=scores)
+    torch.softmax(scores, dim=2, out=scores)
 
 
 def _take(x: Tensor | None, group: Group) -> Tensor | None:

@@ -67,9 +67,9 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
 
 
 def add_view_flags(parser) -> None:
-    views = parser.add_mutually_exclusive_group()
-    views.add_argument("--view", action="store_true", help="answers in colour, not as lines of JSON")
-    views.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--view", action="store_true", help="answers in colour, not as lines of JSON")
+    group.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
 
 
 def add_link_flags(parser: argparse.ArgumentParser) -> None:
@@ -124,20 +124,20 @@ def train(task, arguments, place) -> None:
 
 
 def predict(task, arguments, place) -> None:
-    opened = inference.open_model(arguments.checkpoint, task.NAME, given(task.Options, arguments), place.device)
+    opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), place.device)
     put_out(inference.answer(opened, read_lines(arguments.predict)), arguments)
 
 
 def link(arguments, place) -> None:
     name, options = task_disambiguation.NAME, task_disambiguation.Options
-    linker = inference.open_model(arguments.checkpoint, name, given(options, arguments, "mentions"), place.device)
+    linker = inference.open_model(arguments.checkpoint, name, given_options(options, arguments, but="mentions"), place.device)
     ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
     put_out(inference.link(linker, arguments.mentions, read_lines(arguments.predict), ner), arguments)
 
 
-def given(options: type, arguments, *but: str) -> dict[str, object]:
-    """The task's options that were given on the command line."""
-    values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name not in but}
+def given_options(options: type, arguments, but: str = "") -> dict[str, object]:
+    """The options of a task that are on the command line; `but`: a flag of the same name that is none of them."""
+    values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != but}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -149,7 +149,8 @@ def read_lines(path: Path) -> list[str]:
 def put_out(answers, arguments) -> None:
     """Lines of JSON, or what people see: in the terminal, without colour if it is none, or as a page."""
     if arguments.html:
-        views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {arguments.predict.name}")
+        name = "lines" if str(arguments.predict) == "-" else arguments.predict.name
+        views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {name}")
         return
     for answer in answers:
         if arguments.view:
@@ -159,7 +160,7 @@ def put_out(answers, arguments) -> None:
 
 
 def export_model(task, arguments) -> None:
-    opened = inference.open_model(arguments.checkpoint, task.NAME, given(task.Options, arguments), all_entities=True)
+    opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), all_entities=True)
     difference = export.save(opened.model, task.NAME, arguments.export)
     names = " ".join(export.INPUTS[task.NAME])
     print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")

@@ -29,6 +29,10 @@ from typing import NamedTuple
 
 from luke_mini.atomic import write_file
 
+MOST_DETAILS = 5  # of a verdict in a terminal
+MOST_IN_LEGEND = 24  # labels at the head of a page
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # characters that set a reading direction
+
 
 class Mark(NamedTuple):
     start: int  # half-open characters of the text
@@ -65,19 +69,17 @@ def _with_number(name: str, number: float | None) -> str:
 
 
 def _mention(mention: dict) -> Mark:
-    """A mention with what is known of it: the types, title, or only the probability that it is the answer."""
+    """A mention with what is known of it: a title, types, or only the probability that it is the answer."""
     types = mention.get("types") or [mention] * ("type" in mention)
-    names = [found["type"] for found in types]
     if "title" in mention:
-        names = [mention["title"] or "?"]
-    details = [_with_number(found["type"], found.get("probability")) for found in types]
-    if "title" in mention and mention["title"]:
-        details = [_with_number(mention["title"], mention.get("probability")), *details]
-    elif "title" in mention:
-        details = ["no candidate", *details]
-    elif not names and "probability" in mention:
-        details = [_with_number("probability", mention["probability"])]
-    details += [f"{_with_number('prior', found['prior'])} {found['title']}" for found in mention.get("candidates", ())]
+        title, names = mention["title"], [mention["title"] or "?"]
+        details = [_with_number(title, mention["probability"]) if title else "no candidate"]
+        details += [found["type"] for found in types]  # the probability is that of the title
+        details += [f"{_with_number('prior', c['prior'])} {c['title']}" for c in mention.get("candidates", ())]
+    else:
+        names = [found["type"] for found in types]
+        details = [_with_number(found["type"], found.get("probability")) for found in types]
+        details = details or [_with_number("probability", mention["probability"])] * ("probability" in mention)
     return Mark(mention["start"], mention["end"], ", ".join(names), tuple(details))
 
 
@@ -165,9 +167,6 @@ def to_terminal(shown: Shown, colour: bool = True) -> str:
     return "\n".join(lines)
 
 
-MOST_DETAILS = 5  # of a verdict in a terminal
-
-
 def _terminal_passage(passage: Passage, colour: bool) -> Iterator[str]:
     for start, end, marks in stretches(passage):
         text = printable(passage.text[start:end])
@@ -200,9 +199,6 @@ def printable(text: str) -> str:
 def _is_control(character: str) -> bool:
     is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
     return is_control or unicodedata.bidirectional(character) in TURNING
-
-
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------
@@ -261,9 +257,6 @@ def html_page(answers: Sequence[Shown], title: str) -> Iterator[str]:
             yield f'<p class="verdict">→ {_tipped(_html(shown.verdict), shown.details)}</p>'
         yield "</article>"
     yield "</body></html>"
-
-
-MOST_IN_LEGEND = 24
 
 
 def _html_passage(passage: Passage) -> Iterator[str]:

@@ -86,7 +86,7 @@ def test_linked_mentions_with_candidates():
     shown = views.show({"text": "Ada met Bo.", "mentions": [linked | {"candidates": candidates}, unknown]})
     assert views.to_terminal(shown, colour=False) == "[Ada|Ada Lovelace] met [Bo|?]."
     first, second = page(shown).tips
-    assert first == "Ada Lovelace 0.90\nPER 0.90\nprior 0.70 Ada Lovelace\nprior 0.30 Ada, Oklahoma"
+    assert first == "Ada Lovelace 0.90\nPER\nprior 0.70 Ada Lovelace\nprior 0.30 Ada, Oklahoma"
     assert second == "no candidate"
 
 

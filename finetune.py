@@ -129,8 +129,8 @@ def predict(task, arguments, place) -> None:
 
 
 def link(arguments, place) -> None:
-    name, options = task_disambiguation.NAME, task_disambiguation.Options
-    linker = inference.open_model(arguments.checkpoint, name, given_options(options, arguments, but="mentions"), place.device)
+    changes = given_options(task_disambiguation.Options, arguments, but="mentions")
+    linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, place.device)
     ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
     put_out(inference.link(linker, arguments.mentions, read_lines(arguments.predict), ner), arguments)
 
@@ -160,7 +160,8 @@ def put_out(answers, arguments) -> None:
 
 
 def export_model(task, arguments) -> None:
-    opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), all_entities=True)
+    changes = given_options(task.Options, arguments)
+    opened = inference.open_model(arguments.checkpoint, task.NAME, changes, all_entities=True)
     difference = export.save(opened.model, task.NAME, arguments.export)
     names = " ".join(export.INPUTS[task.NAME])
     print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")

@@ -90,11 +90,11 @@ def open_model(
         task = TASKS[task_name] if task_name else task_of(settings)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
     if (settings.get("architectures") or [None])[0] not in architectures(task):
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
+    start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
     # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
     # entry of the same name (classifier_bias).
     options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}

@@ -124,7 +124,7 @@ OWN = {  # a line for each task, and what must be seen of it
     "qa": ("Who met Bo?\tAda met Bo.", "Who met Bo?\n"),
     "cloze": (json.dumps({"text": "Ada met Bo.", "spans": [SPAN], "query": "It was @placeholder"}), "met Bo."),
     "classification": ("Ada met Bo.", "Ada met Bo.\n→ "),
-    "disambiguation": (json.dumps({"text": "Ada met Bo.", "spans": [SPAN | {"candidates": {"Oslo": 1.0}}]}), "[Ada|Oslo]"),
+    "disambiguation": (json.dumps({"text": "Ada met.", "spans": [SPAN | {"candidates": {"Oslo": 1.0}}]}), "[Ada|Oslo]"),
     "mlama": (json.dumps({"template": "[X] met [Y] .", "subject": "Ada", "candidates": ["Bo", "Oslo"]}), "by words: "),
 }
 

@@ -1,15 +1,17 @@
-"""Fine-tunes a pretrained LUKE on a task, scores it, and predicts on a user's own text.
+"""Fine-tunes a pretrained LUKE on a task, scores it, and answers for a user's own text.
 
     python finetune.py ner                                            the built-in encyclopedia's files and checkpoint
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
+    python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
+    python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
     python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
 trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
-shows them), and one line of JSON comes out for each.
+shows them), and one line of JSON comes out for each; --view and --html show the same to people.
 """
 
 import argparse
@@ -18,12 +20,8 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, finetuning, trainer
-from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
-from luke_mini import task_ner, task_qa, task_relation, task_typing
-
-TASKS = (task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama)
-TASKS = {module.NAME: module for module in TASKS}
+from luke_mini import config, distributed, export, finetuning, inference, task_disambiguation, trainer, views
+from luke_mini.inference import TASKS
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +33,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         add_task_flags(task_parser, name, task)
+    summary = "Plain text to the titles of the entities in it."
+    add_link_flags(tasks.add_parser("link", help=summary, description=summary))
     return parser.parse_args(argv)
 
 
@@ -49,6 +49,9 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the results go: runs/<checkpoint's name>-TASK")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
+    add_view_flags(run)
+    if name in export.INPUTS:
+        run.add_argument("--export", type=Path, metavar="FILE.pt2", help="write the fine-tuned model for torch.export")
     run.add_argument("--describe", action="store_true", help="print the formats of the files and stop")
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
     run.add_argument("--compare-random", action="store_true", help="random weights too, print both scores")
@@ -63,6 +66,27 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: NER's; each task and size has its own)")
 
 
+def add_view_flags(parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--view", action="store_true", help="answers in colour, not as lines of JSON")
+    group.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
+
+
+def add_link_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, default=Path("runs/toyworld"), metavar="DIR",
+                        help="pretraining run or OUT of `finetune.py disambiguation` [%(default)s]")  # fmt: skip
+    parser.add_argument("--mentions", type=Path, default=Path("data/toyworld/mentions.safetensors"), metavar="FILE",
+                        help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
+    parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
+    parser.add_argument("--min-link-probability", type=float, metavar="X",
+                        help="of a name to be a mention, without --ner")  # fmt: skip
+    parser.add_argument("--order", choices=["confidence", "natural", "local"], help="of decisions; local: all at once")
+    parser.add_argument("--language", metavar="LANG", help="of the titles, where the vocabulary has several")
+    parser.add_argument("--predict", type=Path, default=Path("-"), metavar="FILE",
+                        help="lines of text; - is standard input [-]")  # fmt: skip
+    add_view_flags(parser)
+
+
 def numbers(kind: type):
     """An argparse type: `1,2,3` -> [1, 2, 3]."""
 
@@ -75,7 +99,7 @@ def numbers(kind: type):
 
 def train(task, arguments, place) -> None:
     options = config.from_flags(task.Options(), arguments)
-    start = open_checkpoint(arguments.checkpoint, task)
+    start = inference.open_checkpoint(arguments.checkpoint, task)
     if hasattr(task, "prepare"):
         start = task.prepare(start)
     given = {split: getattr(arguments, split) for split in task.FILES}
@@ -99,45 +123,64 @@ def train(task, arguments, place) -> None:
     finetuning.run(job, recipes, arguments.seeds or [recipe.seed], kinds, files)
 
 
-def open_checkpoint(folder: Path, task) -> checkpoint.Checkpoint:
-    """A checkpoint, a pretraining run or the OUT of a fine-tuning run; without entities that the task has no use for."""
-    found = checkpoint.read(folder / "model" if (folder / "model").is_dir() else folder)
-    return found if task.ALL_ENTITIES else checkpoint.lite(found)
-
-
 def predict(task, arguments, place) -> None:
-    """Answers for lines of text, as JSON lines."""
-    start = open_checkpoint(arguments.checkpoint, task)
-    expected = task.ARCHITECTURE if isinstance(task.ARCHITECTURE, tuple) else (task.ARCHITECTURE,)
-    if start.settings.get("architectures", [None])[0] not in expected:
-        text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
-        text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
-        raise ValueError(f"{arguments.checkpoint}: {text}")
-    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
-    # entry of the same name (classifier_bias).
-    known = {item.name: start.settings[item.name] for item in fields(task.Options) if item.name in start.settings}
-    options = task.Options(**(known | start.settings.get("luke_mini", {}).get("options", {})))
-    options = config.from_flags(options, arguments)
-    names = start.settings.get("id2label", {})
-    labels = tuple(names[str(i)] for i in range(len(names)))
-    model = task.build_model(start.config, start.entity_vocab, labels, options)
-    checkpoint.fill(model, start.weights)
-    text = sys.stdin.read() if str(arguments.predict) == "-" else arguments.predict.read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n") if line.strip()]
-    for answer in task.predict_lines(model.to(place.device), lines, start.tokenizer, start.entity_vocab, options):
-        print(json.dumps(answer, ensure_ascii=False))
+    opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), place.device)
+    put_out(inference.answer(opened, read_lines(arguments.predict)), arguments)
+
+
+def link(arguments, place) -> None:
+    changes = given_options(task_disambiguation.Options, arguments, but="mentions")
+    linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, place.device)
+    ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
+    put_out(inference.link(linker, arguments.mentions, read_lines(arguments.predict), ner), arguments)
+
+
+def given_options(options: type, arguments, but: str = "") -> dict[str, object]:
+    """The options of a task that are on the command line; `but`: a flag of the same name that is none of them."""
+    values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != but}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def read_lines(path: Path) -> list[str]:
+    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def put_out(answers, arguments) -> None:
+    """Lines of JSON, or what people see: in the terminal, without colour if it is none, or as a page."""
+    if arguments.html:
+        name = "lines" if str(arguments.predict) == "-" else arguments.predict.name
+        views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {name}")
+        return
+    for answer in answers:
+        if arguments.view:
+            print(views.to_terminal(views.show(answer), colour=sys.stdout.isatty()), end="\n\n")
+        else:
+            print(json.dumps(answer, ensure_ascii=False))
+
+
+def export_model(task, arguments) -> None:
+    changes = given_options(task.Options, arguments)
+    opened = inference.open_model(arguments.checkpoint, task.NAME, changes, all_entities=True)
+    difference = export.save(opened.model, task.NAME, arguments.export)
+    names = " ".join(export.INPUTS[task.NAME])
+    print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    task = TASKS[arguments.task]
-    if arguments.describe:
+    task = TASKS.get(arguments.task)
+    if task and arguments.describe:
         print(task.FORMAT)
         return
     place = distributed.join()
     try:
-        if arguments.predict:
+        if not task:
+            link(arguments, place)
+        elif arguments.predict:
             predict(task, arguments, place)
+        elif getattr(arguments, "export", None):
+            export_model(task, arguments)
         else:
             train(task, arguments, place)
     finally:

@@ -27,6 +27,7 @@ module by its name. What a module must offer (E examples, one prediction for eac
     evaluate(examples, predictions, features)                                 flat dict of scores, fractions
     write_predictions(folder, name, examples, predictions)                    files in the shape of the official ones
     predict_lines(model, lines, tokenizer, entity_vocab, options)             a dict for each line of a user's own text
+                                  in one of the shapes that views.py shows
 
 Only where it has a use:
 

@@ -33,8 +33,9 @@ has none (as in SQuAD 2.0). "id" and "title" (the page, for --candidates) may be
 
     {"question": "What is the capital of Norway?", "context": "Oslo is it.", "answers": [{"start": 0, "end": 4}]}
 
---predict takes such lines, or a question, a tab and its context, and prints for each {"id", "question", "answer",
-"answers": [{"text", "start", "end", "probability"}], "null_odds"}; null_odds above 0: likelier that there is no answer.
+--predict takes such lines, or a question, a tab and its context, and prints for each {"id", "question", "context",
+"answer", "answers": [{"text", "start", "end", "probability"}], "null_odds"}; null_odds above 0: likelier that there is
+no answer.
 With --metric squad2 it then answers ""."""
 
 

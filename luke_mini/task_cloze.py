@@ -56,8 +56,8 @@ Your own: a .jsonl file, one question a line, half-open character spans; mention
     {"text": "Ada met Bo in Oslo.", "spans": [{"start": 0, "end": 3}, {"start": 8, "end": 10}],
      "query": "Later @placeholder left with Ada", "answers": ["Bo"]}
 
---predict takes such a line without answers ("id" is optional) and prints {"id", "query", "answer", "mentions":
-[{"text", "start", "end", "probability"}]}, the best mention first."""
+--predict takes such a line without answers ("id" is optional) and prints {"id", "text", "query", "answer",
+"mentions": [{"text", "start", "end", "probability"}]}, the best mention first."""
 SCORES = ("f1", "em")
 ARCHITECTURE = "LukeModel"  # what transformers has of it: the encoder
 ALL_ENTITIES = False
@@ -430,4 +430,5 @@ def predict_lines(
         found = [{"text": question.text[slice(*span)], "start": span[0], "end": span[1], "probability": round(p, 4)}
                  for span, p in zip(map(question.mentions.__getitem__, prediction.logits), probabilities)]  # fmt: skip
         found.sort(key=lambda mention: -mention["probability"])
-        yield {"id": question.id, "query": question.query, "answer": prediction.text, "mentions": found}
+        yield {"id": question.id, "text": question.text, "query": question.query, "answer": prediction.text,
+               "mentions": found}  # fmt: skip

@@ -381,10 +381,10 @@ def write_predictions(folder: Path, name: str, documents: Sequence[Document], pr
 
 
 def predict_lines(
-    model: NerModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options(), language: str = "en"
+    model: NerModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line of raw text, a document of its own and of any length: its mentions, in characters of the line."""
-    documents, char_spans = zip(*(raw_document(line, language) for line in lines)) if lines else ((), ())
+    documents, char_spans = zip(*(raw_document(line, options.language) for line in lines)) if lines else ((), ())
     features = make_features(documents, tokenizer, entity_vocab, model.labels, options)
     for line, words, mentions in zip(lines, char_spans, predict(model, features, documents)):
         found = []

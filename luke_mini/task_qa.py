@@ -378,5 +378,5 @@ def predict_lines(
     for one, prediction in zip(questions, predict(model, features, questions)):
         answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}
                    for a in prediction.answers]  # fmt: skip
-        yield {"id": one.id, "question": one.question, "answer": prediction.text, "answers": answers,
-               "null_odds": round(prediction.null_odds, 4)}  # fmt: skip
+        yield {"id": one.id, "question": one.question, "context": one.context, "answer": prediction.text,
+               "answers": answers, "null_odds": round(prediction.null_odds, 4)}  # fmt: skip

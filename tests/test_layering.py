@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "atomic config distributed entity_vocab masking metrics metrics_qa ops_cross_entropy packing records "
     "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
-    "toyworld_tasks toyworld_text weight_files wiki_dump wiki_names wikitext windows workers",
+    "toyworld_tasks toyworld_text views weight_files wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "disambiguation_files model qa_entities run_state tokenizer word_models",
@@ -25,6 +25,7 @@ LAYERS = [
     "checkpoint disambiguation_inputs",
     "task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",
+    "export inference",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 # Layer 0 has a floor: these may be imported by its other files.

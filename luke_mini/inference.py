@@ -1,0 +1,163 @@
+"""A fine-tuned model answers lines of a user's own text; entity linking from plain text to titles.
+
+    from luke_mini import inference
+    for answer in inference.answer("runs/toyworld-ner", ["Ada met Bo in Oslo."]):
+        print(answer["mentions"])     # [{"text": "Ada", "type": "PER", "start": 0, "end": 3, "probability": ...}, ...]
+
+In: the OUT folder of a `finetune.py` run, or a released fine-tuned folder, and lines in the form that `--describe`
+shows: for most tasks plain text. Out: a dict for each line, with half-open character offsets; `views.py` shows them to
+people. A folder is read once: `open_model`, then `answer` with what that returns.
+
+Linking puts three parts in a row, all of them from the user's own dump if need be:
+
+    mentions         a NER model, or the names that the dump's links use often enough (`mentions.py`)
+    candidates       the titles that links of the same words lead to
+    disambiguation   all mentions of a text together (`task_disambiguation.py`), by a model fine-tuned for it or by the
+                     masked-entity head of a pretrained one
+
+Left out: reading texts as they come in; a batch is all lines that are given.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from torch import nn
+
+from luke_mini import checkpoint, finetuning
+from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
+from luke_mini import task_ner, task_qa, task_relation, task_typing
+from luke_mini.disambiguation_files import Candidate, Document, Mention
+from luke_mini.mentions import Mentions
+
+TASKS = {
+    task.NAME: task
+    for task in (
+        task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama
+    )
+}  # fmt: skip
+SHOWN_CANDIDATES = 5  # of a linked mention
+
+
+class Opened(NamedTuple):
+    """What `answer` needs of a folder."""
+
+    task: ModuleType
+    model: nn.Module
+    tokenizer: object
+    entity_vocab: object
+    options: object  # the task's Options
+
+
+def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> checkpoint.Checkpoint:
+    """A checkpoint, a pretraining run or the OUT of a fine-tuning run; without entities that the task does not use."""
+    folder = Path(folder)
+    found = checkpoint.read(folder / "model" if (folder / "model").is_dir() else folder)
+    return found if task is None or task.ALL_ENTITIES else checkpoint.lite(found)
+
+
+def architectures(task: ModuleType) -> tuple[str, ...]:
+    return task.ARCHITECTURE if isinstance(task.ARCHITECTURE, tuple) else (task.ARCHITECTURE,)
+
+
+def task_of(settings: Mapping) -> ModuleType:
+    """The task that a model was fine-tuned for: config.json says so, or its architecture belongs to one task only."""
+    name = settings.get("luke_mini", {}).get("task")
+    architecture = (settings.get("architectures") or [None])[0]
+    fits = [task for task in TASKS.values() if architecture in architectures(task)]
+    if name not in TASKS and len(fits) != 1:
+        names = " or ".join(repr(task.NAME) for task in fits)
+        hint = f"expected the task's name, {names}" if fits else "expected a fine-tuned model"
+        raise ValueError(f"the architecture {architecture} does not tell the task, {hint}")
+    return TASKS[name] if name in TASKS else fits[0]
+
+
+def open_model(
+    folder: str | Path, task_name: str | None = None, changes: Mapping[str, object] | None = None, device: str = "cpu",
+    all_entities: bool = False,
+) -> Opened:  # fmt: skip
+    """Reads a fine-tuned folder.
+
+    task_name: needed where the folder does not tell, as a pretrained checkpoint for "disambiguation" or "mlama".
+    changes: options of the task other than those it was trained with. all_entities: keeps those that the task does not
+    use, and so the folder's own ids. ValueError if the folder is for another task.
+    """
+    start = open_checkpoint(folder)
+    settings = start.settings
+    try:
+        task = TASKS[task_name] if task_name else task_of(settings)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    if (settings.get("architectures") or [None])[0] not in architectures(task):
+        text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
+        text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
+        raise ValueError(f"{folder}: {text}")
+    start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
+    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
+    # entry of the same name (classifier_bias).
+    options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    ours = settings.get("luke_mini", {})
+    options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
+    options = task.Options(**(options | dict(changes or {})))
+    names = settings.get("id2label", {})
+    labels = tuple(names[str(i)] for i in range(len(names)))
+    model = task.build_model(start.config, start.entity_vocab, labels, options)
+    checkpoint.fill(model, start.weights)
+    return Opened(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
+
+
+def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
+    """An answer for each line: see `predict_lines` of the task. model: a folder, or what `open_model` returned."""
+    task, module, tokenizer, entity_vocab, options = model if isinstance(model, Opened) else open_model(model)
+    return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
+
+
+# --- Entity linking ---------------------------------------------------------------------------------------------------
+
+
+def link(
+    linker: str | Path | Opened, statistics: str | Path | Mentions, lines: Sequence[str],
+    ner: str | Path | Opened | None = None,
+) -> Iterator[dict]:  # fmt: skip
+    """For each line {"text", "mentions": [{"text", "start", "end", "title", "probability", "candidates"}]}.
+
+    linker: a model opened for "disambiguation", or the folder of one or of a pretraining run. statistics: the
+    mentions.safetensors that prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one,
+    mentions are the names that are links in at least options.min_link_probability of the pages that have them. A
+    mention that nobody links has the title None and the probability 0. candidates: the first few {"title", "prior"}.
+    """
+    linker = linker if isinstance(linker, Opened) else open_model(linker, task_disambiguation.NAME)
+    statistics = statistics if isinstance(statistics, Mentions) else Mentions.load(statistics)
+    if len(linker.entity_vocab) <= 4:
+        raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
+    found = _named_spans(lines, ner) if ner else _linked_spans(lines, statistics, linker.options.min_link_probability)
+    documents = []
+    for number, (line, spans) in enumerate(zip(lines, found), start=1):
+        mentions = []
+        for start, end, _ in spans:
+            candidates = statistics.candidates(line[start:end])
+            mentions.append(Mention(start, end, None, tuple(Candidate(c.title, c.prior) for c in candidates)))
+        documents.append(Document(f"line {number}", line, tuple(mentions)))
+    answers = task_disambiguation.answer_documents(linker.model, documents, linker.tokenizer, linker.entity_vocab)
+    for document, spans, chosen in zip(documents, found, answers):
+        mentions = []
+        for mention, (start, end, known), (title, probability) in zip(document.mentions, spans, chosen):
+            candidates = [{"title": c.title, "prior": round(c.prior, 4)} for c in mention.candidates[:SHOWN_CANDIDATES]]
+            mentions.append({"text": document.text[start:end], "start": start, "end": end, **known, "title": title,
+                             "probability": round(probability, 4), "candidates": candidates})  # fmt: skip
+        yield {"text": document.text, "mentions": mentions}
+
+
+def _named_spans(lines: Sequence[str], ner: str | Path | Opened) -> list[list[tuple[int, int, dict]]]:
+    """(start, end, {"type"}) of the mentions that a NER model finds in each line."""
+    return [[(m["start"], m["end"], {"type": m["type"]}) for m in found["mentions"]] for found in answer(ner, lines)]
+
+
+def _linked_spans(lines: Sequence[str], statistics: Mentions, least: float) -> list[list[tuple[int, int, dict]]]:
+    """(start, end, {"link_probability"}) of the names that are often links."""
+    return [
+        [(m.start, m.end, {"link_probability": round(m.link_probability, 4)}) for m in statistics.detect(line, least)]
+        for line in lines
+    ]

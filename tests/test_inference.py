@@ -1,0 +1,244 @@
+"""Opening fine-tuned folders and answering with them; entity linking, whose choices a model with known biases decides.
+
+pytest tests/test_inference.py
+"""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import finetune
+from luke_mini import checkpoint, inference, task_ner, task_relation, views
+from luke_mini.config import ModelConfig
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import from_links
+from luke_mini.model import LukeForPretraining, initialize
+
+TITLES = ["[PAD]", "[UNK]", "[MASK]", "Ada Lovelace", "Ada, Oklahoma", "Oslo", "[MASK2]"]
+LINKS = {("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3, ("oslo", "Oslo"): 5, ("berg", "Nowhere"): 1}
+LINES = ["Ada met Bo in Oslo.", "Nothing here.", "In Oslo, ADA."]
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+         "entity_emb_size": 8}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words(tiny_checkpoint):
+    return checkpoint.read(tiny_checkpoint).tokenizer
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory):
+    """The mention statistics, and a file of them."""
+    path = tmp_path_factory.mktemp("statistics") / "mentions.safetensors"
+    made = from_links(LINKS)
+    made.save(path)
+    return made, path
+
+
+def pretrained(folder, words, favourite=None):
+    """A checkpoint whose masked-entity head likes one title above all, whatever the text."""
+    vocab = EntityVocab.from_titles(TITLES)
+    shape = ModelConfig(vocab_size=len(words), entity_vocab_size=len(vocab), **SHAPE)
+    model = LukeForPretraining(shape)
+    initialize(model, shape, seed=0)
+    if favourite:
+        with torch.no_grad():
+            model.entity_head.bias[vocab.id(favourite)] = 20.0
+    checkpoint.save(folder, model, words, vocab)
+    return folder
+
+
+def finetuned(folder, words, task, labels, **settings):
+    vocab = EntityVocab.from_titles(checkpoint.LITE_ENTITIES)
+    shape = ModelConfig(vocab_size=len(words), entity_vocab_size=len(vocab), **SHAPE)
+    model = task.build_model(shape, vocab, labels)
+    initialize(model, shape, seed=1)
+    settings |= {"architectures": [task.ARCHITECTURE], "id2label": {str(i): name for i, name in enumerate(labels)}}
+    checkpoint.save(folder, model, words, vocab, settings)
+    return folder
+
+
+# --- Opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_tells_the_task(words, tmp_path):
+    """A released one by its architecture; ours by its settings too, in OUT/model, with the options of the run."""
+    labels = ("NIL", "PER", "LOC")
+    released = inference.open_model(finetuned(tmp_path / "released", words, task_ner, labels))
+    assert released.task is task_ner and released.model.labels == labels and not released.model.training
+    assert released.options == task_ner.Options()
+    ours = {"luke_mini": {"task": "ner", "options": {"max_mention": 5}}}
+    finetuned(tmp_path / "run/model", words, task_ner, labels, **ours)
+    assert inference.open_model(tmp_path / "run").options.max_mention == 5
+    changed = inference.open_model(tmp_path / "run", changes={"max_candidates": 7}).options
+    assert (changed.max_mention, changed.max_candidates) == (5, 7)
+
+
+@pytest.mark.parametrize(
+    "task_name, message", [(None, "'disambiguation' or 'mlama'"), ("relation", "not fine-tuned for relation")]
+)
+def test_a_folder_that_does_not_tell_or_tells_another_task(words, tmp_path, task_name, message):
+    folder = pretrained(tmp_path / "checkpoint", words)
+    with pytest.raises(ValueError, match=message) as error:
+        inference.open_model(folder, task_name)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert inference.open_model(folder, "disambiguation").options.order == "confidence"
+
+
+def test_options_of_another_task_are_not_taken(words, tmp_path):
+    """A model fine-tuned for disambiguation, which mLAMA probes: both have an option `language`."""
+    folder = pretrained(tmp_path / "checkpoint", words)
+    found = checkpoint.read(folder)
+    settings = found.settings | {"luke_mini": {"task": "disambiguation", "options": {"language": "en"}}}
+    checkpoint.save(folder, checkpoint.build(found), words, found.entity_vocab, settings)
+    assert inference.open_model(folder).options.language == "en"
+    assert inference.open_model(folder, "mlama").options == inference.TASKS["mlama"].Options()
+
+
+def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, capsys):
+    folder = finetuned(tmp_path / "model", words, task_relation, ("no_relation", "a", "b"))
+    lines = ["<e1> Ada </e1> met <e2> Bo </e2> .", "<e2> Oslo </e2> is <e1> here </e1> ."]
+    text = tmp_path / "lines.txt"
+    text.write_text("\n\n".join(lines) + "\n")
+    once = list(inference.answer(folder, lines))
+    assert once == list(inference.answer(inference.open_model(tmp_path), lines))
+    finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text)])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == once
+    finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text), "--view"])
+    shown = capsys.readouterr().out.split("\n\n")
+    assert shown[0].startswith("[Ada|head] met [Bo|tail] .\n→ ") and len(shown) == 3 and "\x1b" not in "".join(shown)
+    page = tmp_path / "page.html"
+    finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text), "--html", str(page)])
+    assert capsys.readouterr().out == "" and "<mark" in page.read_text()
+    with pytest.raises(SystemExit):
+        finetune.main(["relation", "--predict", str(text), "--html", "a.html", "--view"])
+
+
+SPAN = {"start": 0, "end": 3}
+OWN = {  # a line for each task, and what must be seen of it
+    "ner": ("Ada met Bo.", ""),
+    "relation": ("<e1>Ada</e1> met <e2>Bo</e2>.", "[Ada|head] met [Bo|tail]."),
+    "typing": ("<e>Ada</e> met Bo.", "[Ada|"),
+    "qa": ("Who met Bo?\tAda met Bo.", "Who met Bo?\n"),
+    "cloze": (json.dumps({"text": "Ada met Bo.", "spans": [SPAN], "query": "It was @placeholder"}), "met Bo."),
+    "classification": ("Ada met Bo.", "Ada met Bo.\n→ "),
+    "disambiguation": (json.dumps({"text": "Ada met.", "spans": [SPAN | {"candidates": {"Oslo": 1.0}}]}), "[Ada|Oslo]"),
+    "mlama": (json.dumps({"template": "[X] met [Y] .", "subject": "Ada", "candidates": ["Bo", "Oslo"]}), "by words: "),
+}
+
+
+@pytest.mark.parametrize("name", inference.TASKS)
+def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
+    """Its answer, from a model with random weights, has a view that shows the text."""
+    task, folder = inference.TASKS[name], tiny_checkpoint
+    if name not in ("disambiguation", "mlama"):
+        start = inference.open_checkpoint(tiny_checkpoint, task)
+        start = task.prepare(start) if hasattr(task, "prepare") else start
+        labels = ("a", "b") if name in ("ner", "relation", "typing", "classification") else ()
+        model = task.build_model(start.config, start.entity_vocab, labels)
+        initialize(model, start.config, seed=0)
+        settings = {"architectures": [inference.architectures(task)[0]], "luke_mini": {"task": name}}
+        settings |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
+        folder = tmp_path / "model"
+        checkpoint.save(folder, model, start.tokenizer, start.entity_vocab, settings)
+    line, seen = OWN[name]
+    (answer,) = inference.answer(inference.open_model(folder, name), [line])
+    shown = views.show(answer)
+    assert seen in views.to_terminal(shown, colour=False)
+    assert "Ada" in shown.heading + "".join(passage.text for passage in shown.passages)
+    for passage in shown.passages:
+        assert all(0 <= mark.start < mark.end <= len(passage.text) for mark in passage.marks)
+
+
+# --- Linking ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("favourite", ["Ada Lovelace", "Ada, Oklahoma", "Oslo"])
+def test_the_model_chooses_among_the_candidates(words, statistics, tmp_path, favourite):
+    """The title that the model likes wins where it is a candidate; a single candidate is the answer anyway."""
+    folder = pretrained(tmp_path / "checkpoint", words, favourite)
+    first, second, third = inference.link(folder, statistics[0], LINES)
+    assert [answer["text"] for answer in (first, second, third)] == LINES and second["mentions"] == []
+    for answer in (first, third):
+        ada, oslo = sorted(answer["mentions"], key=lambda mention: mention["text"].lower())
+        assert answer["text"][ada["start"] : ada["end"]] == ada["text"] in ("Ada", "ADA")
+        assert answer["text"][oslo["start"] : oslo["end"]] == oslo["text"] == "Oslo"
+        assert oslo["title"] == "Oslo" and oslo["probability"] == 1
+        assert ada["candidates"] == [{"title": "Ada Lovelace", "prior": 0.7}, {"title": "Ada, Oklahoma", "prior": 0.3}]
+        if favourite != "Oslo":
+            assert ada["title"] == favourite and ada["probability"] > 0.99
+
+
+def test_mentions_of_a_ner_model(words, statistics, tmp_path):
+    """They keep their type; one that nobody links has no title; one the vocabulary lacks has its first candidate."""
+
+    def find(model, lines, tokenizer, entity_vocab, options):
+        for line in lines:
+            yield {"text": line, "mentions": [
+                {"text": name, "type": kind, "start": line.index(name), "end": line.index(name) + len(name)}
+                for name, kind in (("Ada", "PER"), ("Bo Hagen", "PER"), ("Berg", "LOC")) if name in line]}  # fmt: skip
+
+    ner = inference.Opened(SimpleNamespace(predict_lines=find), None, None, None, None)
+    folder = pretrained(tmp_path / "checkpoint", words, "Ada, Oklahoma")
+    (answer,) = inference.link(folder, statistics[1], ["Ada met Bo Hagen in Berg and Oslo."], ner)
+    found = [(m["text"], m["type"], m["title"], len(m["candidates"])) for m in answer["mentions"]]
+    assert found == [("Ada", "PER", "Ada, Oklahoma", 2), ("Bo Hagen", "PER", None, 0), ("Berg", "LOC", "Nowhere", 1)]
+    assert answer["mentions"][1]["probability"] == 0
+
+
+def test_a_lite_model_cannot_link(words, statistics, tmp_path):
+    pretrained(tmp_path / "whole", words)
+    checkpoint.write_files(_made(tmp_path / "lite"), checkpoint.lite(checkpoint.read(tmp_path / "whole")))
+    with pytest.raises(ValueError, match="lite"):
+        list(inference.link(tmp_path / "lite", statistics[0], LINES))
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_linking_from_the_command_line(words, statistics, tmp_path, capsys, monkeypatch):
+    folder = pretrained(tmp_path / "checkpoint", words, "Ada, Oklahoma")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(LINES))
+    call = ["link", "--checkpoint", str(folder), "--mentions", str(statistics[1]), "--predict", str(text)]
+    finetune.main(call)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answers == list(inference.link(folder, statistics[0], LINES))
+    finetune.main([*call, "--view", "--order", "local"])
+    assert "[Ada|Ada, Oklahoma] met Bo in [Oslo|Oslo]." in capsys.readouterr().out
+    finetune.main([*call, "--min-link-probability", "1.1"])
+    assert all(not json.loads(line)["mentions"] for line in capsys.readouterr().out.splitlines())
+
+
+def test_linking_the_built_in_encyclopedia(toy_data, tmp_path, capsys):
+    """Texts about it: spans and titles fit together, and names of one title mean it whatever the weights are."""
+    _random_checkpoint(toy_data, tmp_path / "checkpoint")
+    text = tmp_path / "texts.txt"
+    raw = sorted((toy_data / "disambiguation/test/RawText").iterdir())
+    text.write_text("\n".join(" ".join(path.read_text().split()) for path in raw))
+    finetune.main(["link", "--checkpoint", str(tmp_path / "checkpoint"), "--mentions",
+                   str(toy_data / "mentions.safetensors"), "--predict", str(text)])  # fmt: skip
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    mentions = [(answer["text"], mention) for answer in answers for mention in answer["mentions"]]
+    assert len(answers) == len(raw) and len(mentions) > 20
+    for line, mention in mentions:
+        assert line[mention["start"] : mention["end"]] == mention["text"]
+        titles = [candidate["title"] for candidate in mention["candidates"]]
+        assert mention["title"] in titles or len(titles) == inference.SHOWN_CANDIDATES
+        if len(titles) == 1:
+            assert mention["title"] == titles[0] and mention["probability"] == 1
+
+
+def _random_checkpoint(toy_data, folder):
+    from luke_mini import tokenizer
+
+    words, vocab = tokenizer.load(toy_data / "tokenizer"), EntityVocab.load(toy_data / "entity_vocab.jsonl")
+    shape = ModelConfig(vocab_size=len(words), entity_vocab_size=len(vocab), **SHAPE)
+    model = LukeForPretraining(shape)
+    initialize(model, shape, seed=0)
+    checkpoint.save(folder, model, words, vocab)
+    return folder

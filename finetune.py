@@ -62,7 +62,7 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products; bf16 where the hardware has it")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products; bf16 where it is faster")
     config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: NER's; each task and size has its own)")
 
 
@@ -113,7 +113,7 @@ def train(task, arguments, place) -> None:
         job = finetuning.make_job(task, options, start, examples, place, "fp32", out, False, 0.0)
         finetuning.run(job, [], arguments.seeds or [0], kinds, files)
         return
-    precision = arguments.precision or trainer.default_precision(place.device)
+    precision = arguments.precision or trainer.default_precision(place.device, start.config.hidden_size)
     job = finetuning.make_job(
         task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
     )

@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--init", type=Path, metavar="DIR", help="start from it: LUKE, run, RoBERTa, XLM-R or BERT")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
     run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where the hardware has it]")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where it is faster]")
     run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="between saves [%(default)s]")
     run.add_argument(
         "--log-every", type=int, default=10, metavar="STEPS", help="between lines of the log [%(default)s]"
@@ -174,7 +174,8 @@ def resume(folder: Path, model, optimizer, description: dict) -> int:
 
 
 def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place) -> None:
-    precision = arguments.precision or trainer.default_precision(place.device)
+    hidden_size = config.SIZES[arguments.size].hidden_size
+    precision = arguments.precision or trainer.default_precision(place.device, hidden_size)
     shards = open_data(arguments.data, base_shape(arguments))
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")

@@ -106,8 +106,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def chunks(rows: int, classes: int) -> list[tuple[int, int]]:
-    """First class and the one after the last, for every chunk."""
+    """First class and the one after the last, for every chunk. Scores that are few enough to be kept are one chunk."""
     size = max(1, CHUNK_BYTES // (4 * max(1, rows)))
+    # A power of two: with sizes that change from step to step, bfloat16 products on a CPU are compiled every time.
+    size = classes if rows * classes * 4 <= KEPT_BYTES else 1 << size.bit_length() - 1
     return [(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 

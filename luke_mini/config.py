@@ -180,7 +180,8 @@ FINETUNE = {
     "cloze": FinetuneConfig(epochs=2.0, batch=32, micro_batch=4, select_best=True, seed=4),
     # BERT over entities (Yamada et al. 2022, Global ED with BERT, its recipe for AIDA); the seed is ours, none is given
     "disambiguation": FinetuneConfig(
-        epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999, max_grad_norm=1.0, seed=0
+        epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999, max_grad_norm=1.0,
+        seed=0,
     ),
     # JGLUE's own notes (yahoojapan/JGLUE): of the rates and epochs that they tried, the middle one and the larger; what
     # they do not name is the default of Hugging Face's trainer

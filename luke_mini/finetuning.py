@@ -121,8 +121,8 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
 
 
 def make_job(
-    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place, precision: str, out: Path,
-    resume: bool, save_minutes: float,
+    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place: Place, precision: str,
+    out: Path, resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
     labels = task.label_list(examples["train"]) if trains(task) else ()
@@ -171,7 +171,8 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
             if epoch != shown:
                 order, shown = np.random.default_rng([recipe.seed, epoch]).permutation(len(features)), epoch
             chosen.append(features[order[index]])
-        own = chosen[place.rank * recipe.batch // place.world_size : (place.rank + 1) * recipe.batch // place.world_size]
+        first, last = (rank * recipe.batch // place.world_size for rank in (place.rank, place.rank + 1))
+        own = chosen[first:last]
         yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
 
 

@@ -210,7 +210,7 @@ def scaled_product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
 
 
 def _memory(pieces: int, batch: PackedBatch, key: Tensor) -> Tensor:
-    """Memory for the rows of any one group, in some pieces; groups take turns: new memory costs more than the copies."""
+    """Memory for the rows of any one group, in some pieces. Groups take turns: new memory costs more than a copy."""
     _, heads, head_dim = key.shape
     return key.new_empty(pieces, max(len(group.rows) for group in batch.groups) * heads * head_dim)
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 REQUIRED = object()
-KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "an object", bool: "true or false"}
+KINDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class Record(NamedTuple):

@@ -345,7 +345,7 @@ def evaluate(
 
 
 def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
-    """<name>_predictions.jsonl: for each document {"id", "mentions": [{"text", "start", "end", "title", "gold", ...}]}"""
+    """<name>_predictions.jsonl, a document a line: {"id", "mentions": [{"text", "start", "end", "title", "gold"}]}"""
     with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
         for document, answers in zip(documents, predictions):
             found = _as_json(document, answers)

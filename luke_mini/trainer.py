@@ -30,8 +30,8 @@ from luke_mini.distributed import Place
 def default_precision(device: torch.device, hidden_size: int) -> str:
     """bf16 where the hardware multiplies it natively and the products are large, which is two to three times faster.
 
-    A CPU compiles a bf16 product anew for every number of rows, and a packed batch has another one in each step: for the
-    size tiny (hidden size 128) fp32 is faster, by half and more.
+    A CPU compiles a bf16 product anew for every number of rows, and a packed batch has another one in each step: for
+    the size tiny (hidden size 128) fp32 is faster, by half and more.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"

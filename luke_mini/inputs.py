@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from luke_mini.entity_vocab import MASK2, EntityVocab
@@ -346,8 +347,9 @@ def _arrays(inputs: list[Input], mention: int, with_ends: bool) -> list[dict[str
     entity_ids = np.concatenate([x.entity_ids for x in inputs])
     word_mask, entity_mask = np.ones_like(word_ids), np.ones_like(entity_ids)
     starts, ends = np.concatenate([x.spans for x in inputs]).T
-    positions = starts[:, None] + np.arange(mention)  # [entities of all, mention]
-    positions[positions >= ends[:, None]] = -1
+    runs = sliding_window_view(np.arange(starts.max(initial=0) + mention + 1), mention)  # row s: s, s + 1, s + 2, ...
+    positions = runs[starts]  # [entities of all, mention]
+    np.putmask(positions, positions >= ends[:, None], -1)
     made, word, entity = [], 0, 0
     for x in inputs:
         words, entities = slice(word, word + sum(map(len, x.word_ids))), slice(entity, entity + len(x.entity_ids))

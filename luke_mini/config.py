@@ -119,7 +119,7 @@ class PretrainConfig:
 STAGE_1 = PretrainConfig(train_words=False)
 STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
 # From random weights in one stage: ours, no paper's. Bigger models want a smaller peak rate.
-SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000, frequency_start=True)
+SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
 SCRATCH_TINY = replace(
     SCRATCH_BASE,
     epochs=4.5,

@@ -106,3 +106,14 @@ def select_trainable(model: nn.Module, train_words: bool) -> None:
     for name, parameter in model.named_parameters():
         entity_side = name.startswith(("luke.entities.", "entity_head."))
         parameter.requires_grad_((train_words or entity_side) and not name.startswith("luke.pooler."))
+
+
+def freeze_idle(luke: nn.Module, pooler: bool = False, entities: bool = True) -> None:
+    """What has no part in a task does not train: processes that share a batch would wait for its gradient.
+
+    pooler, entities: whether the task uses the pooler, and has entities in its inputs.
+    """
+    idle = ("pooler.",) * (not pooler) + ("entities.", "entity_query.") * (not entities)
+    for name, parameter in luke.named_parameters():
+        if any(part in name for part in idle):
+            parameter.requires_grad_(False)

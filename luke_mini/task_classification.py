@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, records
+from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
@@ -296,9 +296,7 @@ class TextModel(nn.Module):
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TextModel:
     """The model with weights yet to be filled in."""
     model = TextModel(config, labels)
-    for name, parameter in model.luke.named_parameters():
-        # What has no part in it does not train: processes that share a batch would wait for its gradient.
-        parameter.requires_grad_("entities." not in name and "entity_query." not in name)
+    optim.freeze_idle(model.luke, pooler=True, entities=False)
     return model
 
 
@@ -315,12 +313,10 @@ def predict(
 ) -> list[Prediction]:
     """The likeliest class or choice of each example, or its number."""
     predictions: list[Prediction | None] = [None] * len(examples)
-    by_length = sorted(features, key=lambda feature: -sum(len(arrays["input_ids"]) for arrays in feature.arrays))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(by_length), batch_size):
-            chosen = by_length[begin : begin + batch_size]
+    lengths = [sum(len(arrays["input_ids"]) for arrays in feature.arrays) for feature in features]
+    with trainer.predicting(model):
+        for batch_indices in trainer.long_to_short(lengths, batch_size):
+            chosen = [features[i] for i in batch_indices]
             scores = model.scores(model.collate(chosen).to(model.classifier.weight.device)).cpu()
             if model.is_regression:
                 found = [Prediction(number, None) for number in scores.tolist()]
@@ -330,7 +326,6 @@ def predict(
                 found = [Prediction(model.labels[k] if model.labels else k, p) for k, p in answers]
             for feature, prediction in zip(chosen, found):
                 predictions[feature.example] = prediction
-    model.train(was_training)
     return predictions
 
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, records
+from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -355,7 +355,7 @@ def build_model(
 ) -> ClozeModel:
     """The model with weights yet to be filled in. config: that of a checkpoint which `prepare` has seen."""
     model = ClozeModel(config)
-    model.luke.pooler.requires_grad_(False)  # it has no part in this task
+    optim.freeze_idle(model.luke)
     return model
 
 
@@ -368,19 +368,15 @@ class Prediction(NamedTuple):
 
 
 def _logits(model: ClozeModel, features: Sequence[Feature], batch_size: int) -> list[list[float]]:
-    """The scores of each window's candidates, in order; the batches go from long to short."""
-    order = sorted(range(len(features)), key=lambda i: -len(features[i].arrays["input_ids"]))
+    """The scores of each window's candidates, in order."""
+    lengths = [len(feature.arrays["input_ids"]) for feature in features]
     logits: list[list[float]] = [[] for _ in features]
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+    with trainer.predicting(model):
+        for chosen in trainer.long_to_short(lengths, batch_size):
             batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
             out = model.logits(batch).float().cpu().split([len(features[i].mentions) for i in chosen])
             for i, rows in zip(chosen, out):
                 logits[i] = rows.tolist()
-    model.train(was_training)
     return logits
 
 

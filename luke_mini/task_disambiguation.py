@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luke_mini import disambiguation_files as files
-from luke_mini import records
+from luke_mini import records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
@@ -287,15 +287,12 @@ def decode(model: DisambiguationModel, features: Sequence[Feature], order: str, 
     states = [State(feature, model.mask_entity_id) for feature in features]
     # Inputs with as many decisions leave together, and long ones are with long ones.
     by_size = sorted(states, key=lambda state: (-len(state.open), -len(state.feature.word_ids)))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with trainer.predicting(model):
         for begin in range(0, len(by_size), batch_size):
             active = [state for state in by_size[begin : begin + batch_size] if state.open]
             while active:
                 _decide_once(model, active, order)
                 active = [state for state in active if state.open]
-    model.train(was_training)
     return states
 
 

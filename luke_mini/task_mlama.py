@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luke_mini import inputs, records
+from luke_mini import inputs, records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.metrics import best_rank, probing_scores
@@ -293,11 +293,10 @@ def predict(
 ) -> list[Prediction]:
     """Both scores of every candidate of each question. batch_size: inputs, each with a row of entity scores."""
     predictions = [Prediction(*np.full((2, len(x.candidates)), np.nan, np.float32)) for x in examples]
-    by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(by_length), batch_size):
-            chosen = by_length[begin : begin + batch_size]
+    lengths = [len(feature.arrays["input_ids"]) for feature in features]
+    with trainer.predicting(model):
+        for batch_indices in trainer.long_to_short(lengths, batch_size):
+            chosen = [features[i] for i in batch_indices]
             packed = inputs.pack([x.arrays for x in chosen], model.config.pad_token_id)
             packed = packed.to(model.word_head.bias.device)
             hidden = model.luke(packed)

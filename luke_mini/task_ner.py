@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import conll
+from luke_mini import conll, optim, trainer
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
 from luke_mini.heads import RowClassifier
@@ -297,7 +297,7 @@ class NerModel(nn.Module):
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> NerModel:
     """The model with weights yet to be filled in. labels: class names, NIL first."""
     model = NerModel(LukeModel(config), config, labels, entity_vocab.mask_id, options.head)
-    model.luke.pooler.requires_grad_(False)  # it has no part in this task
+    optim.freeze_idle(model.luke)
     return model
 
 
@@ -329,19 +329,15 @@ def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[i
 
 
 def _logits(model: NerModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
-    """Logits [C, labels] of each feature, in order; the batches go from long to short inputs."""
-    order = sorted(range(len(features)), key=lambda i: -(len(features[i].word_ids) + len(features[i].labels)))
+    """Logits [C, labels] of each feature, in order."""
+    lengths = [len(feature.word_ids) + len(feature.labels) for feature in features]
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+    with trainer.predicting(model):
+        for chosen in trainer.long_to_short(lengths, batch_size):
             batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
             out = model.logits(batch).float().cpu().split([len(features[i].labels) for i in chosen])
             for i, rows in zip(chosen, out):
                 logits[i] = rows.numpy()
-    model.train(was_training)
     return logits
 
 

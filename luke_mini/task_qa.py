@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import atomic, inputs, metrics_qa, qa_entities, qa_files, qa_windows
+from luke_mini import atomic, inputs, metrics_qa, qa_entities, qa_files, qa_windows, trainer
 from luke_mini.config import ModelConfig, option
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
@@ -282,18 +282,14 @@ class Prediction(NamedTuple):
 
 
 def _logits(model: QaModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
-    """Logits [W, 2] of each window, in order; the batches go from long to short."""
-    order = sorted(range(len(features)), key=lambda i: -(len(features[i].word_ids) + len(features[i].entity_ids)))
+    """Logits [W, 2] of each window, in order."""
+    lengths = [len(feature.word_ids) + len(feature.entity_ids) for feature in features]
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+    with trainer.predicting(model):
+        for chosen in trainer.long_to_short(lengths, batch_size):
             batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
             for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.packed.word_lengths)):
                 logits[i] = rows.numpy()
-    model.train(was_training)
     return logits
 
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, records
+from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import IGNORED, RowClassifier, first_entities
@@ -294,10 +294,7 @@ def build_model(
 ) -> RelationModel:
     """The model with weights yet to be filled in."""
     model = RelationModel(config, labels, options)
-    # What has no part in it does not train: processes that share a batch would wait for its gradient.
-    idle = ("pooler.",) if "entity" in options.head else ("pooler.", "entities.", "entity_query.")
-    for name, parameter in model.luke.named_parameters():
-        parameter.requires_grad_(not any(part in name for part in idle))
+    optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
 
@@ -314,18 +311,15 @@ def predict(
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
     predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
-    by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(by_length), batch_size):
-            chosen = by_length[begin : begin + batch_size]
+    lengths = [len(feature.arrays["input_ids"]) for feature in features]
+    with trainer.predicting(model):
+        for batch_indices in trainer.long_to_short(lengths, batch_size):
+            chosen = [features[i] for i in batch_indices]
             batch = model.collate(chosen).to(model.classifier.weight.device)
             logits = model.logits(batch).float().cpu()
             best = logits.numpy().argmax(axis=1)  # of equal ones the first
             for feature, label, row in zip(chosen, best.tolist(), logits.softmax(dim=1).tolist()):
                 predictions[feature.example] = Prediction(model.labels[label], row[label])
-    model.train(was_training)
     return predictions
 
 

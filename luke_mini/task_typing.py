@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, records
+from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import RowClassifier, first_entities
@@ -245,10 +245,7 @@ class TypingModel(nn.Module):
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TypingModel:
     """The model with weights yet to be filled in."""
     model = TypingModel(config, labels, options)
-    # What has no part in it does not train: processes that share a batch would wait for its gradient.
-    idle = ("pooler.",) if "entity" in options.head else ("pooler.", "entities.", "entity_query.")
-    for name, parameter in model.luke.named_parameters():
-        parameter.requires_grad_(not any(part in name for part in idle))
+    optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
 
@@ -265,17 +262,14 @@ def predict(
 ) -> list[list[Type]]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
     predictions: list[list[Type]] = [[] for _ in examples]
-    by_length = sorted(features, key=lambda feature: -len(feature.arrays["input_ids"]))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(by_length), batch_size):
-            chosen = by_length[begin : begin + batch_size]
+    lengths = [len(feature.arrays["input_ids"]) for feature in features]
+    with trainer.predicting(model):
+        for batch_indices in trainer.long_to_short(lengths, batch_size):
+            chosen = [features[i] for i in batch_indices]
             logits = model.logits(model.collate(chosen).to(model.classifier.weight.device)).float().cpu()
             probability = logits.sigmoid().tolist()
             for row, label in (logits > 0).nonzero().tolist():
                 predictions[chosen[row].example].append(Type(model.labels[label], probability[row][label]))
-    model.train(was_training)
     return predictions
 
 

@@ -13,8 +13,8 @@ fell in. So one process with 64 sequences, two with 32, and two micro-batches of
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,25 @@ def train(
         optimizer.step(learning_rate(step))
         optimizer.zero_grad()
         yield step + 1, sums
+
+
+@contextmanager
+def predicting(model: nn.Module) -> Iterator[None]:
+    """`with predicting(model):` no dropout and no gradients inside; then the mode that the model was in before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of all inputs in batches: similar lengths together, the batch that needs most memory first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for begin in range(0, len(order), batch_size):
+        yield order[begin : begin + batch_size]
 
 
 class Progress:

@@ -177,3 +177,16 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_
 def test_data_that_is_not_there(tmp_path):
     done = run(tmp_path / "nothing", tmp_path / "out", 1)
     assert done.returncode == 2 and done.stderr.startswith("train.py: error: ") and done.stderr.count("\n") == 1
+
+
+def test_batches_for_prediction():
+    """From long to short, each input once; equal lengths keep their order."""
+    assert list(trainer.long_to_short([3, 9, 5, 9, 1], 2)) == [[1, 3], [2, 0], [4]]
+    assert list(trainer.long_to_short([], 2)) == []
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    for mode in (True, False):
+        model.train(mode)
+        with pytest.raises(KeyError), trainer.predicting(model):
+            assert not model.training and not model(torch.ones(2)).requires_grad
+            raise KeyError
+        assert model.training is mode and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()

@@ -20,7 +20,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import config, distributed, export, finetuning, inference, task_disambiguation, trainer, views
+from luke_mini import checkpoint, config, distributed, export, finetuning, inference, task_disambiguation, trainer, views
 from luke_mini.inference import TASKS
 
 
@@ -59,6 +59,8 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     config.add_flags(parser, task.Options, "the task")
     if not finetuning.trains(task):
         return
+    if not task.ALL_ENTITIES:
+        run.add_argument("--init", type=Path, metavar="DIR", help="RoBERTa, XLM-R or BERT folder, no LUKE checkpoint")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
@@ -99,14 +101,15 @@ def numbers(kind: type):
 
 def train(task, arguments, place) -> None:
     options = config.from_flags(task.Options(), arguments)
-    start = inference.open_checkpoint(arguments.checkpoint, task)
+    words = getattr(arguments, "init", None)
+    start = checkpoint.start_from_words(words) if words else inference.open_checkpoint(arguments.checkpoint, task)
     if hasattr(task, "prepare"):
         start = task.prepare(start)
     given = {split: getattr(arguments, split) for split in task.FILES}
     files = finetuning.find_files(task, arguments.data, given)
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES}
     examples = finetuning.read_splits(task, files, options, limits)
-    out = arguments.out or Path("runs") / f"{arguments.checkpoint.name}-{task.NAME}"
+    out = arguments.out or Path("runs") / f"{(words or arguments.checkpoint).name}-{task.NAME}"
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
     if not finetuning.trains(task):

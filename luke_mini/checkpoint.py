@@ -23,7 +23,7 @@ from luke_mini import atomic, reference_archive, released_names, run_state, toke
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
-from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.model import LukeForPretraining, LukeModel, initialize, start_entities_as_masked_words
 from luke_mini.released_names import from_released, to_released
 
 LITE_ENTITIES = ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]  # the rows of a released lite model, in its order
@@ -84,7 +84,7 @@ def _read_settings(path: Path) -> dict:
     settings = weight_files.read_json(path)
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        words = ": a word model, which is something for train.py --init" if kind in word_models.DEFAULTS else ""
+        words = ": a word model, which is something for --init" if kind in word_models.DEFAULTS else ""
         raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
     return settings
 
@@ -169,6 +169,31 @@ def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
     if named not in ("LukeModel", "LukeForMaskedLM", *HEADS):
         raise ValueError(f"config.json: architectures names {named}, expected LukeModel, LukeForMaskedLM or a head")
     return named
+
+
+def start_from_words(folder: Path | str) -> Checkpoint:
+    """A LUKE to fine-tune whose words are those of a RoBERTa, XLM-R or BERT folder; it has met no entity yet.
+
+    Its entities are the special ones alone, of the words' size. They begin as what the word model knows best about
+    "something at these words": the embedding of the word <mask>, with the positions, token type and LayerNorm of words.
+    """
+    folder = Path(folder)
+    if not word_models.is_word_model(folder):
+        kinds = ", ".join(word_models.DEFAULTS)
+        raise ValueError(f"{folder}: expected a folder with a config.json whose model_type is one of {kinds}")
+    words = tokenizer.load(folder)
+    found = word_models.shape(folder) | {"vocab_size": len(words)}
+    found |= {"entity_vocab_size": len(LITE_ENTITIES), "entity_emb_size": found["hidden_size"]}
+    config = ModelConfig(**found, bos_token_id=words.bos_id, eos_token_id=words.eos_id)
+    luke = LukeModel(config)
+    initialize(luke, config, seed=0)
+    weights = word_models.read(folder, config, words)
+    inner = {name.removeprefix("luke."): tensor for name, tensor in weights.items() if name.startswith("luke.")}
+    fill(luke, inner, fresh=("entities.", "pooler."))
+    start_entities_as_masked_words(luke, words.mask_id)
+    weights |= {f"luke.{name}": tensor for name, tensor in luke.state_dict().items()}
+    vocab = EntityVocab.from_titles(LITE_ENTITIES)
+    return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:

@@ -298,3 +298,13 @@ def copy_word_positions(luke: LukeModel) -> None:
     """An entity at word i gets the position embedding of word i."""
     first = luke.config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
     luke.entities.position.weight[:-first] = luke.words.position.weight[first:]
+
+
+@torch.no_grad()
+def start_entities_as_masked_words(luke: LukeModel, mask_id: int) -> None:
+    """Every entity begins as the word `<mask>` at the positions of its mention. The two must have the same size."""
+    words, entities = luke.words, luke.entities
+    copy_word_positions(luke)
+    entities.entity.weight.copy_(words.token.weight[mask_id].expand_as(entities.entity.weight))
+    entities.token_type.weight.copy_(words.token_type.weight)
+    entities.norm.load_state_dict(words.norm.state_dict())

@@ -6,6 +6,7 @@ Live against transformers where it is installed; the names of older files and wh
 """
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
+import finetune
 import train
-from luke_mini import checkpoint, heads, packing, tokenizer, word_models
+from luke_mini import checkpoint, heads, inference, packing, tokenizer, word_models
 from luke_mini.config import ModelConfig
 from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
 from luke_mini.released_names import to_released
@@ -165,6 +167,43 @@ def test_another_tokenizer_is_refused(tmp_path):
         word_models.shape(tmp_path / "relative")
 
 
+def words_with_tokenizer(folder, toy_data):
+    """A small word model beside the tokenizer that it was made for."""
+    words = tokenizer.load(toy_data / "tokenizer")
+    config = replace(train.config.TINY, vocab_size=len(words), max_position_embeddings=80)
+    model = word_folder(folder, config)
+    for file in (toy_data / "tokenizer").iterdir():
+        shutil.copy(file, folder)
+    return model
+
+
+def test_without_pretraining_an_entity_begins_as_a_masked_word(toy_data, tmp_path):
+    own = words_with_tokenizer(tmp_path / "words", toy_data)
+    start = checkpoint.start_from_words(tmp_path / "words")
+    luke = checkpoint.build(start).eval()
+    mask_word, mask_entity = start.tokenizer.mask_id, start.entity_vocab.mask_id
+    ids, rows = torch.tensor([[0, 17, mask_word, mask_word, 23, 2]]), torch.tensor([[[2, -1]]])
+    alone = luke(input_ids=ids, entity_ids=torch.tensor([[mask_entity]]), entity_position_ids=rows)
+    packed = packing.from_padded(ids, None, torch.tensor([[mask_entity]]), rows, None, pad_id=1)
+    assert torch.equal(luke.entities(packed), luke.words(packed)[2:3])
+    with torch.no_grad():
+        # Four equal queries: the entity reads what the word of the same embedding reads, and so ends as that does.
+        torch.testing.assert_close(alone[1][0, 0], alone[0][0, 2], rtol=1e-5, atol=1e-5)
+        words = own.luke(input_ids=ids)[0]
+        torch.testing.assert_close(luke(input_ids=ids)[0], words, rtol=1e-5, atol=1e-5)
+
+
+def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
+    words_with_tokenizer(tmp_path / "words", toy_data)
+    few = "--epochs 1 --train-examples 3 --dev-examples 2 --test-examples 2 --max-pieces 62"
+    options = f"--data {toy_data}/ner {few} --out {tmp_path / 'ner'}"
+    finetune.main(f"ner --init {tmp_path / 'words'} {options}".split())
+    assert (tmp_path / "ner/results.json").is_file()
+    assert inference.open_model(tmp_path / "ner").task.NAME == "ner"
+    with pytest.raises(ValueError, match="expected a folder with a config.json whose model_type is one of roberta"):
+        finetune.main(f"ner --init {tmp_path / 'ner/model'} {options}".split())
+
+
 @pytest.mark.parametrize("stage", ["1", "scratch"])
 def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     """Two steps of train.py; stage 1 leaves the words alone. Another size is refused."""
@@ -181,6 +220,6 @@ def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     assert (found.weights[name] - model.state_dict()[name]).abs().max() < 0.01
     with pytest.raises(ValueError, match="4 layers of 128, which is not --size base"):
         train.main(f"{common} {options} --size base --overwrite".split())
-    with pytest.raises(ValueError, match="for train.py --init"):
+    with pytest.raises(ValueError, match="something for --init"):
         checkpoint.read(tmp_path / "words")
     assert isinstance(checkpoint.load(tmp_path / "run")[0], LukeForPretraining)

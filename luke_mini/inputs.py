@@ -433,6 +433,26 @@ def encode_batch(
     return _arrays(_inputs(tokenizer, entity_vocab, rows, rules), max_mention_length, task == SPAN) if rows else []
 
 
+def encode_mentions(
+    tokenizer, entity_vocab: EntityVocab, texts: Sequence[str], spans: Sequence[Sequence[CharSpan]], *, task: str,
+    max_length: int, max_mention_length: int,
+) -> list[tuple[dict[str, np.ndarray] | None, bool]]:  # fmt: skip
+    """`encode_batch` for a task on one or two mentions, and for every text whether it was cut around them.
+
+    None instead of arrays: the mentions alone are too long.
+    """
+    rules = {"task": task, "max_mention_length": max_mention_length}
+    made = []
+    for text, own, arrays in zip(texts, spans, encode_batch(tokenizer, entity_vocab, texts, entity_spans=spans, **rules)):
+        if is_cut := len(arrays["input_ids"]) > max_length:  # differs from LUKE, where it ends the run
+            try:
+                arrays = encode(tokenizer, entity_vocab, text, entity_spans=own, max_length=max_length, **rules)
+            except ValueError:  # nothing else can be wrong here that was not wrong above
+                arrays = None
+        made.append((arrays, is_cut))
+    return made
+
+
 # --- Batches ----------------------------------------------------------------------------------------------------------
 
 

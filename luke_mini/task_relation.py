@@ -201,21 +201,15 @@ def make_features(
     space = " " * options.first_space
     texts = [space + examples[i].text for i in chosen]
     spans = [[(a + len(space), b + len(space)) for a, b in (examples[i].head, examples[i].tail)] for i in chosen]
-    whole = inputs.encode_batch(
-        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.PAIR, max_mention_length=options.max_mention
-    )
-    features = []
-    for index, text, pair, arrays in zip(chosen, texts, spans, whole):
-        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
-            try:
-                arrays = inputs.encode(
-                    tokenizer, entity_vocab, text, entity_spans=pair, task=inputs.PAIR, max_length=options.max_length,
-                    max_mention_length=options.max_mention,
-                )  # fmt: skip
-            except ValueError:  # the mentions alone are too long; any other fault would have been an error above
-                continue
-        features.append(Feature(index, arrays, label_ids.get(examples[index].label, IGNORED), is_cut))
-    return features
+    made = inputs.encode_mentions(
+        tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_length,
+        max_mention_length=options.max_mention,
+    )  # fmt: skip
+    return [
+        Feature(i, arrays, label_ids.get(examples[i].label, IGNORED), is_cut)
+        for i, (arrays, is_cut) in zip(chosen, made)
+        if arrays is not None
+    ]
 
 
 def _overlap(example: Example) -> bool:

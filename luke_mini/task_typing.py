@@ -161,22 +161,15 @@ def make_features(
     space = " " * options.first_space
     texts = [space + example.text for example in examples]
     spans = [[(start + len(space), end + len(space))] for _, (start, end), _ in examples]
-    whole = inputs.encode_batch(
-        tokenizer, entity_vocab, texts, entity_spans=spans, task=inputs.ENTITY, max_mention_length=options.max_mention
-    )
-    features = []
-    for index, (example, text, span, arrays) in enumerate(zip(examples, texts, spans, whole)):
-        if is_cut := len(arrays["input_ids"]) > options.max_length:  # differs from LUKE, where it ends the run
-            try:
-                arrays = inputs.encode(
-                    tokenizer, entity_vocab, text, entity_spans=span, task=inputs.ENTITY, max_length=options.max_length,
-                    max_mention_length=options.max_mention,
-                )  # fmt: skip
-            except ValueError:  # the mention alone is too long; any other fault would have been an error above
-                continue
-        types = [type_ids[name] for name in example.types if name in type_ids]
-        features.append(Feature(index, arrays, types, is_cut))
-    return features
+    made = inputs.encode_mentions(
+        tokenizer, entity_vocab, texts, spans, task=inputs.ENTITY, max_length=options.max_length,
+        max_mention_length=options.max_mention,
+    )  # fmt: skip
+    return [
+        Feature(index, arrays, [type_ids[name] for name in example.types if name in type_ids], is_cut)
+        for index, (example, (arrays, is_cut)) in enumerate(zip(examples, made))
+        if arrays is not None
+    ]
 
 
 def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:

@@ -16,7 +16,10 @@ shows them), and one line of JSON comes out for each; --view and --html show the
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -128,14 +131,16 @@ def train(task, arguments, place) -> None:
 
 def predict(task, arguments, place) -> None:
     opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), place.device)
-    put_out(inference.answer(opened, read_lines(arguments.predict)), arguments)
+    with naming_the_file(arguments.predict) as lines:
+        put_out(inference.answer(opened, lines), arguments)
 
 
 def link(arguments, place) -> None:
     changes = given_options(task_disambiguation.Options, arguments, but="mentions")
     linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, place.device)
     ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
-    put_out(inference.link(linker, arguments.mentions, read_lines(arguments.predict), ner), arguments)
+    with naming_the_file(arguments.predict) as lines:
+        put_out(inference.link(linker, arguments.mentions, lines, ner), arguments)
 
 
 def given_options(options: type, arguments, but: str = "") -> dict[str, object]:
@@ -144,9 +149,18 @@ def given_options(options: type, arguments, but: str = "") -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def read_lines(path: Path) -> list[str]:
-    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    return [line for line in text.split("\n") if line.strip()]
+@contextmanager
+def naming_the_file(path: Path) -> Iterator[list[str]]:
+    """The lines of a file that are not blank. An error about the n-th of them names the file and the line there."""
+    lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).split("\n")
+    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    try:
+        yield [lines[number - 1] for number in numbers]
+    except ValueError as error:
+        name = "standard input" if str(path) == "-" else path
+        if not (found := re.match(r"line (\d+)", str(error))):
+            raise
+        raise ValueError(f"{name}, line {numbers[int(found[1]) - 1]}{str(error)[found.end() :]}") from None
 
 
 def put_out(answers, arguments) -> None:

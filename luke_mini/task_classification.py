@@ -367,7 +367,7 @@ def predict_lines(
     model: TextModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, its texts with a label."""
-    examples = [_from_line(line, f"text {number}", model.labels) for number, line in enumerate(lines, start=1)]
+    examples = [_from_line(line, f"line {number}", model.labels) for number, line in enumerate(lines, start=1)]
     features = []
     for index, example in enumerate(examples):  # one by one: each form has its own maximal length
         (feature,) = make_features([example], tokenizer, entity_vocab, model.labels, options)

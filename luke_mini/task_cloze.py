@@ -37,6 +37,7 @@ from luke_mini.heads import RowClassifier
 from luke_mini.metrics_qa import answer_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
+from luke_mini.qa_windows import windows
 from luke_mini.records import Record
 
 NAME, TITLE = "cloze", "cloze exact match"
@@ -245,15 +246,6 @@ def query_tokens(tokenizer, query: str, limit: int) -> tuple[list[int], int, boo
     return ids[start : start + limit], place - start, len(ids) > limit
 
 
-def windows(n: int, room: int, step: int) -> Iterator[tuple[int, int]]:
-    """Half-open windows of at most `room` over n tokens, each `step` behind the last, until one reaches the end."""
-    start = end = 0
-    while end < n:
-        end = min(start + room, n)
-        yield start, end
-        start += min(room, step)
-
-
 def make_features(
     questions: Sequence[Question], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> list[Feature]:
@@ -266,7 +258,8 @@ def make_features(
             passages[key] = passage_tokens(tokenizer, *key)
         query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query)
         ids, spans = passages[key]
-        for start, end in windows(len(ids), options.max_length - len(query) - 4, options.step):
+        for start, length in windows(len(ids), options.max_length - len(query) - 4, options.step):
+            end = start + length
             chosen = np.flatnonzero((start <= spans[:, 0]) & (spans[:, 1] <= end))
             if len(chosen):
                 word_ids = np.concatenate([[tokenizer.bos_id], query, [tokenizer.eos_id] * 2, ids[start:end],

@@ -382,7 +382,7 @@ def predict_lines(
     """For each line, a question as JSON: its candidates by words and by entities."""
     examples = []
     for number, line in enumerate(lines, start=1):
-        record = records.parse_record(line, f"text {number}")
+        record = records.parse_record(line, f"line {number}")
         template = _check_template(record.get("template", str), record.where)
         subject, candidates = _label(record, "subject"), tuple(record.texts("candidates"))
         examples.append(Example(record.get("language", str, ""), "", template, subject, (), candidates))

@@ -297,7 +297,7 @@ class NerModel(nn.Module):
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> NerModel:
     """The model with weights yet to be filled in. labels: class names, NIL first."""
     model = NerModel(LukeModel(config), config, labels, entity_vocab.mask_id, options.head)
-    optim.freeze_idle(model.luke)
+    optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
 

@@ -346,7 +346,7 @@ def predict_lines(
     """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
     examples = []
     for number, line in enumerate(lines, start=1):
-        where = f"text {number}"
+        where = f"line {number}"
         if line.lstrip().startswith("{"):
             examples.append(_from_own(records.parse_record(line, where), has_label=False))
         else:

@@ -298,7 +298,7 @@ def predict_lines(
     model: TypingModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a text with marks or a JSON object: its mentions with their types."""
-    of_line = [_from_line(line, f"text {number}") for number, line in enumerate(lines, start=1)]
+    of_line = [_from_line(line, f"line {number}") for number, line in enumerate(lines, start=1)]
     examples = [example for mentions in of_line for example in mentions]
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
     predictions = iter(predict(model, features, examples))

@@ -70,6 +70,16 @@ def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):
             assert 0 < mention["probability"] <= 1
 
 
+def test_a_wrong_line_is_named_with_its_file(pretrained, toy_data, tmp_path):
+    """Blank lines count for people, though nothing is answered for them."""
+    out = tmp_path / "relation"
+    finetune.main(f"relation --checkpoint {pretrained} --data {toy_data}/relation --out {out} {SMALL}".split())
+    lines = tmp_path / "lines.txt"
+    lines.write_text("<e1>Ada</e1> met <e2>Bo</e2>.\n\n\nAda met Bo.\n")
+    with pytest.raises(ValueError, match="lines.txt, line 4: the marks are missing"):
+        finetune.main(f"relation --checkpoint {out} --predict {lines}".split())
+
+
 def test_question_answering_with_entities(pretrained, toy_data, tmp_path, capsys):
     """The statistics of prepare_wiki.py give the entities, which stay as they were pretrained; then own questions."""
     mentions = f"--mentions {toy_data}/mentions.safetensors"

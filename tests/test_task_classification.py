@@ -410,16 +410,16 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
         assert (first["label"], second["label"]) == found and 0.5 < first["probability"] <= 1
 
 
-@pytest.mark.parametrize("line, message", [("a\tb\tc", "text 1: 3 texts between tabs, expected one text or two"),
-                                           ('{"question": "a", "choices": ["b", "c"]}', "text 1: the examples are a"),
-                                           ('{"text": 3}', "text 1: field 'text' is 3")])  # fmt: skip
+@pytest.mark.parametrize("line, message", [("a\tb\tc", "line 1: 3 texts between tabs, expected one text or two"),
+                                           ('{"question": "a", "choices": ["b", "c"]}', "line 1: the examples are a"),
+                                           ('{"text": 3}', "line 1: field 'text' is 3")])  # fmt: skip
 def test_a_line_that_is_no_text(tiny, line, message):
     with pytest.raises(ValueError, match=message):
         list(task_classification.predict_lines(build(tiny, ("a", "b")), [line], tiny.tokenizer, tiny.entity_vocab))
 
 
 def test_a_line_for_choices_needs_two(tiny):
-    with pytest.raises(ValueError, match="text 1: 2 texts between tabs, expected a question and at least 2 choices"):
+    with pytest.raises(ValueError, match="line 1: 2 texts between tabs, expected a question and at least 2 choices"):
         list(task_classification.predict_lines(build(tiny, ()), ["a\tb"], tiny.tokenizer, tiny.entity_vocab))
 
 

@@ -411,7 +411,7 @@ def test_own_questions(knowing, tmp_path, capsys):
     assert second["words"][0]["candidate"] == second["entities"][0]["candidate"] == "Norway"
     assert [len(first["words"]), len(first["entities"])] == [3, 2]
     (tmp_path / "text").write_text("Ada was born in [Y].\n")
-    with pytest.raises(ValueError, match="text 1, column 1: no valid JSON|text 1"):
+    with pytest.raises(ValueError, match="line 1, column 1: no valid JSON|line 1"):
         finetune.main(f"mlama --checkpoint {knowing}/model --predict {tmp_path}/text".split())
 
 

@@ -406,7 +406,7 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
     assert (third["label"], third["probability"]) == ("no_relation", 0.0)
 
     (tmp_path / "text").write_text("Ada met Bo.\n")
-    with pytest.raises(ValueError, match="text 1: the marks are missing"):
+    with pytest.raises(ValueError, match="line 1: the marks are missing"):
         finetune.main(f"relation --checkpoint {tmp_path}/out --predict {tmp_path}/text".split())
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy
 import torch
 
-from luke_mini import batching, checkpoint, config, distributed, ops, optim, run_state, tokenizer, trainer, word_models
+from luke_mini import batching, checkpoint, config, distributed, ops, optim, run_state, starts, tokenizer, trainer
+from luke_mini import word_models
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, copy_word_positions, initialize, start_at_frequencies
+from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
 from luke_mini.shards import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
@@ -103,7 +104,10 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
         sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
         words = numpy.bincount(sample.word_ids, minlength=shape.vocab_size)
         entities = numpy.bincount(sample.entity_ids, minlength=shape.entity_vocab_size)
-        start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
+        starts.start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
+    if arguments.init is None and recipe.title_start:
+        titles = [entity_vocab.title(i) for i in range(len(entity_vocab))]
+        starts.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
     if arguments.init is not None and word_models.is_word_model(arguments.init):
         weights = word_models.read(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))

@@ -23,8 +23,9 @@ from luke_mini import atomic, reference_archive, released_names, run_state, toke
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
-from luke_mini.model import LukeForPretraining, LukeModel, initialize, start_entities_as_masked_words
+from luke_mini.model import LukeForPretraining, LukeModel, initialize
 from luke_mini.released_names import from_released, to_released
+from luke_mini.starts import start_as_masked_words
 
 LITE_ENTITIES = ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]  # the rows of a released lite model, in its order
 # What transformers takes where config.json lacks an entry; every released file has these.
@@ -190,7 +191,7 @@ def start_from_words(folder: Path | str) -> Checkpoint:
     weights = word_models.read(folder, config, words)
     inner = {name.removeprefix("luke."): tensor for name, tensor in weights.items() if name.startswith("luke.")}
     fill(luke, inner, fresh=("entities.", "pooler."))
-    start_entities_as_masked_words(luke, words.mask_id)
+    start_as_masked_words(luke, words.mask_id)
     weights |= {f"luke.{name}": tensor for name, tensor in luke.state_dict().items()}
     vocab = EntityVocab.from_titles(LITE_ENTITIES)
     return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})

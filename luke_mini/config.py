@@ -102,6 +102,7 @@ class PretrainConfig:
     dropout: float = option(0.1, "on hidden states and attention probabilities")
     train_words: bool = option(True, "train everything; off: the word side is frozen (stage 1)")
     frequency_start: bool = option(False, "from random weights: both heads begin by guessing what is frequent")
+    title_start: bool = option(False, "from random weights: entities begin as the words of their titles")
     entity_aware: bool = option(False, "four query matrices already in pretraining (paper: only in fine-tuning)")
     seed: int = option(0, "of initialisation, order, masks and dropout")
 
@@ -113,6 +114,8 @@ class PretrainConfig:
         for name in ("masked_word_prob", "masked_entity_prob", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must lie in [0, 1)")
+        if self.title_start and not self.entity_aware:
+            raise ValueError("--title-start gives entities a query of their own: it needs --entity-aware")
 
 
 # The two published stages differ in two things: what trains, and the peak learning rate.
@@ -129,9 +132,10 @@ SCRATCH_TINY = replace(
     warmup_steps=100,
     max_grad_norm=1.0,
     masked_word_prob=0.3,  # a few minutes hold few steps, so each has to teach much:
-    masked_entity_prob=0.3,  # twice the predictions, and pieces of a word that
+    masked_entity_prob=0.7,  # many predictions, and pieces of a word that
     whole_word_masking=False,  # help to guess each other
     dropout=0.0,  # the model underfits: dropout would only slow it
+    title_start=True,
     entity_aware=True,
 )
 SCRATCH = {
@@ -190,15 +194,20 @@ FINETUNE = {
 }
 
 
-def finetune_recipe(task: str, shape: ModelConfig) -> FinetuneConfig:
-    """The defaults of `finetune.py TASK` for a checkpoint of this shape.
+# Ours, for models of a few million weights: larger steps and more of them than 250 million weights want.
+SMALL = {"epochs": 8.0, "learning_rate": 1e-3, "warmup_ratio": 0.1}
+SMALL_TASKS = {
+    "ner": SMALL | {"epochs": 16.0, "learning_rate": 5e-4},
+    "disambiguation": SMALL | {"learning_rate": 1e-4},  # keeps what the pretrained head knows
+}
 
-    Models of a few million weights want larger steps than a 250-million-weight one: those are ours.
-    """
+
+def finetune_recipe(task: str, shape: ModelConfig) -> FinetuneConfig:
+    """The defaults of `finetune.py TASK` for a checkpoint of this shape."""
     recipe = FINETUNE[task]
     if shape.hidden_size > MINI.hidden_size:
         return recipe
-    return replace(recipe, epochs=8.0, micro_batch=recipe.batch, learning_rate=1e-3, warmup_ratio=0.1)
+    return replace(recipe, micro_batch=recipe.batch, **SMALL_TASKS.get(task, SMALL))
 
 
 def add_flags(parser: argparse.ArgumentParser, recipe: type, title: str) -> None:

@@ -274,17 +274,6 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
 
 @torch.no_grad()
-def start_at_frequencies(model: LukeForPretraining, word_counts: Tensor, entity_counts: Tensor) -> None:
-    """Lets both heads begin by guessing what is frequent: their biases become log probabilities of the counts.
-
-    Otherwise a model from random weights spends its first hundred steps on learning just that. Counts: [classes], 0 is
-    smoothed to 1.
-    """
-    for head, counts in ((model.word_head, word_counts), (model.entity_head, entity_counts)):
-        head.bias.copy_(torch.log((counts + 1) / (counts + 1).sum()))
-
-
-@torch.no_grad()
 def copy_word_query(attention: EntityAwareAttention) -> None:
     """w2e, e2w and e2e := w2w (paper, section 3.3: how entity-aware attention starts from pretrained weights)."""
     size = attention.output.in_features
@@ -298,13 +287,3 @@ def copy_word_positions(luke: LukeModel) -> None:
     """An entity at word i gets the position embedding of word i."""
     first = luke.config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
     luke.entities.position.weight[:-first] = luke.words.position.weight[first:]
-
-
-@torch.no_grad()
-def start_entities_as_masked_words(luke: LukeModel, mask_id: int) -> None:
-    """Every entity begins as the word `<mask>` at the positions of its mention. The two must have the same size."""
-    words, entities = luke.words, luke.entities
-    copy_word_positions(luke)
-    entities.entity.weight.copy_(words.token.weight[mask_id].expand_as(entities.entity.weight))
-    entities.token_type.weight.copy_(words.token_type.weight)
-    entities.norm.load_state_dict(words.norm.state_dict())

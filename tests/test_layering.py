@@ -21,7 +21,7 @@ LAYERS = [
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "disambiguation_files model qa_entities run_state tokenizer word_models",
-    "heads inputs reference_archive trainer",
+    "heads inputs reference_archive starts trainer",
     "checkpoint disambiguation_inputs",
     "task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",

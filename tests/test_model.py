@@ -11,7 +11,7 @@ import torch
 
 from luke_mini import checkpoint, packing
 from luke_mini.config import ModelConfig
-from luke_mini.model import LukeForPretraining, LukeModel, initialize, start_at_frequencies
+from luke_mini.model import LukeForPretraining, LukeModel, initialize
 
 SMALL = ModelConfig(
     vocab_size=90,
@@ -178,18 +178,6 @@ def test_without_entities_it_is_plain_attention_with_w2w():
                 if hasattr(module, name):
                     setattr(module, name, 0.0)
         torch.testing.assert_close(aware(**batch)[0], plain(**batch)[0], rtol=0, atol=2e-6)
-
-
-def test_a_start_at_frequencies_guesses_them():
-    """With no evidence (a table of zeros) the head's probabilities are the smoothed shares of the counts."""
-    model = build(SMALL, LukeForPretraining)
-    words, entities = torch.arange(SMALL.vocab_size), torch.zeros(SMALL.entity_vocab_size, dtype=torch.long)
-    start_at_frequencies(model, words, entities)
-    nothing = torch.zeros(1, SMALL.hidden_size)
-    shares = model.word_head(nothing, torch.zeros(SMALL.vocab_size, SMALL.hidden_size)).softmax(1)[0]
-    torch.testing.assert_close(shares, (words + 1) / (words + 1).sum())
-    shares = model.entity_head(nothing, torch.zeros(SMALL.entity_vocab_size, SMALL.entity_emb_size)).softmax(1)[0]
-    torch.testing.assert_close(shares, torch.full_like(shares, 1 / SMALL.entity_vocab_size))
 
 
 def test_released_names_round_trip():

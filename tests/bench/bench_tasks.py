@@ -1,0 +1,127 @@
+"""Every task of the built-in encyclopedia: pretrained, from random weights, and what a guess without a model reaches.
+
+    python tests/bench/bench_tasks.py [--data data/toyworld] [--checkpoint runs/toyworld] [--seeds 1,2,3] [--tasks ...]
+
+After `prepare_wiki.py` and `train.py`; runs `finetune.py` task by task and prints a row of the README's table for each:
+mean and standard deviation over the seeds, in per cent. mLAMA trains nothing: its random weights have one seed each.
+
+The guess is the most frequent thing that could be the answer: the label or type of most training examples, the mention
+that the passage has most often (of equal ones the first), the title that links of these words have most often, the
+object of most probes of a relation, the mean. In NER it is "no mention", in question answering the first name of the
+paragraph.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama  # noqa: E402
+from luke_mini import task_qa, task_relation, task_typing  # noqa: E402
+
+NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")
+FAST = ["--batch", "16", "--micro-batch", "16"]  # of small models; the paper's 4 sequences a step are slow and no better
+TASKS = {  # title -> (task, folder below the data, further options)
+    "NER, F1": ("ner", "ner", []),
+    "relation classification, F1": ("relation", "relation", []),
+    "entity typing, loose micro F1": ("typing", "typing", FAST),
+    "extractive QA, F1": ("qa", "qa", FAST),
+    "cloze QA, exact match": ("cloze", "cloze", FAST),
+    "disambiguation, in-KB accuracy": ("disambiguation", "disambiguation", []),
+    "one text, accuracy": ("classification", "classification/single", []),
+    "two texts, accuracy": ("classification", "classification/pair", []),
+    "multiple choice, accuracy": ("classification", "classification/choice", []),
+    "regression, Pearson": ("classification", "classification/regression", []),
+    "mLAMA, top 1 by words": ("mlama", "mlama", []),
+    "mLAMA, top 1 by entities": ("mlama", "mlama", []),
+}
+METRICS = {"ner": "f1", "relation": "f1", "typing": "f1", "qa": "f1", "cloze": "em", "disambiguation": "in_kb_accuracy",
+           "classification": "score", "mlama": "top1"}  # fmt: skip
+
+
+def most_common(values) -> object:
+    return Counter(values).most_common(1)[0][0]
+
+
+def guess(task: str, folder: Path) -> float:
+    """The score of the guess on the test file, a fraction."""
+    if task == "ner":
+        return 0.0
+    module = {"relation": task_relation, "typing": task_typing, "qa": task_qa, "cloze": task_cloze, "mlama": task_mlama,
+              "disambiguation": task_disambiguation, "classification": task_classification}[task]  # fmt: skip
+    files = {split: next(p for p in (folder / n for n in names) if p.exists()) for split, names in module.FILES.items()}
+    train, test = (module.read_examples(files[s], module.Options()) if s in files else [] for s in ("train", "test"))
+    if task == "mlama":
+        best = {r: most_common(x.answers[0] for x in test if x.relation == r) for r in {x.relation for x in test}}
+        of_relation = [[best[x.relation] in x.answers for x in test if x.relation == r] for r in best]
+        return statistics.mean(statistics.mean(hits) for hits in of_relation)
+    if task == "relation":
+        label = most_common(x.label for x in train if x.label != task_relation.NO_RELATION)
+        predictions = [task_relation.Prediction(label, 1.0)] * len(test)
+    elif task == "typing":
+        name = most_common(name for x in train for name in x.types)
+        predictions = [[task_typing.Type(name, 1.0)]] * len(test)
+    elif task == "qa":
+        predictions = [task_qa.Prediction(NAME.search(x.context)[0], [], 0.0) for x in test]
+    elif task == "cloze":
+        named = [[x.text[slice(*span)] for span in x.mentions] for x in test]
+        predictions = [task_cloze.Prediction(most_common(names), {}) for names in named]
+    elif task == "disambiguation":
+        predictions = [[task_disambiguation.Answer(max(m.candidates, key=lambda c: c.prior).title, 1.0)
+                        if m.candidates else task_disambiguation.Answer(None, 0.0) for m in x.mentions]
+                       for x in test]  # fmt: skip
+    else:
+        labels = [x.label for x in train]
+        label = statistics.mean(labels) if isinstance(labels[0], float) else most_common(labels)
+        predictions = [task_classification.Prediction(label, None)] * len(test)
+    return module.evaluate(test, predictions, [])[METRICS[task]]
+
+
+def measure(title: str, arguments) -> dict[str, list[float]]:
+    """{"pretrained": a score for each seed, "random weights": ...}, fractions."""
+    task, folder, options = TASKS[title]
+    out = arguments.out / folder.replace("/", "-")
+    command = [sys.executable, "finetune.py", task, "--checkpoint", arguments.checkpoint, "--data", arguments.data / folder]
+    command += ["--out", out, "--seeds", arguments.seeds, "--compare-random", *options]
+    if not (out / "results.json").is_file():  # those of an earlier call of this script stay
+        with open(arguments.out / f"{out.name}.log", "w") as log:
+            subprocess.run(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, check=True)
+    name = "entity_top1" if title.endswith("by entities") else METRICS[task]
+    results = json.loads((out / "results.json").read_text())["results"]
+    return {kind: [s[name] for s in next(iter(found["scores"].values())).values()] for kind, found in results.items()}
+
+
+def show(values: list[float]) -> str:
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "data/toyworld")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "runs/toyworld")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/tasks", help="results of each task; kept if there")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--tasks", nargs="*", help="words of the titles of the tasks to run [all]")
+    arguments = parser.parse_args()
+    arguments.data, arguments.checkpoint = arguments.data.resolve(), arguments.checkpoint.resolve()
+    arguments.out = arguments.out.resolve()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    print("| task | pretrained | random weights | guess |\n|---|---|---|---|")
+    for title in TASKS:
+        if not arguments.tasks or any(word in title for word in arguments.tasks):
+            scores = measure(title, arguments)
+            task, folder, _ = TASKS[title]
+            row = show(scores["pretrained"]), show(scores["random weights"]), show([guess(task, arguments.data / folder)])
+            print(f"| {title} | {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -32,10 +32,15 @@ PER_SCORE = {
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory):
+def environment(tmp_path_factory):
+    """Of all processes here; what one has compiled another finds."""
+    mine = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return mine | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
+
+
+@pytest.fixture(scope="module")
+def everything(environment, tmp_path_factory):
     """All 36 + 24 kernels, as dicts of numbers from `kernels.bench`."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     command = [sys.executable, "-m", "kernels.bench", "--static", "--dtype"]
     runs = []
     for dtype in ("fp16", "bf16"):
@@ -98,8 +103,7 @@ def test_instructions_per_score(compiled):
         assert 4 < r["per_score"] <= limit, r
 
 
-def run_script(script, *arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
+def run_script(environment, script, *arguments):
     subprocess.run([sys.executable, "-c", script, *arguments], env=environment, cwd=ROOT, check=True)
 
 
@@ -145,14 +149,15 @@ for name, ours in launched.items():
 
 
 @pytest.mark.parametrize("arch", [80, 90])
-def test_launching_asks_for_the_code_that_was_inspected(arch):
+def test_launching_asks_for_the_code_that_was_inspected(environment, everything, arch):
     """The operators up to the point where a GPU is needed: what they pass is what the figures above are of."""
-    run_script(LAUNCH, str(arch))
+    run_script(environment, LAUNCH, str(arch))
 
 
-def test_model_size_is_not_compiled_in():
+def test_model_size_is_not_compiled_in(environment):
     """What is fixed at compile time is the tile, the head size and three switches: no number of heads, no stride."""
     run_script(
+        environment,
         "from kernels import bench\n"
         "fixed = {p.name for kernel in bench.KERNELS.values() for p in kernel.params if p.is_constexpr}\n"
         "tile = {'BLOCK_M', 'BLOCK_N', 'BLOCK_E'}\n"
@@ -160,9 +165,10 @@ def test_model_size_is_not_compiled_in():
     )
 
 
-def test_these_checks_can_fail():
+def test_these_checks_can_fail(environment):
     """Without the promise of aligned pointers the compiler falls back to 2-byte loads, and the numbers say so."""
     run_script(
+        environment,
         "from kernels import bench\n"
         "honest = bench.argument_type\n"
         "bench.argument_type = lambda *a: (honest(*a)[0], False)\n"

@@ -363,6 +363,7 @@ def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_
 INTERRUPTED = """
 import os, runpy, signal
 from luke_mini.shards import ShardWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
 runpy.run_path("prepare_wiki.py", run_name="__main__")
 """

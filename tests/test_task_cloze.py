@@ -335,7 +335,7 @@ def test_a_tiny_model_learns():
     recipe = dict(beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0, bias_correction=True)
     optimizer = optim.AdamW(model, **recipe)
     model.config = replace(CONFIG, hidden_dropout_prob=0.0)
-    for step in range(90):
+    for step in range(150):
         loss, _ = model(model.collate(features))["candidate"]
         (loss / len(features)).backward()
         optimizer.step(3e-3)

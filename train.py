@@ -100,19 +100,13 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
     shape = model_config(arguments, recipe, word_tokenizer, entity_vocab)
     model = LukeForPretraining(shape)
     initialize(model, shape, recipe.seed)
-    if arguments.init is None and recipe.frequency_start:
-        sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
-        words = numpy.bincount(sample.word_ids, minlength=shape.vocab_size)
-        entities = numpy.bincount(sample.entity_ids, minlength=shape.entity_vocab_size)
-        starts.start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
-    if arguments.init is None and recipe.title_start:
-        titles = [entity_vocab.title(i) for i in range(len(entity_vocab))]
-        starts.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
-    if arguments.init is not None and word_models.is_word_model(arguments.init):
+    if arguments.init is None:
+        give_head_start(model, recipe, word_tokenizer, entity_vocab, shards)
+    elif word_models.is_word_model(arguments.init):
         weights = word_models.read(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
         copy_word_positions(model.luke)
-    elif arguments.init is not None:
+    else:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
         try:
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
@@ -120,6 +114,18 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
     optim.select_trainable(model, recipe.train_words)
     return model
+
+
+def give_head_start(model: LukeForPretraining, recipe, word_tokenizer, entity_vocab, shards: Shards) -> None:
+    """What the recipe gives to a model from random weights; see `starts.py`."""
+    if recipe.frequency_start:
+        sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
+        words = numpy.bincount(sample.word_ids, minlength=model.config.vocab_size)
+        entities = numpy.bincount(sample.entity_ids, minlength=model.config.entity_vocab_size)
+        starts.start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
+    if recipe.title_start:
+        titles = [entity_vocab.title(i) for i in range(len(entity_vocab))]
+        starts.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
 
 
 def describe(arguments, recipe, model, shards: Shards) -> dict:

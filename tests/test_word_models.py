@@ -207,9 +207,8 @@ def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
 @pytest.mark.parametrize("stage", ["1", "scratch"])
 def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     """Two steps of train.py; stage 1 leaves the words alone. Another size is refused."""
+    model = words_with_tokenizer(tmp_path / "words", toy_data)
     words = tokenizer.load(toy_data / "tokenizer")
-    config = replace(train.config.TINY, vocab_size=len(words), max_position_embeddings=80)
-    model = word_folder(tmp_path / "words", config)
     common = f"--data {toy_data} --init {tmp_path / 'words'} --out {tmp_path / 'run'} --stage {stage}"
     options = "--steps 2 --warmup-steps 1 --global-batch 4 --micro-batch 4 --precision fp32"
     train.main(f"{common} {options}".split())

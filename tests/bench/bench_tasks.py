@@ -23,8 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama  # noqa: E402
+import numpy as np  # noqa: E402
+
+from luke_mini import finetuning, task_classification, task_cloze, task_disambiguation, task_mlama  # noqa: E402
 from luke_mini import task_qa, task_relation, task_typing  # noqa: E402
+from luke_mini.inference import TASKS as MODULES  # noqa: E402
 
 NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")
 FAST = ["--batch", "16", "--micro-batch", "16"]  # of small models; the paper's 4 sequences a step are slow and no better
@@ -54,14 +57,9 @@ def guess(task: str, folder: Path) -> float:
     """The score of the guess on the test file, a fraction."""
     if task == "ner":
         return 0.0
-    module = {"relation": task_relation, "typing": task_typing, "qa": task_qa, "cloze": task_cloze, "mlama": task_mlama,
-              "disambiguation": task_disambiguation, "classification": task_classification}[task]  # fmt: skip
-    files = {split: next(p for p in (folder / n for n in names) if p.exists()) for split, names in module.FILES.items()}
+    module = MODULES[task]
+    files = finetuning.find_files(module, folder, {})
     train, test = (module.read_examples(files[s], module.Options()) if s in files else [] for s in ("train", "test"))
-    if task == "mlama":
-        best = {r: most_common(x.answers[0] for x in test if x.relation == r) for r in {x.relation for x in test}}
-        of_relation = [[best[x.relation] in x.answers for x in test if x.relation == r] for r in best]
-        return statistics.mean(statistics.mean(hits) for hits in of_relation)
     if task == "relation":
         label = most_common(x.label for x in train if x.label != task_relation.NO_RELATION)
         predictions = [task_relation.Prediction(label, 1.0)] * len(test)
@@ -77,6 +75,10 @@ def guess(task: str, folder: Path) -> float:
         predictions = [[task_disambiguation.Answer(max(m.candidates, key=lambda c: c.prior).title, 1.0)
                         if m.candidates else task_disambiguation.Answer(None, 0.0) for m in x.mentions]
                        for x in test]  # fmt: skip
+    elif task == "mlama":
+        best = {r: most_common(x.answers[0] for x in test if x.relation == r) for r in {x.relation for x in test}}
+        guessed = [np.array([c == best[x.relation] for c in x.candidates], np.float32) for x in test]
+        predictions = [task_mlama.Prediction(scores, scores) for scores in guessed]
     else:
         labels = [x.label for x in train]
         label = statistics.mean(labels) if isinstance(labels[0], float) else most_common(labels)
@@ -84,8 +86,8 @@ def guess(task: str, folder: Path) -> float:
     return module.evaluate(test, predictions, [])[METRICS[task]]
 
 
-def measure(title: str, arguments) -> dict[str, list[float]]:
-    """{"pretrained": a score for each seed, "random weights": ...}, fractions."""
+def measure(title: str, arguments) -> dict[str, tuple[float, float]]:
+    """{"pretrained": (mean, standard deviation) over the seeds, "random weights": ...}, per cent."""
     task, folder, options = TASKS[title]
     out = arguments.out / folder.replace("/", "-")
     command = [sys.executable, "finetune.py", task, "--checkpoint", arguments.checkpoint, "--data", arguments.data / folder]
@@ -95,12 +97,11 @@ def measure(title: str, arguments) -> dict[str, list[float]]:
             subprocess.run(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, check=True)
     name = "entity_top1" if title.endswith("by entities") else METRICS[task]
     results = json.loads((out / "results.json").read_text())["results"]
-    return {kind: [s[name] for s in next(iter(found["scores"].values())).values()] for kind, found in results.items()}
+    return {kind: finetuning.mean_and_spread(report, "test", name) for kind, report in results.items()}
 
 
-def show(values: list[float]) -> str:
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread}"
+def show(mean: float, spread: float = 0.0) -> str:
+    return f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else "")
 
 
 def main() -> None:
@@ -119,7 +120,7 @@ def main() -> None:
         if not arguments.tasks or any(word in title for word in arguments.tasks):
             scores = measure(title, arguments)
             task, folder, _ = TASKS[title]
-            row = show(scores["pretrained"]), show(scores["random weights"]), show([guess(task, arguments.data / folder)])
+            row = show(*scores["pretrained"]), show(*scores["random weights"]), show(100 * guess(task, arguments.data / folder))
             print(f"| {title} | {' | '.join(row)} |", flush=True)
 
 

@@ -8,6 +8,7 @@
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
     python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
+    python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
 trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
@@ -43,9 +44,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run = parser.add_argument_group("the run")
-    start, data = Path("runs/toyworld"), Path("data/toyworld") / name
+    start, where = Path("runs/toyworld"), f"folder of the files below [data/toyworld/{name}, without --train]"
     run.add_argument("--checkpoint", type=Path, default=start, metavar="DIR", help="checkpoint or run")
-    run.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder of the files below")
+    run.add_argument("--data", type=Path, metavar="DIR", help=where)
     for split, names in task.FILES.items():
         text = f"instead of DIR/{' or DIR/'.join(names)}"
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
@@ -109,7 +110,8 @@ def train(task, arguments, place) -> None:
     if hasattr(task, "prepare"):
         start = task.prepare(start)
     given = {split: getattr(arguments, split) for split in task.FILES}
-    files = finetuning.find_files(task, arguments.data, given)
+    folder = arguments.data or (None if given.get("train") else Path("data/toyworld") / task.NAME)
+    files = finetuning.find_files(task, folder, given)
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES}
     examples = finetuning.read_splits(task, files, options, limits)
     out = arguments.out or Path("runs") / f"{(words or arguments.checkpoint).name}-{task.NAME}"

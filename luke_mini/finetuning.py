@@ -94,14 +94,14 @@ def trains(task: ModuleType) -> bool:
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
-def find_files(task: ModuleType, folder: Path, given: dict[str, list[Path]]) -> dict[str, Path]:
-    """Name of the split -> file: those given by name, else what `FILES` says is in the folder.
+def find_files(task: ModuleType, folder: Path | None, given: dict[str, list[Path]]) -> dict[str, Path]:
+    """Name of the split -> file: those given by name, else what `FILES` says is in the folder, if there is one.
 
     Several test files are called by their own names. ValueError if there is nothing to train on, or to score.
     """
     files = {}
     for split, names in task.FILES.items():
-        found = given.get(split) or [folder / name for name in names if (folder / name).exists()][:1]
+        found = given.get(split) or [folder / name for name in names if folder and (folder / name).exists()][:1]
         files |= {split if len(found) == 1 else path.stem: path for path in found}
     if not files or (trains(task) and "train" not in files):
         split = next(iter(task.FILES))

@@ -171,6 +171,17 @@ def test_several_rates_need_a_dev_file(pretrained, toy_data, tmp_path):
         )
 
 
+def test_own_files_are_not_mixed_with_the_default_data(pretrained, toy_data, tmp_path, monkeypatch):
+    shutil.copytree(toy_data / "ner", tmp_path / "data/toyworld/ner")
+    monkeypatch.chdir(tmp_path)
+    own = toy_data / "ner/train.conll"
+    finetune.main(f"ner --checkpoint {pretrained} --out own --train {own} {SMALL}".split())
+    finetune.main(f"ner --checkpoint {pretrained} --out default --test {own} {SMALL}".split())
+    files = {name: json.loads(Path(name, "results.json").read_text())["data"] for name in ("own", "default")}
+    assert list(files["own"]) == ["train"] and list(files["default"]) == ["train", "dev", "test"]
+    assert files["default"]["test"]["file"] == "train.conll"
+
+
 def test_processes_share_a_batch():
     """Whatever their number, all processes together see the same examples in every step."""
     job = finetuning.Job(None, None, None, (), {}, {"train": list(range(7))}, None, "fp32", None)

@@ -12,6 +12,7 @@ fell in. So one process with 64 sequences, two with 32, and two micro-batches of
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -137,8 +138,10 @@ class Progress:
         self.place, self.total_steps, self.every, self.path = place, total_steps, max(1, every), path
         self.sums: StepSums | None = None
         self.started = self.last = time.perf_counter()
-        hidden = not place.is_first
-        self.bar = tqdm(total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden)
+        hidden, pause = not place.is_first, 0.1 if sys.stderr.isatty() else 30.0  # seconds; a log wants few lines
+        self.bar = tqdm(
+            total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
+        )
 
     def update(self, step: int, sums: StepSums, learning_rate: float) -> None:
         self.sums = sums if self.sums is None else self.sums + sums

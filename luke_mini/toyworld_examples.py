@@ -318,28 +318,12 @@ def pair_example(world: World, rng: Random, split: str) -> dict | None:
 
 
 def regression_example(world: World, rng: Random, split: str) -> dict | None:
-    """A point each for the same wording, the same entity, the same kind, the same type, the same region."""
-    kind, chance = pick(rng, KINDS), rng.random()
-    one = some(world, rng, split, kind)
-    other = one if chance < 0.25 else (
-        near(world, rng, kind, one, 1 if chance < 0.5 else 0) if chance < 0.65 else
-        near(world, rng, pick(rng, KINDS), one, 1) if chance < 0.85 else
-        some(world, rng, split, pick(rng, KINDS)))
-    if not clear(world, one) or not clear(world, other):
+    """How big are the things that the two sentences are about, taken together? From 0, two books, to 5, two regions."""
+    one, other = (some(world, rng, split, pick(rng, KINDS)) for _ in range(2))
+    if one is other or not clear(world, one) or not clear(world, other):
         return None
-    lines = shuffled(rng, ONE)[:2]
-    lines = lines if rng.random() < 0.5 else [lines[0]] * 2
-    told = [spelled(staged(world, rng, line, clearly(world), entity))[0] for line, entity in zip(lines, (one, other))]
-    if told[0] == told[1]:
-        return None
-    return {"sentence1": told[0], "sentence2": told[1], "label": likeness(one, other) + float(lines[0] == lines[1])}
-
-
-def likeness(one: Entity, other: Entity) -> float:
-    """0 to 4 points for what two entities have in common."""
-    regions = [entity.facts.get("region", entity) for entity in (one, other)]
-    shared = [one is other, one.kind == other.kind, TYPES[one.kind] == TYPES[other.kind], regions[0] is regions[1]]
-    return float(sum(shared))
+    told = [spelled(staged(world, rng, pick(rng, ONE), clearly(world), entity))[0] for entity in (one, other)]
+    return {"sentence1": told[0], "sentence2": told[1], "label": questions.BIG[one.kind] + questions.BIG[other.kind]}
 
 
 def choice_example(world: World, rng: Random, split: str) -> dict | None:

@@ -117,6 +117,8 @@ FINE_TYPES = {"region": ["location"], "river": ["location"], "town": ["location"
               "product": ["object", "product"], "work": ["object", "work"], "festival": ["event"]}
 CALLED = {"region": "region", "river": "river", "town": "town", "person": "person", "firm": "company", "club": "club",
           "school": "school", "product": "product", "work": "work", "festival": "festival", "award": "prize"}
+BIG = {"work": 0.0, "product": 0.0, "person": 0.5, "festival": 1.0, "school": 1.0, "club": 1.0, "firm": 1.5, "town": 2.0,
+       "river": 2.5, "region": 2.5}
 TOPICS = {"sport": ["club", "footballer"], "business": ["firm", "product", "engineer"],
           "place": ["town", "river", "region"],
           "culture": ["work", "festival", "novelist", "composer", "painter", "actor"]}

@@ -7,7 +7,7 @@ In: a seed. Out: `write_tasks`, a folder for each task (NER: `toyworld.write_ner
     qa/{train,dev,test}-v1.1.json                       SQuAD 1.1: questions about a paragraph; the answer is in it
     cloze/{train,dev,test}.json                         ReCoRD: the name that was cut out of a sentence
     disambiguation/SPLIT/SPLIT.xml, RawText/DOCUMENT    WNED: lent names, and the article that is meant
-    classification/{single,pair,regression,choice}/...  JGLUE: topic; entailment; likeness, 0 to 5; one of five
+    classification/{single,pair,regression,choice}/...  JGLUE: topic; entailment; how big, 0 to 5; one of five
     mlama/en/{templates,PROPERTY}.jsonl, objects.json   mLAMA: facts as cloze probes, without training
 
 What the examples are about: `toyworld_examples.py`.
@@ -26,7 +26,7 @@ from luke_mini.toyworld_facts import PAGES, World, build_world
 SPLITS = ("train", "dev", "test")
 SIZES = {  # examples: train, dev, test
     "relation": (1200, 300, 600), "typing": (1000, 300, 600), "qa": (450, 100, 200), "cloze": (1000, 200, 400),
-    "disambiguation": (120, 40, 80), "single": (800, 200, 400), "pair": (1200, 300, 600),
+    "disambiguation": (120, 40, 80), "single": (800, 200, 400), "pair": (4000, 300, 600),
     "regression": (1000, 200, 400), "choice": (800, 200, 400)}
 MAKERS = {
     "relation": examples.relation_example, "typing": examples.typing_example, "qa": examples.qa_example,

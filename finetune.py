@@ -9,6 +9,7 @@
     python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
     python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
+    torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
 trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
@@ -16,11 +17,12 @@ shows them), and one line of JSON comes out for each; --view and --html show the
 """
 
 import argparse
+import io
 import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -193,15 +195,17 @@ def main(argv: list[str] | None = None) -> None:
         print(task.FORMAT)
         return
     place = distributed.join()
+    said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes
     try:
-        if not task:
-            link(arguments, place)
-        elif arguments.predict:
-            predict(task, arguments, place)
-        elif getattr(arguments, "export", None):
-            export_model(task, arguments)
-        else:
-            train(task, arguments, place)
+        with said:
+            if not task:
+                link(arguments, place)
+            elif arguments.predict:
+                predict(task, arguments, place)
+            elif getattr(arguments, "export", None):
+                export_model(task, arguments)
+            else:
+                train(task, arguments, place)
     finally:
         distributed.leave()
 

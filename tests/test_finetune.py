@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import shared_data
 
 import finetune
@@ -180,6 +181,21 @@ def test_own_files_are_not_mixed_with_the_default_data(pretrained, toy_data, tmp
     files = {name: json.loads(Path(name, "results.json").read_text())["data"] for name in ("own", "default")}
     assert list(files["own"]) == ["train"] and list(files["default"]) == ["train", "dev", "test"]
     assert files["default"]["test"]["file"] == "train.conll"
+
+
+def test_two_processes_train_the_model_of_one(pretrained, toy_data, tmp_path):
+    arguments = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --dropout 0 --precision fp32 --out"
+    processes = "-m torch.distributed.run --nproc_per_node 2 --standalone".split()
+    command = [sys.executable, *processes, "finetune.py", *arguments.split(), str(tmp_path / "two")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("NER F1 on test") == 1
+    finetune.main([*arguments.split(), str(tmp_path / "one")])
+    one, two = (checkpoint.read(tmp_path / name / "model").weights for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    start = checkpoint.read(pretrained).weights
+    assert not torch.allclose(start["luke.words.token.weight"], one["luke.words.token.weight"], atol=1e-4)
 
 
 def test_processes_share_a_batch():

@@ -1,6 +1,7 @@
 """Every task of the built-in encyclopedia: pretrained, from random weights, and what a guess without a model reaches.
 
     python tests/bench/bench_tasks.py [--data data/toyworld] [--checkpoint runs/toyworld] [--seeds 1,2,3] [--tasks ...]
+        [--picture tests/bench/tasks.svg]
 
 After `prepare_wiki.py` and `train.py`; runs `finetune.py` task by task and prints a row of the README's table for each:
 mean and standard deviation over the seeds, in per cent. mLAMA trains nothing: its random weights have one seed each.
@@ -104,6 +105,33 @@ def show(mean: float, spread: float = 0.0) -> str:
     return f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else "")
 
 
+Row = tuple[str, tuple[float, float], tuple[float, float], float]  # title; mean and spread of both models; the guess
+
+
+def draw(rows: list[Row]) -> str:
+    """An SVG: for each task a bar for the pretrained model, one for random weights, and a mark at the guess."""
+    left, scale, step, colours = 250, 4.2, 44, ("#1f5fa8", "#b9c7d8")
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + 490}" height="{step * len(rows) + 64}" '
+           'font-family="sans-serif" font-size="14"><rect width="100%" height="100%" fill="#fff"/>']  # fmt: skip
+    for k, (colour, name) in enumerate(zip(colours, ("pretrained", "random weights"))):
+        out.append(f'<rect x="{left + 130 * k}" y="16" width="14" height="14" fill="{colour}"/>'
+                   f'<text x="{left + 20 + 130 * k}" y="28">{name}</text>')  # fmt: skip
+    out.append(f'<path d="M{left + 283} 14v18" stroke="#c0392b" stroke-width="3"/>'
+               f'<text x="{left + 292}" y="28">a guess without a model</text>')  # fmt: skip
+    for i, (title, *bars, guessed) in enumerate(rows):
+        top, mark = 48 + step * i, left + scale * guessed
+        out.append(f'<text x="{left - 10}" y="{top + 21}" text-anchor="end">{title}</text>')
+        for k, ((mean, spread), colour) in enumerate(zip(bars, colours)):
+            y, end = top + 16 * k, left + scale * mean
+            beside = end + scale * spread + 5
+            beside = mark + 5 if -5 < mark - beside < 30 else beside
+            out.append(f'<rect x="{left}" y="{y}" width="{scale * mean:.1f}" height="14" fill="{colour}"/>'
+                       f'<path d="M{end - scale * spread:.1f} {y + 7}h{2 * scale * spread:.1f}" stroke="#333"/>'
+                       f'<text x="{beside:.1f}" y="{y + 12}" font-size="12">{mean:.1f}</text>')  # fmt: skip
+        out.append(f'<path d="M{mark:.1f} {top - 3}v36" stroke="#c0392b" stroke-width="3"/>')
+    return "\n".join([*out, "</svg>\n"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data/toyworld")
@@ -111,17 +139,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs/tasks", help="results of each task; kept if there")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--tasks", nargs="*", help="words of the titles of the tasks to run [all]")
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="the same as bars")
     arguments = parser.parse_args()
     arguments.data, arguments.checkpoint = arguments.data.resolve(), arguments.checkpoint.resolve()
     arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     print("| task | pretrained | random weights | guess |\n|---|---|---|---|")
+    rows: list[Row] = []
     for title in TASKS:
         if not arguments.tasks or any(word in title for word in arguments.tasks):
             scores = measure(title, arguments)
             task, folder, _ = TASKS[title]
-            row = show(*scores["pretrained"]), show(*scores["random weights"]), show(100 * guess(task, arguments.data / folder))
-            print(f"| {title} | {' | '.join(row)} |", flush=True)
+            guessed = 100 * guess(task, arguments.data / folder)
+            rows.append((title, scores["pretrained"], scores["random weights"], guessed))
+            print(f"| {title} | {show(*rows[-1][1])} | {show(*rows[-1][2])} | {show(guessed)} |", flush=True)
+    if arguments.picture:
+        arguments.picture.write_text(draw(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ and db_c = sum_n d_nc g_n. dw and db of a chunk are then done; dx is a sum over 
 which saves a pass over it.
 
 The price is four products where the full computation has three. The gain is memory, 10 MB instead of 2.4 GB at 512 rows
-and 500,000 classes, and that scores stay in the cache. On a CPU the products take 9 of 10 parts of the time, so that
-it is 1.3 times that of the full computation's own products; all of the full computation, which fetches 2.4 GB of new
-pages besides, takes 1.2 to 3 times ours. Where all scores together are small, as those of a dozen entities or of a few
-hundred words are, they are kept for the backward pass and the fourth product is saved. Chunks of rows instead of
-classes, as elsewhere, read the whole table and add to all its gradients once a chunk: 14 times slower.
+and 500,000 classes, and that scores stay in the cache. On a CPU nine tenths of the time are the four products. The full
+computation saves one of them and fetches 2.4 GB of new pages instead: in all it takes 1.2 to 3 times as long. Where all
+scores together are small, as those of a dozen entities or of a few hundred words are, they are kept for the backward
+pass and the fourth product is saved. Chunks of rows instead of classes, as elsewhere, read the whole table and add to
+all its gradients once a chunk: 14 times slower.
 
 Every row counts: select them before. Left out: ignored targets, class weights, label smoothing.
 """

@@ -3,8 +3,9 @@
 In: the world, a random stream, a split. Out: one example as plain data, or None where a fact is missing or a name not
 clear: the next draw may do.
 
-Every maker makes two sorts. In one the wording tells the answer: random weights can learn that. In the other it takes
-knowledge of the names ("Some people prefer Hesknor College to Fenlan"): then a name belongs to one entity only.
+Every maker but that of numbers makes two sorts. In one the wording tells the answer: random weights can learn that. In
+the other it takes knowledge of the names ("Some people prefer Hesknor College to Fenlan"): then a name belongs to one
+entity only.
 Training examples are about the first third of the regions, the others mostly about the rest: what a model can know of
 their names, it knows from the encyclopedia. A gold answer is a fact of the world; nothing that holds is called wrong.
 Left out on purpose: wrong labels, mentions without an article, languages other than English.

@@ -138,7 +138,8 @@ class Progress:
         self.place, self.total_steps, self.every, self.path = place, total_steps, max(1, every), path
         self.sums: StepSums | None = None
         self.started = self.last = time.perf_counter()
-        hidden, pause = not place.is_first, 0.1 if sys.stderr.isatty() else 30.0  # seconds; a log wants few lines
+        hidden = not place.is_first
+        pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two states of the bar; a log wants few
         self.bar = tqdm(
             total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
         )

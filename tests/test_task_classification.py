@@ -428,8 +428,8 @@ def test_a_line_for_choices_needs_two(tiny):
 def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, train, dev):
     train, dev = shared_data(f"jglue/{train}.json"), shared_data(f"jglue/{dev}.json")
     finetune.main(
-        f"classification --checkpoint {tiny_checkpoint} --data {tmp_path} --train {train} --dev {dev} --epochs 1 "
-        f"--out {tmp_path} --train-examples 16 --dev-examples 12".split()
+        f"classification --checkpoint {tiny_checkpoint} --train {train} --dev {dev} --epochs 1 --out {tmp_path} "
+        "--train-examples 16 --dev-examples 12".split()
     )
     results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
     assert results["recipe"]["batch"] == (64 if "common" in dev.name else 32)

@@ -123,8 +123,8 @@ def draw(rows: list[Row]) -> str:
         out.append(f'<text x="{left - 10}" y="{top + 21}" text-anchor="end">{title}</text>')
         for k, ((mean, spread), colour) in enumerate(zip(bars, colours)):
             y, end = top + 16 * k, left + scale * mean
-            beside = end + scale * spread + 5
-            beside = mark + 5 if -5 < mark - beside < 30 else beside
+            tip = end + scale * spread
+            beside = 5 + (mark if 0 < mark - tip < 35 else tip)  # the number keeps clear of the guess
             out.append(f'<rect x="{left}" y="{y}" width="{scale * mean:.1f}" height="14" fill="{colour}"/>'
                        f'<path d="M{end - scale * spread:.1f} {y + 7}h{2 * scale * spread:.1f}" stroke="#333"/>'
                        f'<text x="{beside:.1f}" y="{y + 12}" font-size="12">{mean:.1f}</text>')  # fmt: skip

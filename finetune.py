@@ -3,6 +3,7 @@
     python finetune.py ner                                            the built-in encyclopedia's files and checkpoint
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
+    python finetune.py ner --checkpoint runs/ner --evaluate de.conll  the score of a model as it is; nothing is trained
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
@@ -11,8 +12,9 @@
     python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
-OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. With --predict nothing is
-trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
+OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. The recipe is the one that
+was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With --predict
+nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
 shows them), and one line of JSON comes out for each; --view and --html show the same to people.
 """
 
@@ -26,8 +28,12 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, export, finetuning, inference, task_disambiguation, trainer, views
+from luke_mini import checkpoint, config, distributed, export, finetuning, inference, recipes, task_disambiguation
+from luke_mini import trainer, views
+from luke_mini.finetuning import trains
 from luke_mini.inference import TASKS
+
+BUILT_IN = Path("runs/toyworld")  # what `train.py` makes of the built-in encyclopedia
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,9 +41,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
         summary = task.__doc__.split("\n")[0]
+        overview = ["recipes, chosen by the files:", *recipes.overview(name, task.Options)] if trains(task) else []
         task_parser = tasks.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+            name, help=summary, description=summary, epilog="\n".join(overview),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         add_task_flags(task_parser, name, task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
@@ -46,14 +54,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run = parser.add_argument_group("the run")
-    start, where = Path("runs/toyworld"), f"folder of the files below [data/toyworld/{name}, without --train]"
-    run.add_argument("--checkpoint", type=Path, default=start, metavar="DIR", help="checkpoint or run")
-    run.add_argument("--data", type=Path, metavar="DIR", help=where)
-    for split, names in task.FILES.items():
-        text = f"instead of DIR/{' or DIR/'.join(names)}"
+    start = f"checkpoint or run [{BUILT_IN}" + (f"; to evaluate, predict or export {BUILT_IN}-{name}]" if trains(task) else "]")
+    run.add_argument("--checkpoint", type=Path, metavar="DIR", help=start)
+    run.add_argument("--data", type=Path, metavar="DIR", help=f"folder of the files below [{BUILT_IN}'s: its own]")
+    for split in task.FILES[0]:
+        text = f"instead of what is in DIR: {', '.join(' '.join(one[split] for one in task.FILES).split())}"
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
-    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go: runs/<checkpoint's name>-TASK")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<name of the checkpoint>-TASK]")
+    run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score the model as it is on these files")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
     add_view_flags(run)
     if name in export.INPUTS:
@@ -62,16 +71,22 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
     run.add_argument("--compare-random", action="store_true", help="random weights too, print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
-    config.add_flags(parser, task.Options, "the task")
-    if not finetuning.trains(task):
+    if not trains(task):
+        config.add_flags(parser, task.Options(), "the task")
         return
+    default, *_ = found = recipes.of_task(name)
+    config.add_flags(parser, task.Options(**found[default].options), f"the task [{default}]")
+    run.add_argument("--recipe", choices=list(found), help="instead of the one that belongs to the files, see below")
     if not task.ALL_ENTITIES:
         run.add_argument("--init", type=Path, metavar="DIR", help="RoBERTa, XLM-R or BERT folder, no LUKE checkpoint")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products; bf16 where it is faster")
-    config.add_flags(parser, config.FinetuneConfig, "the recipe (shown: NER's; each task and size has its own)")
+    run.add_argument("--entity-aware", action=argparse.BooleanOptionalAction, default=None,
+                     help="attention with w2e, e2w and e2e, copies of w2w where the checkpoint lacks them [on, "
+                          "unless the recipe leaves attention as it is]")  # fmt: skip
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where it is faster]")
+    config.add_flags(parser, found[default].training, f"the training [{default}]")
 
 
 def add_view_flags(parser) -> None:
@@ -106,35 +121,76 @@ def numbers(kind: type):
 
 
 def train(task, arguments, place) -> None:
-    options = config.from_flags(task.Options(), arguments)
     words = getattr(arguments, "init", None)
-    start = checkpoint.start_from_words(words) if words else inference.open_checkpoint(arguments.checkpoint, task)
+    source = words or arguments.checkpoint or BUILT_IN
+    files = find_files(task, arguments, source)
+    start = checkpoint.start_from_words(words) if words else inference.open_checkpoint(source, task)
     if hasattr(task, "prepare"):
         start = task.prepare(start)
-    given = {split: getattr(arguments, split) for split in task.FILES}
-    folder = arguments.data or (None if given.get("train") else Path("data/toyworld") / task.NAME)
-    files = finetuning.find_files(task, folder, given)
-    limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES}
-    examples = finetuning.read_splits(task, files, options, limits)
-    out = arguments.out or Path("runs") / f"{(words or arguments.checkpoint).name}-{task.NAME}"
+    limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES[0]}
+    examples = finetuning.read_splits(task, files, config.from_flags(task.Options(), arguments), limits)
+    out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
-    if not finetuning.trains(task):
+    if not trains(task):
+        options = config.from_flags(task.Options(), arguments)
         job = finetuning.make_job(task, options, start, examples, place, "fp32", out, False, 0.0)
         finetuning.run(job, [], arguments.seeds or [0], kinds, files)
         return
+    name, recipe = choose_recipe(task, arguments, files, examples, start)
+    aware = start.config.use_entity_aware_attention or recipe.entity_aware
+    aware = aware if arguments.entity_aware is None else arguments.entity_aware
+    options = config.from_flags(task.Options(**recipe.options), arguments)
+    shape = replace(start.config, use_entity_aware_attention=aware)
+    print("\n".join(finetuning.header(source, start, shape, name, recipe, options)), flush=True)
+    if hasattr(task, "with_entities"):
+        options = task.with_entities(options, [*(path.parent for path in files.values()), source], start.entity_vocab)
+    start = checkpoint.with_attention(start, aware)
     precision = arguments.precision or trainer.default_precision(place.device, start.config.hidden_size)
     job = finetuning.make_job(
         task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
     )
-    name = task.recipe_name(examples["train"]) if hasattr(task, "recipe_name") else task.NAME
-    recipe = config.from_flags(config.finetune_recipe(name, start.config), arguments)
-    recipes = [replace(recipe, learning_rate=rate) for rate in arguments.lr or [recipe.learning_rate]]
-    finetuning.run(job, recipes, arguments.seeds or [recipe.seed], kinds, files)
+    training = [replace(recipe.training, learning_rate=rate) for rate in arguments.lr or [recipe.training.learning_rate]]
+    finetuning.run(job, training, arguments.seeds or [recipe.training.seed], kinds, files)
+
+
+def find_files(task, arguments, source: Path) -> dict[str, Path]:
+    """The files of a run. The built-in encyclopedia's are for its own checkpoint, and nobody else's."""
+    given = {split: getattr(arguments, split) for split in task.FILES[0]}
+    folder, first = arguments.data, next(iter(given))
+    if not folder and not given[first]:
+        if source.resolve() != BUILT_IN.resolve():
+            raise ValueError(f"{source}: expected --data DIR or --{first} FILE with it; only {BUILT_IN} has files of its own")
+        folder = Path("data/toyworld") / task.NAME
+    return finetuning.find_files(task, folder, given)
+
+
+def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes.Recipe]:
+    """The name of the recipe; the recipe for the checkpoint's size, with the numbers that the command line gives."""
+    name = arguments.recipe
+    if not name:
+        find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
+        name = find(files, examples, start)
+    recipe = recipes.for_encoder(recipes.RECIPES[name], start.config)
+    return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
+
+
+def finetuned(task, arguments) -> Path:
+    """The folder to answer or to be scored with."""
+    return arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
+
+
+def evaluate(task, arguments, place) -> None:
+    source = finetuned(task, arguments)
+    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), place.device)
+    files = finetuning.name_tests(arguments.evaluate)
+    out = arguments.out or Path("runs") / f"{source.name}-evaluated"
+    inference.evaluate(opened, source, files, arguments.test_examples, place, out)
 
 
 def predict(task, arguments, place) -> None:
-    opened = inference.open_model(arguments.checkpoint, task.NAME, given_options(task.Options, arguments), place.device)
+    source = finetuned(task, arguments)
+    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), place.device)
     with naming_the_file(arguments.predict) as lines:
         put_out(inference.answer(opened, lines), arguments)
 
@@ -182,7 +238,8 @@ def put_out(answers, arguments) -> None:
 
 def export_model(task, arguments) -> None:
     changes = given_options(task.Options, arguments)
-    opened = inference.open_model(arguments.checkpoint, task.NAME, changes, all_entities=True)
+    source = finetuned(task, arguments)
+    opened = inference.open_model(source, task.NAME, changes, all_entities=True)
     difference = export.save(opened.model, task.NAME, arguments.export)
     names = " ".join(export.INPUTS[task.NAME])
     print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")
@@ -202,6 +259,8 @@ def main(argv: list[str] | None = None) -> None:
                 link(arguments, place)
             elif arguments.predict:
                 predict(task, arguments, place)
+            elif arguments.evaluate:
+                evaluate(task, arguments, place)
             elif getattr(arguments, "export", None):
                 export_model(task, arguments)
             else:

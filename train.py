@@ -5,12 +5,13 @@
     torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 2 --init runs/stage1 --out runs/stage2
 
 Stage 1 trains the entity side of a model whose word side is pretrained, stage 2 trains everything; `scratch` trains
-everything from random weights. OUT then holds step-NNNNNN folders (the newest is the model) and metrics.jsonl.
+everything from random weights. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the data's mention statistics.
 """
 
 import argparse
 import json
 import platform
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from luke_mini import batching, checkpoint, config, distributed, ops, optim, run_state, starts, tokenizer, trainer
 from luke_mini import word_models
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
 from luke_mini.shards import Shards
 
@@ -28,13 +30,17 @@ FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kind = argparse.ArgumentParser(add_help=False)  # read first: the help shows the numbers that belong to it
+    kind.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
+    kind.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
+    known, _ = kind.parse_known_args(argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[kind]
+    )
     run = parser.add_argument_group("the run")
     data = Path("data/toyworld")
     run.add_argument("--data", type=Path, default=data, metavar="DIR", help="written by prepare_wiki.py [%(default)s]")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
-    run.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
-    run.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
     run.add_argument("--init", type=Path, metavar="DIR", help="start from it: LUKE, run, RoBERTa, XLM-R or BERT")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
     run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
@@ -43,7 +49,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument(
         "--log-every", type=int, default=10, metavar="STEPS", help="between lines of the log [%(default)s]"
     )
-    config.add_flags(parser, config.PretrainConfig, "the recipe (defaults of the stage and size; shown: stage 1)")
+    recipe = config.pretrain_recipe(known.stage, known.size)
+    config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {known.size}]")
     arguments = parser.parse_args(argv)
     if arguments.stage != "scratch" and arguments.init is None:
         parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or --stage scratch")
@@ -171,8 +178,19 @@ def prepare_out(arguments, place) -> Path | None:
         raise ValueError(f"{held}: --resume goes on from it, --overwrite starts over")
     if place.is_first:
         run_state.clear(arguments.out)
+        keep_statistics(arguments.data / STATISTICS, arguments.out / STATISTICS)
     distributed.barrier()
     return None
+
+
+def keep_statistics(source: Path, target: Path) -> None:
+    """The mention statistics of the data, if it has any, beside the model: question answering and linking need both."""
+    target.unlink(missing_ok=True)
+    if source.is_file():
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another disk
+            shutil.copy(source, target)
 
 
 def resume(folder: Path, model, optimizer, description: dict) -> int:
@@ -204,7 +222,7 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
         return optim.linear_schedule(step, total_steps, recipe.warmup_steps, recipe.learning_rate)
 
     def write_model(folder: Path) -> None:
-        checkpoint.write(folder, model, word_tokenizer, entity_vocab)
+        checkpoint.write(folder, model, word_tokenizer, entity_vocab, {"luke_mini": {"stage": arguments.stage}})
 
     steps = batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
     metrics = arguments.out / "metrics.jsonl"

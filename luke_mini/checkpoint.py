@@ -81,6 +81,12 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
     return Checkpoint(config, weights, words, vocab, settings, unknown)
 
 
+def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
+    """The same with entity-aware attention, whose w2e, e2w and e2e start as copies of w2w, or without (section 3.4)."""
+    config = replace(found.config, use_entity_aware_attention=entity_aware)
+    return replace(found, config=config, weights=from_released(to_released(found.weights, found.config), config))
+
+
 def _read_settings(path: Path) -> dict:
     settings = weight_files.read_json(path)
     kind = settings.get("model_type", "luke")

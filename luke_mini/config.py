@@ -153,78 +153,52 @@ def pretrain_recipe(stage: str, size: str) -> PretrainConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """One fine-tuning run. Defaults: CoNLL-2003 NER of the LUKE paper (appendix A, table of hyperparameters)."""
+    """One fine-tuning run. Defaults: CoNLL-2003 in the LUKE paper; `recipes.py` has every published one."""
 
     epochs: float = option(5.0, "passes over the training file")
-    batch: int = option(8, "sequences an optimiser step, over all processes")
-    micro_batch: int = option(2, "sequences a forward pass of one process; the rest is accumulated")
+    batch: int = option(8, "sequences per optimizer step, over all processes")
+    micro_batch: int = option(2, "sequences per forward pass of one process; the rest is accumulated")
     learning_rate: float = option(1e-5, "peak learning rate")
     warmup_ratio: float = option(0.06, "share of the steps that warms up linearly; then linear decay to 0")
     weight_decay: float = option(0.01, "decoupled, none on biases and LayerNorm")
     beta1: float = option(0.9, "Adam's first decay rate")
     beta2: float = option(0.98, "Adam's second decay rate")
     eps: float = option(1e-6, "Adam's epsilon")
-    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")
-    bias_correction: bool = option(False, "Adam's, as torch has it; off: as LUKE was trained")
-    select_best: bool = option(False, "keep the epoch that is best on dev, not the last")
+    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off")
+    bias_correction: bool = option(False, "Adam's, as in torch; off: as LUKE was trained")
+    select: str = option("last", "epoch that is kept: the last one, or the best on dev", ("last", "score", "loss"))
     dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input")
-    seed: int = option(35, "of initialisation, order and dropout")
+    seed: int = option(35, "of initialization, order and dropout")
 
 
-JGLUE = FinetuneConfig(
-    epochs=4.0, batch=32, micro_batch=8, learning_rate=3e-5, warmup_ratio=0.1, weight_decay=0.0, beta2=0.999, eps=1e-8,
-    max_grad_norm=1.0, bias_correction=True, select_best=True, seed=42,
-)  # fmt: skip
-# The LUKE paper's runs (appendix A and the authors' notes); a task's module says what else belongs to them.
-FINETUNE = {
-    "ner": FinetuneConfig(),
-    "qa": FinetuneConfig(epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14),  # SQuAD 1.1
-    "relation": FinetuneConfig(batch=32, micro_batch=4, select_best=True, seed=42),
-    "typing": FinetuneConfig(epochs=3.0, batch=4, select_best=True, seed=12),
-    "cloze": FinetuneConfig(epochs=2.0, batch=32, micro_batch=4, select_best=True, seed=4),
-    # BERT over entities (Yamada et al. 2022, Global ED with BERT, its recipe for AIDA); the seed is ours, none is given
-    "disambiguation": FinetuneConfig(
-        epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999, max_grad_norm=1.0,
-        seed=0,
-    ),
-    # JGLUE's own notes (yahoojapan/JGLUE): of the rates and epochs that they tried, the middle one and the larger; what
-    # they do not name is the default of Hugging Face's trainer
-    "classification": JGLUE,
-    "choice": replace(JGLUE, batch=64, micro_batch=4),
-}
+def as_text(value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# Ours, for models of a few million weights: larger steps and more of them than 250 million weights want.
-SMALL = {"epochs": 8.0, "learning_rate": 1e-3, "warmup_ratio": 0.1}
-SMALL_TASKS = {
-    "ner": SMALL | {"epochs": 16.0, "learning_rate": 5e-4},
-    "disambiguation": SMALL | {"learning_rate": 1e-4},  # keeps what the pretrained head knows
-}
+def as_flag(name: str, value=None) -> str:
+    """A setting as it is written on the command line: --epochs 5, --no-bias-correction; without a value its name."""
+    name = name.replace("_", "-")
+    if value is None or isinstance(value, bool):
+        return f"--no-{name}" if value is False else f"--{name}"
+    return f"--{name} {as_text(value)}"
 
 
-def finetune_recipe(task: str, shape: ModelConfig) -> FinetuneConfig:
-    """The defaults of `finetune.py TASK` for a checkpoint of this shape."""
-    recipe = FINETUNE[task]
-    if shape.hidden_size > MINI.hidden_size:
-        return recipe
-    return replace(recipe, micro_batch=recipe.batch, **SMALL_TASKS.get(task, SMALL))
+def add_flags(parser: argparse.ArgumentParser, recipe, title: str) -> None:
+    """One flag for each `option` field of a dataclass instance, which holds the defaults that the help shows.
 
-
-def add_flags(parser: argparse.ArgumentParser, recipe: type, title: str) -> None:
-    """One flag for each `option` field of a dataclass; the default None means 'as the recipe says'."""
+    A flag that is not given is None: "as the recipe says".
+    """
     group = parser.add_argument_group(title)
     for item in fields(recipe):
-        flag = "--" + item.name.replace("_", "-")
+        choices, value = item.metadata["choices"], getattr(recipe, item.name)
+        help = f"{item.metadata['help']} [{as_text(value)}]" if value != "" else item.metadata["help"]
         if item.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=item.metadata["help"])
+            group.add_argument(as_flag(item.name), action=argparse.BooleanOptionalAction, default=None, help=help)
         else:
-            group.add_argument(
-                flag,
-                type=item.type,
-                choices=item.metadata["choices"],
-                metavar=item.type.__name__.upper(),
-                help=f"{item.metadata['help']} [{item.default}]",
-            )
+            metavar = {} if choices else {"metavar": {str: "TEXT", int: "N"}.get(item.type, "X")}
+            group.add_argument(as_flag(item.name), type=item.type, choices=choices, help=help, **metavar)
 
 
 def from_flags(recipe, arguments: argparse.Namespace):

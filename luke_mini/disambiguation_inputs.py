@@ -20,6 +20,7 @@ from luke_mini.packing import PackedBatch
 from luke_mini.windows import context_window, equal_parts
 
 SPECIAL = 2  # <s> and </s>
+SPLITS = ("simple", "per_mention")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Options:
     """Inputs, candidates and decoding. Defaults: AIDA-CoNLL in the paper."""
 
     order: str = option("confidence", "of decisions; local: all at once", ("confidence", "natural", "local"))
-    split: str = option("simple", "of long documents: equal parts, or a window a mention", ("simple", "per_mention"))
+    split: str = option("simple", "training: long documents in equal parts, or in a window per mention", SPLITS)
+    scored_split: str = option("per_mention", "the same for files that are scored", SPLITS)
     max_length: int = option(512, "tokens an input")
     max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
     max_entities: int = option(128, "mentions of an input; one with more becomes several")

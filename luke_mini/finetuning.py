@@ -5,7 +5,8 @@ module by its name. What a module must offer (E examples, one prediction for eac
 
     NAME, TITLE                   of the task; of the score that is compared: "ner", "NER F1"
     FORMAT                        the text of --describe: the published format and our own JSON lines, with an example
-    FILES                         {"train": names, "dev": names, "test": names}: what is looked for in --data
+    FILES                         what is looked for in --data: the names of each data set, ({"train": "train.json
+                                  train.jsonl", "dev": ..., "test": ...}, ...)
     SCORES                        the entries of `evaluate` that are shown, if they are there; by the last of them,
                                   larger is better, the best epoch, seed and recipe are chosen
     ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; if a task has several, a
@@ -33,7 +34,10 @@ Only where it has a use:
 
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
-    recipe_name(examples)         which of config.FINETUNE's recipes is for these training examples; otherwise NAME's
+    recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
+    released_options(checkpoint)  options that belong to a folder which others trained
+    scoring_options(options)      those that files are scored with, where training has others
+    with_entities(options, folders, entity_vocab)   the options with the mention statistics that lie in the folders
 
 In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions.
 """
@@ -45,8 +49,10 @@ import platform
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 
@@ -55,7 +61,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from luke_mini import checkpoint, config, distributed, optim, run_state, trainer
+from luke_mini import checkpoint, config, distributed, optim, recipes, run_state, trainer
 from luke_mini.atomic import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Place
@@ -91,22 +97,67 @@ def trains(task: ModuleType) -> bool:
     return getattr(task, "TRAINS", True)
 
 
+def architectures(task: ModuleType) -> tuple[str, ...]:
+    return task.ARCHITECTURE if isinstance(task.ARCHITECTURE, tuple) else (task.ARCHITECTURE,)
+
+
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
 def find_files(task: ModuleType, folder: Path | None, given: dict[str, list[Path]]) -> dict[str, Path]:
-    """Name of the split -> file: those given by name, else what `FILES` says is in the folder, if there is one.
+    """Split -> file: those given by name, else those of the first of the task's data sets that is in the folder.
 
-    Several test files are called by their own names. ValueError if there is nothing to train on, or to score.
+    Several test files are called by their `short_names`. ValueError if there is nothing to train on, or to score.
     """
-    files = {}
-    for split, names in task.FILES.items():
-        found = given.get(split) or [folder / name for name in names if folder and (folder / name).exists()][:1]
-        files |= {split if len(found) == 1 else path.stem: path for path in found}
-    if not files or (trains(task) and "train" not in files):
-        split = next(iter(task.FILES))
-        raise ValueError(f"{folder}: expected {' or '.join(task.FILES[split])} there, or --{split} FILE")
-    return files
+    splits = list(task.FILES[0])  # "train" is the first of them, if the task trains
+    there = [
+        {split: [folder / name for name in names.split() if (folder / name).exists()][:1] for split, names in one.items()}
+        for one in task.FILES
+        if folder
+    ]
+    data_set = max(there, key=lambda one: bool(one[splits[0]]), default={})
+    found = {split: given.get(split) or data_set.get(split, []) for split in splits}
+    if not found[splits[0]]:
+        names = " or ".join(dict.fromkeys(" ".join(one[splits[0]] for one in task.FILES).split()))
+        raise ValueError(f"{folder}: expected {names} there, or --{splits[0]} FILE")
+    tests = found.pop("test")
+    files = {split: paths[0] for split, paths in found.items() if paths}
+    return files | name_tests(tests)
+
+
+def name_tests(paths: list[Path]) -> dict[str, Path]:
+    return dict(zip(["test"] if len(paths) == 1 else short_names(paths), paths))
+
+
+def short_names(paths: list[Path]) -> list[str]:
+    """The shortest parts of the paths that tell the files apart: `xquad.de`, or `a` and `b` for a/test.json b/test.json.
+
+    None is "train" or "dev", whatever the files are called.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"--test {' '.join(map(str, paths))}: expected each file once")
+    parts = ([path.stem, path.name, *path.resolve().parts[-2::-1]] for path in paths)
+    for column in zip_longest(*parts, fillvalue=""):
+        if len({"train", "dev", "", *column}) == 3 + len(paths):
+            return list(column)
+    return ["-".join(path.resolve().parts[1:]) for path in paths]
+
+
+def header(
+    source: Path, start: checkpoint.Checkpoint, shape: config.ModelConfig, name: str, recipe: recipes.Recipe, options
+) -> list[str]:
+    """What a run is: lines for its log. shape: that of the model which is trained; name: the recipe's."""
+    aware = "ordinary, one query per token"
+    if shape.use_entity_aware_attention:
+        added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
+        aware = f"entity-aware, four query matrices{added}"
+    numbers = {"training": recipe.training, "options": options}
+    return [
+        f"checkpoint  {source}: {sum(w.numel() for w in start.weights.values()):,} weights, hidden size {shape.hidden_size}",
+        f"attention   {aware}",
+        f"recipe      {name}: {recipe.data} ({recipe.source})",
+        *(f"{title:12}{'  '.join(recipes.settings(made))}" for title, made in numbers.items()),
+    ]
 
 
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
@@ -126,33 +177,60 @@ def make_job(
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
     labels = task.label_list(examples["train"]) if trains(task) else ()
-    features = {}
-    for name, split in examples.items():
-        features[name] = task.make_features(split, start.tokenizer, start.entity_vocab, labels, options)
-        lost = [f"{count} {reason}" for reason, count in task.lost(split, features[name]).items() if count]
-        print(f"{name:5} {len(features[name])} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
+    features = {
+        name: make_features(task, options, start.tokenizer, start.entity_vocab, labels, name, split)
+        for name, split in examples.items()
+    }
     if labels:
         shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
         print(f"labels {shown}", flush=True)
     return Job(task, options, start, labels, examples, features, place, precision, out, resume, save_minutes)
 
 
+def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:
+    """The inputs of one file; says how many, and what cannot be learned or found and why."""
+    if name != "train" and hasattr(task, "scoring_options"):
+        options = task.scoring_options(options)
+    features = task.make_features(examples, tokenizer, entity_vocab, labels, options)
+    lost = [f"{count} {reason}" for reason, count in task.lost(examples, features).items() if count]
+    print(f"{name:5} {len(features)} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
+    return features
+
+
 # --- One run --------------------------------------------------------------------------------------------------------
 
 
 def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
-    """The task's model: the checkpoint's encoder, or one of its shape with random weights, under a fresh head."""
+    """The task's model: the checkpoint's encoder, or one of its shape with random weights, under a new head.
+
+    A checkpoint that was fine-tuned for the same task with the same labels keeps its head.
+    """
     shape = replace(
         job.start.config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout
     )
     model = job.task.build_model(shape, job.start.entity_vocab, job.labels, job.options)
     initialize(model, shape, recipe.seed)
+    for name, head in model.named_children():
+        if name != "luke":  # a head starts from the same numbers, whatever the encoder
+            initialize(head, shape, recipe.seed)
     if not random_weights:
-        # A head of the same name belongs to an earlier task; only the pretraining heads are worth keeping.
-        kept = {n: w for n, w in job.start.weights.items() if n.startswith(("luke.", "word_head.", "entity_head."))}
-        heads = tuple(n for n in model.state_dict() if not n.startswith("luke."))
-        checkpoint.fill(model, kept, fresh=heads if trains(job.task) else ())
+        heads = {n: w for n, w in model.state_dict().items() if not n.startswith("luke.")}
+        kept = job.start.weights
+        if not keeps_head(job, heads):
+            kept = {n: w for n, w in kept.items() if not n.startswith("classifier.")}
+        checkpoint.fill(model, kept, fresh=tuple(heads) if trains(job.task) else ())
     return model.to(job.place.device)
+
+
+def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
+    """Whether the checkpoint's classifier is one for this task, of this shape and with these labels."""
+    settings, weights = job.start.settings, job.start.weights
+    names = settings.get("id2label", {})
+    return (
+        (settings.get("architectures") or [None])[0] in architectures(job.task)
+        and tuple(names[key] for key in sorted(names, key=int)) == job.labels
+        and all(name in weights and weights[name].shape == own.shape for name, own in head.items())
+    )
 
 
 def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int) -> Iterator[list]:
@@ -208,12 +286,14 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         learning_rate=learning_rate, start_step=start_step,
     ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
-        if "dev" in job.examples and (step == total_steps or (recipe.select_best and step in epoch_ends)):
+        if "dev" in job.examples and (step == total_steps or (recipe.select != "last" and step in epoch_ends)):
             found, _ = score(job, model, "dev")
+            if recipe.select == "loss":
+                found["loss"] = mean_loss(job, model, "dev", recipe)
             model.train()
-            if not best or not recipe.select_best or found[job.metric] > best[job.metric]:
+            if not best or recipe.select == "last" or is_better(found, best, job.metric):
                 best = found
-                best_weights = copy_weights(model) if recipe.select_best else None
+                best_weights = None if recipe.select == "last" else copy_weights(model)
         if job.place.is_first and time.monotonic() - saved > 60 * job.save_minutes:
             save_state(folder, step, model, optimizer, recipe, best, best_weights)
             saved = time.monotonic()
@@ -221,6 +301,21 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     if best_weights:
         model.load_state_dict(best_weights)
     return best
+
+
+def is_better(found: dict, best: dict, metric: str) -> bool:
+    return found["loss"] < best["loss"] if "loss" in found else found[metric] > best[metric]
+
+
+def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> float:
+    """The training loss of a file, without dropout: the mean over its predictions, of each term."""
+    features, sums, counts = job.features[name], Counter(), Counter()
+    with trainer.predicting(model):
+        for begin in range(0, len(features), recipe.micro_batch):
+            batch = model.collate(features[begin : begin + recipe.micro_batch]).to(job.place.device)
+            counts.update(batch.counts)
+            sums.update({term: loss.item() for term, (loss, _) in model(batch).items()})
+    return sum(sums[term] / max(1, counts[term]) for term in sums)
 
 
 def save_state(
@@ -286,12 +381,17 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
     winner = scores.index(max(scores))
     for index in [i for i in range(len(seeds)) if i != winner] + [winner]:  # the winner last: its predictions stay
         model.load_state_dict(kept[index])
-        for name in job.tests or ["dev"] * ("dev" in job.examples):
-            found, predictions = score(job, model, name)
-            report.setdefault("scores", {}).setdefault(name, {})[str(seeds[index])] = found
-            if job.place.is_first:
-                job.task.write_predictions(job.out, name, job.examples[name], predictions)
+        score_files(job, model, seeds[index], report)
     return report, model
+
+
+def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
+    """Scores of the test files, or of the dev file where there is none, into the report; predictions into OUT."""
+    for name in job.tests or ["dev"] * ("dev" in job.examples):
+        found, predictions = score(job, model, name)
+        report.setdefault("scores", {}).setdefault(name, {})[str(seed)] = found
+        if job.place.is_first:
+            job.task.write_predictions(job.out, name, job.examples[name], predictions)
 
 
 def show(job: Job, scores: dict) -> str:
@@ -306,14 +406,9 @@ def mean_and_spread(report: dict, name: str, metric: str) -> tuple[float, float]
 
 def score_untrained(job: Job, seeds: list[int], random_weights: bool) -> dict:
     """The report of a task that trains nothing: the checkpoint with its own heads, or random weights for each seed."""
-    report = {"seeds": seeds if random_weights else seeds[:1], "scores": {name: {} for name in job.tests}}
+    report = {"seeds": seeds if random_weights else seeds[:1]}
     for seed in report["seeds"]:
-        model = build(job, FinetuneConfig(seed=seed), random_weights)
-        for name in job.tests:
-            found, predictions = score(job, model, name)
-            report["scores"][name][str(seed)] = found
-            if job.place.is_first:
-                job.task.write_predictions(job.out, name, job.examples[name], predictions)
+        score_files(job, build(job, FinetuneConfig(seed=seed), random_weights), seed, report)
     return report
 
 
@@ -377,7 +472,7 @@ def describe_file(path: Path, n_examples: int) -> dict:
 
 def print_results(job: Job, reports: dict) -> None:
     """The last lines of a run: the score on each test file, beside that from random weights if both were trained."""
-    print(f"{'model and ' if trains(job.task) else ''}results in {job.out}")
+    print(f"results in {job.out}")
     for name in next(iter(reports.values())).get("scores", ()):
         shown = {}
         for kind, report in reports.items():

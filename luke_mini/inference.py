@@ -30,6 +30,7 @@ from luke_mini import checkpoint, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_files import Candidate, Document, Mention
+from luke_mini.distributed import Place
 from luke_mini.mentions import Mentions
 
 TASKS = {
@@ -58,15 +59,11 @@ def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> check
     return found if task is None or task.ALL_ENTITIES else checkpoint.lite(found)
 
 
-def architectures(task: ModuleType) -> tuple[str, ...]:
-    return task.ARCHITECTURE if isinstance(task.ARCHITECTURE, tuple) else (task.ARCHITECTURE,)
-
-
 def task_of(settings: Mapping) -> ModuleType:
     """The task that a model was fine-tuned for: config.json says so, or its architecture belongs to one task only."""
     name = settings.get("luke_mini", {}).get("task")
     architecture = (settings.get("architectures") or [None])[0]
-    fits = [task for task in TASKS.values() if architecture in architectures(task)]
+    fits = [task for task in TASKS.values() if architecture in finetuning.architectures(task)]
     if name not in TASKS and len(fits) != 1:
         names = " or ".join(repr(task.NAME) for task in fits)
         hint = f"expected the task's name, {names}" if fits else "expected a fine-tuned model"
@@ -90,7 +87,7 @@ def open_model(
         task = TASKS[task_name] if task_name else task_of(settings)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    if (settings.get("architectures") or [None])[0] not in architectures(task):
+    if (settings.get("architectures") or [None])[0] not in finetuning.architectures(task):
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
@@ -98,6 +95,7 @@ def open_model(
     # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
     # entry of the same name (classifier_bias).
     options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    options |= task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini", {})
     options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
     options = task.Options(**(options | dict(changes or {})))
@@ -112,6 +110,29 @@ def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
     """An answer for each line: see `predict_lines` of the task. model: a folder, or what `open_model` returned."""
     task, module, tokenizer, entity_vocab, options = model if isinstance(model, Opened) else open_model(model)
     return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
+
+
+def evaluate(opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, place: Place, out: Path) -> None:
+    """Scores a model as it is on files, by their names; writes predictions and results.json into OUT, prints scores.
+
+    source: the model's folder. limit: the first examples of each file alone.
+    """
+    task, model, tokenizer, entity_vocab, options = opened
+    if hasattr(task, "with_entities"):
+        options = task.with_entities(options, [*(path.parent for path in files.values()), source], entity_vocab)
+    examples = finetuning.read_splits(task, files, options, {"test": limit})
+    labels = getattr(model, "labels", ())
+    features = {
+        name: finetuning.make_features(task, options, tokenizer, entity_vocab, labels, name, found)
+        for name, found in examples.items()
+    }
+    job = finetuning.Job(task, options, None, labels, examples, features, place, "fp32", out)
+    report: dict = {"checkpoint": str(source), "seeds": [0]}
+    out.mkdir(parents=True, exist_ok=True)
+    finetuning.score_files(job, model, 0, report)
+    if place.is_first:
+        finetuning.save_results(job, {"evaluated": report}, files)
+        finetuning.print_results(job, {"evaluated": report})
 
 
 # --- Entity linking ---------------------------------------------------------------------------------------------------

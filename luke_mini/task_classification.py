@@ -13,8 +13,8 @@ Nothing but words goes in. Four forms, which a file's fields give away; C classe
     TextModel       encoder, tanh layer over `<s>` (pooler), dropout, one linear layer
     predict         -> the class or choice with its probability, or the number
     evaluate        -> the scores above, and as `score` the one to compare: accuracy, or Pearson's correlation
-What every task module offers: `finetuning.py`. The recipes in `config.py` are JGLUE's; it cuts texts to 512 pieces, 128
-in pairs and 64 for choices, the longer text first. Left out: several labels for one text.
+What every task module offers: `finetuning.py`. The recipes are JGLUE's, which cut the longer text of a pair first.
+Left out: several labels for one text.
 """
 
 import json
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
+from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
 from luke_mini.metrics import accuracy, pearson, spearman
@@ -40,11 +41,12 @@ from luke_mini.packing import PackedBatch
 from luke_mini.records import Record
 
 NAME, TITLE = "classification", "classification score"
-FILES = {
-    "train": ("train.json", "train.jsonl", "train-v1.0.json", "train-v1.1.json", "single/train.json"),
-    "dev": ("dev.json", "dev.jsonl", "valid-v1.0.json", "valid-v1.1.json", "single/dev.json"),
-    "test": ("test.json", "test.jsonl", "single/test.json"),
-}
+FILES = (
+    {"train": "train.json train.jsonl", "dev": "dev.json valid.json dev.jsonl", "test": "test.json test.jsonl"},
+    *({"train": f"train-v{n}.json", "dev": f"valid-v{n}.json", "test": f"test-v{n}.json"}
+      for n in ("1.3", "1.2", "1.1", "1.0")),
+    {split: f"single/{split}.json" for split in ("train", "dev", "test")},
+)  # fmt: skip
 FORMAT = """\
 JGLUE, an object a line; the fields say which of the forms it is, and further fields do not matter. A text as label is
 a class, a number is a number to come near to (or a class, with --numbers classes). One text (MARC-ja):
@@ -71,18 +73,17 @@ prints {"texts": [...], "label", "probability"}, and without a probability if th
 SCORES = ("accuracy", "pearson", "spearman", "score")  # those that the form has
 ARCHITECTURE = ("LukeForSequenceClassification", "LukeForMultipleChoice")
 ALL_ENTITIES = False
-MAX_LENGTH = {"single": 512, "pair": 128, "choice": 64}  # JGLUE's
 NUMBER = ("number",)  # the labels of a regression: one score, whose name config.json wants; a class is never alone
 
 
 @dataclass(frozen=True)
 class Options:
-    max_length: int = option(0, "tokens an input, longer texts are cut; 0 = 512, in pairs 128, with choices 64")
+    max_length: int = option(512, "tokens an input, longer texts are cut")
     numbers: str = option("regression", "what labels that are numbers are", ("regression", "classes"))
 
     def __post_init__(self):
-        if self.max_length and self.max_length < 8:
-            raise ValueError("expected --max-length 0 or at least 8")
+        if self.max_length < 8:
+            raise ValueError(f"--max-length {self.max_length}: expected at least 8")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -173,9 +174,11 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def recipe_name(examples: Sequence[Example]) -> str:
-    """Which recipe of `config.FINETUNE` is for these training examples."""
-    return "choice" if examples[0].form == "choice" else NAME
+def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], start: Checkpoint) -> str:
+    first = examples["train"][0]
+    if isinstance(first.label, float):
+        return "jsts"
+    return {"single": "marc-ja", "pair": "jnli", "choice": "jcommonsenseqa"}[first.form]
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------
@@ -195,16 +198,15 @@ def make_features(
     if not examples:
         return []
     _check(examples[0], labels)
-    max_length = options.max_length or MAX_LENGTH[examples[0].form]
     pairs = [
         (example.texts[0], second)
         for example in examples
         for second in (example.texts[1:] or (None,))
     ]  # fmt: skip
     encoded = inputs.encode_batch(tokenizer, entity_vocab, *map(list, zip(*pairs)))
-    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > max_length]
+    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > options.max_length]
     for k in too_long:
-        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=max_length)
+        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=options.max_length)
     ids = {label: i for i, label in enumerate(labels)}
     features, first, cut = [], 0, set(too_long)
     for index, example in enumerate(examples):
@@ -369,7 +371,7 @@ def predict_lines(
     """For each line, its texts with a label."""
     examples = [_from_line(line, f"line {number}", model.labels) for number, line in enumerate(lines, start=1)]
     features = []
-    for index, example in enumerate(examples):  # one by one: each form has its own maximal length
+    for index, example in enumerate(examples):  # one by one: a line may be one text, the next two
         (feature,) = make_features([example], tokenizer, entity_vocab, model.labels, options)
         features.append(feature._replace(example=index))
     for example, (label, probability) in zip(examples, predict(model, features, examples)):

@@ -41,7 +41,7 @@ from luke_mini.qa_windows import windows
 from luke_mini.records import Record
 
 NAME, TITLE = "cloze", "cloze exact match"
-FILES = {split: (f"{split}.json", f"{split}.jsonl") for split in ("train", "dev", "test")}
+FILES = ({"train": "train.json train.jsonl", "dev": "dev.json dev.jsonl val.jsonl", "test": "test.json test.jsonl"},)
 FORMAT = """\
 ReCoRD: a .json file; "end" is the last character of a mention, and "@placeholder" is once in each query:
 

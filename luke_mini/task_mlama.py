@@ -40,7 +40,7 @@ from luke_mini.packing import PackedBatch
 from luke_mini.pretrain_examples import Segments
 
 NAME, TITLE, TRAINS = "mlama", "mLAMA top 1 by words", False
-FILES = {"test": ("mlama1.1/en", "en")}
+FILES = ({"test": "mlama1.1/en en"},)
 FORMAT = """\
 mLAMA 1.1: a folder for each language, named as the language. In it templates.jsonl, subject and object in any order,
 

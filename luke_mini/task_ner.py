@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luke_mini import conll, optim, trainer
+from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
 from luke_mini.heads import RowClassifier
@@ -33,14 +34,16 @@ from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
 from luke_mini.records import is_json
 from luke_mini.spans import is_punctuation
+from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
 from luke_mini.windows import context_window
 
 NAME, TITLE = "ner", "NER F1"
-FILES = {
-    "train": ("train.conll", "eng.train", "train.jsonl"),
-    "dev": ("dev.conll", "eng.testa", "dev.jsonl"),
-    "test": ("test.conll", "eng.testb", "test.jsonl"),
-}
+FILES = (
+    {"train": "train.conll train.txt train.jsonl", "dev": "dev.conll valid.txt dev.txt dev.jsonl",
+     "test": "test.conll test.txt test.jsonl"},
+    *({"train": f"{language}.train", "dev": f"{language}.testa", "test": f"{language}.testb"}
+      for language in ("eng", "esp", "ned", "deu")),
+)  # fmt: skip
 FORMAT = """\
 CoNLL-2002/2003: one word a line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES, found
 out by itself), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1:
@@ -71,9 +74,9 @@ class Options:
     max_pieces: int = option(510, "word pieces an input, <s> and </s> not counted")
     max_mention: int = option(16, "word pieces of the longest candidate")
     max_candidates: int = option(128, "candidates an input; a sentence with more becomes several inputs")
-    scheme: str = option("", "of the tags, if it is not to be found out", ("", "IOB1", "IOB2", "IOBES"))
+    scheme: str = option("auto", "of the tags; auto: as most of the file's are", ("auto", "IOB1", "IOB2", "IOBES"))
     language: str = option("en", "of raw text, for its sentences")
-    space_before_all: bool = option(False, "tokenize punctuation, too, as if after a space (the mLUKE paper's runs)")
+    space_before_all: bool = option(False, "tokenize punctuation, too, as if after a space (mLUKE)")
 
     def __post_init__(self):
         if not 1 <= self.max_mention <= self.max_pieces or self.max_candidates < 1:
@@ -84,7 +87,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
     """Documents of a CoNLL file or of JSON lines: see `conll`."""
     if is_json(path):
         return conll.read_json_lines(path, options.language)
-    return conll.read_examples(path, scheme=options.scheme or None)
+    return conll.read_examples(path, scheme=None if options.scheme == "auto" else options.scheme)
 
 
 def about(documents: Sequence[Document]) -> str:
@@ -99,6 +102,18 @@ def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
     if not types:
         raise ValueError("no mention is tagged in the training data: there is no type to learn")
     return CONLL_LABELS if types == set(CONLL_LABELS[1:]) else ("NIL", *sorted(types))
+
+
+def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], start: Checkpoint) -> str:
+    """mLUKE's for its data sets in other languages than English, and for multilingual models that others trained."""
+    foreign = any(path.name[:4] in ("esp.", "ned.", "deu.") for path in files.values())
+    return "conll-multilingual" if foreign or released_options(start) else "conll2003"
+
+
+def released_options(start: Checkpoint) -> dict[str, object]:
+    """mLUKE put a space before every word. Its folders tell by their tokenizer; so do ours, which also say their own."""
+    is_mluke = isinstance(start.tokenizer, SentencePieceTokenizer) and "luke_mini" not in start.settings
+    return {"space_before_all": True} if is_mluke else {}
 
 
 # --- Features -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from luke_mini import inputs, optim, records, trainer
 from luke_mini.atomic import write_file
+from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import IGNORED, RowClassifier, first_entities
 from luke_mini.inputs import CharSpan
@@ -37,11 +38,11 @@ from luke_mini.packing import PackedBatch
 from luke_mini.records import Record
 
 NAME, TITLE = "relation", "relation F1"
-FILES = {
-    "train": ("train.json", "KBP37_train.txt", "train.jsonl"),
-    "dev": ("dev.json", "KBP37_dev.txt", "dev.jsonl"),
-    "test": ("test.json", "KBP37_test.txt", "RELX_en.txt", "test.jsonl"),
-}
+FILES = (
+    {"train": "train.json train.txt train.jsonl", "dev": "dev.json dev.txt dev.jsonl",
+     "test": "test.json test.txt test.jsonl"},
+    {"train": "KBP37_train.txt", "dev": "KBP37_dev.txt", "test": "KBP37_test.txt RELX_en.txt"},
+)  # fmt: skip
 FORMAT = """\
 TACRED: a .json file, a list of objects; subject and object are tokens, the last one is part of the span:
 
@@ -180,6 +181,10 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     if is_directed(found) and found <= set(KBP37_LABELS):
         return KBP37_LABELS
     return (NO_RELATION,) * (NO_RELATION in found) + tuple(sorted(found - {NO_RELATION}))
+
+
+def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], start: Checkpoint) -> str:
+    return "kbp37" if label_list(examples["train"]) == KBP37_LABELS else "tacred"
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------

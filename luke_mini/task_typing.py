@@ -39,11 +39,10 @@ from luke_mini.packing import PackedBatch
 from luke_mini.records import Record
 
 NAME, TITLE = "typing", "typing F1"
-FILES = {
-    "train": ("train.json", "open_entity_train.jsonl", "train.jsonl"),
-    "dev": ("dev.json", "open_entity_dev.jsonl", "dev.jsonl"),
-    "test": ("test.json", "open_entity_test.jsonl", "test.jsonl"),
-}
+FILES = (
+    {split: f"{split}.json {split}.jsonl" for split in ("train", "dev", "test")},
+    {split: f"open_entity_{split}.jsonl" for split in ("train", "dev", "test")},
+)
 FORMAT = """\
 Open Entity as the LUKE paper's runs had it: a list of objects, half-open character spans:
 

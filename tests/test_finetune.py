@@ -17,7 +17,7 @@ from conftest import shared_data
 
 import finetune
 import train
-from luke_mini import checkpoint, finetuning, task_qa
+from luke_mini import checkpoint, finetuning, task_ner, task_qa
 from luke_mini.config import FinetuneConfig
 from luke_mini.conll import read_examples
 from luke_mini.distributed import Place
@@ -150,7 +150,7 @@ def test_real_conll_files(pretrained, tmp_path):
 def test_a_grid_is_chosen_on_dev_and_scored_on_test(pretrained, toy_data, tmp_path, capsys):
     finetune.main(
         f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL} --seeds 1,2 --lr 1e-9,1e-3 "
-        "--compare-random --select-best".split()
+        "--compare-random --select score".split()
     )
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     for report in results.values():
@@ -172,15 +172,53 @@ def test_several_rates_need_a_dev_file(pretrained, toy_data, tmp_path):
         )
 
 
-def test_own_files_are_not_mixed_with_the_default_data(pretrained, toy_data, tmp_path, monkeypatch):
+def test_the_built_in_files_are_for_the_built_in_checkpoint(pretrained, toy_data, tmp_path, monkeypatch):
     shutil.copytree(toy_data / "ner", tmp_path / "data/toyworld/ner")
+    shutil.copytree(pretrained, tmp_path / "runs/toyworld")
     monkeypatch.chdir(tmp_path)
     own = toy_data / "ner/train.conll"
+    for checkpoint_of_mine in (f"--checkpoint {pretrained}", f"--init {tmp_path}"):
+        with pytest.raises(ValueError, match="expected --data DIR or --train FILE"):
+            finetune.main(f"ner {checkpoint_of_mine} --test {own}".split())
     finetune.main(f"ner --checkpoint {pretrained} --out own --train {own} {SMALL}".split())
-    finetune.main(f"ner --checkpoint {pretrained} --out default --test {own} {SMALL}".split())
+    finetune.main(f"ner --checkpoint runs/toyworld --out default --test {own} {SMALL}".split())
     files = {name: json.loads(Path(name, "results.json").read_text())["data"] for name in ("own", "default")}
     assert list(files["own"]) == ["train"] and list(files["default"]) == ["train", "dev", "test"]
     assert files["default"]["test"]["file"] == "train.conll"
+
+
+@pytest.mark.parametrize(
+    "paths, names",
+    [
+        (["test.json"], ["test"]),
+        (["c/train.json"], ["test"]),
+        (["xquad.de.json", "xquad.es.json"], ["xquad.de", "xquad.es"]),
+        (["a/test.json", "b/test.json"], ["a", "b"]),
+        (["eng.testa", "eng.testb"], ["eng.testa", "eng.testb"]),
+        (["c/train.json", "c/dev.json"], ["train.json", "dev.json"]),
+        (["x/a/t.json", "x/b/t.json", "y/a/t.json"], None),
+    ],
+)
+def test_files_given_by_name_keep_their_roles(tmp_path, paths, names):
+    """Every file is there under a name of its own, and none is taken for the training or the dev file."""
+    paths = [tmp_path / path for path in paths]
+    found = finetuning.find_files(task_ner, None, {"train": [tmp_path / "mine.conll"], "test": paths})
+    assert found["train"] == tmp_path / "mine.conll" and "dev" not in found
+    assert [path for name, path in found.items() if name != "train"] == paths
+    assert names is None or list(found) == ["train", *names]
+    assert all("/" not in name for name in found)
+
+
+def test_a_file_is_scored_once(tmp_path):
+    with pytest.raises(ValueError, match="each file once"):
+        finetuning.name_tests([tmp_path / "a/test.json", tmp_path / "a/../a/test.json"])
+
+
+def test_the_files_of_one_data_set_stay_together(tmp_path):
+    """A folder that holds two data sets gives the files of the first one alone."""
+    for name in ("eng.train", "eng.testa", "esp.train", "esp.testb"):
+        (tmp_path / name).touch()
+    assert [path.name for path in finetuning.find_files(task_ner, tmp_path, {}).values()] == ["eng.train", "eng.testa"]
 
 
 def test_two_processes_train_the_model_of_one(pretrained, toy_data, tmp_path):
@@ -218,7 +256,7 @@ def test_the_format_is_described(capsys):
     assert '"spans"' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", ["", "--select-best --epochs 2"])
+@pytest.mark.parametrize("options", ["", "--select score --epochs 2", "--select loss --epochs 2"])
 def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, monkeypatch, options):
     """Stopped in its fourth step, with a state saved after each, and resumed: the same weights and scores."""
     call = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --save-minutes 0 {options}"

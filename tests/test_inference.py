@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import finetune
-from luke_mini import checkpoint, inference, task_ner, task_relation, views
+from luke_mini import checkpoint, finetuning, inference, task_ner, task_relation, views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
@@ -139,7 +139,7 @@ def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
         labels = ("a", "b") if name in ("ner", "relation", "typing", "classification") else ()
         model = task.build_model(start.config, start.entity_vocab, labels)
         initialize(model, start.config, seed=0)
-        settings = {"architectures": [inference.architectures(task)[0]], "luke_mini": {"task": name}}
+        settings = {"architectures": [finetuning.architectures(task)[0]], "luke_mini": {"task": name}}
         settings |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
         folder = tmp_path / "model"
         checkpoint.save(folder, model, start.tokenizer, start.entity_vocab, settings)

@@ -112,13 +112,12 @@ def test_labels_and_what_is_said_of_a_file():
 
 
 def test_the_recipe_of_each_form():
-    """JGLUE's notes: AdamW of (0.9, 0.999) and 1e-8 with bias correction, no decay, 64 for JCommonsenseQA else 32."""
-    for form, batch in (("single", 32), ("pair", 32), ("choice", 64)):
-        name = task_classification.recipe_name([SINGLE._replace(form=form)])
-        recipe = config.finetune_recipe(name, config.ModelConfig())
-        assert (recipe.batch, recipe.epochs, recipe.learning_rate, recipe.warmup_ratio) == (batch, 4.0, 3e-5, 0.1)
-        assert (recipe.beta1, recipe.beta2, recipe.eps, recipe.weight_decay) == (0.9, 0.999, 1e-8, 0.0)
-        assert (recipe.max_grad_norm, recipe.bias_correction, recipe.select_best, recipe.seed) == (1.0, True, True, 42)
+    def name(example: Example) -> str:
+        return task_classification.recipe_name({}, {"train": [example]}, None)
+
+    assert [name(SINGLE._replace(form=form)) for form in ("single", "pair", "choice")] == [
+        "marc-ja", "jnli", "jcommonsenseqa"]  # fmt: skip
+    assert name(SINGLE._replace(label=2.5)) == name(SINGLE._replace(form="pair", label=2.5)) == "jsts"
 
 
 @pytest.mark.parametrize(
@@ -195,12 +194,13 @@ def test_as_transformers_has_it(tiny, tiny_checkpoint):
 
 def test_lengths_of_the_forms_and_what_is_lost(tiny):
     long = "Oslo " * 900
-    limits = {"single": 512, "pair": 128, "choice": 64}
+    limits = {"single": 40, "pair": 30, "choice": 20}
     for form, texts in (("single", (long,)), ("pair", (long, "Ada")), ("choice", ("Ada", long, "Bo"))):
         labels = () if form == "choice" else ("a", "b")
         label = 0 if form == "choice" else "unheard"
         examples = [Example(form, texts, label), Example(form, texts[-1:] * len(texts), label)]
-        features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
+        options = Options(max_length=limits[form])
+        features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
         assert max(len(arrays["input_ids"]) for x in features for arrays in x.arrays) == limits[form]
         cut = 2 if form == "single" else 1
         assert list(task_classification.lost(examples, features).values()) == [2 * bool(labels), cut]
@@ -387,7 +387,7 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
     finetune.main(
         f"classification --checkpoint {tiny_checkpoint} --data {tmp_path} --dev {tmp_path}/train.json "
         f"--epochs {50 if form == 'regression' else 25} --batch 8 --micro-batch 8 --lr 3e-3 --dropout 0 "
-        f"--out {tmp_path}/out --precision fp32 --no-select-best".split()
+        f"--out {tmp_path}/out --precision fp32 --select last".split()
     )
     results = json.loads((tmp_path / "out/results.json").read_text())["results"]["pretrained"]
     assert results["scores"]["dev"]["42"]["score"] > 0.8

@@ -1,0 +1,154 @@
+"""The fine-tuning recipes: one for each data set with published results, each with its source.
+
+In: what a run's files are, and how large its encoder is. Out: a `Recipe`: numbers for the optimizer, and the options of
+the task (reader, head, decoding) that belong to them. A task's module says which recipe is for which files
+(`recipe_name`); the first recipe of a task is the default for anybody's own data. A run prints the recipe it takes,
+`--recipe NAME` names another one, and each number is a flag.
+
+Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), appendix A and the authors' notes; mLUKE, Ri et al. 2022 (arXiv
+2110.08151) and the configurations published with it; Global ED, Yamada et al. 2022 (arXiv 1909.00426), recipe for AIDA;
+JGLUE's fine-tuning notes (yahoojapan/JGLUE), whose unnamed settings are the defaults of Hugging Face's trainer.
+All of them are for encoders of base and large size. What smaller ones take was measured here: see `SMALLER`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import NamedTuple
+
+from luke_mini.config import FinetuneConfig, ModelConfig, as_flag
+
+
+class Recipe(NamedTuple):
+    """How a model is fine-tuned on a data set."""
+
+    task: str
+    data: str  # what it is for
+    source: str
+    training: FinetuneConfig
+    options: Mapping[str, object] = {}  # of the task, where they differ from the defaults of its Options
+    entity_aware: bool = True  # a checkpoint without w2e, e2w and e2e gets them; False: attention stays as it is
+
+
+LUKE = FinetuneConfig()
+# torch's AdamW. differs from mLUKE: no early stopping (its patience of 3 epochs); the best of them is kept anyway.
+MLUKE = replace(LUKE, beta2=0.999, eps=1e-8, max_grad_norm=5.0, bias_correction=True, select="score", seed=0)
+# Of the learning rates and epochs that JGLUE tried, the middle one and the larger.
+JGLUE = replace(
+    LUKE, epochs=4.0, batch=32, micro_batch=8, learning_rate=3e-5, warmup_ratio=0.1, weight_decay=0.0, beta2=0.999,
+    eps=1e-8, max_grad_norm=1.0, bias_correction=True, select="score", seed=42,
+)  # fmt: skip
+RECIPES = {
+    "conll2003": Recipe("ner", "CoNLL-2003, English", "LUKE", LUKE),
+    "conll-multilingual": Recipe(
+        "ner", "CoNLL-2002 and 2003 in four languages", "mLUKE", MLUKE, {"space_before_all": True},
+        entity_aware=False,
+    ),
+    "tacred": Recipe("relation", "TACRED", "LUKE", replace(LUKE, batch=32, micro_batch=4, select="score", seed=42)),
+    "kbp37": Recipe(
+        "relation", "KBP37 and RELX", "mLUKE", replace(MLUKE, batch=32, micro_batch=4, max_grad_norm=0.0),
+        {"classifier_bias": True, "max_mention": 512}, entity_aware=False,
+    ),
+    "open-entity": Recipe("typing", "Open Entity", "LUKE", replace(LUKE, epochs=3.0, batch=4, select="score", seed=12)),
+    "squad": Recipe(
+        "qa", "SQuAD 1.1", "LUKE", replace(LUKE, epochs=2.0, batch=48, learning_rate=1.5e-5, seed=14)
+    ),
+    "xquad": Recipe(
+        "qa", "SQuAD 1.1 for XQuAD and MLQA", "mLUKE",
+        replace(MLUKE, epochs=2.0, batch=32, learning_rate=2e-5, select="loss"),
+        {"max_length": 384, "overlap": 128, "ignore_case": False}, entity_aware=False,
+    ),
+    "jsquad": Recipe("qa", "JSQuAD", "JGLUE", JGLUE, {"max_length": 384}),
+    "record": Recipe(
+        "cloze", "ReCoRD", "LUKE", replace(LUKE, epochs=2.0, batch=32, micro_batch=4, select="score", seed=4)
+    ),
+    "aida": Recipe(  # the seed is ours: none is published
+        "disambiguation", "AIDA-CoNLL", "Global ED",
+        replace(LUKE, epochs=2.0, batch=16, micro_batch=4, learning_rate=2e-5, warmup_ratio=0.1, beta2=0.999,
+                max_grad_norm=1.0, seed=0),
+        entity_aware=False,
+    ),
+    "marc-ja": Recipe("classification", "MARC-ja, one text", "JGLUE", JGLUE),
+    "jnli": Recipe("classification", "JNLI, two texts", "JGLUE", JGLUE, {"max_length": 128}),
+    "jsts": Recipe("classification", "JSTS, numbers", "JGLUE", JGLUE, {"max_length": 128}),
+    "jcommonsenseqa": Recipe(
+        "classification", "JCommonsenseQA, choices", "JGLUE", replace(JGLUE, batch=64, micro_batch=4),
+        {"max_length": 64},
+    ),
+}  # fmt: skip
+
+
+class Smaller(NamedTuple):
+    """What encoders below base size change in every recipe: larger steps, and more of them."""
+
+    up_to: int  # hidden size
+    what: str
+    training: Mapping[str, Mapping[str, object]]  # task, or "" for all others -> settings
+    options: Mapping[str, Mapping[str, object]]  # task -> options
+
+
+# Measured on the built-in encyclopedia (tiny, 2 million weights) and on CoNLL-2003 (MiniLM, 22 million): see the README.
+SMALLER = (
+    Smaller(
+        256, "tiny and mini",
+        {
+            "": {"epochs": 8.0, "learning_rate": 1e-3, "warmup_ratio": 0.1},
+            "ner": {"epochs": 16.0, "learning_rate": 5e-4, "warmup_ratio": 0.1},
+            "disambiguation": {"epochs": 8.0, "learning_rate": 1e-4, "warmup_ratio": 0.1},  # keeps what the head knows
+        },
+        {},
+    ),
+    Smaller(
+        512, "MiniLM and its like",
+        {"": {"epochs": 5.0, "learning_rate": 2e-4, "warmup_ratio": 0.1}},
+        {"ner": {"max_pieces": 62, "max_mention": 8}},
+    ),
+)  # fmt: skip
+
+
+def of_task(task: str) -> dict[str, Recipe]:
+    """The recipes of a task by name, its default first."""
+    return {name: recipe for name, recipe in RECIPES.items() if recipe.task == task}
+
+
+def smaller(hidden_size: int) -> Smaller | None:
+    return next((one for one in SMALLER if hidden_size <= one.up_to), None)
+
+
+def for_encoder(recipe: Recipe, shape: ModelConfig) -> Recipe:
+    """The recipe as published for an encoder of base size or more; with larger steps and more of them for less."""
+    found = smaller(shape.hidden_size)
+    return recipe if found is None else adapt(recipe, found)
+
+
+def adapt(recipe: Recipe, encoder: Smaller) -> Recipe:
+    changes = encoder.training.get(recipe.task, encoder.training[""])
+    training = replace(recipe.training, micro_batch=recipe.training.batch, **changes)
+    return recipe._replace(training=training, options={**recipe.options, **encoder.options.get(recipe.task, {})})
+
+
+def settings(made) -> list[str]:
+    """["--epochs 5", "--no-bias-correction", ...]: what a dataclass of options holds, as on the command line."""
+    values = ((item.name, getattr(made, item.name)) for item in fields(made))
+    return [as_flag(name, value) for name, value in values if value != ""]
+
+
+def differences(recipe: Recipe, other: Recipe, options: type) -> str:
+    """The settings of a recipe that another one has otherwise. options: the task's Options."""
+    mine, others = (settings(r.training) + settings(options(**r.options)) for r in (recipe, other))
+    return "  ".join(shown for shown in mine if shown not in others)
+
+
+def overview(task: str, options: type) -> Iterator[str]:
+    """Lines for --help: every recipe of a task, as differences from its default, and what smaller encoders change."""
+    found = of_task(task)
+    default, *_ = found.values()
+    for name, recipe in found.items():
+        yield f"  {name}: {recipe.data} ({recipe.source}{'' if recipe.entity_aware else '; attention as in the checkpoint'})"
+        yield f"      {differences(recipe, default, options) or 'the numbers above'}"
+    for encoder in SMALLER:
+        by_difference: dict[str, list[str]] = {}
+        for name, recipe in found.items():
+            by_difference.setdefault(differences(adapt(recipe, encoder), recipe, options), []).append(name)
+        for changes, names in by_difference.items():
+            yield f"  {', '.join(names)}, up to a hidden size of {encoder.up_to} ({encoder.what})"
+            yield f"      {changes}"

@@ -108,7 +108,7 @@ def prepare_out(arguments: argparse.Namespace) -> None:
     out = arguments.out = arguments.out or Path("data") / source
     out.mkdir(parents=True, exist_ok=True)
     # first what says that the rest is whole
-    for old in [out / "manifest.json", out / "mentions.safetensors", *sorted(out.glob("shard-*.bin"))]:
+    for old in [out / "manifest.json", out / mentions.STATISTICS, *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
     if not files:
         print("writing the built-in encyclopedia")
@@ -220,7 +220,7 @@ def gather_mentions(arguments: argparse.Namespace, store: BinaryIO, lengths: lis
     pages = np.zeros(len(table), np.int64)
     for names, counts in in_order(pages_with_names, table.trie, records("mentions: pages"), arguments.workers):
         pages[names] += counts
-    mentions.with_pages(table, pages).save(arguments.out / "mentions.safetensors")
+    mentions.with_pages(table, pages).save(arguments.out / mentions.STATISTICS)
 
 
 def make_examples(build: Callable, packed: bytes) -> Gathered:

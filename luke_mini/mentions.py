@@ -38,6 +38,7 @@ from luke_mini import atomic
 from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
+STATISTICS = "mentions.safetensors"
 MAX_WORDS = 20  # of a name
 MAX_TITLES = 100  # of a name, the most frequent ones
 MIN_LINK_PROBABILITY = 0.01  # names below are dropped
@@ -292,6 +293,12 @@ class Mentions:
             Candidate(_string(self.title_text, self.title_ends, title), count, count / links)
             for title, count in zip(self.titles[rows].tolist(), self.counts[rows].tolist())
         ]
+
+
+def find_statistics(places: Iterable[Path]) -> Path | None:
+    """The file of statistics in the first of these folders that has one itself or in one of the three above it."""
+    folders = (folder for place in places for folder in [place.resolve(), *place.resolve().parents][:4])
+    return next((folder / STATISTICS for folder in folders if (folder / STATISTICS).is_file()), None)
 
 
 def from_links(

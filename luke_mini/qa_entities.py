@@ -24,24 +24,28 @@ Detector = Callable[[str, str], Found]  # (text, title of its page) -> mentions
 Table = dict[str, list[tuple[list[str], str]]]  # first word of a mention -> [(its words, entity)], the longest first
 
 
-def words_of(text: str) -> list[str]:
-    return [text[start:end] for start, end in word_spans(text)]
+def words_of(text: str, ignore_case: bool = False) -> list[str]:
+    words = [text[start:end] for start, end in word_spans(text)]
+    return list(map(str.lower, words)) if ignore_case else words
 
 
-def by_first_word(titles: Mapping[str, str]) -> Table:
-    """{mention: entity} as a table for `detect`."""
-    table: Table = {}
+def by_first_word(titles: Mapping[str, str], ignore_case: bool = False) -> Table:
+    """{mention: entity} as a table for `detect`. Words that mean two entities when case is ignored mean none."""
+    entities: dict[tuple[str, ...], set[str]] = {}
     for mention, title in titles.items():
-        if words := words_of(mention):
-            table.setdefault(words[0], []).append((words, title))
+        entities.setdefault(tuple(words_of(mention, ignore_case)), set()).add(title)
+    table: Table = {}
+    for words, meant in entities.items():
+        if words and len(meant) == 1:
+            table.setdefault(words[0], []).append((list(words), *meant))
     for row in table.values():
         row.sort(key=lambda pair: -len(pair[0]))
     return table
 
 
-def detect(text: str, table: Table) -> Found:
-    """Mentions in a text: the same words, whatever blanks are between them; upper and lower case are distinguished."""
-    spans, words = word_spans(text), words_of(text)
+def detect(text: str, table: Table, ignore_case: bool = False) -> Found:
+    """Mentions in a text: the same words, whatever blanks are between them."""
+    spans, words = word_spans(text), words_of(text, ignore_case)
     found, position = [], 0
     while position < len(words):
         end = position + 1
@@ -55,7 +59,7 @@ def detect(text: str, table: Table) -> Found:
 
 
 @lru_cache(maxsize=4)
-def from_candidates(path: str) -> Detector:
+def from_candidates(path: str, ignore_case: bool) -> Detector:
     """A published candidate file. ValueError if it is none."""
     found = read_json(path)
     pages = check(path, found.values if isinstance(found, Record) else [], dict)
@@ -66,8 +70,8 @@ def from_candidates(path: str) -> Detector:
 
     def find(text: str, page: str) -> Found:
         if page not in tables:
-            tables[page] = by_first_word(pages.get(page, {}))
-        return detect(text, tables[page])
+            tables[page] = by_first_word(pages.get(page, {}), ignore_case)
+        return detect(text, tables[page], ignore_case)
 
     return find
 

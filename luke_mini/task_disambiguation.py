@@ -37,17 +37,16 @@ from luke_mini.config import ModelConfig
 from luke_mini.disambiguation_files import Candidate, Document, Mention
 from luke_mini.disambiguation_inputs import Feature, Options, make_features, pack, padded
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import Mentions, find_statistics
 from luke_mini.metrics import disambiguation_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
 
 NAME, TITLE = "disambiguation", "entity disambiguation, in-KB accuracy"
-FILES = {
-    "train": ("train/train.xml", "aida_train.csv", "train.jsonl"),
-    "dev": ("dev/dev.xml", "aida_testA.csv", "dev.jsonl"),
-    "test": ("test/test.xml", "aida_testB.csv", "test.jsonl"),
-}
+FILES = (
+    {split: f"{split}/{split}.xml {split}.jsonl" for split in ("train", "dev", "test")},
+    {"train": "aida_train.csv", "dev": "aida_testA.csv", "test": "aida_testB.csv"},
+)
 FORMAT = """\
 WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file; the texts are in RawText/ beside it, by the documents' names:
 
@@ -96,12 +95,10 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
 
 def statistics_for(options: Options, folder: Path) -> Mentions:
     """--mentions, or the statistics that lie in the folder or one of the three above it."""
-    if options.mentions:
-        return _load_statistics(Path(options.mentions))
-    for place in [folder, *folder.resolve().parents][:4]:
-        if (place / "mentions.safetensors").is_file():
-            return _load_statistics(place / "mentions.safetensors")
-    raise ValueError(f"{folder}: mentions have no candidates, expected --mentions FILE, written by prepare_wiki.py")
+    found = options.mentions or find_statistics([folder])
+    if not found:
+        raise ValueError(f"{folder}: mentions have no candidates, expected --mentions FILE, written by prepare_wiki.py")
+    return _load_statistics(Path(found))
 
 
 @lru_cache(4)
@@ -118,6 +115,11 @@ def about(documents: Sequence[Document]) -> str:
 
 def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
     return ()
+
+
+def scoring_options(options: Options) -> Options:
+    """Files that are scored are split in another way than the training file."""
+    return replace(options, split=options.scored_split)
 
 
 # --- What cannot be learned -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ its unused answer type.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luke_mini import atomic, inputs, metrics_qa, qa_entities, qa_files, qa_windows, trainer
+from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import STATISTICS, find_statistics
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
 from luke_mini.qa_files import FORMAT, METRICS, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
@@ -36,11 +39,13 @@ from luke_mini.qa_windows import Answer
 from luke_mini.spans import token_span
 
 NAME, TITLE = "qa", "QA F1"
-FILES = {
-    "train": ("train-v1.1.json", "train-v2.0.json", "train-v1.3.json", "train.jsonl"),
-    "dev": ("dev-v1.1.json", "dev-v2.0.json", "valid-v1.3.json", "dev.jsonl"),
-    "test": ("test-v1.1.json", "test.jsonl"),
-}
+AUTO, NONE = "auto", "none"  # instead of a file's name
+FILES = (
+    *({split: f"{split}-v{n}.json" for split in ("train", "dev", "test")} for n in ("1.1", "2.0")),
+    *({"train": f"train-v{n}.json", "dev": f"valid-v{n}.json", "test": f"test-v{n}.json"}  # JSQuAD
+      for n in ("1.3", "1.2", "1.1", "1.0")),
+    {split: f"{split}.jsonl" for split in ("train", "dev", "test")},
+)  # fmt: skip
 SCORES = ("em", "f1")
 ARCHITECTURE = "LukeForQuestionAnswering"
 ALL_ENTITIES = True
@@ -64,17 +69,18 @@ class Options:
     null_threshold: float = option(0.0, "SQuAD 2.0: null odds above it mean no answer")
     max_entities: int = option(128, "mentions of an input, the others are left out")
     candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
-    mentions: str = option("", "mention statistics instead, a file of prepare_wiki.py; {language} in its name likewise")
+    ignore_case: bool = option(True, "with --candidates: upper and lower case are the same (LUKE; mLUKE: they differ)")
+    mentions: str = option(AUTO, "instead, a file of mention statistics; auto: where one lies at hand; none: words only")
     min_link_probability: float = option(0.01, "with --mentions: of a surface to be a mention")
     train_entity_table: bool = option(False, "train the entity embeddings; published: they are frozen")
-    metric: str = option("", "the data set's, if the file's name does not tell", ("", *METRICS))
+    metric: str = option(AUTO, "official score; auto: as the file's name and questions tell", (AUTO, *METRICS))
     language: str = option("", "of the contexts, if the file's name does not tell; else en")
     question_language: str = option("", "of the questions, if it is another one and the file's name does not tell")
 
     def __post_init__(self):
         if not 1 <= self.max_question <= self.max_length - 5:
             raise ValueError("expected 1 <= --max-question <= --max-length - 5, to leave room for the context")
-        if self.candidates and self.mentions:
+        if self.candidates and self.mentions not in (AUTO, NONE):
             raise ValueError("--candidates and --mentions: expected one of them")
         for name in ("step", "max_answer", "n_best"):
             if getattr(self, name) < 1:
@@ -83,7 +89,11 @@ class Options:
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
     """The questions of a file: see `qa_files`."""
-    return qa_files.read(path, options.metric, options.language, options.question_language)
+    return qa_files.read(path, _metric(options), options.language, options.question_language)
+
+
+def _metric(options: Options) -> str:
+    return "" if options.metric == AUTO else options.metric
 
 
 def about(questions: Sequence[Question]) -> str:
@@ -95,6 +105,35 @@ def about(questions: Sequence[Question]) -> str:
 
 def label_list(questions: Sequence[Question]) -> tuple[str, ...]:
     return ()
+
+
+def recipe_name(files: dict[str, Path], examples: dict[str, list[Question]], start: Checkpoint) -> str:
+    """The test files decide: SQuAD's training file serves for XQuAD and MLQA, too."""
+    kinds = {questions[0].data_set.metric for questions in examples.values()}
+    if "jsquad" in kinds:
+        return "jsquad"
+    is_multilingual = "mlqa" in kinds or any("xquad" in path.name for path in files.values())
+    return "xquad" if is_multilingual else "squad"
+
+
+def with_entities(options: Options, places: Sequence[Path], entity_vocab: EntityVocab) -> Options:
+    """The options with the statistics that lie at hand, if there are any; says where the entities come from.
+
+    ValueError if the checkpoint is a lite one, which has no entities to give, and statistics are asked for.
+    """
+    is_lite, asked = len(entity_vocab) <= 4, options.candidates or options.mentions
+    if is_lite and asked not in (AUTO, NONE):
+        raise ValueError(f"{asked}: a lite checkpoint has no entities to give: expected one with all its entities, or "
+                         "--mentions none")  # fmt: skip
+    if not options.candidates and options.mentions == AUTO:
+        found = None if is_lite else find_statistics(places)
+        options = replace(options, mentions=NONE if found is None else str(found))
+    if options.candidates or options.mentions != NONE:
+        print(f"entities    {options.candidates or options.mentions}", flush=True)
+    elif asked == AUTO:
+        why = "the checkpoint is a lite one" if is_lite else f"no {STATISTICS} beside the data or the checkpoint"
+        print(f"entities    none: {why}; prepare_wiki.py writes mention statistics, --mentions FILE names them", flush=True)
+    return options
 
 
 # --- Features -------------------------------------------------------------------------------------------------------
@@ -128,8 +167,10 @@ def detector(options: Options, of_file: DataSet, language: str) -> qa_entities.D
     path = options.candidates or options.mentions
     path = path.replace("{language}", language).replace("{context}", of_file.language)
     if options.candidates:
-        return qa_entities.from_candidates(path)
-    return qa_entities.from_mentions(path, options.min_link_probability) if path else qa_entities.nothing
+        return qa_entities.from_candidates(path, options.ignore_case)
+    if path in (AUTO, NONE):
+        return qa_entities.nothing
+    return qa_entities.from_mentions(path, options.min_link_probability)
 
 
 def make_text(text: str, title: str, find: qa_entities.Detector, language: str, tokenizer, entity_vocab) -> Text:
@@ -369,7 +410,7 @@ def predict_lines(
     model: QaModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a question and its context: the answer, and the n best with their characters of the context."""
-    questions = qa_files.parse_lines(lines, options.metric, options.language, options.question_language)
+    questions = qa_files.parse_lines(lines, _metric(options), options.language, options.question_language)
     features = make_features(questions, tokenizer, entity_vocab, (), options)
     for one, prediction in zip(questions, predict(model, features, questions)):
         answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}

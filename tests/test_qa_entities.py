@@ -69,11 +69,21 @@ def test_by_brute_force(text, titles):
 def test_a_candidate_file(tmp_path):
     path = tmp_path / "en-en.json"
     path.write_text(json.dumps({"Oslo": {"Norway": "Norway", "the fjord": "Oslofjord"}, "Rome": {"Italy": "Italy"}}))
-    find = from_candidates(str(path))
+    find = from_candidates(str(path), False)
     text = "Norway and Italy share the fjord"
     assert find(text, "Oslo") == [(0, 6, "Norway"), (23, 32, "Oslofjord")]
     assert find(text, "Rome") == [(11, 16, "Italy")]
     assert find(text, "Nowhere") == [] == nothing(text, "Oslo")  # a page that the file lacks is no error
+
+
+def test_a_candidate_file_without_case(tmp_path):
+    """LUKE's own code lowers both sides; a mention that then means two entities means none."""
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"Oslo": {"The Fjord": "Oslofjord", "Us": "We", "US": "United States"}}))
+    with_case, without = (from_candidates(str(path), ignore_case) for ignore_case in (False, True))
+    text = "The fjord and the FJORD, US"
+    assert with_case(text, "Oslo") == [(25, 27, "United States")]
+    assert without(text, "Oslo") == [(0, 9, "Oslofjord"), (14, 23, "Oslofjord")]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_faults_of_candidate_files(tmp_path, value, fault):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value))
     with pytest.raises(ValueError) as caught:
-        from_candidates(str(path))
+        from_candidates(str(path), True)
     assert str(path) in str(caught.value) and fault in str(caught.value)
 
 

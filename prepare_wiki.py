@@ -148,7 +148,11 @@ def read_pages(arguments: argparse.Namespace, survey: Survey) -> Iterator[Page |
 
 
 def first_pass(arguments: argparse.Namespace, store: BinaryIO) -> tuple[Survey, list[int]]:
-    """Parses everything into the store; also returns the length of each record there."""
+    """Parses everything into the store; also returns the length of each record there.
+
+    differs from LUKE: pages stay in the order of the dump, there titles are shuffled; `train.py` shuffles examples. And
+    --max-pages takes the first N, there N at random while the vocabulary is counted over all.
+    """
     language = arguments.language or ("en" if arguments.jsonl else None)
     survey = Survey(TextSample(SAMPLE_CHARACTERS, arguments.seed), language)
     pages = islice(read_pages(arguments, survey), arguments.max_pages)
@@ -289,7 +293,8 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the others to [UNK]")
     print(f"entities    {made['entity_vocab_size']:,}{', few: for part of a dump there is --keep-red-links' * excerpt}")
     print(f"word pieces {made['word_vocab_size']:,}{', the text is too small for more' * fewer}")
-    print(f"examples    {made['examples']:,}, of {words:.1f} word pieces and {entities:.1f} entities on average")
+    print(f"examples    {made['examples']:,}, of {words:.1f} word pieces and {entities:.1f} entities on average: "
+          f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
     print(f"written to  {arguments.out} in {seconds:.0f} seconds")
 
 

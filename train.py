@@ -112,6 +112,8 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
     elif word_models.is_word_model(arguments.init):
         weights = word_models.read(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
+        # differs from LUKE: there, the entities' positions start at random, N(0, 0.02). Copies cost nothing, and let a
+        # mention find its words from the first step on.
         copy_word_positions(model.luke)
     else:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)

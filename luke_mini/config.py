@@ -93,6 +93,7 @@ class PretrainConfig:
     warmup_steps: int = option(2500, "steps of linear warm-up, then linear decay to 0")
     weight_decay: float = option(0.01, "decoupled, none on biases and LayerNorm")
     beta1: float = option(0.9, "Adam's first decay rate")
+    # differs from LUKE: the ten configurations that made the released checkpoints have 0.999; the paper says 0.98
     beta2: float = option(0.98, "Adam's second decay rate (paper: 0.98)")
     eps: float = option(1e-6, "Adam's epsilon")
     max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")

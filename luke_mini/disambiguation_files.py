@@ -163,6 +163,7 @@ def _table_row(line: str, where: str) -> tuple[str, str, Mention]:
         parts = cell.split(",", 2)  # id, prior, title; a title may have commas
         if len(parts) == 3 and parts[2]:
             try:
+                # differs from LUKE: there, &amp; is decoded in the right title alone, which then is no candidate
                 candidates.append(Candidate(parts[2].replace("&amp;", "&"), float(parts[1])))
             except ValueError:
                 raise ValueError(f"{where}: candidate {cell!r}, expected id,prior,title") from None

@@ -111,8 +111,8 @@ def relation_scores(gold: Sequence[str], predicted: Sequence[str], no_relation: 
     """TACRED: micro scores over all examples but those that gold and prediction both call `no_relation`.
 
     Keys: precision, recall, f1, gold, predicted, correct (these without `no_relation`), and accuracy (with it). As in
-    the official scorer, precision is 1 where nothing is predicted; f1 is 0 there. ValueError if no gold label is a
-    relation: recall would be 0 of 0.
+    the official scorer, precision is 1 where nothing is predicted (differs from LUKE: 0 there); f1 is then 0. ValueError
+    if no gold label is a relation: recall would be 0 of 0.
     """
     pairs = list(zip(gold, predicted, strict=True))
     counts = {

@@ -79,7 +79,10 @@ class AdamW:
 
 
 def decays(name: str) -> bool:
-    """Weight decay is for weight matrices and tables, neither for biases nor for LayerNorm."""
+    """Weight decay is for weight matrices and tables, neither for biases nor for LayerNorm.
+
+    differs from LUKE: the LayerNorm of the masked-word head decays there, as its name, layer_norm, escapes the rule.
+    """
     return not (name.endswith("bias") or ".norm." in name)
 
 
@@ -90,7 +93,10 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> None:
 
 
 def linear_schedule(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """The learning rate of optimiser step `step` (0-based): up to the peak in a line, then down to 0 in a line."""
+    """The learning rate of optimizer step `step` (0-based): up to the peak in a line, then down to 0 in a line.
+
+    differs from LUKE: there, the warm-up begins at 0, so that the first step changes nothing; here at peak / steps.
+    """
     warmup_steps = min(warmup_steps, total_steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps

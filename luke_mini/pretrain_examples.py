@@ -44,7 +44,11 @@ class Segments:
 
 
 def _link_mentions(paragraph, entity_ids: Mapping[str, int], unk_entity_id: int | None) -> list[Mention]:
-    """The paragraph's links as entity ids and characters; unknown ones become [UNK], or are dropped if that is None."""
+    """The paragraph's links as entity ids and characters; unknown ones become [UNK], or are dropped if that is None.
+
+    differs from mLUKE, which drops them: prepare_wiki.py always keeps them, as LUKE does, since a model that has to
+    say "none that I know" learns something from them.
+    """
     found = ((entity_ids.get(link.title, unk_entity_id), link.start, link.end) for link in paragraph.links)
     return [Mention(*mention) for mention in found if mention[0] is not None]
 
@@ -52,6 +56,7 @@ def _link_mentions(paragraph, entity_ids: Mapping[str, int], unk_entity_id: int 
 def _cut_sentence(text: str, start: int, end: int, mentions: list[Mention], segments: Segments) -> None:
     """Adds text[start:end] to the segments: what stands before a mention, the mention, and so on, then the tail."""
     for mention in mentions:
+        # differs from LUKE: nothing between two mentions ([[Li]][[F]]) is no token; there it becomes a space
         segments.add(text, start, mention.start)
         segments.add(text, mention.start, mention.end)
         start = mention.end

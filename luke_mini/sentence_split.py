@@ -11,8 +11,8 @@ an abbreviation, an initial, an acronym or, in German and its like, an ordinal n
 the next word is one that nearly always begins a sentence (The, Der, Il, ...). Thai has no stops: there, a space between
 Thai letters ends a sentence that is long enough.
 
-LUKE uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++ library. A wrong
-split costs little here: sentences are packed back into sequences, only links across a split are lost.
+differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++
+library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.
 """
 
 import re

@@ -87,6 +87,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
         documents = [files.with_persons(document, persons) for document in documents]
     if not (options.redirects or options.titles):
         return documents
+    # differs from LUKE: redirects are followed to the end, not one step
     redirects = files.read_redirects(options.redirects) if options.redirects else {}
     valid = frozenset(files.read_lines(options.titles)) if options.titles else None
     return [files.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)

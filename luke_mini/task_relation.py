@@ -201,6 +201,8 @@ def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
 ) -> list[Feature]:
     """One input for each example, but none where head and tail overlap or are longer than an input: see `lost`."""
+    # differs from LUKE: with byte-level BPE, the markers of KBP37 and RELX stand after a space like any word; mLUKE's
+    # code glues them to the word before, which is the same in SentencePiece, the published use
     label_ids = {label: i for i, label in enumerate(labels)}
     chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
     space = " " * options.first_space

@@ -54,14 +54,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run = parser.add_argument_group("the run")
-    start = f"checkpoint or run [{BUILT_IN}" + (f"; to evaluate, predict or export {BUILT_IN}-{name}]" if trains(task) else "]")
-    run.add_argument("--checkpoint", type=Path, metavar="DIR", help=start)
+    start = f"{BUILT_IN}; to evaluate, predict or export {BUILT_IN}-{name}" if trains(task) else BUILT_IN
+    run.add_argument("--checkpoint", type=Path, metavar="DIR", help=f"checkpoint or run [{start}]")
     run.add_argument("--data", type=Path, metavar="DIR", help=f"folder of the files below [{BUILT_IN}'s: its own]")
     for split in task.FILES[0]:
         text = f"instead of what is in DIR: {', '.join(' '.join(one[split] for one in task.FILES).split())}"
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
-    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<name of the checkpoint>-TASK]")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
     run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score the model as it is on these files")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
     add_view_flags(run)
@@ -150,7 +150,9 @@ def train(task, arguments, place) -> None:
     job = finetuning.make_job(
         task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
     )
-    training = [replace(recipe.training, learning_rate=rate) for rate in arguments.lr or [recipe.training.learning_rate]]
+    training = [
+        replace(recipe.training, learning_rate=rate) for rate in arguments.lr or [recipe.training.learning_rate]
+    ]
     finetuning.run(job, training, arguments.seeds or [recipe.training.seed], kinds, files)
 
 
@@ -160,7 +162,7 @@ def find_files(task, arguments, source: Path) -> dict[str, Path]:
     folder, first = arguments.data, next(iter(given))
     if not folder and not given[first]:
         if source.resolve() != BUILT_IN.resolve():
-            raise ValueError(f"{source}: expected --data DIR or --{first} FILE with it; only {BUILT_IN} has files of its own")
+            raise ValueError(f"{source}: expected --data DIR or --{first} FILE; only {BUILT_IN} has files of its own")
         folder = Path("data/toyworld") / task.NAME
     return finetuning.find_files(task, folder, given)
 

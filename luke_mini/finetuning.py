@@ -110,11 +110,7 @@ def find_files(task: ModuleType, folder: Path | None, given: dict[str, list[Path
     Several test files are called by their `short_names`. ValueError if there is nothing to train on, or to score.
     """
     splits = list(task.FILES[0])  # "train" is the first of them, if the task trains
-    there = [
-        {split: [folder / name for name in names.split() if (folder / name).exists()][:1] for split, names in one.items()}
-        for one in task.FILES
-        if folder
-    ]
+    there = [{split: in_folder(folder, names) for split, names in one.items()} for one in task.FILES if folder]
     data_set = max(there, key=lambda one: bool(one[splits[0]]), default={})
     found = {split: given.get(split) or data_set.get(split, []) for split in splits}
     if not found[splits[0]]:
@@ -125,12 +121,17 @@ def find_files(task: ModuleType, folder: Path | None, given: dict[str, list[Path
     return files | name_tests(tests)
 
 
+def in_folder(folder: Path, names: str) -> list[Path]:
+    """The first of the names that the folder has, if any."""
+    return [folder / name for name in names.split() if (folder / name).exists()][:1]
+
+
 def name_tests(paths: list[Path]) -> dict[str, Path]:
     return dict(zip(["test"] if len(paths) == 1 else short_names(paths), paths))
 
 
 def short_names(paths: list[Path]) -> list[str]:
-    """The shortest parts of the paths that tell the files apart: `xquad.de`, or `a` and `b` for a/test.json b/test.json.
+    """The shortest parts of the paths that tell files apart: `xquad.de`, or `a` and `b` for a/test.json b/test.json.
 
     None is "train" or "dev", whatever the files are called.
     """
@@ -151,9 +152,9 @@ def header(
     if shape.use_entity_aware_attention:
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
         aware = f"entity-aware, four query matrices{added}"
-    numbers = {"training": recipe.training, "options": options}
+    numbers, weights = {"training": recipe.training, "options": options}, sum(w.numel() for w in start.weights.values())
     return [
-        f"checkpoint  {source}: {sum(w.numel() for w in start.weights.values()):,} weights, hidden size {shape.hidden_size}",
+        f"checkpoint  {source}: {weights:,} weights, hidden size {shape.hidden_size}",
         f"attention   {aware}",
         f"recipe      {name}: {recipe.data} ({recipe.source})",
         *(f"{title:12}{'  '.join(recipes.settings(made))}" for title, made in numbers.items()),

@@ -112,7 +112,9 @@ def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
     return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
 
 
-def evaluate(opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, place: Place, out: Path) -> None:
+def evaluate(
+    opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, place: Place, out: Path
+) -> None:
     """Scores a model as it is on files, by their names; writes predictions and results.json into OUT, prints scores.
 
     source: the model's folder. limit: the first examples of each file alone.

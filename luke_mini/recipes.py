@@ -143,7 +143,8 @@ def overview(task: str, options: type) -> Iterator[str]:
     found = of_task(task)
     default, *_ = found.values()
     for name, recipe in found.items():
-        yield f"  {name}: {recipe.data} ({recipe.source}{'' if recipe.entity_aware else '; attention as in the checkpoint'})"
+        attention = "" if recipe.entity_aware else "; attention as in the checkpoint"
+        yield f"  {name}: {recipe.data} ({recipe.source}{attention})"
         yield f"      {differences(recipe, default, options) or 'the numbers above'}"
     for encoder in SMALLER:
         by_difference: dict[str, list[str]] = {}

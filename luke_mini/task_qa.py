@@ -70,7 +70,7 @@ class Options:
     max_entities: int = option(128, "mentions of an input, the others are left out")
     candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
     ignore_case: bool = option(True, "with --candidates: upper and lower case are the same (LUKE; mLUKE: they differ)")
-    mentions: str = option(AUTO, "instead, a file of mention statistics; auto: where one lies at hand; none: words only")
+    mentions: str = option(AUTO, "instead, a file of mention statistics; auto: the one at hand; none: words only")
     min_link_probability: float = option(0.01, "with --mentions: of a surface to be a mention")
     train_entity_table: bool = option(False, "train the entity embeddings; published: they are frozen")
     metric: str = option(AUTO, "official score; auto: as the file's name and questions tell", (AUTO, *METRICS))
@@ -131,8 +131,8 @@ def with_entities(options: Options, places: Sequence[Path], entity_vocab: Entity
     if options.candidates or options.mentions != NONE:
         print(f"entities    {options.candidates or options.mentions}", flush=True)
     elif asked == AUTO:
-        why = "the checkpoint is a lite one" if is_lite else f"no {STATISTICS} beside the data or the checkpoint"
-        print(f"entities    none: {why}; prepare_wiki.py writes mention statistics, --mentions FILE names them", flush=True)
+        missing = f"no {STATISTICS} beside the data or the checkpoint; prepare_wiki.py writes it, --mentions names it"
+        print(f"entities    none: {'the checkpoint is a lite one' if is_lite else missing}", flush=True)
     return options
 
 

@@ -91,7 +91,9 @@ def test_large_encoders_take_the_published_recipe_and_small_ones_larger_steps():
     for recipe in recipes.RECIPES.values():
         found = {size: recipes.for_encoder(recipe, shape).training for size, shape in SIZES.items()}
         assert found["base"] == found["large"] == recipe.training
-        assert found["tiny"].learning_rate > recipe.training.learning_rate and found["tiny"].batch == recipe.training.batch
+        assert (
+            found["tiny"].learning_rate > recipe.training.learning_rate and found["tiny"].batch == recipe.training.batch
+        )
 
 
 # --- Which recipe -----------------------------------------------------------------------------------------------------
@@ -213,7 +215,9 @@ def test_finetuning_makes_attention_entity_aware(pretrained, toy_data, tmp_path,
     weights = checkpoint.read(tmp_path / "model").weights
     size = ordinary.config.hidden_size
     query = weights["luke.layers.0.attention.word_query.weight"]
-    assert query.shape == (2 * size, size) and weights["luke.layers.0.attention.entity_query.weight"].shape == query.shape
+    assert (
+        query.shape == (2 * size, size) and weights["luke.layers.0.attention.entity_query.weight"].shape == query.shape
+    )
     assert not torch.equal(query[:size], query[size:])  # they have been trained, each by itself
 
 
@@ -225,7 +229,9 @@ def test_entity_aware_attention_starts_as_the_ordinary_one(pretrained, toy_data)
     features = task_ner.make_features(documents, start.tokenizer, start.entity_vocab, labels)[:6]
 
     def scores(found: checkpoint.Checkpoint) -> torch.Tensor:
-        job = finetuning.Job(task_ner, task_ner.Options(), found, labels, {}, {}, Place(0, 1, torch.device("cpu")), "", None)
+        job = finetuning.Job(
+            task_ner, task_ner.Options(), found, labels, {}, {}, Place(0, 1, torch.device("cpu")), "", None
+        )
         model = finetuning.build(job, FinetuneConfig(), random_weights=False)
         with torch.inference_mode():
             return model.eval().logits(model.collate(features))
@@ -260,7 +266,9 @@ def test_evaluating_gives_the_score_of_the_training(task, pretrained, toy_data, 
     said = capsys.readouterr().out.splitlines()[-1]
     test = finetuning.find_files(inference.TASKS[task], data, {})["test"]
     before = (tmp_path / "trained/model/model.safetensors").read_bytes()
-    finetune.main(f"{task} --checkpoint {tmp_path}/trained --evaluate {test} --test-examples 3 --out {tmp_path}/again".split())
+    finetune.main(
+        f"{task} --checkpoint {tmp_path}/trained --evaluate {test} --test-examples 3 --out {tmp_path}/again".split()
+    )
     again = json.loads((tmp_path / "again/results.json").read_text())
     scores = [list(results["results"].values())[0]["scores"]["test"] for results in (trained, again)]
     assert list(scores[0].values()) == list(scores[1].values())
@@ -296,7 +304,9 @@ def test_a_pretrained_checkpoint_is_scored_without_training(task, pretrained, to
 
 def test_a_pretrained_checkpoint_has_no_score_for_other_tasks(pretrained, toy_data, tmp_path):
     with pytest.raises(ValueError, match="not fine-tuned for typing"):
-        finetune.main(f"typing --checkpoint {pretrained} --evaluate {toy_data}/typing/test.json --out {tmp_path}".split())
+        finetune.main(
+            f"typing --checkpoint {pretrained} --evaluate {toy_data}/typing/test.json --out {tmp_path}".split()
+        )
 
 
 def test_a_finetuned_checkpoint_keeps_its_head_for_the_same_labels(pretrained, toy_data, tmp_path):

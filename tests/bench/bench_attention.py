@@ -12,16 +12,13 @@ environment's, named in the first line, the same for both.
 import argparse
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
+import project  # noqa: F401 (finds luke_mini)
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-
-from luke_mini import ops  # noqa: E402
-from luke_mini.packing import PackedBatch  # noqa: E402
+from luke_mini import ops
+from luke_mini.packing import PackedBatch
 
 WORDS, ENTITIES, HEAD_DIM = (498, 500, 507, 412), (8, 10, 30, 21), 64
 

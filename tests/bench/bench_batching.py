@@ -1,6 +1,6 @@
 """How many sequences per second of processor time one core turns from shards into masked, packed batches.
 
-    PYTHONPATH=. python tests/bench/bench_batching.py [--examples 20000] [--micro-batch 64] [--seconds 5]
+    python tests/bench/bench_batching.py [--examples 20000] [--micro-batch 64] [--seconds 5]
 
 Synthetic shards of Wikipedia's shape: 471 words (three in four begin a word) and 19 mentions of 2.6 pieces on average.
 They are written to a temporary folder and lie in the operating system's cache, so no disk is measured. The steps are
@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import project  # noqa: F401 (finds luke_mini)
 import torch
 
 from luke_mini import masking

@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+import project  # noqa: F401 (finds luke_mini)
 
 KINDS = ("read bytes", "luke_mini safetensors", "luke_mini bin", "transformers safetensors", "transformers bin")
 

@@ -1,7 +1,7 @@
 """Confidence-order decoding of a batch of documents beside one document at a time, and scores of candidates beside
 scores of the whole entity vocabulary, as the published code computes both.
 
-    PYTHONPATH=. python tests/bench/bench_disambiguation.py [--size tiny] [--entities N] [--documents N] [--rounds N]
+    python tests/bench/bench_disambiguation.py [--size tiny] [--entities N] [--documents N] [--rounds N]
 
 A model with random weights and made-up documents of 128 words with 1 to 16 mentions. Each round does everything once, one
 after the other; times are CPU times of one process and one thread. The answers of all three are the same.
@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import project  # noqa: F401 (finds luke_mini)
 import torch
 
 from luke_mini import config, task_disambiguation

@@ -1,6 +1,6 @@
 """Texts a second on one core from characters to model inputs: ours beside transformers' LukeTokenizer.
 
-    PYTHONPATH=. python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
+    python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
 
 Sentences of 40 words with 50 spans of 1 to 8 words each, in batches. A round takes the next texts of the dump, unseen
 so far, and runs them through each of the ways, so that a busy machine is busy for all of them; which side comes first
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import project  # noqa: F401 (finds luke_mini)
 import torch
 from transformers import LukeTokenizer
 

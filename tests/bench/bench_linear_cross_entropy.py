@@ -15,12 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+import project  # noqa: F401 (finds luke_mini)
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-
-from luke_mini import ops  # noqa: E402
+from luke_mini import ops
 
 
 def ours(hidden, weight, bias, target):

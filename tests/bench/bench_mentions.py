@@ -1,6 +1,6 @@
 """What mention statistics cost beside parsing the dump, and the hashed trie beside plain ones, on the same pages.
 
-    PYTHONPATH=. python tests/bench/bench_mentions.py DUMP [--pages N] [--rounds N]
+    python tests/bench/bench_mentions.py DUMP [--pages N] [--rounds N]
 
 Each round does everything once, one after the other, so that a busy machine is busy for all; times are CPU times of one
 process. The peers find the same occurrences with the same words: a trie of nested dicts, and a look-up of every run of
@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 import numpy as np
+import project  # noqa: F401 (finds luke_mini)
 
 from luke_mini import mentions, wiki_dump, wikitext
 

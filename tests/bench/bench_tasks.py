@@ -21,14 +21,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from project import ROOT
 
-import numpy as np  # noqa: E402
-
-from luke_mini import finetuning, task_classification, task_cloze, task_disambiguation, task_mlama  # noqa: E402
-from luke_mini import task_qa, task_relation, task_typing  # noqa: E402
-from luke_mini.inference import TASKS as MODULES  # noqa: E402
+from luke_mini import (
+    finetuning,
+    task_classification,
+    task_cloze,
+    task_disambiguation,
+    task_mlama,
+    task_qa,
+    task_relation,
+    task_typing,
+)
+from luke_mini.inference import TASKS as MODULES
 
 NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")
 FAST = ["--batch", "16", "--micro-batch", "16"]  # of small models; the paper's 4 sequences a step are slow and no better

@@ -1,7 +1,7 @@
 """How fast our tokenizers are beside transformers and the Rust tokenizers library, on the same texts, in one thread.
 
-    PYTHONPATH=. python tests/bench/bench_tokenizers.py BPE_FOLDER TEXT_FILE [--texts N] [--rounds N]
-    PYTHONPATH=. python tests/bench/bench_tokenizers.py BPE_FOLDER DUMP.xml.bz2
+    python tests/bench/bench_tokenizers.py BPE_FOLDER TEXT_FILE [--texts N] [--rounds N]
+    python tests/bench/bench_tokenizers.py BPE_FOLDER DUMP.xml.bz2
 
 BPE_FOLDER: vocab.json and merges.txt, RoBERTa's for instance. The words of a plain text or of a dump's articles are cut
 into texts of 40 words. Two tasks: whole texts (ids), and texts with 50 mentions of 1 to 6 words, whose borders cut them
@@ -22,7 +22,9 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from luke_mini import tokenizer_bpe, wiki_dump, wikitext  # noqa: E402 (the setting comes first)
+import project  # noqa: F401 (finds luke_mini)
+
+from luke_mini import tokenizer_bpe, wiki_dump, wikitext
 
 
 def make_texts(path: Path, count: int) -> list[tuple[str, list[int]]]:

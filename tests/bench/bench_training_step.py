@@ -9,19 +9,15 @@ what to quote: the machine's own speed drops out of it. Needs transformers (test
 
 import argparse
 import statistics
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
+import project  # noqa: F401 (finds luke_mini)
 import torch
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT))
-
-from luke_mini import checkpoint, config, packing  # noqa: E402
-from luke_mini.batching import PretrainBatch  # noqa: E402
-from luke_mini.model import LukeForPretraining, initialize  # noqa: E402
+from luke_mini import checkpoint, config, packing
+from luke_mini.batching import PretrainBatch
+from luke_mini.model import LukeForPretraining, initialize
 
 WORDS, ENTITIES = (498, 500, 507, 412), (8, 10, 30, 21)
 

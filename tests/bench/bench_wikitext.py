@@ -1,6 +1,6 @@
 """How fast wikitext.parse is beside other parsers, on the same pages, in this process.
 
-    PYTHONPATH=. python tests/bench/bench_wikitext.py DUMP [--pages N] [--rounds N] [--language CODE]
+    python tests/bench/bench_wikitext.py DUMP [--pages N] [--rounds N] [--language CODE]
 
 Needs no torch. Every parser that can be imported takes part: mwparserfromhell (strip_code), wikipedia2vec (what LUKE's
 data were made with; it also pickles and compresses the result), wikitextparser (plain_text), gensim (filter_wiki). Each
@@ -12,6 +12,8 @@ import argparse
 import importlib
 import statistics
 import time
+
+import project  # noqa: F401 (finds luke_mini)
 
 from luke_mini import wiki_dump, wikitext
 

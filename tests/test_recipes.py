@@ -5,6 +5,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from luke_mini import checkpoint, finetuning, inference, recipes, task_ner, task
 from luke_mini.config import SIZES, FinetuneConfig
 from luke_mini.distributed import Place
 
+ROOT = Path(__file__).parent.parent
 TASKS = {name: task for name, task in inference.TASKS.items() if finetuning.trains(task)}
 SMALL = "--epochs 1 --train-examples 4 --dev-examples 3 --test-examples 3"
 
@@ -278,6 +281,19 @@ def test_evaluating_gives_the_score_of_the_training(task, pretrained, toy_data, 
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "trained" / name).read_bytes()
     assert (tmp_path / "trained/model/model.safetensors").read_bytes() == before
+
+
+def test_two_processes_score_like_one(pretrained, toy_data, tmp_path):
+    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path}/ner {SMALL}".split())
+    call = f"ner --checkpoint {tmp_path}/ner --evaluate {toy_data}/ner/test.conll --test-examples 3 --out"
+    finetune.main([*call.split(), f"{tmp_path}/one"])
+    processes = [sys.executable, *"-m torch.distributed.run --nproc_per_node 2 --standalone finetune.py".split()]
+    done = subprocess.run(
+        [*processes, *call.split(), f"{tmp_path}/two"], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0 and done.stdout.count("NER F1 on test") == 1, done.stderr[-2000:]
+    for name in ("results.json", "test_predictions.txt"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 def test_several_files_are_scored_by_their_names(pretrained, toy_data, tmp_path, capsys):

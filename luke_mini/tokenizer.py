@@ -2,7 +2,8 @@
 
 A tokenizer turns text into ids of the model's word vocabulary. Each kind is a file `tokenizer_<kind>.py` with a class
 of its own; there is no base class: this text is the interface. Byte-level BPE is LUKE's and RoBERTa's, SentencePiece
-that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; WordPiece is BERT's.
+that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; Unigram is the same from a tokenizer.json
+alone; WordPiece is BERT's.
 
     encode(text, prefix_space=True) -> Encoding   ids and character offsets (see spans.py), no special tokens added.
                                                   prefix_space=False: the text continues a word, unless it begins
@@ -31,7 +32,7 @@ There are two ways to read a text, as LUKE was pretrained with one and is used w
 
 from pathlib import Path
 
-from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_wordpiece
+from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_unigram, tokenizer_wordpiece
 
 # The file that gives a kind of tokenizer away -> the function that loads it.
 LOADERS = {
@@ -39,7 +40,8 @@ LOADERS = {
     "vocab.json": tokenizer_bpe.load,
     tokenizer_wordpiece.FILE_NAME: tokenizer_wordpiece.load,
 }
-MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load}  # by the model in tokenizer.json
+# The same by the model in tokenizer.json, where that is the only file.
+MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load, "Unigram": tokenizer_unigram.load}
 
 
 def load(folder: str | Path):

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from luke_mini import atomic, tokenizer_special
-from luke_mini.spans import Encoding, is_punctuation
+from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
 from luke_mini.tokenizer_special import Memory, Stretches
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
@@ -41,7 +41,6 @@ NEVER = 1 << 60  # the rank of a pair that is not merged
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
 
-WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
 # Letters and numbers of Unicode 15.0, 15.1 and 16.0; Python 3.11 is at 14.0.
 LATER_LETTERS = """1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240 11380-11389
 1138B 1138E 11390-113B5 113B7 113D1 113D3 11BC0-11BE0 11F02 11F04-11F10 11F12-11F33 1342F 13441-13446 13460-143FA
@@ -225,7 +224,7 @@ class BpeTokenizer:
             for token in found:
                 # an unknown piece is one byte that this vocabulary lacks: longer ones come from merges
                 begin, end = end, end + (1 if token == self.unk_id else len(self._bytes[token]))
-                offsets.append(_without_space(text, of[begin], of[end - 1] + 1))
+                offsets.append(without_space(text, of[begin], of[end - 1] + 1))
             start += len(word)
         return Encoding(ids, offsets)
 
@@ -253,16 +252,6 @@ def _prefixed(text: str, prefix_space: bool) -> str:
     return " " + text if prefix_space and text and not text[0].isspace() else text
 
 
-def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without white space around it; one of white space alone becomes (end, end)."""
-    start = max(start, 0)
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
 def load(folder: str | Path) -> BpeTokenizer:
     """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
     folder = Path(folder)
@@ -277,7 +266,7 @@ def load(folder: str | Path) -> BpeTokenizer:
         if len(pair) != 2 or "".join(pair) not in vocab:
             raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two pieces whose sum the vocabulary has")
     try:
-        return BpeTokenizer(vocab, merges, special, tokenizer_special.added_tokens(folder))
+        return BpeTokenizer(vocab, merges, special, tokenizer_special.added_tokens(folder, vocab))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 

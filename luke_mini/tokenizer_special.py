@@ -8,12 +8,16 @@ Beside the vocabulary there may lie JSON files as transformers writes them:
     tokenizer.json             everything in one file; we read its added_tokens here, and the tokenizers their model
 
 None of them need exist. A token is a string, or an object whose "content" it is.
+
+transformers 5 counts entities among the added tokens of a LUKE tokenizer: [UNK] [PAD] [MASK] [MASK2]. A model has no
+rows for them in its word table, so they are no words here, unless vocab_size in config.json says that it has. It also
+calls the two markers of mLUKE ▁<ent> and ▁<ent2>.
 """
 
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from luke_mini import atomic
 
 SHORT = 32  # characters of the longest text that is remembered
 MOST_REMEMBERED = 1 << 18  # texts; about 60 MB
+MARK = "▁"  # the space of SentencePiece
+ENTITIES = ("[UNK]", "[PAD]", "[MASK]", "[MASK2]")
 
 # Our role -> its names in the files, the older ones last.
 KEYS = {
@@ -60,17 +66,24 @@ def special_tokens(folder: Path) -> dict[str, str]:
             token = settings.get(key)
             content = token.get("content") if isinstance(token, dict) else token
             if isinstance(content, str) and role not in found:
-                found[role] = content
+                found[role] = content.removeprefix(MARK)
     return found
 
 
-def added_tokens(folder: Path) -> dict[str, int]:
-    """Token -> id of what was added to the vocabulary."""
+def added_tokens(folder: Path, vocab: Mapping[str, int]) -> dict[str, int]:
+    """Token -> id of what was added to a vocabulary, if the model has a row for it."""
     added = dict(read_if_there(folder / "added_tokens.json"))
     for token in read_if_there(folder / "tokenizer.json").get("added_tokens", []):
         added[token["content"]] = token["id"]
     decoder = read_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    return added | {token["content"]: int(number) for number, token in decoder.items()}
+    added |= {token["content"]: int(number) for number, token in decoder.items()}
+    for marker in [token for token in added if token.startswith(f"{MARK}<ent")]:
+        added.setdefault(marker.removeprefix(MARK), added.pop(marker))
+    extra = {token for token in ENTITIES if token in added and token not in vocab}
+    rows = read_if_there(folder / "config.json").get("vocab_size")
+    if not isinstance(rows, int):  # nobody tells: all that the other words need
+        rows = max((number for token, number in (vocab | added).items() if token not in extra), default=-1) + 1
+    return {token: number for token, number in added.items() if token not in extra or number < rows}
 
 
 def check(vocab: dict[str, int], special: dict[str, str]) -> None:
@@ -90,6 +103,13 @@ def write_config(folder: Path, tokenizer_class: str, special: dict[str, str], **
     config |= {"model_max_length": 512, "max_entity_length": 32, "max_mention_length": 30} | more
     with atomic.write_file(folder / "tokenizer_config.json") as file:
         json.dump(config, file, indent=1, ensure_ascii=False)
+
+
+def listed(special: Mapping[str, int], mask: str) -> list[dict]:
+    """Special tokens as a tokenizer.json lists them."""
+    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    in_order = sorted(special.items(), key=lambda item: item[1])
+    return [{"id": number, "content": name, "lstrip": name == mask, **flags} for name, number in in_order]
 
 
 def pattern(tokens: Iterable[str]) -> re.Pattern:

@@ -201,7 +201,7 @@ def load(folder: str | Path) -> WordPieceTokenizer:
         vocab = {piece: k for k, piece in enumerate(lines)}
     else:
         vocab = whole["model"]["vocab"]
-    vocab |= tokenizer_special.added_tokens(folder)
+    vocab |= tokenizer_special.added_tokens(folder, vocab)
     try:
         return WordPieceTokenizer(vocab, tokenizer_special.special_tokens(folder), *_settings(folder, whole))
     except ValueError as error:

@@ -112,6 +112,8 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
+        if start.unknown:
+            print(f"weights not read, as no LUKE knows them: {', '.join(start.unknown)}", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 

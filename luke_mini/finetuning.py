@@ -126,6 +126,8 @@ def make_job(
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
     labels = task.label_list(examples["train"]) if trains(task) else ()
+    if start.unknown:
+        print(f"weights not read, as no LUKE knows them: {', '.join(start.unknown)}", flush=True)
     features = {}
     for name, split in examples.items():
         features[name] = task.make_features(split, start.tokenizer, start.entity_vocab, labels, options)

@@ -170,8 +170,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(f"{path}: no whole torch weight file ({reason})") from None
-    if isinstance(found, dict) and isinstance(found.get("module"), dict):  # DeepSpeed's wrapping
-        found = found["module"]
+    for wrapping in ("state_dict", "model", "module"):  # training states: Lightning's, many people's, DeepSpeed's
+        if isinstance(found, dict) and isinstance(found.get(wrapping), dict):
+            found = found[wrapping]
     if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: expected tensors by name, found {type(found).__name__}")
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}

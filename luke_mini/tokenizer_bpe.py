@@ -14,8 +14,8 @@ does most of the work, and another of short stretches of text for `encode_cut`.
 GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
 on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
 
-Left out: the option add_prefix_space, dropout, and the flags of added tokens: <mask> swallows the white space on its
-left, the others nothing, as in every released model. tokenizer_special.py reads the folder.
+Left out: the option add_prefix_space, dropout, and the flags of added tokens but one: <mask> swallows the white space on
+its left, unless the folder says otherwise, the others nothing. tokenizer_special.py reads the folder.
 """
 
 import heapq
@@ -133,9 +133,9 @@ class BpeTokenizer:
     """Implements the interface that `tokenizer.py` describes.
 
     vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
-    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent> and
-    <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names
-    its own spare ones.
+    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. takes_space: <mask> swallows
+    the white space on its left. The markers <ent> and <ent2> get the next ids after the last if they have none; ids
+    that the vocabulary skips are named as RoBERTa names its own spare ones.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class BpeTokenizer:
         merges: list[tuple[str, str]],
         special: dict[str, str] | None = None,
         added: dict[str, int] | None = None,
+        takes_space: bool = True,
     ):
         special, added = ROLES | (special or {}), added or {}
         vocab = vocab | added
@@ -159,7 +160,7 @@ class BpeTokenizer:
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
             vocab[special[role]] for role in ROLES
         )
-        self._names = special
+        self._names, self._swallows = special, special["mask"] if takes_space else None
         self._special = {token: vocab[token] for token in [*special.values(), *added]}
         self._bytes = [self._bytes_of(piece) for piece in self._pieces]
         self._special_pattern = tokenizer_special.pattern(self._special)
@@ -191,7 +192,7 @@ class BpeTokenizer:
 
     def _encode_stretch(self, text: str) -> list[int]:
         """Ids of a text in which special tokens count, as the released tokenizers have it."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
+        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
         ids = self._encode_plain(parts[0])
         for token, plain in zip(parts[1::2], parts[2::2]):
             ids += [self._special[token], *self._encode_plain(plain)]
@@ -245,7 +246,7 @@ class BpeTokenizer:
             json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
         with atomic.write_file(folder / "merges.txt") as file:
             file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
-        tokenizer_special.write_config(folder, "LukeTokenizer", self._names)
+        tokenizer_special.write_config(folder, "LukeTokenizer", self._names, self._swallows is not None)
 
 
 def _prefixed(text: str, prefix_space: bool) -> str:
@@ -255,18 +256,19 @@ def _prefixed(text: str, prefix_space: bool) -> str:
 def load(folder: str | Path) -> BpeTokenizer:
     """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
     folder = Path(folder)
-    special = tokenizer_special.special_tokens(folder)
+    settings, whole = tokenizer_special.read_files(folder)
     if (folder / "vocab.json").is_file():
         vocab, merges = tokenizer_special.read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
     else:
-        model = tokenizer_special.read_json(folder / "tokenizer.json")["model"]
-        vocab = model["vocab"]
-        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+        vocab = whole["model"]["vocab"]
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]
     for pair in merges:
         if len(pair) != 2 or "".join(pair) not in vocab:
             raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two pieces whose sum the vocabulary has")
+    special, takes_space = tokenizer_special.special_tokens(settings), tokenizer_special.mask_takes_space(settings, whole)
     try:
-        return BpeTokenizer(vocab, merges, special, tokenizer_special.added_tokens(folder, vocab))
+        added = tokenizer_special.added_tokens(folder, settings, whole, vocab)
+        return BpeTokenizer(vocab, merges, special, added, takes_space)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 

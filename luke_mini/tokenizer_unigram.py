@@ -126,7 +126,8 @@ def _constant(new: str, old: str) -> list[tuple[int, str]]:
 
 
 def _composed(form: str, old: str) -> list[tuple[int, str]]:
-    return [(len(old), unicodedata.normalize(form, old))]
+    whole, parts = unicodedata.normalize(form, old), [(1, unicodedata.normalize(form, c)) for c in old]
+    return parts if "".join(part for _, part in parts) == whole else [(len(old), whole)]
 
 
 def rules(normalizer: dict | None) -> list[Rule]:
@@ -172,14 +173,19 @@ class UnigramTokenizer:
     """Implements the interface that `tokenizer.py` describes.
 
     form: the content of a tokenizer.json. special: role ("bos", "mask", ...) -> spelling, where it is not XLM-R's.
-    added: further tokens that are never cut -> id. <ent> and <ent2> get the next ids if they have none. opened_as: the
-    class that transformers is to open it with, which knows rules of its own beside the file's.
+    added: further tokens that are never cut -> id. <ent> and <ent2> get the next ids if they have none. takes_space:
+    <mask> swallows the white space on its left. opened_as: the class that transformers is to open it with, which knows
+    rules of its own beside the file's.
     """
 
     def __init__(
-        self, form: dict, special: dict[str, str] | None = None, added: dict[str, int] | None = None,
+        self,
+        form: dict,
+        special: dict[str, str] | None = None,
+        added: dict[str, int] | None = None,
+        takes_space: bool = True,
         opened_as: str = "MLukeTokenizer",
-    ):  # fmt: skip
+    ):
         names, model, added = ROLES | (special or {}), form["model"], added or {}
         vocab = {piece: k for k, (piece, _) in enumerate(model["vocab"])} | added
         for role in ("ent", "ent2"):
@@ -188,6 +194,7 @@ class UnigramTokenizer:
         if model.get("byte_fallback"):
             raise ValueError("byte_fallback is true, expected a model without byte pieces, as XLM-R's")
         self._form, self._names, self._opened_as = form, names, opened_as
+        self._swallows = names["mask"] if takes_space else None
         self._pieces = sorted(vocab, key=vocab.__getitem__)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
             vocab[names[role]] for role in ROLES
@@ -254,8 +261,9 @@ class UnigramTokenizer:
             ids += found
             for low, high in zip([0, *ends], ends):
                 start, end = spans[max(begin + low, first)][0], spans[max(begin + high - 1, first)][1]
-                is_prefix = word[low:high] == MARK and begin + low < first
-                offsets.append((start, start) if is_prefix else without_space(text, start, end))
+                if word[low:high] == MARK:  # put in front of a character, or a character itself
+                    start = end = start if begin + low < first else end
+                offsets.append(without_space(text, start, end))
         return Encoding(ids, offsets)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
@@ -267,7 +275,7 @@ class UnigramTokenizer:
 
     def _encode_stretch(self, text: str) -> list[int]:
         """Ids of a text in which special tokens count, as the released tokenizers have it: ▁ begins every part."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
+        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
         ids = self._encode_plain(parts[0])
         for token, plain in zip(parts[1::2], parts[2::2]):
             ids += [self._special[token], *self._encode_plain(plain)]
@@ -292,19 +300,25 @@ class UnigramTokenizer:
         """Writes tokenizer.json and tokenizer_config.json, from which transformers makes the same tokenizer."""
         folder = Path(folder)
         with atomic.write_file(folder / FILE_NAME) as file:
-            added = tokenizer_special.listed(self._special, self._names["mask"])
+            added = tokenizer_special.listed(self._special, self._swallows)
             json.dump(self._form | {"added_tokens": added}, file, ensure_ascii=False)
-        tokenizer_special.write_config(folder, self._opened_as, self._names)
+        tokenizer_special.write_config(folder, self._opened_as, self._names, self._swallows is not None)
 
 
 def load(folder: str | Path) -> UnigramTokenizer:
     """From tokenizer.json. ValueError naming the file that is no good."""
     folder = Path(folder)
-    form = tokenizer_special.read_json(folder / FILE_NAME)
-    opened_as = tokenizer_special.read_if_there(folder / "tokenizer_config.json").get("tokenizer_class")
+    settings, form = tokenizer_special.read_files(folder)
     try:
         vocab = {piece: k for k, (piece, _) in enumerate(form["model"]["vocab"])}
-        special, added = tokenizer_special.special_tokens(folder), tokenizer_special.added_tokens(folder, vocab)
-        return UnigramTokenizer(form, special, added, opened_as or "MLukeTokenizer")
-    except (ValueError, KeyError, TypeError) as error:
+        return UnigramTokenizer(
+            form,
+            tokenizer_special.special_tokens(settings),
+            tokenizer_special.added_tokens(folder, settings, form, vocab),
+            tokenizer_special.mask_takes_space(settings, form),
+            settings.get("tokenizer_class") or "MLukeTokenizer",
+        )
+    except KeyError as error:
+        raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model (it has no {error})") from None
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model ({error})") from None

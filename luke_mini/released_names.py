@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from luke_mini.config import ModelConfig
-from luke_mini.weight_files import Stored, join
+from luke_mini.weight_files import Stored, equal, join
 
 # Ours -> theirs; several of theirs are stacked along the output features of one of ours. `*` = weight and bias.
 ENCODER_NAMES = {
@@ -183,7 +183,7 @@ def missing_message(names: list[str]) -> str:
 def copies(released: Mapping[str, Tensor | Stored]) -> list[str]:
     """The decoders, under today's names, that hold what they are tied to."""
     pairs = {decoder: (released[decoder], released[name]) for decoder, name in TIED.items() if decoder in released}
-    return [name for name, (one, other) in pairs.items() if one is other or torch.equal(join([one]), join([other]))]
+    return [name for name, (one, other) in pairs.items() if one is other or equal(one, other)]
 
 
 def unknown(

@@ -345,7 +345,8 @@ def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):
         shutil.copytree(folder, tmp_path / step)
     (tmp_path / ".step-000011.tmp").mkdir()
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-000010"
-    shutil.copytree(folder, tmp_path / "step-1000000")
+    for step in ("step-999999", "step-1000000"):
+        shutil.copytree(folder, tmp_path / step)
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-1000000"
     assert checkpoint.find_folder(folder) == folder
     with pytest.raises(ValueError, match="no config.json"):

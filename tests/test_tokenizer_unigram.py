@@ -24,6 +24,7 @@ from luke_mini import tokenizer
 from luke_mini.tokenizer_unigram import Charsmap, UnigramTokenizer, rules
 
 SPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+SPECIAL = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
 XLMR_SPLIT = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, SPACE]}
 
 
@@ -36,10 +37,9 @@ def form(pieces, normalizer=None, pre_tokenizer=XLMR_SPLIT, **model) -> dict:
 def test_the_pieces_with_the_largest_sum():
     """Against every way to cut a word."""
     draw = random.Random(0)
-    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
     pieces = {"".join(p) for n in (1, 2, 3) for p in itertools.product("▁ab", repeat=n) if "▁" not in p[1:]}
     scores = {piece: draw.uniform(-9, -1) for piece in sorted(pieces - {"bb", "ab"})}
-    made = UnigramTokenizer(form([*special, *scores.items(), ("<mask>", 0.0)]))
+    made = UnigramTokenizer(form([*SPECIAL, *scores.items(), ("<mask>", 0.0)]))
     for length in range(1, 8):
         for letters in itertools.product("ab", repeat=length):
             word = "▁" + "".join(letters)
@@ -52,16 +52,20 @@ def test_the_pieces_with_the_largest_sum():
             assert "".join(found) == word and sum(map(scores.get, found)) == pytest.approx(max(ways), abs=1e-9)
 
 
-def test_unknown_characters_are_one_piece_and_cost_ten_more_than_the_least_likely():
-    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
-    # "abc": two pieces of -4, or "a", an unknown "b", "c" of -1 -14 -1: known pieces win; without "bc" nothing else can
-    pieces = [*special, ("▁", -1.0), ("a", -1.0), ("c", -1.0), ("bc", -4.0), ("<mask>", 0.0)]
-    made = UnigramTokenizer(form(pieces))
-    assert made.pieces(made.encode("abc").ids) == ["▁", "a", "bc"]
+@pytest.mark.parametrize("score, pieces", [(-3.3, "xa b c d"), (-3.4, "<unk> abcd")])
+def test_an_unknown_character_costs_ten_more_than_the_least_likely_piece(score, pieces):
+    """x has no piece of its own: -4 and three scores, against -4 - 10 and nothing."""
+    known = [("xa", -4.0), ("b", score), ("c", score), ("d", score), ("abcd", 0.0), ("<mask>", 0.0)]
+    made = UnigramTokenizer(form([*SPECIAL, *known]))
+    assert made.pieces(made.encode("xabcd", prefix_space=False).ids) == pieces.split()
+
+
+def test_unknown_neighbours_are_one_piece():
+    made = UnigramTokenizer(form([*SPECIAL, ("▁", -1.0), ("a", -1.0), ("bc", -4.0), ("<mask>", 0.0)]))
     assert made.pieces(made.encode("ab☃bc").ids) == ["▁", "a", "<unk>", "bc"]
     assert made.encode("ab☃bc").offsets == [(0, 0), (0, 1), (1, 3), (3, 5)]
-    other = UnigramTokenizer(form(pieces, unk_id=0))  # mLUKE's tokenizer.json names <s>
-    assert other.encode("ab☃bc").ids[2] == other.bos_id and other.unk_id == 3
+    other = UnigramTokenizer(form([*SPECIAL, ("▁", -1.0), ("<mask>", 0.0)], unk_id=0))  # mLUKE's tokenizer.json
+    assert other.encode("☃☃").ids == [4, other.bos_id] and other.unk_id == 3
 
 
 def test_a_text_that_continues_a_word():

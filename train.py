@@ -9,9 +9,11 @@ everything from random weights. OUT then holds step-NNNNNN folders (the newest i
 """
 
 import argparse
+import io
 import json
 import platform
 import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,7 +194,8 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
-    model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
+    with nullcontext() if place.is_first else redirect_stdout(io.StringIO()):  # once, whatever the number of processes
+        model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
     optimizer = optim.AdamW.of(model, recipe)
     description = describe(arguments, recipe, model, shards)
     start = prepare_out(arguments, place)

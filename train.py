@@ -194,8 +194,7 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
-    with nullcontext() if place.is_first else redirect_stdout(io.StringIO()):  # once, whatever the number of processes
-        model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
+    model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
     optimizer = optim.AdamW.of(model, recipe)
     description = describe(arguments, recipe, model, shards)
     start = prepare_out(arguments, place)
@@ -235,8 +234,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments.out = arguments.out or Path("runs") / arguments.data.name
     recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
     place = distributed.join()
+    said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes
     try:
-        pretrain(arguments, recipe, place)
+        with said:
+            pretrain(arguments, recipe, place)
     finally:
         distributed.leave()
 

@@ -14,8 +14,8 @@ that the file says, which in mLUKE's is that of `<s>`. What differs:
 - no offset covers white space, and a ▁ that stands alone has an empty one, as in all tokenizers here;
 - where the normalizer removes the first character of a text, transformers' offsets are one too low;
 - the markers are called <ent> and <ent2>, as mLUKE's authors call them, not ▁<ent> and ▁<ent2>;
-- [MASK] and other entities that are written out are ordinary text: the words have no row for them. So is a special token
-  that only the normalizer brings out (full-width ＜s＞);
+- [MASK] and other entities that are written out are ordinary text: the words have no row for them. So is a special
+  token that only the normalizer brings out (full-width ＜s＞);
 - what is a mark, or white space before <mask>, is Python's answer, older or wider than Rust's for rare characters.
 
 Left out: training, sampling, byte fallback, normalizers and pre-tokenizers of other families.

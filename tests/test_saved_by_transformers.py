@@ -2,8 +2,8 @@
 
     pytest tests/test_saved_by_transformers.py
 
-Recorded: tests/fixtures/tokenizers needs no transformers; the recorded models are in test_heads.py. Live: every class with
-both families of tokenizers, there and back; scores within 1e-5, float32.
+Recorded: tests/fixtures/tokenizers needs no transformers; the recorded models are in test_heads.py. Live: every class
+with both families of tokenizers, there and back; scores within 1e-5, float32.
 """
 
 import json

@@ -5,7 +5,7 @@ model itself; and the way back, so that `transformers` opens what is written her
 `released_names.py` knows the names. Every tensor is accounted for: a missing one or one of the wrong shape is an error
 that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
-    python -m luke_mini.checkpoint info DIR             what is in a folder, without reading its weights
+    python -m luke_mini.checkpoint info DIR             what is in a folder: sizes, heads, vocabularies
     python -m luke_mini.checkpoint convert DIR OUT      what LUKE's own code wrote, a run of train.py, an old file
     python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: half the size
 """
@@ -361,7 +361,7 @@ def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool
 
 
 def info(folder: Path) -> list[str]:
-    """Lines that describe a folder; of its weights only names and shapes are read."""
+    """Lines that describe a folder; of its weights only names and shapes are read, and decoders, to compare them."""
     folder = find_folder(folder)
     settings = _read_settings(folder / "config.json")
     config, stored = model_config(settings), weight_files.read(folder)

@@ -14,8 +14,8 @@ does most of the work, and another of short stretches of text for `encode_cut`.
 GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
 on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
 
-Left out: the option add_prefix_space, dropout, and the flags of added tokens but one: <mask> swallows the white space on
-its left, unless the folder says otherwise, the others nothing. tokenizer_special.py reads the folder.
+Left out: dropout, and the flags of added tokens but one: <mask> swallows the white space on its left, unless the folder
+says otherwise, the others nothing. tokenizer_special.py reads the folder.
 """
 
 import heapq
@@ -134,8 +134,9 @@ class BpeTokenizer:
 
     vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
     spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. takes_space: <mask> swallows
-    the white space on its left. The markers <ent> and <ent2> get the next ids after the last if they have none; ids
-    that the vocabulary skips are named as RoBERTa names its own spare ones.
+    the white space on its left. prefixes: `encode_cut` puts a space before every stretch, as the option
+    add_prefix_space of transformers does. The markers <ent> and <ent2> get the next ids after the last if they have
+    none; ids that the vocabulary skips are named as RoBERTa names its own spare ones.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class BpeTokenizer:
         special: dict[str, str] | None = None,
         added: dict[str, int] | None = None,
         takes_space: bool = True,
+        prefixes: bool = False,
     ):
         special, added = ROLES | (special or {}), added or {}
         vocab = vocab | added
@@ -160,7 +162,7 @@ class BpeTokenizer:
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
             vocab[special[role]] for role in ROLES
         )
-        self._names, self._swallows = special, special["mask"] if takes_space else None
+        self._names, self._swallows, self._prefixes = special, special["mask"] if takes_space else None, prefixes
         self._special = {token: vocab[token] for token in [*special.values(), *added]}
         self._bytes = [self._bytes_of(piece) for piece in self._pieces]
         self._special_pattern = tokenizer_special.pattern(self._special)
@@ -193,6 +195,8 @@ class BpeTokenizer:
     def _encode_stretch(self, text: str) -> list[int]:
         """Ids of a text in which special tokens count, as the released tokenizers have it."""
         parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
+        if self._prefixes:  # before other white space too, as in transformers 5
+            parts[::2] = [f" {part}" if part and part[0] != " " else part for part in parts[::2]]
         ids = self._encode_plain(parts[0])
         for token, plain in zip(parts[1::2], parts[2::2]):
             ids += [self._special[token], *self._encode_plain(plain)]
@@ -246,7 +250,8 @@ class BpeTokenizer:
             json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
         with atomic.write_file(folder / "merges.txt") as file:
             file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
-        tokenizer_special.write_config(folder, "LukeTokenizer", self._names, self._swallows is not None)
+        more = {"takes_space": self._swallows is not None, "add_prefix_space": self._prefixes}
+        tokenizer_special.write_config(folder, "LukeTokenizer", self._names, **more)
 
 
 def _prefixed(text: str, prefix_space: bool) -> str:
@@ -268,7 +273,7 @@ def load(folder: str | Path) -> BpeTokenizer:
     special, takes_space = tokenizer_special.special_tokens(settings), tokenizer_special.mask_takes_space(settings, whole)
     try:
         added = tokenizer_special.added_tokens(folder, settings, whole, vocab)
-        return BpeTokenizer(vocab, merges, special, added, takes_space)
+        return BpeTokenizer(vocab, merges, special, added, takes_space, bool(settings.get("add_prefix_space")))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 

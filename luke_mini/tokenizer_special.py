@@ -78,7 +78,7 @@ def special_tokens(settings: dict) -> dict[str, str]:
 def mask_takes_space(settings: dict, whole: dict) -> bool:
     """Whether <mask> swallows the white space on its left: as in every released model, unless the files say no."""
     mask = settings.get("mask_token") or "<mask>"
-    listed = [*settings.get("added_tokens_decoder", {}).values(), *whole.get("added_tokens", [])]
+    listed = [*(settings.get("added_tokens_decoder") or {}).values(), *whole.get("added_tokens", [])]
     flags = [mask] if isinstance(mask, dict) else [token for token in listed if token["content"] == mask]
     return flags[0].get("lstrip", False) if flags else True
 
@@ -87,7 +87,7 @@ def added_tokens(folder: Path, settings: dict, whole: dict, vocab: Mapping[str, 
     """Token -> id of what was added to a vocabulary, if the model has a row for it."""
     added = dict(read_if_there(folder / "added_tokens.json"))
     added |= {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
-    decoder = settings.get("added_tokens_decoder", {})
+    decoder = settings.get("added_tokens_decoder") or {}
     added |= {token["content"]: int(number) for number, token in decoder.items()}
     for marker in [token for token in added if token.startswith(f"{MARK}<ent")]:
         added.setdefault(marker.removeprefix(MARK), added.pop(marker))

@@ -320,5 +320,5 @@ def load(folder: str | Path) -> UnigramTokenizer:
         )
     except KeyError as error:
         raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model (it has no {error})") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, re.error) as error:
         raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model ({error})") from None

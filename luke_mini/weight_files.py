@@ -78,9 +78,10 @@ def join(parts: Sequence[Tensor | Stored]) -> Tensor:
 
 def equal(one: Tensor | Stored, other: Tensor | Stored) -> bool:
     """Whether two tables have the same shape and values. What was not read yet is read a part at a time."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
     starts = range(0, one.shape[0], COMPARED)
-    same_shape = tuple(one.shape) == tuple(other.shape)
-    return same_shape and all(torch.equal(join([_rows(one, k)]), join([_rows(other, k)])) for k in starts)
+    return all(torch.equal(join([_rows(one, k)]), join([_rows(other, k)])) for k in starts)
 
 
 def _rows(table: Tensor | Stored, start: int) -> Tensor | Stored:

@@ -30,6 +30,11 @@ def transformers():
     return module
 
 
+@pytest.fixture(scope="module")
+def made(transformers):
+    return texts.tokenizers()
+
+
 def assert_reads(words, text: str, ids: list[int], offsets) -> None:
     """words: our tokenizer. ids, offsets: those of transformers, in which white space counts; None: not compared."""
     assert words.encode_cut(text, [])[0] == ids, text
@@ -110,11 +115,29 @@ def test_the_entities_lie_in_tokenizer_config(name, keys, tmp_path):
         EntityVocab.of_folder(tmp_path)
 
 
-def test_live_tokenizers(transformers, tmp_path, some_strings):
-    for name, made in texts.tokenizers().items():
-        made.save_pretrained(tmp_path / name)
+def test_a_space_before_every_stretch(transformers, made, tmp_path, some_strings):
+    """add_prefix_space, as people save it for NER: every part of a text that is cut at its mentions gets a space."""
+    made["luke"].save_pretrained(tmp_path / "luke")
+    theirs = transformers.LukeTokenizer.from_pretrained(tmp_path / "luke", add_prefix_space=True)
+    theirs.save_pretrained(tmp_path / "prefix")
+    words = tokenizer.load(tmp_path / "prefix")
+    (tmp_path / "again").mkdir()
+    words.save(tmp_path / "again")
+    again = tokenizer.load(tmp_path / "again")
+    for text in texts.TEXTS + some_strings:
+        if not any(token in text for token in texts.ENTITIES):
+            ids = theirs(text, add_special_tokens=False).input_ids
+            assert words.encode_cut(text, [])[0] == ids == again.encode_cut(text, [])[0], text
+    ours = inputs.encode(words, EntityVocab.of_folder(tmp_path / "prefix"), "Ada met LA.", entity_spans=[(8, 10)])
+    assert ours["input_ids"].tolist() == theirs("Ada met LA.", entity_spans=[(8, 10)]).input_ids
+    assert words.pieces(ours["input_ids"])[-3:-1] == ["Ġ", "."]  # after the mention
+
+
+def test_live_tokenizers(transformers, made, tmp_path, some_strings):
+    for name, one in made.items():
+        one.save_pretrained(tmp_path / name)
         assert {path.name for path in (tmp_path / name).iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
-        theirs = type(made).from_pretrained(tmp_path / name)
+        theirs = type(one).from_pretrained(tmp_path / name)
         words = tokenizer.load(tmp_path / name)
         odd = ("<ent", "[MASK]", "[UNK]", "[PAD]", "[MASK2]")  # named in tokenizer_unigram.py
         lines = [text for text in texts.TEXTS + some_strings if not any(token in text for token in odd)]
@@ -128,11 +151,6 @@ def test_live_tokenizers(transformers, tmp_path, some_strings):
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def made(transformers):
-    return texts.tokenizers()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -26,8 +26,9 @@ There are two ways to read a text, as LUKE was pretrained with one and is used w
   "<mask>", is ordinary text there.
 - `encode_cut` is the released tokenizers' way. `cuts` are sorted, distinct positions from 0 to len(text); the stretches
   text[:c1], text[c1:c2], ..., text[ck:] are tokenised each by itself, and `before[i]` is the number of ids before
-  cuts[i]. No stretch gets a prefix space (in SentencePiece each gets its ▁ all the same, even in mid-word), and
-  special tokens that are written out count; <mask> swallows the white space on its left.
+  cuts[i]. No stretch gets a prefix space, unless a BPE folder says add_prefix_space (in SentencePiece each gets its ▁
+  all the same, even in mid-word), and special tokens that are written out count; <mask> swallows the white space on
+  its left, unless the folder says otherwise.
 """
 
 from pathlib import Path

@@ -13,6 +13,7 @@ that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 import argparse
 import json
 import sys
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -221,8 +222,13 @@ def start_from_words(folder: Path | str) -> Checkpoint:
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
-    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model."""
+    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model.
+
+    Warns of tensors that were not read.
+    """
     found = read(folder)
+    if found.unknown:
+        warnings.warn(f"{folder}: not read, as no LUKE knows them: {', '.join(found.unknown)}", stacklevel=2)
     try:
         return build(found), found.tokenizer, found.entity_vocab
     except ValueError as error:

@@ -49,8 +49,8 @@ def is_archive(path: Path) -> bool:
 
 
 def is_fine_tuned(folder: Path) -> bool:
-    """Whether it holds a config.json of AllenNLP."""
-    return (folder / CONFIG).is_file() and "dataset_reader" in weight_files.read_json(folder / CONFIG)
+    """Whether it holds a config.json of AllenNLP, which describes the model in an entry of its own."""
+    return (folder / CONFIG).is_file() and isinstance(weight_files.read_json(folder / CONFIG).get("model"), dict)
 
 
 def _states(path: Path) -> list[Path]:
@@ -206,7 +206,7 @@ def _read_fine_tuned(folder: Path, released: dict, word_tokenizer, start: Path) 
     embedder, architecture, labels = _embedder(folder)
     has_config = (start / CONFIG).is_file() and not is_fine_tuned(start)
     settings = weight_files.read_json(start / CONFIG) if has_config else _shape_of(released, word_tokenizer)
-    vocab = EntityVocab.of_folder(start)
+    vocab = EntityVocab.of_folder(start) or EntityVocab.of_folder(folder)
     entities = released[ENTITY_TABLES[0]].shape[0]
     if vocab is None and entities == len(LITE_ENTITIES):
         vocab = EntityVocab.from_titles(LITE_ENTITIES)

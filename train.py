@@ -9,10 +9,12 @@ everything from random weights. OUT then holds step-NNNNNN folders (the newest i
 """
 
 import argparse
+import io
 import json
 import platform
 import shutil
 import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,8 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
+        if start.unknown:
+            print(f"weights not read, as no LUKE knows them: {', '.join(start.unknown)}", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 
@@ -250,8 +254,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments.out = arguments.out or Path("runs") / arguments.data.name
     recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
     place = distributed.join()
+    said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes
     try:
-        pretrain(arguments, recipe, place)
+        with said:
+            pretrain(arguments, recipe, place)
     finally:
         distributed.leave()
 

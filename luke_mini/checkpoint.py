@@ -5,14 +5,15 @@ model itself; and the way back, so that `transformers` opens what is written her
 `released_names.py` knows the names. Every tensor is accounted for: a missing one or one of the wrong shape is an error
 that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
-    python -m luke_mini.checkpoint info DIR             what is in a folder, without reading its weights
-    python -m luke_mini.checkpoint convert DIR OUT      an archive of LUKE's own code, a run of train.py, an old file
+    python -m luke_mini.checkpoint info DIR             what is in a folder: sizes, heads, vocabularies
+    python -m luke_mini.checkpoint convert DIR OUT      what LUKE's own code wrote, a run of train.py, an old file
     python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: half the size
 """
 
 import argparse
 import json
 import sys
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -21,13 +22,12 @@ from torch import Tensor, nn
 
 from luke_mini import atomic, reference_archive, released_names, run_state, tokenizer, weight_files, word_models
 from luke_mini.config import ModelConfig
-from luke_mini.entity_vocab import EntityVocab
+from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel, initialize
 from luke_mini.released_names import from_released, to_released
 from luke_mini.starts import start_as_masked_words
 
-LITE_ENTITIES = ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]  # the rows of a released lite model, in its order
 # What transformers takes where config.json lacks an entry; every released file has these.
 MISSING_SETTINGS = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 
@@ -41,7 +41,7 @@ class Checkpoint:
     tokenizer: object
     entity_vocab: EntityVocab
     settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
-    unknown: tuple[str, ...] = ()  # tensors of the file that were not read, as no LUKE has them
+    unknown: tuple[str, ...] = ()  # tensors of the file that were not read: no LUKE has them, or not so
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -66,8 +66,9 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
     """
     folder = find_folder(folder)
     settings = _read_settings(folder / "config.json")
-    if vocabularies and not (folder / "entity_vocab.json").is_file():
-        raise ValueError(f"{folder / 'entity_vocab.json'}: missing from the checkpoint folder")
+    vocab = EntityVocab.of_folder(folder) if vocabularies else None
+    if vocabularies and vocab is None:
+        raise ValueError(f"{folder / 'entity_vocab.json'}: missing, and tokenizer_config.json holds no entity_vocab")
     stored = weight_files.read(folder)
     try:
         config = model_config(settings, entity_aware)
@@ -75,9 +76,9 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
         weights = from_released(stored, config)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    unknown = tuple(released_names.unknown(stored, config))
+    unknown = tuple(released_names.unknown(stored, config, weights))
     words = tokenizer.load(folder) if vocabularies else None
-    vocab = EntityVocab.load(folder / "entity_vocab.json") if vocabularies else None
+    _check_vocabularies(folder, config, words, vocab)
     return Checkpoint(config, weights, words, vocab, settings, unknown)
 
 
@@ -89,6 +90,8 @@ def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
 
 def _read_settings(path: Path) -> dict:
     settings = weight_files.read_json(path)
+    if reference_archive.is_fine_tuned(path.parent):
+        raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.checkpoint convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
         words = ": a word model, which is something for --init" if kind in word_models.DEFAULTS else ""
@@ -117,6 +120,13 @@ def check_shapes(stored: dict, config: ModelConfig) -> None:
         if name in expected and tuple(tensor.shape) != tuple(expected[name].shape):
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise ValueError(f"the weight {name} has the shape {found}, expected {wanted} as config.json says")
+
+
+def _check_vocabularies(folder: Path, config: ModelConfig, words, vocab: EntityVocab | None) -> None:
+    """Raises ValueError if one of them has ids that the model has no row for."""
+    for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
+        if known is not None and len(known) > getattr(config, key):
+            raise ValueError(f"{folder}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
 
 
 @torch.no_grad()
@@ -178,6 +188,20 @@ def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
     return named
 
 
+def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The classes of a fine-tuned model by id: id2label of config.json, without it LABEL_0, ... as in transformers.
+
+    () where a class has no name: choices, answers, pretraining. ValueError if there is no name for each row.
+    """
+    rows = len(checkpoint.weights.get("classifier.weight", ()))
+    if not rows or architecture_of(checkpoint.settings, {}) in ("LukeForMultipleChoice", "LukeForQuestionAnswering"):
+        return ()
+    names = checkpoint.settings.get("id2label") or {str(i): f"LABEL_{i}" for i in range(rows)}
+    if not isinstance(names, dict) or set(names) != set(map(str, range(rows))):
+        raise ValueError(f"config.json: id2label does not name the {rows} classes 0 to {rows - 1} of the classifier")
+    return tuple(names[str(i)] for i in range(rows))
+
+
 def start_from_words(folder: Path | str) -> Checkpoint:
     """A LUKE to fine-tune whose words are those of a RoBERTa, XLM-R or BERT folder; it has met no entity yet.
 
@@ -203,9 +227,18 @@ def start_from_words(folder: Path | str) -> Checkpoint:
     return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})
 
 
+def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
+    if found.unknown:
+        warnings.warn(f"{folder}: not read, as no LUKE knows them: {', '.join(found.unknown)}", stacklevel=3)
+
+
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
-    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model."""
+    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model.
+
+    Warns of tensors that were not read.
+    """
     found = read(folder)
+    warn_of_unread(folder, found)
     try:
         return build(found), found.tokenizer, found.entity_vocab
     except ValueError as error:
@@ -253,7 +286,9 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     A folder for transformers, whose 5.x does not tie the decoder of the masked-word head to the word embeddings: so
     that tensor is in the file twice. Vocabularies that are None are left out.
     """
-    config, settings = checkpoint.config, {"model_type": "luke", "dtype": "float32", **checkpoint.settings}
+    config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}
+    settings.pop("torch_dtype", None)  # the older name of dtype; halves have become float32 when they were read
+    settings["dtype"] = str(checkpoint.weights["luke.words.token.weight"].dtype).removeprefix("torch.")
     architecture = architecture_of(settings, checkpoint.weights)
     settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}
     settings["architectures"] = [architecture]
@@ -309,25 +344,28 @@ def copy_marker_rows(weights: dict[str, Tensor], word_tokenizer, vocab: EntityVo
 
 
 def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool | None = None) -> Checkpoint:
-    """What a Hugging Face folder holds, from an archive of LUKE's own code, a run of train.py or a model folder.
+    """What a Hugging Face folder holds, from what LUKE's own code wrote, a run of train.py or a model folder.
 
-    tokenizer_folder: where the tokenizer lies, if not in `path`. entity_aware: None switches it on in archives and
-    pretraining runs, with copies of the query, and leaves it as it is in model folders.
+    tokenizer_folder: where the tokenizer lies, if not in `path`; of AllenNLP's models, the folder that was fine-tuned.
+    entity_aware: None switches it on in pretraining archives and runs, with copies of the query, and leaves it as it is
+    in others.
     """
-    words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if reference_archive.is_archive(path):
-        if words is None and not path.is_dir():
-            raise ValueError(f"{path}: an archive has no tokenizer, give --tokenizer DIR (RoBERTa's or XLM-R's folder)")
-        with reference_archive.unpacked(path) as folder:
-            words = words or tokenizer.load(folder)
-            settings, released, vocab = reference_archive.read(folder, words)
+        with reference_archive.unpacked(path) as found:
+            start = tokenizer_folder or reference_archive.start_of(found)
+            if start == found and not path.is_dir():
+                raise ValueError(f"{path}: an archive has no tokenizer, give --tokenizer DIR, as RoBERTa's or XLM-R's")
+            words = tokenizer.load(start)
+            settings, released, vocab = reference_archive.read(found, words, start)
             switch = settings.get("use_entity_aware_attention", True) if entity_aware is None else entity_aware
             config = model_config(settings, switch)
             check_shapes(released, config)
+            _check_vocabularies(start, config, words, vocab)
             unknown = tuple(released_names.unknown(released, config))
             return Checkpoint(config, from_released(released, config), words, vocab, settings, unknown)
+    words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
     is_run = (find_folder(path) / "run.json").is_file()
     found = read(path, entity_aware=True if is_run and entity_aware is None else entity_aware)
     if is_run:
@@ -339,7 +377,7 @@ def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool
 
 
 def info(folder: Path) -> list[str]:
-    """Lines that describe a folder; of its weights only names and shapes are read."""
+    """Lines that describe a folder; of its weights only names and shapes are read, and decoders, to compare them."""
     folder = find_folder(folder)
     settings = _read_settings(folder / "config.json")
     config, stored = model_config(settings), weight_files.read(folder)
@@ -364,8 +402,7 @@ def info(folder: Path) -> list[str]:
         f"weights     {sum(counted.values()):,}, of them {entity_table:,} entity embeddings",
         f"heads       {', '.join(found) or 'none'}",
     ]
-    if (folder / "entity_vocab.json").is_file():
-        vocab = EntityVocab.load(folder / "entity_vocab.json")
+    if vocab := EntityVocab.of_folder(folder):
         special = ("pad", "unk", "mask", "mask2")
         ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
         lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
@@ -374,7 +411,7 @@ def info(folder: Path) -> list[str]:
 
 
 def _counts(name: str) -> bool:
-    return name not in released_names.DECODERS and not name.endswith("position_ids")
+    return name not in released_names.TIED and not name.endswith("position_ids")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -10,7 +10,8 @@ the file, never assumed. An entity may have several titles, one or more per lang
 
 Three formats are read, told apart by their content: ours, jsonl ({"id": 3, "entities": [["Norway", "en"]], "count": 9}
 a line), LUKE's tsv (title, tab, count; the id is the line number) and Hugging Face's json ({"Norway": 3}, in
-multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}). Left out for now: merging languages through Wikidata.
+multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in tokenizer_config.json, not
+in a file of its own. Left out for now: merging languages through Wikidata.
 """
 
 import json
@@ -23,6 +24,7 @@ from luke_mini import atomic
 
 PAD, UNK, MASK, MASK2 = "[PAD]", "[UNK]", "[MASK]", "[MASK2]"
 SPECIAL = (PAD, UNK, MASK, MASK2)
+LITE_ENTITIES = [MASK, UNK, PAD, MASK2]  # all that a released lite model has, in its order
 MAX_REDIRECTS = 10
 # A key of a multilingual file. Article titles begin with a capital, so "en:" can be no part of one.
 LANGUAGE_KEY = re.compile(r"([a-z][a-z-]+):(.+)", re.DOTALL)
@@ -190,8 +192,21 @@ class EntityVocab:
                     return cls(*_read_tsv(file))
                 if '"entities": [' in first or '"entities":[' in first:
                     return cls(*_read_jsonl(file))
-                return cls(*_read_json(file))
+                return cls(*_read_json(json.load(file)))
         except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "EntityVocab | None":
+        """The vocabulary of a model folder: entity_vocab.json, or what tokenizer_config.json holds; None without."""
+        if (folder / "entity_vocab.json").is_file():
+            return cls.load(folder / "entity_vocab.json")
+        path = folder / "tokenizer_config.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            keys = held.get("entity_vocab") if isinstance(held, dict) else None
+            return None if keys is None else cls(*_read_json(keys))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
@@ -223,8 +238,7 @@ def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
     return entities, counts
 
 
-def _read_json(file) -> tuple[list[list[Name]], None, bool]:
-    keys = json.load(file)
+def _read_json(keys) -> tuple[list[list[Name]], None, bool]:
     if not isinstance(keys, dict) or not all(isinstance(entity_id, int) for entity_id in keys.values()):
         raise ValueError('expected one JSON object {"title": id, ...}')
     ids = set(keys.values())

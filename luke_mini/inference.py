@@ -82,6 +82,7 @@ def open_model(
     use, and so the folder's own ids. ValueError if the folder is for another task.
     """
     start = open_checkpoint(folder)
+    checkpoint.warn_of_unread(folder, start)
     settings = start.settings
     try:
         task = TASKS[task_name] if task_name else task_of(settings)
@@ -99,9 +100,7 @@ def open_model(
     ours = settings.get("luke_mini", {})
     options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
     options = task.Options(**(options | dict(changes or {})))
-    names = settings.get("id2label", {})
-    labels = tuple(names[str(i)] for i in range(len(names)))
-    model = task.build_model(start.config, start.entity_vocab, labels, options)
+    model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
     checkpoint.fill(model, start.weights)
     return Opened(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
 

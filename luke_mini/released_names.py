@@ -3,18 +3,22 @@
 In: tensors by one kind of name. Out: the same by the other. Matrices that we stack (queries of a row, keys and values)
 are taken apart on the way out and put together on the way in. Rules of the released files, of four generations:
 
-- names with and without the leading `luke.`; AllenNLP's prefix; LayerNorm's gamma and beta; heads under older names;
-- an old buffer `embeddings.position_ids` and the decoders of both heads are not read: those *are* the embedding tables;
+- names with and without the leading `luke.`; what wrappers and AllenNLP put in front; LayerNorm's gamma and beta; heads
+  under older names;
+- an old buffer `embeddings.position_ids` is not read, nor the decoders of both heads, which *are* the embedding tables.
+  A file may hold a table as its decoder alone. One that holds both, and different, has a head that LUKE does not know:
+  transformers 5 trains the word decoder apart. It is named as `unknown`;
 - an entity-aware model whose file lacks w2e, e2w and e2e gets copies of `query`; otherwise those three are not read.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from luke_mini.config import ModelConfig
-from luke_mini.weight_files import Stored, join
+from luke_mini.weight_files import Stored, equal, join
 
 # Ours -> theirs; several of theirs are stacked along the output features of one of ours. `*` = weight and bias.
 ENCODER_NAMES = {
@@ -53,7 +57,6 @@ HEAD_NAMES = {
 OPTIONAL = ("word_head.", "entity_head.", "classifier.", "luke.pooler.")
 # Beginnings of older names, and what they are called today. A head's only layer is `classifier` with us.
 OLDER = {
-    "module.": "",
     "feature_extractor.embedder.luke_model.": "luke.",  # AllenNLP
     "typing.": "classifier.",  # entity typing
     "scorer.": "classifier.",  # ReCoRD
@@ -61,7 +64,12 @@ OLDER = {
     "qa_outputs.": "classifier.",  # question answering, still called so
 }
 BARE = ("embeddings.", "entity_embeddings.", "encoder.", "pooler.")
-DECODERS = ("lm_head.decoder.weight", "lm_head.decoder.bias", "entity_predictions.decoder.weight")
+# Decoders -> the tensors that they are.
+TIED = {
+    "lm_head.decoder.weight": "luke.embeddings.word_embeddings.weight",
+    "lm_head.decoder.bias": "lm_head.bias",
+    "entity_predictions.decoder.weight": "luke.entity_embeddings.entity_embeddings.weight",
+}
 
 
 def name_table(config: ModelConfig) -> dict[str, list[str]]:
@@ -102,8 +110,17 @@ def to_released(weights: Mapping[str, Tensor], config: ModelConfig, architecture
     return released
 
 
+def unwrapped(name: str) -> str:
+    """Without what torch.compile (around any part), data parallel training and classes that hold a model put there."""
+    name = name.replace("_orig_mod.", "")
+    while name.startswith(("module.", "model.")):
+        name = name.partition(".")[2]
+    return name
+
+
 def modern_name(name: str) -> str:
     """What a tensor of a file of any age is called today."""
+    name = unwrapped(name)
     for old, new in OLDER.items():
         if name.startswith(old):
             name = new + name.removeprefix(old)
@@ -112,10 +129,14 @@ def modern_name(name: str) -> str:
 
 
 def modern(released: Mapping[str, Tensor | Stored]) -> dict[str, Tensor | Stored]:
-    """The tensors of a file under today's names."""
+    """The tensors of a file under today's names. Of tied tensors a file may hold either. ValueError if it holds two."""
     renamed = {modern_name(name): tensor for name, tensor in released.items()}
-    if "lm_head.bias" not in renamed and "lm_head.decoder.bias" in renamed:  # tied: a file may hold either
-        renamed["lm_head.bias"] = renamed["lm_head.decoder.bias"]
+    if len(renamed) < len(released):
+        twice = [name for name, count in Counter(map(modern_name, released)).items() if count > 1]
+        raise ValueError(f"the weight {twice[0]} is there twice, under several names")
+    for decoder, name in TIED.items():
+        if decoder in renamed:
+            renamed.setdefault(name, renamed[decoder])
     return renamed
 
 
@@ -159,17 +180,31 @@ def missing_message(names: list[str]) -> str:
     return f"{len(names)} weights are missing: {', '.join(names[:5])}{more}"
 
 
-def unknown(names: Iterable[str], config: ModelConfig) -> list[str]:
-    """The names of a file that no LUKE of this configuration knows; their tensors are not read."""
+def copies(released: Mapping[str, Tensor | Stored]) -> list[str]:
+    """The decoders, under today's names, that hold what they are tied to."""
+    pairs = {decoder: (released[decoder], released[name]) for decoder, name in TIED.items() if decoder in released}
+    return [name for name, (one, other) in pairs.items() if one is other or equal(one, other)]
+
+
+def unknown(
+    released: Mapping[str, Tensor | Stored], config: ModelConfig, weights: Mapping[str, Tensor] | None = None
+) -> list[str]:
+    """What a file has and no LUKE of this configuration: names, and decoders that differ from their tables.
+
+    weights: what was read of the file, under our names; it saves reading the tables again.
+    """
     known = {name for theirs in name_table(config).values() for name in theirs}
-    return [name for name in names if not (modern_name(name) in known or _is_ignored(modern_name(name)))]
+    today = modern(released) | to_released(weights or {}, config)
+    equal = copies(today)
+    differ = [f"{name} (differs from {TIED[name]})" for name in TIED if name in today and name not in equal]
+    return [name for name in released if not (modern_name(name) in known or _is_ignored(modern_name(name)))] + differ
 
 
 def _is_ignored(name: str) -> bool:
     """Known and not needed: decoders, which are the embedding tables, and queries that are switched off."""
     if name.startswith("luke.encoder.layer.") and name.split(".")[-2] in ("w2e_query", "e2w_query", "e2e_query"):
         return True
-    return name in DECODERS or name == "luke.embeddings.position_ids"
+    return name in TIED or name == "luke.embeddings.position_ids"
 
 
 @torch.no_grad()

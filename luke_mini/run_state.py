@@ -47,8 +47,8 @@ def save_tensors(tensors: dict, path: Path) -> None:
 
 
 def saved_steps(out: Path) -> list[Path]:
-    """The folders of all saved steps, oldest first."""
-    return sorted(p for p in Path(out).glob("step-*") if p.is_dir())
+    """The folders of all saved steps, oldest first: by number, as step 1,000,000 has a digit more."""
+    return sorted((p for p in Path(out).glob("step-*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
 
 
 def clear(out: Path) -> None:

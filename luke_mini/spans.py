@@ -19,6 +19,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
+WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
 
 class Encoding(NamedTuple):
     """Token ids of a text and where each comes from.
@@ -37,6 +38,16 @@ def is_punctuation(character: str) -> bool:
     if character.isascii():
         return character.isprintable() and not character.isalnum() and character != " "
     return unicodedata.category(character).startswith("P")
+
+
+def without_space(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space around it; one of white space alone becomes (end, end)."""
+    start = max(start, 0)
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
 
 
 def token_span(offsets: list[tuple[int, int]], char_start: int, char_end: int) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from luke_mini.packing import PackedBatch
 from luke_mini.records import is_json
 from luke_mini.spans import is_punctuation
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
+from luke_mini.tokenizer_unigram import UnigramTokenizer
 from luke_mini.windows import context_window
 
 NAME, TITLE = "ner", "NER F1"
@@ -112,7 +113,8 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], sta
 
 def released_options(start: Checkpoint) -> dict[str, object]:
     """mLUKE put a space before every word. Its folders tell by their tokenizer; so do ours, which also say their own."""
-    is_mluke = isinstance(start.tokenizer, SentencePieceTokenizer) and "luke_mini" not in start.settings
+    pieces = isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer))
+    is_mluke = pieces and "luke_mini" not in start.settings
     return {"space_before_all": True} if is_mluke else {}
 
 

@@ -2,7 +2,8 @@
 
 A tokenizer turns text into ids of the model's word vocabulary. Each kind is a file `tokenizer_<kind>.py` with a class
 of its own; there is no base class: this text is the interface. Byte-level BPE is LUKE's and RoBERTa's, SentencePiece
-that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; WordPiece is BERT's.
+that of mLUKE, of Japanese LUKE and of what is pretrained here from scratch; Unigram is the same from a tokenizer.json
+alone; WordPiece is BERT's.
 
     encode(text, prefix_space=True) -> Encoding   ids and character offsets (see spans.py), no special tokens added.
                                                   prefix_space=False: the text continues a word, unless it begins
@@ -25,13 +26,14 @@ There are two ways to read a text, as LUKE was pretrained with one and is used w
   "<mask>", is ordinary text there.
 - `encode_cut` is the released tokenizers' way. `cuts` are sorted, distinct positions from 0 to len(text); the stretches
   text[:c1], text[c1:c2], ..., text[ck:] are tokenised each by itself, and `before[i]` is the number of ids before
-  cuts[i]. No stretch gets a prefix space (in SentencePiece each gets its ▁ all the same, even in mid-word), and
-  special tokens that are written out count; <mask> swallows the white space on its left.
+  cuts[i]. No stretch gets a prefix space, unless a BPE folder says add_prefix_space (in SentencePiece each gets its ▁
+  all the same, even in mid-word), and special tokens that are written out count; <mask> swallows the white space on
+  its left, unless the folder says otherwise.
 """
 
 from pathlib import Path
 
-from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_wordpiece
+from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_unigram, tokenizer_wordpiece
 
 # The file that gives a kind of tokenizer away -> the function that loads it.
 LOADERS = {
@@ -39,7 +41,8 @@ LOADERS = {
     "vocab.json": tokenizer_bpe.load,
     tokenizer_wordpiece.FILE_NAME: tokenizer_wordpiece.load,
 }
-MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load}  # by the model in tokenizer.json
+# The same by the model in tokenizer.json, where that is the only file.
+MODELS = {"BPE": tokenizer_bpe.load, "WordPiece": tokenizer_wordpiece.load, "Unigram": tokenizer_unigram.load}
 
 
 def load(folder: str | Path):

@@ -14,8 +14,8 @@ does most of the work, and another of short stretches of text for `encode_cut`.
 GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
 on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
 
-Left out: the option add_prefix_space, dropout, and the flags of added tokens: <mask> swallows the white space on its
-left, the others nothing, as in every released model. tokenizer_special.py reads the folder.
+Left out: dropout, and the flags of added tokens but one: <mask> swallows the white space on its left, unless the folder
+says otherwise, the others nothing. tokenizer_special.py reads the folder.
 """
 
 import heapq
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from luke_mini import atomic, tokenizer_special
-from luke_mini.spans import Encoding, is_punctuation
+from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
 from luke_mini.tokenizer_special import Memory, Stretches
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
@@ -41,7 +41,6 @@ NEVER = 1 << 60  # the rank of a pair that is not merged
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
 
-WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
 # Letters and numbers of Unicode 15.0, 15.1 and 16.0; Python 3.11 is at 14.0.
 LATER_LETTERS = """1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240 11380-11389
 1138B 1138E 11390-113B5 113B7 113D1 113D3 11BC0-11BE0 11F02 11F04-11F10 11F12-11F33 1342F 13441-13446 13460-143FA
@@ -134,9 +133,10 @@ class BpeTokenizer:
     """Implements the interface that `tokenizer.py` describes.
 
     vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
-    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. The markers <ent> and
-    <ent2> get the next ids after the last if they have none; ids that the vocabulary skips are named as RoBERTa names
-    its own spare ones.
+    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. takes_space: <mask> swallows
+    the white space on its left. prefixes: `encode_cut` puts a space before every stretch, as the option
+    add_prefix_space of transformers does. The markers <ent> and <ent2> get the next ids after the last if they have
+    none; ids that the vocabulary skips are named as RoBERTa names its own spare ones.
     """
 
     def __init__(
@@ -145,6 +145,8 @@ class BpeTokenizer:
         merges: list[tuple[str, str]],
         special: dict[str, str] | None = None,
         added: dict[str, int] | None = None,
+        takes_space: bool = True,
+        prefixes: bool = False,
     ):
         special, added = ROLES | (special or {}), added or {}
         vocab = vocab | added
@@ -160,7 +162,7 @@ class BpeTokenizer:
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
             vocab[special[role]] for role in ROLES
         )
-        self._names = special
+        self._names, self._swallows, self._prefixes = special, special["mask"] if takes_space else None, prefixes
         self._special = {token: vocab[token] for token in [*special.values(), *added]}
         self._bytes = [self._bytes_of(piece) for piece in self._pieces]
         self._special_pattern = tokenizer_special.pattern(self._special)
@@ -194,7 +196,9 @@ class BpeTokenizer:
 
     def _encode_stretch(self, text: str) -> list[int]:
         """Ids of a text in which special tokens count, as the released tokenizers have it."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
+        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
+        if self._prefixes:  # before other white space too, as in transformers 5
+            parts[::2] = [f" {part}" if part and part[0] != " " else part for part in parts[::2]]
         ids = self._encode_plain(parts[0])
         for token, plain in zip(parts[1::2], parts[2::2]):
             ids += [self._special[token], *self._encode_plain(plain)]
@@ -227,7 +231,7 @@ class BpeTokenizer:
             for token in found:
                 # an unknown piece is one byte that this vocabulary lacks: longer ones come from merges
                 begin, end = end, end + (1 if token == self.unk_id else len(self._bytes[token]))
-                offsets.append(_without_space(text, of[begin], of[end - 1] + 1))
+                offsets.append(without_space(text, of[begin], of[end - 1] + 1))
             start += len(word)
         return Encoding(ids, offsets)
 
@@ -248,38 +252,30 @@ class BpeTokenizer:
             json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
         with atomic.write_file(folder / "merges.txt") as file:
             file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
-        tokenizer_special.write_config(folder, "LukeTokenizer", self._names)
+        more = {"takes_space": self._swallows is not None, "add_prefix_space": self._prefixes}
+        tokenizer_special.write_config(folder, "LukeTokenizer", self._names, **more)
 
 
 def _prefixed(text: str, prefix_space: bool) -> str:
     return " " + text if prefix_space and text and not text[0].isspace() else text
 
 
-def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without white space around it; one of white space alone becomes (end, end)."""
-    start = max(start, 0)
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
 def load(folder: str | Path) -> BpeTokenizer:
     """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
     folder = Path(folder)
-    special = tokenizer_special.special_tokens(folder)
+    settings, whole = tokenizer_special.read_files(folder)
     if (folder / "vocab.json").is_file():
         vocab, merges = tokenizer_special.read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
     else:
-        model = tokenizer_special.read_json(folder / "tokenizer.json")["model"]
-        vocab = model["vocab"]
-        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+        vocab = whole["model"]["vocab"]
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]
     for pair in merges:
         if len(pair) != 2 or "".join(pair) not in vocab:
             raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two pieces whose sum the vocabulary has")
+    special, takes_space = tokenizer_special.special_tokens(settings), tokenizer_special.mask_takes_space(settings, whole)
     try:
-        return BpeTokenizer(vocab, merges, special, tokenizer_special.added_tokens(folder))
+        added = tokenizer_special.added_tokens(folder, settings, whole, vocab)
+        return BpeTokenizer(vocab, merges, special, added, takes_space, bool(settings.get("add_prefix_space")))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 

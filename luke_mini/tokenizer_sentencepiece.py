@@ -29,11 +29,11 @@ import sentencepiece
 
 from luke_mini import atomic, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
+from luke_mini.tokenizer_special import MARK
 
 FILE_NAME = "sentencepiece.bpe.model"  # XLM-R's name for it, though the model is a unigram one
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
 ADDED = ("<mask>", "<ent>", "<ent2>")  # the last three ids
-MARK = "▁"
 TRAIN_THREADS = 4  # fixed: sums of floats depend on how the texts are dealt out to threads
 MAX_TEXT_BYTES = 1 << 20  # SentencePiece ignores longer training texts; its own limit of 4,192 loses paragraphs
 # Appended to a model, these bytes say: normalizer_spec (field 3, 2 bytes) { add_dummy_prefix (field 3) = false }.
@@ -121,8 +121,10 @@ class SentencePieceTokenizer:
         tokenizer_special.write_config(folder, "MLukeTokenizer", special)
         scores = [self._with_mark.get_score(k) for k in range(3, self._with_mark.get_piece_size())]
         if not all(score.is_integer() for score in scores):  # ranks are: a BPE model, which MLukeTokenizer cannot be
+            form = _rust_form(self._pieces, scores)
+            form["added_tokens"] = tokenizer_special.listed(self._special, ADDED[0])
             with atomic.write_file(folder / "tokenizer.json") as file:
-                json.dump(_rust_form(self._pieces, scores), file, ensure_ascii=False)
+                json.dump(form, file, ensure_ascii=False)
 
 
 def _rust_form(pieces: list[str], scores: list[float]) -> dict:
@@ -130,8 +132,6 @@ def _rust_form(pieces: list[str], scores: list[float]) -> dict:
     n_special, n_added = len(SPECIAL), len(ADDED)
     vocab = [[piece, 0.0] for piece in SPECIAL]
     vocab += [[piece, score] for piece, score in zip(pieces[n_special:-n_added], scores)] + [[ADDED[0], 0.0]]
-    names = [*enumerate(SPECIAL), *enumerate(ADDED, len(vocab) - 1)]
-    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
     space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
     squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
     bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
@@ -139,7 +139,6 @@ def _rust_form(pieces: list[str], scores: list[float]) -> dict:
     bos_and_eos = {name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in ("<s>", "</s>")}
     return {
         "version": "1.0",
-        "added_tokens": [{"id": k, "content": name, "lstrip": name == ADDED[0], **flags} for k, name in names],
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}, squeeze]},
         "pre_tokenizer": space,
         "post_processor": {

@@ -8,12 +8,16 @@ Beside the vocabulary there may lie JSON files as transformers writes them:
     tokenizer.json             everything in one file; we read its added_tokens here, and the tokenizers their model
 
 None of them need exist. A token is a string, or an object whose "content" it is.
+
+transformers 5 counts entities among the added tokens of a LUKE tokenizer: [UNK] [PAD] [MASK] [MASK2]. A model has no
+rows for them in its word table, so they are no words here, unless vocab_size in config.json says that it has. It also
+calls the two markers of mLUKE ▁<ent> and ▁<ent2>.
 """
 
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from luke_mini import atomic
 
 SHORT = 32  # characters of the longest text that is remembered
 MOST_REMEMBERED = 1 << 18  # texts; about 60 MB
+MARK = "▁"  # the space of SentencePiece
+ENTITIES = ("[UNK]", "[PAD]", "[MASK]", "[MASK2]")
 
 # Our role -> its names in the files, the older ones last.
 KEYS = {
@@ -51,26 +57,45 @@ def read_if_there(path: Path) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
-    """Role -> spelling, for those that the files mention."""
+def read_files(folder: Path) -> tuple[dict, dict]:
+    """(special_tokens_map.json and tokenizer_config.json in one, tokenizer.json), {} where there is none."""
     settings = read_if_there(folder / "special_tokens_map.json") | read_if_there(folder / "tokenizer_config.json")
+    return settings, read_if_there(folder / "tokenizer.json")
+
+
+def special_tokens(settings: dict) -> dict[str, str]:
+    """Role -> spelling, for those that the files mention."""
     found = {}
     for role, keys in KEYS.items():
         for key in keys:
             token = settings.get(key)
             content = token.get("content") if isinstance(token, dict) else token
             if isinstance(content, str) and role not in found:
-                found[role] = content
+                found[role] = content.removeprefix(MARK)
     return found
 
 
-def added_tokens(folder: Path) -> dict[str, int]:
-    """Token -> id of what was added to the vocabulary."""
+def mask_takes_space(settings: dict, whole: dict) -> bool:
+    """Whether <mask> swallows the white space on its left: as in every released model, unless the files say no."""
+    mask = settings.get("mask_token") or "<mask>"
+    listed = [*(settings.get("added_tokens_decoder") or {}).values(), *whole.get("added_tokens", [])]
+    flags = [mask] if isinstance(mask, dict) else [token for token in listed if token["content"] == mask]
+    return flags[0].get("lstrip", False) if flags else True
+
+
+def added_tokens(folder: Path, settings: dict, whole: dict, vocab: Mapping[str, int]) -> dict[str, int]:
+    """Token -> id of what was added to a vocabulary, if the model has a row for it."""
     added = dict(read_if_there(folder / "added_tokens.json"))
-    for token in read_if_there(folder / "tokenizer.json").get("added_tokens", []):
-        added[token["content"]] = token["id"]
-    decoder = read_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    return added | {token["content"]: int(number) for number, token in decoder.items()}
+    added |= {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
+    decoder = settings.get("added_tokens_decoder") or {}
+    added |= {token["content"]: int(number) for number, token in decoder.items()}
+    for marker in [token for token in added if token.startswith(f"{MARK}<ent")]:
+        added.setdefault(marker.removeprefix(MARK), added.pop(marker))
+    extra = {token for token in ENTITIES if token in added and token not in vocab}
+    rows = read_if_there(folder / "config.json").get("vocab_size")
+    if not isinstance(rows, int):  # nobody tells: all that the other words need
+        rows = max((number for token, number in (vocab | added).items() if token not in extra), default=-1) + 1
+    return {token: number for token, number in added.items() if token not in extra or number < rows}
 
 
 def check(vocab: dict[str, int], special: dict[str, str]) -> None:
@@ -81,9 +106,14 @@ def check(vocab: dict[str, int], special: dict[str, str]) -> None:
         raise ValueError(f"the vocabulary has no {' '.join(missing)}")
 
 
-def write_config(folder: Path, tokenizer_class: str, special: dict[str, str], **more) -> None:
-    """Writes tokenizer_config.json. The entity markers stand there under their old and their new names."""
-    flags = {"lstrip": True, "rstrip": False, "normalized": True, "single_word": False}  # else <mask> swallows nothing
+def write_config(
+    folder: Path, tokenizer_class: str, special: dict[str, str], takes_space: bool = True, **more
+) -> None:
+    """Writes tokenizer_config.json. The entity markers stand there under their old and their new names.
+
+    takes_space: <mask> swallows the white space on its left.
+    """
+    flags = {"lstrip": takes_space, "rstrip": False, "normalized": True, "single_word": False}
     config = {"tokenizer_class": tokenizer_class}
     config |= {key: token for role, token in special.items() for key in KEYS[role]}
     config["mask_token"] = {"__type": "AddedToken", "content": special["mask"]} | flags
@@ -92,13 +122,20 @@ def write_config(folder: Path, tokenizer_class: str, special: dict[str, str], **
         json.dump(config, file, indent=1, ensure_ascii=False)
 
 
+def listed(special: Mapping[str, int], mask: str | None) -> list[dict]:
+    """Special tokens as a tokenizer.json lists them. mask: what swallows the white space on its left."""
+    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    in_order = sorted(special.items(), key=lambda item: item[1])
+    return [{"id": number, "content": name, "lstrip": name == mask, **flags} for name, number in in_order]
+
+
 def pattern(tokens: Iterable[str]) -> re.Pattern:
     """Finds any of the tokens; of several that begin at one place the longest."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True)))})")
 
 
-def split(text: str, tokens: re.Pattern, mask: str) -> list[str]:
-    """Text, token, text, token, ..., text; <mask> swallows the white space on its left, as in every released model."""
+def split(text: str, tokens: re.Pattern, mask: str | None) -> list[str]:
+    """Text, token, text, token, ..., text; `mask` swallows the white space on its left."""
     parts = tokens.split(text)
     for k in range(1, len(parts), 2):
         if parts[k] == mask:

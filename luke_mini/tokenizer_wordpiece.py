@@ -195,22 +195,21 @@ class WordPieceTokenizer:
 def load(folder: str | Path) -> WordPieceTokenizer:
     """From vocab.txt, or from tokenizer.json. ValueError naming the folder if it is no good."""
     folder = Path(folder)
-    whole = tokenizer_special.read_if_there(folder / "tokenizer.json")
+    settings, whole = tokenizer_special.read_files(folder)
     if (folder / FILE_NAME).is_file():
         lines = (folder / FILE_NAME).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         vocab = {piece: k for k, piece in enumerate(lines)}
     else:
         vocab = whole["model"]["vocab"]
-    vocab |= tokenizer_special.added_tokens(folder)
+    vocab |= tokenizer_special.added_tokens(folder, settings, whole, vocab)
     try:
-        return WordPieceTokenizer(vocab, tokenizer_special.special_tokens(folder), *_settings(folder, whole))
+        return WordPieceTokenizer(vocab, tokenizer_special.special_tokens(settings), *_settings(settings, whole))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def _settings(folder: Path, whole: dict) -> tuple[bool, bool | None, bool]:
+def _settings(config: dict, whole: dict) -> tuple[bool, bool | None, bool]:
     """lower_case, strip_accents, split_chinese: as in tokenizer_config.json, else tokenizer.json, else uncased."""
-    config = tokenizer_special.read_if_there(folder / "tokenizer_config.json")
     normalizer = whole.get("normalizer") or {}
     return (
         config.get("do_lower_case", normalizer.get("lowercase", True)),

@@ -25,6 +25,7 @@ from torch import Tensor
 
 # In this order: the first one that is there is read. An index names the shard of each tensor.
 NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+COMPARED = 1 << 12  # rows at a time
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -73,6 +74,21 @@ def join(parts: Sequence[Tensor | Stored]) -> Tensor:
     for part, out in zip(parts, whole.split([part.shape[0] for part in parts])):
         out.copy_(part) if isinstance(part, Tensor) else part.read_into(out)
     return whole
+
+
+def equal(one: Tensor | Stored, other: Tensor | Stored) -> bool:
+    """Whether two tables have the same shape and values. What was not read yet is read a part at a time."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    starts = range(0, one.shape[0], COMPARED)
+    return all(torch.equal(join([_rows(one, k)]), join([_rows(other, k)])) for k in starts)
+
+
+def _rows(table: Tensor | Stored, start: int) -> Tensor | Stored:
+    if isinstance(table, Tensor):
+        return table[start : start + COMPARED]
+    shape = (min(COMPARED, table.shape[0] - start), *table.shape[1:])
+    return table._replace(shape=shape, offset=table.offset + start * math.prod(shape[1:]) * table.dtype.itemsize)
 
 
 def read_json(path: Path) -> dict:
@@ -170,8 +186,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(f"{path}: no whole torch weight file ({reason})") from None
-    if isinstance(found, dict) and isinstance(found.get("module"), dict):  # DeepSpeed's wrapping
-        found = found["module"]
+    for wrapping in ("state_dict", "model", "module"):  # training states: Lightning's, many people's, DeepSpeed's
+        if isinstance(found, dict) and isinstance(found.get(wrapping), dict):
+            found = found[wrapping]
     if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: expected tensors by name, found {type(found).__name__}")
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}

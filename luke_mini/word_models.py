@@ -38,6 +38,7 @@ WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
 BERT_HEAD = {
     "cls.predictions.transform.dense.": "lm_head.dense.",
     "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+    "cls.predictions.decoder.": "lm_head.decoder.",
     "cls.predictions.bias": "lm_head.bias",
 }
 
@@ -80,7 +81,8 @@ def marker_sources(word_tokenizer) -> list[int]:
 
 def _luke_name(name: str) -> str:
     """roberta.encoder... and bert.encoder... -> luke.encoder..."""
-    name = released_names.modern_name(name.removeprefix("roberta.").removeprefix("bert."))
+    name = released_names.unwrapped(name).removeprefix("roberta.").removeprefix("bert.")
+    name = released_names.modern_name(name)
     for old, new in BERT_HEAD.items():
         name = name.replace(old, new)
     return name
@@ -94,6 +96,7 @@ def read(folder: Path, config: ModelConfig, word_tokenizer) -> dict[str, Tensor]
     folder = Path(folder)
     settings = weight_files.read_json(folder / "config.json")
     released = {_luke_name(name): tensor for name, tensor in weight_files.read(folder).items()}
+    released = released_names.modern(released)
     if WORD_TABLES[0] not in released:
         raise ValueError(f"{folder}: {released_names.missing_message(['embeddings.word_embeddings.weight'])}")
     n_words, expected = released[WORD_TABLES[0]].shape[0], len(word_tokenizer)

@@ -1,5 +1,6 @@
 """What several tests need: the real data where somebody has it, and a small cut of the built-in encyclopedia."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def some_strings(request) -> list[str]:
 @pytest.fixture(scope="session")
 def real_lines(request) -> list[str]:
     return tokenizer_texts.wiki_lines(shared_data("wiki"), request.config.getoption("--lines"))
+
+
+@pytest.fixture(scope="session")
+def xlmr_pieces() -> list[tuple[str, float]]:
+    """XLM-R's pieces with their scores, special ones included, in the order of the ids."""
+    lines = shared_data("tokenizers/xlmr_unigram.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    return [(json.loads(piece), float(score)) for piece, score in (line.split("\t") for line in lines)]
 
 
 @pytest.fixture(scope="session")

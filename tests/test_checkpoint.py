@@ -19,7 +19,7 @@ from test_model import SMALL, build, padded_batch
 from luke_mini import atomic, checkpoint, config, heads, inputs, tokenizer, tokenizer_bpe
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining, LukeModel, initialize
-from luke_mini.released_names import from_released, to_released
+from luke_mini.released_names import TIED, from_released, to_released
 
 
 @pytest.fixture(scope="module")
@@ -137,22 +137,120 @@ def test_unknown_tensors_are_listed_and_known_ones_without_use_are_not(copy, cap
     assert "no LUKE knows them: " in said and said.count("mystery") == 2 and "position_ids" not in said
 
 
+WRAPPERS = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model.module._orig_mod."]
+TABLES = ("luke.embeddings.word_embeddings.weight", "luke.entity_embeddings.entity_embeddings.weight")
+
+
 def test_files_of_every_generation_load_alike(folder, copy):
-    """Without `luke.`, as a pickle, with gamma and beta, without the tied decoders: the same weights."""
+    """Without `luke.`, wrapped, as a pickle, with gamma and beta, with one of two tied tensors: the same weights."""
     expected = checkpoint.read(folder).weights
     tensors = load_file(copy / "model.safetensors")
+    tensors["entity_predictions.decoder.weight"] = tensors[TABLES[1]]
+    bare = {name.removeprefix("luke."): tensor for name, tensor in tensors.items()}
     (copy / "model.safetensors").unlink()
     for old in (
-        {name.removeprefix("luke."): tensor for name, tensor in tensors.items()},
-        {f"module.{name}": tensor for name, tensor in tensors.items()},
+        bare,
+        *({wrapper + name: tensor for name, tensor in file.items()} for wrapper in WRAPPERS for file in (tensors, bare)),
+        {name.replace("layer.1.", "layer.1._orig_mod."): tensor for name, tensor in tensors.items()},  # compiled alone
         {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()},
         {name: tensor for name, tensor in tensors.items() if "decoder" not in name},
-        {name: tensor for name, tensor in tensors.items() if name != "lm_head.bias"},  # its tied twin is there
+        {name: tensor for name, tensor in tensors.items() if name not in ("lm_head.bias", *TABLES)},  # decoders alone
+        {"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}, "epoch": 3},
     ):
         torch.save(old, copy / "pytorch_model.bin")
         found = checkpoint.read(copy)
         assert not found.unknown and found.weights.keys() == expected.keys()
         assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_table_that_is_a_decoder_alone_has_its_shape_checked(copy):
+    def change(tensors):
+        tensors["lm_head.decoder.weight"] = tensors.pop(TABLES[0])[:-1].clone()
+
+    rewrite(copy, change)
+    with pytest.raises(ValueError, match=r"word_embeddings.weight has the shape \[\d+, 128\], expected"):
+        checkpoint.read(copy)
+
+
+def test_the_same_weight_under_two_names_is_an_error(copy):
+    rewrite(copy, lambda tensors: tensors.update({"module.lm_head.bias": tensors["lm_head.bias"] + 1}))
+    with pytest.raises(ValueError, match="the weight lm_head.bias is there twice"):
+        checkpoint.read(copy)
+
+
+@pytest.mark.parametrize("decoder", TIED)
+def test_a_decoder_that_differs_from_its_table_is_named(decoder, folder, copy, tmp_path, capsys):
+    """LUKE scores with the tables; another decoder gives other scores, which nobody gets without a word."""
+
+    def change(tensors):
+        tensors["entity_predictions.decoder.weight"] = tensors[TABLES[1]].clone()
+        tensors[decoder] = tensors[decoder].clone()
+        tensors[decoder].view(-1)[-1] += 0.25
+
+    rewrite(copy, change)
+    found = checkpoint.read(copy)
+    (named,) = found.unknown
+    assert named == f"{decoder} (differs from {TIED[decoder]})"
+    with pytest.warns(UserWarning, match=f"not read, as no LUKE knows them: {decoder}"):
+        checkpoint.load(copy)
+    expected = checkpoint.read(folder).weights
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.items())
+    checkpoint.main(["info", str(copy)])
+    checkpoint.main(["convert", str(copy), str(tmp_path / "out")])
+    assert capsys.readouterr().out.count(named) == 2
+    assert not checkpoint.read(tmp_path / "out").unknown  # what is written is tied
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_config_json_says_which_type_is_written(dtype, key, copy, tmp_path):
+    """Halves become float32 when they are read; config.json then says so, whatever it said."""
+    rewrite(copy, lambda tensors: tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()}))
+    settings = json.loads((copy / "config.json").read_text())
+    del settings["dtype"]
+    (copy / "config.json").write_text(json.dumps(settings | {key: str(dtype).removeprefix("torch.")}))
+    for command in ("lite", "convert"):
+        checkpoint.main([command, str(copy), str(tmp_path / command)])
+        settings = json.loads((tmp_path / command / "config.json").read_text())
+        (written,) = {tensor.dtype for tensor in load_file(tmp_path / command / "model.safetensors").values()}
+        assert f"torch.{settings['dtype']}" == str(written) and "torch_dtype" not in settings
+    model = checkpoint.load(tmp_path / "convert")[0].to(dtype)
+    checkpoint.save(tmp_path / "model", model, None, None)
+    settings = json.loads((tmp_path / "model/config.json").read_text())
+    assert f"torch.{settings['dtype']}" == str(dtype)
+
+
+def test_a_vocabulary_larger_than_its_table_is_named(folder, copy):
+    keys = json.loads((copy / "entity_vocab.json").read_text())
+    (copy / "entity_vocab.json").write_text(json.dumps(keys | {"A new one": len(keys)}))
+    with pytest.raises(ValueError, match=f"entity_vocab_size is {len(keys)}, but the vocabulary has {len(keys) + 1}"):
+        checkpoint.read(copy)
+    (copy / "entity_vocab.json").write_text(json.dumps(keys))
+    settings = json.loads((copy / "config.json").read_text())
+    rows = settings["vocab_size"] - 1
+    (copy / "config.json").write_text(json.dumps(settings | {"vocab_size": rows}))
+    words = ("lm_head.bias", "lm_head.decoder.bias", "lm_head.decoder.weight", TABLES[0])
+    rewrite(copy, lambda tensors: tensors.update({name: tensors[name][:rows].clone() for name in words}))
+    with pytest.raises(ValueError, match=f"vocab_size is {rows}, but the vocabulary has {rows + 1} entries"):
+        checkpoint.read(copy)
+
+
+def test_classes_without_names_have_those_of_transformers(folder):
+    shape = checkpoint.read(folder).config
+
+    def names(architecture, classes, **settings):
+        weights = {"classifier.weight": torch.zeros(classes, 2)} if classes else {}
+        settings |= {"architectures": [architecture]}
+        return checkpoint.class_names(checkpoint.Checkpoint(shape, weights, None, None, settings))
+
+    assert names("LukeForSequenceClassification", 3, num_labels=3) == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert names("LukeForEntityClassification", 2, id2label={"1": "b", "0": "a"}) == ("a", "b")
+    assert names("LukeForEntitySpanClassification", 2, id2label={}) == ("LABEL_0", "LABEL_1")
+    for kind, classes in (("MultipleChoice", 1), ("QuestionAnswering", 2), ("MaskedLM", 0)):
+        assert names(f"LukeFor{kind}", classes, id2label={"0": "a", "1": "b", "2": "c"}) == ()
+    for wrong in ({"0": "a"}, {"0": "a", "1": "b", "2": "c"}, {"a": 0, "b": 1}, ["a", "b"]):
+        with pytest.raises(ValueError, match="id2label does not name the 2 classes 0 to 1"):
+            names("LukeForSequenceClassification", 2, id2label=wrong)
 
 
 def test_the_class_follows_the_architecture(folder, tmp_path):
@@ -245,6 +343,9 @@ def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):
         shutil.copytree(folder, tmp_path / step)
     (tmp_path / ".step-000011.tmp").mkdir()
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-000010"
+    for step in ("step-999999", "step-1000000"):
+        shutil.copytree(folder, tmp_path / step)
+    assert checkpoint.find_folder(tmp_path) == tmp_path / "step-1000000"
     assert checkpoint.find_folder(folder) == folder
     with pytest.raises(ValueError, match="no config.json"):
         checkpoint.find_folder(tmp_path / "nothing")

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import shared_data
+from safetensors.torch import load_file, save_file
 
 import finetune
 import train
@@ -69,6 +70,17 @@ def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):
         for mention in line["mentions"]:
             assert line["text"][mention["start"] : mention["end"]] == mention["text"]
             assert 0 < mention["probability"] <= 1
+
+
+def test_a_word_decoder_that_was_trained_apart_is_named_by_both_scripts(pretrained, toy_data, tmp_path, capsys):
+    folder = shutil.copytree(checkpoint.find_folder(pretrained), tmp_path / "start")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.decoder.weight"] = tensors["lm_head.decoder.weight"] + 1
+    save_file(tensors, folder / "model.safetensors")
+    steps = "--steps 1 --global-batch 2 --micro-batch 2"
+    train.main(f"--data {toy_data} --init {folder} --out {tmp_path / 'run'} {steps}".split())
+    finetune.main(f"ner --checkpoint {folder} --data {toy_data}/ner --out {tmp_path / 'ner'} {SMALL}".split())
+    assert capsys.readouterr().out.count("as no LUKE knows them: lm_head.decoder.weight (differs from") == 2
 
 
 def test_a_wrong_line_is_named_with_its_file(pretrained, toy_data, tmp_path):

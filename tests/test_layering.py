@@ -19,7 +19,7 @@ LAYERS = [
     "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
     "toyworld_tasks toyworld_text views weight_files wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes released_names "
-    "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
+    "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
     "disambiguation_files model qa_entities run_state tokenizer word_models",
     "heads inputs reference_archive starts trainer",
     "checkpoint disambiguation_inputs",

@@ -3,18 +3,23 @@
     pytest tests/test_reference_archive.py
 
 The archives are made here from random models, under the names of those files. Each rule is checked by itself, and the
-numbers of the model are the same before and after.
+numbers of the model are the same before and after. Fine-tuned models are those of tests/fixtures/hf, with the scores
+that transformers computed, under AllenNLP's names.
 """
 
 import json
+import shutil
 import tarfile
 from dataclasses import replace
 
 import pytest
 import torch
+from fixtures import make_hf_fixtures as oracle
+from safetensors.torch import load_file
+from test_heads import recorded
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import checkpoint, tokenizer
+from luke_mini import checkpoint, inference, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining
 from luke_mini.released_names import to_released
@@ -75,11 +80,12 @@ def run(*arguments) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "", ".gz", ".bz2", ".xz"])
-def test_every_rule_of_the_conversion(kind, words, toy_data, tmp_path):
+def test_every_rule_of_the_conversion(kind, words, toy_data, tmp_path, capsys):
     config = shape_of(words)
     model, released = write_archive(tmp_path / "archive", config, wrapped=kind == ".xz")
     source = tmp_path / "archive" if kind == "folder" else pack(tmp_path / "archive", kind)
     run("convert", source, tmp_path / "out", "--tokenizer", toy_data / "tokenizer")
+    assert "not taken over" not in capsys.readouterr().out
     found = checkpoint.read(tmp_path / "out")
     assert not found.unknown
     made = to_released(found.weights, found.config)
@@ -195,3 +201,201 @@ def test_no_member_of_a_tar_lands_outside(words, tmp_path):
         assert folder.parent != tmp_path
     assert not folder.exists() and not (tmp_path.parent / "evil").exists()
     assert EntityVocab.from_titles(TITLES).mask2_id is None
+
+
+# --- A pretraining run ------------------------------------------------------------------------------------------------
+
+
+def training_run(folder, config, tags, latest=None) -> dict:
+    """-> tag -> the model saved there, as DeepSpeed saves it: with much beside the weights, some of it no tensor."""
+    models = {}
+    for number, tag in enumerate(tags):
+        shutil.rmtree(folder, ignore_errors=True)
+        models[tag], _ = write_archive(folder, config, vocab="jsonl")
+        with torch.no_grad():
+            models[tag].luke.words.norm.bias.add_(number)
+        stored = torch.load(folder / "pytorch_model.bin")
+        stored["embeddings.LayerNorm.bias"] = models[tag].luke.words.norm.bias.detach()
+        state = {
+            "module": stored, "optimizer": None, "lr_scheduler": {"last_batch_iteration": 4}, "skipped_steps": 0,
+            "csr_tensor_module_names": set(), "global_steps": 5, "dp_world_size": 8, "mp_world_size": 1,
+            "ds_config": {"train_batch_size": 2048, "fp16": {"enabled": True}}, "ds_version": "0.4.5", "epoch": number,
+        }  # fmt: skip
+        path = folder.parent / "checkpoints" / tag / "mp_rank_00_model_states.pt"
+        path.parent.mkdir(parents=True)
+        torch.save(state, path)
+        (path.parent / "zero_pp_rank_0_mp_rank_00optim_states.pt").write_bytes(b"not read")
+    (folder / "pytorch_model.bin").unlink()
+    shutil.move(folder.parent / "checkpoints", folder)
+    if latest:
+        (folder / "checkpoints/latest").write_text(latest)
+    return models
+
+
+@pytest.mark.parametrize(
+    "place, expected",
+    [("", "epoch10"), ("checkpoints", "epoch10"), ("checkpoints/epoch9", "epoch9"),
+     ("checkpoints/epoch9/mp_rank_00_model_states.pt", "epoch9")],
+)  # fmt: skip
+def test_a_pretraining_run_of_lukes_own_code(place, expected, words, toy_data, tmp_path):
+    """The folder, what is in it, or the file itself; of several the largest epoch. It is what an archive would be."""
+    config = shape_of(words)
+    models = training_run(tmp_path / "run", config, ["epoch9", "epoch10", "step0000123"])
+    given = ("--tokenizer", toy_data / "tokenizer", "--no-entity-aware")
+    run("convert", tmp_path / "run" / place, tmp_path / "out", *given)
+    found = checkpoint.read(tmp_path / "out")
+    assert not found.unknown and found.settings["architectures"] == ["LukeForMaskedLM"]
+    assert list(json.loads((tmp_path / "out/entity_vocab.json").read_text())) == [*TITLES, "[MASK2]"]
+    batch = padded_batch(config, [9, 5], [3, 1])
+    for mine, other in zip(checkpoint.build(found).luke(**batch), models[expected].luke(**batch)):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
+
+
+def test_the_latest_of_a_run_is_what_it_says(words, toy_data, tmp_path):
+    models = training_run(tmp_path / "run", shape_of(words), ["epoch9", "epoch10", "step0000123"], latest="step0000123")
+    run("convert", tmp_path / "run", tmp_path / "out", "--tokenizer", toy_data / "tokenizer")
+    bias = checkpoint.read(tmp_path / "out").weights["luke.words.norm.bias"]
+    assert torch.equal(bias, models["step0000123"].luke.words.norm.bias)
+    (tmp_path / "run/metadata.json").unlink()
+    with pytest.raises(ValueError, match="no metadata.json in the folder above its checkpoints/"):
+        run("convert", tmp_path / "run/checkpoints/epoch9", tmp_path / "again", "--tokenizer", toy_data / "tokenizer")
+
+
+# --- Fine-tuned by AllenNLP -------------------------------------------------------------------------------------------
+
+FINE_TUNED = {
+    "LukeForEntitySpanClassification-luke": ("span_ner", "token+entity", ["O", "PER", "LOC"]),
+    "LukeForEntityPairClassification-mluke": ("relation_classifier", "entity", ["no_relation", "title", "city"]),
+    "LukeForEntityClassification-luke": ("entity_typing", "entity", ["person", "place", "time"]),
+}
+
+
+def start_folder(folder, name) -> None:
+    """The Hugging Face folder that was fine-tuned: configuration, words and entities, all of the fixture's sizes."""
+    folder.mkdir()
+    settings = json.loads((oracle.HERE / name / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["LukeForMaskedLM"]}))
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456"]
+    (folder / "vocab.txt").write_text("\n".join(names[:38]) + "\n")
+    titles = ["[PAD]", "[UNK]", "[MASK]", *(f"Title {i}" for i in range(10)), "[MASK2]"]
+    (folder / "entity_vocab.json").write_text(json.dumps({title: i for i, title in enumerate(titles)}))
+
+
+def allennlp_folder(folder, name, weights="weights.th", labels=None, start="studio-ousia/luke-base") -> torch.Tensor:
+    """-> the bias of the classifier, which the fixture of a pair head has not."""
+    kind, features, own_labels = FINE_TUNED[name]
+    (folder / "vocabulary").mkdir(parents=True)
+    embedder = {"type": "transformers-luke", "model_name": str(start), "output_embeddings": features,
+                "use_entity_aware_attention": not name.endswith("mluke")}  # fmt: skip
+    model = {"type": kind, "feature_extractor": {"type": features, "embedder": embedder}}
+    config = {"dataset_reader": {"type": "any", "tokenizer": {"model_name": str(start)}}, "model": model, "trainer": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocabulary/labels.txt").write_text("".join(f"{label}\n" for label in labels or own_labels))
+    (folder / "vocabulary/non_padded_namespaces.txt").write_text("*tags\n*labels\n")
+    stored = load_file(oracle.HERE / name / "model.safetensors")
+    bias = stored.setdefault("classifier.bias", torch.tensor([0.5, -1.0, 2.0]))
+    prefix = "feature_extractor.embedder.luke_model."
+    stored = {name.replace("luke.", prefix) if name.startswith("luke.") else name: t for name, t in stored.items()}
+    stored[f"{prefix}embeddings.position_ids"] = torch.arange(30)[None]
+    torch.save(stored, folder / weights)
+    return bias
+
+
+def expected_scores(name, bias):
+    """Inputs of the recorded cases and transformers' scores, to which the fixture of a pair head gets its bias."""
+    for case, held in recorded(name).items():
+        if case != "gradient":
+            scores = held["output"]["scores"] + bias if "Pair" in name else held["output"]["scores"]
+            yield held["input"], scores
+
+
+@pytest.mark.parametrize("kind", ["weights.th", "best.th", ".gz"])
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_a_model_fine_tuned_by_allennlp(name, kind, tmp_path):
+    start_folder(tmp_path / "start", name)
+    bias = allennlp_folder(tmp_path / "archive", name, "best.th" if kind == "best.th" else "weights.th")
+    source = tmp_path / "archive" if kind != ".gz" else pack(tmp_path / "archive", kind)
+    run("convert", source, tmp_path / "out", "--tokenizer", tmp_path / "start")
+    model, words, vocab = checkpoint.load(tmp_path / "out")
+    found = checkpoint.read(tmp_path / "out")
+    labels = FINE_TUNED[name][2]
+    assert not found.unknown and (len(words), len(vocab), vocab.mask2_id) == (40, 14, 13)
+    assert found.settings["id2label"] == {str(i): label for i, label in enumerate(labels)}
+    assert found.settings["label2id"] == {label: i for i, label in enumerate(labels)}
+    assert found.settings["architectures"] == [name.split("-")[0]] and found.settings["classifier_bias"] is True
+    assert found.config.use_entity_aware_attention == name.endswith("-luke")
+    for batch, scores in expected_scores(name, bias):
+        mine = model(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
+        real = batch["entity_attention_mask"].bool() if "Span" in name else slice(None)
+        torch.testing.assert_close(mine[real], scores[real], rtol=1e-5, atol=1e-5)
+    assert inference.open_model(tmp_path / "out").model.labels == tuple(labels)
+
+
+def test_no_mention_is_the_first_class(tmp_path):
+    """NER takes class 0 for no mention; AllenNLP puts the most frequent label there, which need not be O."""
+    name = "LukeForEntitySpanClassification-luke"
+    start_folder(tmp_path / "start", name)
+    allennlp_folder(tmp_path / "archive", name, labels=["PER", "LOC", "O"], start=tmp_path / "start")
+    run("convert", tmp_path / "archive", tmp_path / "out")  # config.json says where the fine-tuned folder lies
+    assert checkpoint.read(tmp_path / "out").settings["id2label"] == {"0": "O", "1": "PER", "2": "LOC"}
+    model = checkpoint.load(tmp_path / "out")[0]
+    for batch, scores in expected_scores(name, None):
+        mine = model(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
+        real = batch["entity_attention_mask"].bool()
+        torch.testing.assert_close(mine[real], scores[real][:, [2, 0, 1]], rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_wrong_with_a_fine_tuned_model_is_said_in_one_line(tmp_path):
+    name = "LukeForEntitySpanClassification-luke"
+    start_folder(tmp_path / "start", name)
+    allennlp_folder(tmp_path / "good", name)
+    config = json.loads((tmp_path / "good/config.json").read_text())
+
+    def broken(kind, change):
+        shutil.copytree(tmp_path / "good", tmp_path / kind)
+        change(tmp_path / kind)
+        return tmp_path / kind
+
+    def with_model(**changes):
+        changed = json.dumps(config | {"model": config["model"] | changes})
+        return lambda folder: (folder / "config.json").write_text(changed)
+
+    shutil.copytree(tmp_path / "start", tmp_path / "words")
+    for file in ("config.json", "entity_vocab.json"):
+        (tmp_path / "words" / file).unlink()
+    (tmp_path / "words/entity_vocab.json").write_text("{}")
+    embedder = config["model"]["feature_extractor"] | {"embedder": {"type": "pretrained_transformer"}}
+    for source, start, message in (
+        (broken("crf", with_model(type="crf_tagger")), "start", r"crf_tagger of token\+entity over .*, expected span"),
+        (broken("bert", with_model(feature_extractor=embedder)), "start", "over pretrained_transformer, expected"),
+        (broken("none", with_model(feature_extractor=None)), "start", "config.json: expected a model with a feat"),
+        (broken("few", lambda at: (at / "vocabulary/labels.txt").write_text("O\n")), "start", "labels.txt: 1 labels, but"),
+        (broken("no", lambda folder: (folder / "vocabulary/labels.txt").unlink()), "start", "labels.txt: no such file"),
+        (broken("empty", lambda folder: (folder / "weights.th").unlink()), "start", "no weights, expected"),
+        (tmp_path / "good", "words", "hidden size 12, an unknown number of heads: give a --tokenizer DIR"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            run("convert", source, tmp_path / "out", "--tokenizer", tmp_path / start)
+        assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+    (tmp_path / "start/entity_vocab.json").unlink()
+    with pytest.raises(ValueError, match="no entity vocabulary, but the model has 14: give --tokenizer DIR"):
+        run("convert", tmp_path / "good", tmp_path / "out", "--tokenizer", tmp_path / "start")
+    with pytest.raises(ValueError, match="config.json: AllenNLP's; `python -m luke_mini.checkpoint convert`"):
+        checkpoint.read(tmp_path / "good")
+
+
+def test_the_shape_of_a_fine_tuned_lite_model_is_in_its_weights(words, toy_data, tmp_path):
+    """With a tokenizer alone: a head has 64 features and the four entities their order, as in every released LUKE."""
+    config = replace(SMALL, hidden_size=128, num_attention_heads=2, vocab_size=len(words), entity_vocab_size=4)
+    model = build(config, LukeForPretraining)
+    allennlp_folder(tmp_path / "archive", "LukeForEntityPairClassification-mluke")
+    released = to_released(model.state_dict(), config)
+    stored = {name.replace("luke.", "feature_extractor.embedder.luke_model."): t for name, t in released.items()}
+    torch.save(stored | {"classifier.weight": torch.ones(3, 256), "classifier.bias": torch.ones(3)},
+               tmp_path / "archive/weights.th")  # fmt: skip
+    run("convert", tmp_path / "archive", tmp_path / "out", "--tokenizer", toy_data / "tokenizer", "--entity-aware")
+    found = checkpoint.read(tmp_path / "out")
+    assert found.config == replace(config, use_entity_aware_attention=True, pad_token_id=words.pad_id)
+    assert [found.entity_vocab.title(i) for i in range(4)] == ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]
+    encoder = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("luke.")}
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in encoder.items())

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, tokenizer_wordpiece
+from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, tokenizer_unigram, tokenizer_wordpiece
 
 TEXTS = ["Ada lives in Oslo.", "Bo lives in Bergen."] * 20
+SPELLED = "▁Ada ▁Bo ▁lives ▁in ▁Oslo ▁Ber gen ▁ . a d".split()
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] ada bo lives in oslo ber ##gen .".split()
 
 
@@ -19,12 +20,18 @@ def make(kind: str, folder):
         return tokenizer_sentencepiece.train(TEXTS, 60, folder)
     if kind == "bpe":
         return tokenizer_bpe.train(TEXTS, 280, folder)
+    if kind == "unigram":
+        vocab = [[piece, -1.0 - k] for k, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", *SPELLED, "<mask>"])]
+        space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+        made = tokenizer_unigram.UnigramTokenizer({"pre_tokenizer": space, "model": {"type": "Unigram", "vocab": vocab}})
+        made.save(folder)
+        return made
     made = tokenizer_wordpiece.WordPieceTokenizer({piece: k for k, piece in enumerate(PIECES)})
     made.save(folder)
     return made
 
 
-@pytest.fixture(scope="module", params=["sentencepiece", "bpe", "wordpiece"])
+@pytest.fixture(scope="module", params=["sentencepiece", "unigram", "bpe", "wordpiece"])
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     made, loaded = make(request.param, folder), tokenizer.load(folder)
@@ -41,7 +48,8 @@ def test_special_ids_are_apart(trained):
 
 
 def test_a_text_cut_at_a_space_reads_as_a_whole(trained):
-    always_marked = isinstance(trained, tokenizer_sentencepiece.SentencePieceTokenizer)
+    kinds = (tokenizer_sentencepiece.SentencePieceTokenizer, tokenizer_unigram.UnigramTokenizer)
+    always_marked = isinstance(trained, kinds)
     ids, before = trained.encode_cut("Ada lives in Bergen.", [3, 9, 20])
     assert ids == trained.encode("Ada lives in Bergen.", always_marked).ids and before[-1] == len(ids)
     assert trained.encode_cut("in <ent>", [])[0][-1] == trained.ent_id
@@ -63,8 +71,8 @@ def test_save_and_load(trained, tmp_path):
 
 
 def test_tokenizer_json_of_an_unknown_kind(tmp_path):
-    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
-    with pytest.raises(ValueError, match="model of type Unigram, expected BPE or WordPiece"):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel"}}')
+    with pytest.raises(ValueError, match="model of type WordLevel, expected BPE or WordPiece or Unigram"):
         tokenizer.load(tmp_path)
 
 

@@ -16,7 +16,6 @@ import struct
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import random_cuts
@@ -252,12 +251,6 @@ def _without_pieces(model: bytes) -> bytes:
         assert model[position + 1] < 128
         position += 2 + model[position + 1]
     return model[position:]
-
-
-@pytest.fixture(scope="module")
-def xlmr_pieces() -> list[tuple[str, float]]:
-    lines = shared_data("tokenizers/xlmr_unigram.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    return [(json.loads(piece), float(score)) for piece, score in (line.split("\t") for line in lines)]
 
 
 @pytest.fixture(scope="module")

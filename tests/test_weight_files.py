@@ -97,6 +97,20 @@ def test_a_file_cut_short_anywhere_is_named(tmp_path):
             one_line(tmp_path, "pytorch_model.bin: ")
 
 
+def test_tables_are_compared_a_part_at_a_time(tmp_path):
+    """More rows than are read at once; the last value counts, and so do shapes and types that round alike."""
+    table = torch.arange(3 * 5000, dtype=torch.float32).view(5000, 3)
+    other = table.clone()
+    other[-1, -1] += 1
+    save_file({"a": table, "b": table.clone(), "c": other, "d": table[:-1].clone(), "e": table.half()},
+              tmp_path / "model.safetensors")  # fmt: skip
+    stored = weight_files.read(tmp_path)
+    for one in (table, stored["a"]):
+        assert [weight_files.equal(one, stored[name]) for name in "abcde"] == [True, True, False, False, False]
+        assert not weight_files.equal(stored["d"], one) and weight_files.equal(one, table)
+    assert weight_files.equal(table.half(), stored["e"]) and not weight_files.equal(other, table)
+
+
 def test_random_bytes_never_get_through(tmp_path):
     rng = random.Random(0)
     for name in ("model.safetensors", "pytorch_model.bin"):

@@ -1,0 +1,324 @@
+"""Unigram, from scratch: XLM-R's and mLUKE's tokenizers where transformers 5 saved them, as tokenizer.json alone.
+
+In: text. Out: ids and offsets. A text goes through three steps, each as the file says:
+
+    text          "Ada  met ﬁve"
+    normalized    Ada  met five       replacements; XLM-R's charsmap, SentencePiece's table of NFKC
+    words         ▁Ada ▁met ▁five     XLM-R: cut at white space. mLUKE: cut before every space, ▁Ada ▁ ▁met
+    pieces        ▁Ada ▁m et ▁five    those whose scores, logarithms of probabilities, have the largest sum
+
+Ids and offsets are those of transformers 5.23 on the same file, also where SentencePiece itself decides otherwise: a
+charsmap sees one character and its accents at a time (か and ゙ stay two), and a character that no piece has gets the id
+that the file says, which in mLUKE's is that of `<s>`. What differs:
+
+- no offset covers white space, and a ▁ that stands alone has an empty one, as in all tokenizers here;
+- where the normalizer removes the first character of a text, transformers' offsets are one too low;
+- the markers are called <ent> and <ent2>, as mLUKE's authors call them, not ▁<ent> and ▁<ent2>;
+- [MASK] and other entities that are written out are ordinary text: the words have no row for them. So is a special
+  token that only the normalizer brings out (full-width ＜s＞);
+- what is a mark, or white space before <mask>, is Python's answer, older or wider than Rust's for rare characters.
+
+Left out: training, sampling, byte fallback, normalizers and pre-tokenizers of other families.
+"""
+
+import base64
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from luke_mini import atomic, tokenizer_special
+from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
+from luke_mini.tokenizer_special import MARK, Memory, Stretches
+
+FILE_NAME = "tokenizer.json"
+ROLES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
+ROLES |= {"ent": "<ent>", "ent2": "<ent2>"}
+UNKNOWN_PENALTY = 10.0  # an unknown character's score is so much below that of the least likely piece
+NMT = {  # of Google's translation models: control characters vanish, others are spaces
+    r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]": "",
+    r"[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]": " ",
+}
+WORD = re.compile(f"{MARK}[^{MARK}]*|[^{MARK}]+")
+
+# --- Normalization ----------------------------------------------------------------------------------------------------
+
+
+class Charsmap:
+    """SentencePiece's rules: a double-array trie of UTF-8 keys (as Darts has it), then their replacements."""
+
+    def __init__(self, content: bytes):
+        size = int.from_bytes(content[:4], "little")
+        self._units = np.frombuffer(content, "<u4", size // 4, offset=4).tolist()
+        self._texts = content[4 + size :]
+
+    def find(self, text: str) -> str | None:
+        """The replacement of the shortest key that the text begins with."""
+        node = _offset(self._units[0])
+        for byte in text.encode("utf-8", "surrogatepass"):
+            node ^= byte
+            unit = self._units[node]
+            if unit & 0x800000FF != byte:  # no such branch
+                return None
+            node ^= _offset(unit)
+            if unit >> 8 & 1:  # a key ends here
+                start = self._units[node] & 0x7FFFFFFF
+                return self._texts[start : self._texts.index(b"\0", start)].decode()
+        return None
+
+    def change(self, cluster: str) -> list[tuple[int, str]]:
+        """As tokenizers has it: one replacement for a short cluster, else one for each character."""
+        whole = self.find(cluster) if len(cluster.encode("utf-8", "surrogatepass")) < 6 else None
+        if whole is not None:
+            return [(len(cluster), whole)]
+        return [(1, c if (new := self.find(c)) is None else new) for c in cluster]
+
+
+def _offset(unit: int) -> int:
+    return unit >> 10 << ((unit & 0x200) >> 6)
+
+
+@cache
+def _clusters() -> re.Pattern:
+    """A character with the accents on it. There are none on control characters."""
+    kinds = {chr(k): unicodedata.category(chr(k)) for k in range(0x20000)}
+    marks = "".join(c for c, kind in kinds.items() if kind[0] == "M")
+    marks += "\u200c\u200d\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
+    controls = "".join(c for c, kind in kinds.items() if kind in ("Cc", "Cf", "Zl", "Zp"))
+    jamo = "\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff"  # parts of Korean syllables, which compose
+    return re.compile(f"\r\n|[{jamo}]+|[^{re.escape(controls)}][{marks}]+|.", re.DOTALL)
+
+
+class Rule:
+    """Changes what a pattern finds: `change` gives (number of old characters, what comes for them), part after part.
+
+    last: the new characters come from the last old one, not each from its own.
+    """
+
+    def __init__(self, pattern: re.Pattern, change: Callable[[str], list[tuple[int, str]]], last: bool = False):
+        self.pattern, self.changed, self.last = pattern, Memory(change), last
+
+    def apply(self, text: str) -> str:
+        return self.pattern.sub(lambda found: "".join([new for _, new in self.changed[found[0]]]), text)
+
+    def apply_to_both(self, text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+        """The same, and where each character of the result comes from."""
+        made, moved, at = [], [], 0
+        for found in self.pattern.finditer(text):
+            made.append(text[at : found.start()])
+            moved += spans[at : found.start()]
+            at = found.start()
+            for count, new in self.changed[found[0]]:
+                last = at + count - 1
+                made.append(new)
+                moved += [spans[last if self.last else min(at + k, last)] for k in range(len(new))]
+                at += count
+        return "".join(made) + text[at:], moved + spans[at:]
+
+
+def _constant(new: str, old: str) -> list[tuple[int, str]]:
+    return [(len(old), new)]
+
+
+def _composed(form: str, old: str) -> list[tuple[int, str]]:
+    whole, parts = unicodedata.normalize(form, old), [(1, unicodedata.normalize(form, c)) for c in old]
+    return parts if "".join(part for _, part in parts) == whole else [(len(old), whole)]
+
+
+def rules(normalizer: dict | None) -> list[Rule]:
+    """The normalizer of a tokenizer.json, one rule after the other. ValueError if it has another kind."""
+    kind = (normalizer or {}).get("type")
+    if kind == "Sequence":
+        return [rule for part in normalizer["normalizers"] for rule in rules(part)]
+    if kind == "Replace":
+        pattern = normalizer["pattern"]
+        pattern = re.escape(pattern["String"]) if "String" in pattern else pattern["Regex"]
+        return [Rule(re.compile(pattern), partial(_constant, normalizer["content"]), last=True)]
+    if kind == "Precompiled":
+        return [Rule(_clusters(), Charsmap(base64.b64decode(normalizer["precompiled_charsmap"])).change)]
+    if kind in ("NFC", "NFD", "NFKC", "NFKD"):
+        return [Rule(_clusters(), partial(_composed, kind))]
+    if kind == "Strip":
+        ends = rf"\A[{WHITE_SPACE}]+" * normalizer["strip_left"], rf"[{WHITE_SPACE}]+\Z" * normalizer["strip_right"]
+        return [Rule(re.compile(end), partial(_constant, "")) for end in ends if end]
+    if kind == "Nmt":
+        return [Rule(re.compile(pattern), partial(_constant, new), last=True) for pattern, new in NMT.items()]
+    if normalizer is not None:
+        raise ValueError(f"normalizer of type {kind}, expected Replace, Precompiled, Strip, Nmt, NFKC or a Sequence")
+    return []
+
+
+def splitting(pre_tokenizer: dict | None) -> tuple[re.Pattern, bool]:
+    """What is tokenized by itself, and whether ▁ comes in front of it. ValueError for the pre-tokenizer of others."""
+    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
+    kinds = [part.get("type") for part in parts]
+    if kinds not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
+        raise ValueError(f"pre-tokenizer {kinds}, expected Metaspace, or WhitespaceSplit and Metaspace")
+    space = parts[-1]
+    scheme = space.get("prepend_scheme") or ("always" if space.get("add_prefix_space", True) else "never")
+    if space.get("replacement") != MARK or scheme == "first" or not space.get("split", True):
+        raise ValueError(f"Metaspace {space}, expected to write {MARK} always or never, and to split there")
+    return re.compile(f"[^{WHITE_SPACE}]+" if len(kinds) == 2 else "(?s:.+)"), scheme == "always"
+
+
+# --- The tokenizer ----------------------------------------------------------------------------------------------------
+
+
+class UnigramTokenizer:
+    """Implements the interface that `tokenizer.py` describes.
+
+    form: the content of a tokenizer.json. special: role ("bos", "mask", ...) -> spelling, where it is not XLM-R's.
+    added: further tokens that are never cut -> id. <ent> and <ent2> get the next ids if they have none. takes_space:
+    <mask> swallows the white space on its left. opened_as: the class that transformers is to open it with, which knows
+    rules of its own beside the file's.
+    """
+
+    def __init__(
+        self,
+        form: dict,
+        special: dict[str, str] | None = None,
+        added: dict[str, int] | None = None,
+        takes_space: bool = True,
+        opened_as: str = "MLukeTokenizer",
+    ):
+        names, model, added = ROLES | (special or {}), form["model"], added or {}
+        vocab = {piece: k for k, (piece, _) in enumerate(model["vocab"])} | added
+        for role in ("ent", "ent2"):
+            vocab.setdefault(names[role], len(vocab))
+        tokenizer_special.check(vocab, names)
+        if model.get("byte_fallback"):
+            raise ValueError("byte_fallback is true, expected a model without byte pieces, as XLM-R's")
+        self._form, self._names, self._opened_as = form, names, opened_as
+        self._swallows = names["mask"] if takes_space else None
+        self._pieces = sorted(vocab, key=vocab.__getitem__)
+        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
+            vocab[names[role]] for role in ROLES
+        )
+        self._special = {token: vocab[token] for token in [*names.values(), *added]}
+        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._scored = {piece: (vocab[piece], score) for piece, score in model["vocab"] if piece not in self._special}
+        self._longest = max(map(len, self._scored), default=0)
+        unknown = self.unk_id if model.get("unk_id") is None else model["unk_id"]
+        self._unknown = (unknown, min(score for _, score in model["vocab"]) - UNKNOWN_PENALTY)
+        self._rules = rules(form.get("normalizer"))
+        self._sections, self._prepend = splitting(form.get("pre_tokenizer"))
+        self._segmented = Memory(self._segment)  # word -> ids, ends
+        self._stretches = Stretches(self._encode_stretch)  # stretch between cuts -> ids
+        self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
+
+    def _begins_word(self, piece: str) -> bool:
+        return piece in self._special or piece[0] == MARK or is_punctuation(piece[0])
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def _segment(self, word: str) -> tuple[list[int], list[int]]:
+        """Ids of the pieces of a word, and where each ends in it (Viterbi's algorithm). Unknown neighbours are one."""
+        unknown, penalty = self._unknown
+        best = [(0.0, 0, 0)] + [(-math.inf, 0, 0)] * len(word)  # up to here: score; start and id of the last piece
+        for start in range(len(word)):
+            before = best[start][0]
+            for end in range(start + 1, min(start + self._longest, len(word)) + 1):
+                piece, score = self._scored.get(word[start:end], (unknown, penalty if end == start + 1 else -math.inf))
+                if before + score > best[end][0]:
+                    best[end] = (before + score, start, piece)
+        ids, ends, end = [], [], len(word)
+        while end:
+            _, start, piece = best[end]
+            if not (ids and piece == ids[-1] == unknown):
+                ids.append(piece)
+                ends.append(end)
+            end = start
+        return ids[::-1], ends[::-1]
+
+    def _words(self, text: str, prefix: bool = True) -> Iterator[tuple[str, int, int]]:
+        """Each word of a normalized text, where it begins there, and at least: a ▁ put in front is at -1 of that."""
+        for section in self._sections.finditer(text):
+            start, marked = section.start(), section[0].replace(" ", MARK)
+            if self._prepend and (prefix or start) and marked[0] != MARK:
+                start, marked = start - 1, MARK + marked
+            for word in WORD.finditer(marked):
+                yield word[0], start + word.start(), section.start()
+
+    def _encode_plain(self, text: str, prefix: bool = True) -> list[int]:
+        for rule in self._rules:
+            text = rule.apply(text)
+        return [k for word, _, _ in self._words(text, prefix) for k in self._segmented[word][0]]
+
+    def encode(self, text: str, prefix_space: bool = True) -> Encoding:
+        """Ids and offsets of one text, without special tokens. See `encode_pieces` for prefix_space."""
+        normalized, spans = text, [(k, k + 1) for k in range(len(text))]
+        for rule in self._rules:
+            normalized, spans = rule.apply_to_both(normalized, spans)
+        ids, offsets = [], []
+        for word, begin, first in self._words(normalized, prefix_space or text[:1].isspace()):
+            found, ends = self._segmented[word]
+            ids += found
+            for low, high in zip([0, *ends], ends):
+                start, end = spans[max(begin + low, first)][0], spans[max(begin + high - 1, first)][1]
+                if word[low:high] == MARK:  # put in front of a character, or a character itself
+                    start = end = start if begin + low < first else end
+                offsets.append(without_space(text, start, end))
+        return Encoding(ids, offsets)
+
+    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """Ids of many pieces of text.
+
+        Where prefix_spaces is False, a text that does not begin with white space continues a word: no ▁ in front.
+        """
+        return [self._encode_plain(text, prefix or text[:1].isspace()) for text, prefix in zip(texts, prefix_spaces)]
+
+    def _encode_stretch(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens count, as the released tokenizers have it: ▁ begins every part."""
+        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
+        ids = self._encode_plain(parts[0])
+        for token, plain in zip(parts[1::2], parts[2::2]):
+            ids += [self._special[token], *self._encode_plain(plain)]
+        return ids
+
+    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
+        return self._stretches.cut(text, cuts)
+
+    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
+        return self._stretches.encode(stretches)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return [self._pieces[k] for k in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text, as far as the normalizer kept it. Special tokens are written out, unknown characters as <unk>."""
+        return "".join(self.pieces(ids)).replace(MARK, " ").removeprefix(" ")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, from which transformers makes the same tokenizer."""
+        folder = Path(folder)
+        with atomic.write_file(folder / FILE_NAME) as file:
+            added = tokenizer_special.listed(self._special, self._swallows)
+            json.dump(self._form | {"added_tokens": added}, file, ensure_ascii=False)
+        tokenizer_special.write_config(folder, self._opened_as, self._names, self._swallows is not None)
+
+
+def load(folder: str | Path) -> UnigramTokenizer:
+    """From tokenizer.json. ValueError naming the file that is no good."""
+    folder = Path(folder)
+    settings, form = tokenizer_special.read_files(folder)
+    try:
+        vocab = {piece: k for k, (piece, _) in enumerate(form["model"]["vocab"])}
+        return UnigramTokenizer(
+            form,
+            tokenizer_special.special_tokens(settings),
+            tokenizer_special.added_tokens(folder, settings, form, vocab),
+            tokenizer_special.mask_takes_space(settings, form),
+            settings.get("tokenizer_class") or "MLukeTokenizer",
+        )
+    except KeyError as error:
+        raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model (it has no {error})") from None
+    except (ValueError, TypeError, re.error) as error:
+        raise ValueError(f"{folder / FILE_NAME}: no usable Unigram model ({error})") from None

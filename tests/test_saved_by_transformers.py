@@ -1,0 +1,208 @@
+"""What transformers 5 saves opens here, and what is saved here opens there: the same titles, ids, offsets and numbers.
+
+    pytest tests/test_saved_by_transformers.py
+
+Recorded: tests/fixtures/tokenizers needs no transformers; the recorded models are in test_heads.py. Live: every class
+with both families of tokenizers, there and back; scores within 1e-5, float32.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from fixtures import make_hf_fixtures as oracle
+from fixtures import make_tokenizer_fixtures as texts
+from test_heads import check_outputs
+
+from luke_mini import checkpoint, inference, inputs, tokenizer
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.spans import without_space
+
+NAMES = ["luke", "mluke", "xlmr"]
+FAMILIES = {"luke": ("LukeTokenizer", texts.ENTITIES), "mluke": ("MLukeTokenizer", texts.LANGUAGES)}
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    module = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
+    module.logging.set_verbosity_error()
+    return module
+
+
+@pytest.fixture(scope="module")
+def made(transformers):
+    return texts.tokenizers()
+
+
+def assert_reads(words, text: str, ids: list[int], offsets) -> None:
+    """words: our tokenizer. ids, offsets: those of transformers, in which white space counts; None: not compared."""
+    assert words.encode_cut(text, [])[0] == ids, text
+    if "<" in text:  # special tokens that are written out: text to `encode`
+        return
+    found = words.encode(text)
+    assert found.ids == ids == words.encode_pieces([text], [True])[0], text
+    for piece, mine, (start, end) in zip(words.pieces(ids), found.offsets, offsets or (), strict=offsets is not None):
+        if piece == "▁":
+            assert mine in ((start, start), (end, end)), text
+        else:
+            assert mine == without_space(text, start, end), (text, piece)
+
+
+def assert_reads_all(words, recorded) -> None:
+    for text, ids, offsets in recorded:
+        if isinstance(words, tokenizer.tokenizer_bpe.BpeTokenizer):  # its `encode` puts a space in front
+            assert words.encode_cut(text, [])[0] == ids, text
+            if "<" not in text and not text[:1].isspace():
+                found = words.encode(text, prefix_space=False)
+                assert found == (ids, [without_space(text, *span) for span in offsets]), text
+        else:
+            assert_reads(words, text, ids, offsets)
+
+
+# --- Tokenizers and entities ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_tokenizers(name, tmp_path):
+    """Read from what transformers wrote, and again from what we write of it."""
+    recorded = json.loads((texts.HERE / name / "expected.json").read_text(encoding="utf-8"))
+    assert [text for text, _, _ in recorded] == texts.TEXTS
+    words = tokenizer.load(texts.HERE / name)
+    assert_reads_all(words, recorded)
+    words.save(tmp_path)
+    again = tokenizer.load(tmp_path)
+    assert again.pieces(range(len(again))) == words.pieces(range(len(words)))
+    assert_reads_all(again, recorded)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_entities_are_no_words(name):
+    """transformers gives [MASK] and the others ids behind the word table; here they are text like any other."""
+    words = tokenizer.load(texts.HERE / name)
+    saved = json.loads((texts.HERE / name / "tokenizer.json").read_text(encoding="utf-8"))
+    has_markers = sum("<ent" in token["content"] for token in saved["added_tokens"])
+    assert (has_markers, len(words)) == (2 * (name != "xlmr"), len(saved["model"]["vocab"]) + 2 * (name != "luke"))
+    assert words.pieces([words.mask_id, words.ent_id, words.ent2_id]) == ["<mask>", "<ent>", "<ent2>"]
+    for text in ("[MASK]", "the [MASK] of [UNK]", "[PAD][MASK2]"):
+        ids, _ = words.encode_cut(text, [])
+        assert max(ids) < words.mask_id and "[MASK]" not in words.pieces(ids)
+    assert words.encode_cut("a <ent> b", [])[0].count(words.ent_id) == 1
+
+
+def test_a_model_that_was_resized_has_rows_for_entities(tmp_path):
+    """model.resize_token_embeddings(len(tokenizer)): then config.json says that [MASK] is a word."""
+    shutil.copytree(texts.HERE / "luke", tmp_path / "luke")
+    (tmp_path / "luke/config.json").write_text('{"vocab_size": 327}')
+    plain, resized = tokenizer.load(texts.HERE / "luke"), tokenizer.load(tmp_path / "luke")
+    assert len(resized) == len(plain) + 4
+    assert resized.pieces(resized.encode_cut("[MASK]", [])[0]) == ["[MASK]"]
+
+
+@pytest.mark.parametrize("name, keys", [("luke", texts.ENTITIES), ("mluke", texts.LANGUAGES)])
+def test_the_entities_lie_in_tokenizer_config(name, keys, tmp_path):
+    vocab = EntityVocab.of_folder(texts.HERE / name)
+    assert len(vocab) == len(set(keys.values()))
+    assert all(vocab.get(key) == number for key, number in keys.items())
+    assert vocab.languages == (["de", "en", "ja"] if name == "mluke" else [])
+    assert EntityVocab.of_folder(texts.HERE / "xlmr") is None
+    (tmp_path / "entity_vocab.json").write_text(json.dumps(texts.ENTITIES | {"[MASK2]": 6, "Bo": 5}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"entity_vocab": keys}))
+    assert EntityVocab.of_folder(tmp_path).id("Bo") == 5  # the file of its own counts
+    (tmp_path / "entity_vocab.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"entity_vocab": {"[MASK]": 0, "Oslo": 2}}')
+    with pytest.raises(ValueError, match="tokenizer_config.json: .* without a gap"):
+        EntityVocab.of_folder(tmp_path)
+
+
+def test_a_space_before_every_stretch(transformers, made, tmp_path, some_strings):
+    """add_prefix_space, as people save it for NER: every part of a text that is cut at its mentions gets a space."""
+    made["luke"].save_pretrained(tmp_path / "luke")
+    theirs = transformers.LukeTokenizer.from_pretrained(tmp_path / "luke", add_prefix_space=True)
+    theirs.save_pretrained(tmp_path / "prefix")
+    words = tokenizer.load(tmp_path / "prefix")
+    (tmp_path / "again").mkdir()
+    words.save(tmp_path / "again")
+    again = tokenizer.load(tmp_path / "again")
+    for text in texts.TEXTS + some_strings:
+        if not any(token in text for token in texts.ENTITIES):
+            ids = theirs(text, add_special_tokens=False).input_ids
+            assert words.encode_cut(text, [])[0] == ids == again.encode_cut(text, [])[0], text
+    ours = inputs.encode(words, EntityVocab.of_folder(tmp_path / "prefix"), "Ada met LA.", entity_spans=[(8, 10)])
+    assert ours["input_ids"].tolist() == theirs("Ada met LA.", entity_spans=[(8, 10)]).input_ids
+    assert words.pieces(ours["input_ids"])[-3:-1] == ["Ġ", "."]  # after the mention
+
+
+def test_live_tokenizers(transformers, made, tmp_path, some_strings):
+    for name, one in made.items():
+        one.save_pretrained(tmp_path / name)
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+        theirs = type(one).from_pretrained(tmp_path / name)
+        words = tokenizer.load(tmp_path / name)
+        odd = ("<ent", "[MASK]", "[UNK]", "[PAD]", "[MASK2]")  # named in tokenizer_unigram.py
+        lines = [text for text in texts.TEXTS + some_strings if not any(token in text for token in odd)]
+        (tmp_path / f"{name}-again").mkdir()
+        words.save(tmp_path / f"{name}-again")
+        again = transformers.AutoTokenizer.from_pretrained(tmp_path / f"{name}-again")
+        assert type(again) is type(theirs)
+        for text in lines:
+            ids = theirs(text, add_special_tokens=False).input_ids
+            assert words.encode_cut(text, [])[0] == ids == again(text, add_special_tokens=False).input_ids, text
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("architecture", oracle.CLASSES)
+def test_live_there_and_back(architecture, family, transformers, made, tmp_path):
+    """transformers' folder -> ours -> transformers: titles, and the numbers of a padded batch."""
+    keys = FAMILIES[family][1]
+    sizes = {"vocab_size": len(tokenizer.load(texts.HERE / family)), "entity_vocab_size": len(set(keys.values()))}
+    theirs = oracle.random_model(architecture, 11, use_entity_aware_attention=family == "luke", **sizes)
+    oracle.save(theirs, tmp_path / "theirs")
+    made[family].save_pretrained(tmp_path / "theirs")
+    found = checkpoint.read(tmp_path / "theirs")
+    assert not found.unknown and len(found.tokenizer) == found.config.vocab_size
+    assert all(found.entity_vocab.get(key) == number for key, number in keys.items())
+
+    batch = oracle.random_inputs(architecture, theirs.config, "ragged", 5, False)
+    expected = oracle.outputs_of(architecture, theirs, batch)
+    model, words, vocab = checkpoint.load(tmp_path / "theirs")
+    check_outputs(architecture, model, batch, expected)
+
+    checkpoint.save(tmp_path / "ours", model, words, vocab)
+    again = getattr(transformers, architecture).from_pretrained(tmp_path / "ours").eval()
+    for name, tensor in oracle.outputs_of(architecture, again, batch).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
+    opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert type(opened).__name__ == FAMILIES[family][0] and opened.entity_vocab == keys
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", [None, *(f"entity_{kind}classification" for kind in ("", "pair_", "span_"))])
+def test_live_inputs_from_a_text(family, task, transformers, made, tmp_path):
+    """A text with mentions becomes the same word ids, entity ids and positions as in transformers."""
+    made[family].save_pretrained(tmp_path)
+    theirs = getattr(transformers, FAMILIES[family][0]).from_pretrained(tmp_path, task=task)
+    text, spans = "Ada met Bo of the snow", [(0, 3), (8, 10)][: 1 if task == "entity_classification" else 2]
+    entities = ["Oslo" if family == "luke" else "en:Oslo", "Nobody"] if task is None else None
+    words, vocab = tokenizer.load(tmp_path), EntityVocab.of_folder(tmp_path)
+    ours = inputs.encode(words, vocab, text, entity_spans=spans, entities=entities, task=task)
+    expected = theirs(text, entity_spans=spans, entities=entities)
+    assert ours.keys() == expected.keys() and len(ours) >= 5
+    for name, values in expected.items():
+        assert ours[name].tolist() == values, name
+
+
+def test_two_classes_without_names(transformers, made, tmp_path):
+    """transformers leaves id2label out where it is LABEL_0 and LABEL_1."""
+    sizes = {"vocab_size": len(tokenizer.load(texts.HERE / "luke")), "entity_vocab_size": len(texts.ENTITIES)}
+    theirs = oracle.random_model("LukeForSequenceClassification", 3, num_labels=2, **sizes)
+    oracle.save(theirs, tmp_path)
+    made["luke"].save_pretrained(tmp_path)
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    opened = inference.open_model(tmp_path)
+    assert opened.model.labels == ("LABEL_0", "LABEL_1")
+    (answer,) = inference.answer(opened, ["Ada met Bo."])
+    assert answer["label"] in opened.model.labels

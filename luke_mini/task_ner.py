@@ -29,7 +29,7 @@ from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
 from luke_mini.heads import RowClassifier
-from luke_mini.metrics import Span, span_scores
+from luke_mini.metrics import Span, chunks, span_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
 from luke_mini.records import is_json
@@ -61,10 +61,11 @@ Your own texts: a .jsonl file, one document a line, half-open character spans, l
 
 --predict takes one text a line and prints {"text": ..., "mentions": [{"text", "type", "start", "end", "probability"}]}."""
 SCORES = ("precision", "recall", "f1")
-ARCHITECTURE = "LukeForEntitySpanClassification"
+ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
 ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
 HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
+TAGS = "tags"  # the head of a LukeForTokenClassification: a tag for each word, scored and asked here, not trained
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,18 @@ def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
 def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], start: Checkpoint) -> str:
     """mLUKE's for its data sets in other languages than English, and for multilingual models that others trained."""
     foreign = any(path.name[:4] in ("esp.", "ned.", "deu.") for path in files.values())
-    return "conll-multilingual" if foreign or released_options(start) else "conll2003"
+    return "conll-multilingual" if foreign or "space_before_all" in released_options(start) else "conll2003"
 
 
 def released_options(start: Checkpoint) -> dict[str, object]:
-    """mLUKE put a space before every word. Its folders tell by their tokenizer; so do ours, which also say their own."""
-    pieces = isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer))
-    is_mluke = pieces and "luke_mini" not in start.settings
-    return {"space_before_all": True} if is_mluke else {}
+    """mLUKE put a space before every word, which its tokenizer tells; folders made here have options of their own."""
+    options: dict[str, object] = {}
+    if "luke_mini" not in start.settings:
+        if isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer)):
+            options["space_before_all"] = True
+        if start.settings.get("architectures") == [ARCHITECTURE[1]]:
+            options["head"] = TAGS
+    return options
 
 
 # --- Features -------------------------------------------------------------------------------------------------------
@@ -180,13 +185,23 @@ def _candidates(
     return np.stack([starts, ends], axis=1).astype(np.int32), labels, first
 
 
+def _words(n: int, gold: list[Span]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for a head that tags words: each of the n words; its label is 1 where a mention begins."""
+    labels = np.zeros(n, dtype=np.int32)
+    labels[[start for start, _, _ in gold]] = 1
+    return np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(np.int32), labels, np.arange(n + 1)
+
+
 def _document_features(
     index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
     offsets = np.cumsum([0, *(len(pieces[word]) for word in document.words)])  # pieces before each word
     ids = np.array([piece for word in document.words for piece in pieces[word]], dtype=np.int32)
     bounds = _part_bounds(document.sentences, offsets, options.max_pieces)
-    word_spans, labels, first = _candidates(offsets, bounds, document.spans, label_ids, options.max_mention)
+    if options.head == TAGS:
+        word_spans, labels, first = _words(len(document.words), document.spans)
+    else:
+        word_spans, labels, first = _candidates(offsets, bounds, document.spans, label_ids, options.max_mention)
     token_spans = offsets[word_spans]
     starts, ends = offsets[bounds[:-1]], offsets[bounds[1:]]
     left, right = context_window(ends - starts, starts, offsets[-1] - ends, options.max_pieces)
@@ -289,9 +304,10 @@ class NerModel(nn.Module):
     def __init__(self, luke: nn.Module, config: ModelConfig, labels: Sequence[str], mask_entity_id: int, head: str):
         super().__init__()
         self.config, self.labels, self.mask_entity_id, self.head = config, tuple(labels), mask_entity_id, head
+        self.architecture = ARCHITECTURE[head == TAGS]
         self.luke = luke
         self.classifier = RowClassifier(
-            config.hidden_size, HEAD_INPUTS[head], len(labels), dropout=config.hidden_dropout_prob
+            config.hidden_size, HEAD_INPUTS.get(head, 1), len(labels), dropout=config.hidden_dropout_prob
         )
 
     def collate(self, features: Sequence[Feature]) -> NerBatch:
@@ -301,7 +317,7 @@ class NerModel(nn.Module):
         """Scores [C, labels]"""
         hidden = self.luke(batch.packed)
         words, entity = (batch.start_rows, batch.end_rows), (batch.entity_rows,)
-        rows = {"token+entity": words + entity, "entity": entity, "token": words}[self.head]
+        rows = {"token+entity": words + entity, "entity": entity, "token": words, TAGS: words[:1]}[self.head]
         return self.classifier(*(hidden.index_select(0, row) for row in rows))
 
     def forward(self, batch: NerBatch) -> dict[str, tuple[Tensor, Tensor]]:
@@ -313,7 +329,8 @@ class NerModel(nn.Module):
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> NerModel:
     """The model with weights yet to be filled in. labels: class names, NIL first."""
-    model = NerModel(LukeModel(config), config, labels, entity_vocab.mask_id, options.head)
+    luke = LukeModel(config, with_pooler=options.head != TAGS)
+    model = NerModel(luke, config, labels, entity_vocab.mask_id, options.head)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
@@ -370,13 +387,25 @@ def predict(
         # One pass for all sentences of a document: candidates of different sentences have no word in common.
         spans = np.concatenate([np.empty((0, 2), dtype=np.int32), *(spans for spans, _ in parts)])
         logits = np.concatenate([np.empty((0, len(model.labels))), *(rows for _, rows in parts)])
+        probability = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
+        names = [model.labels[label] for label in logits.argmax(axis=1)]
+        if model.head == TAGS:
+            predictions.append(_tagged(document, spans[:, 0], names, probability))
+            continue
         accepted = greedy_decode(spans, logits, len(document.words))
-        chosen = logits[accepted]
-        probability = 1 / np.exp(chosen - chosen.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
-        types = [model.labels[label] for label in chosen.argmax(axis=1)]
-        mentions = zip(*spans[accepted].T.tolist(), types, probability.tolist())
-        predictions.append(sorted(Mention(*mention) for mention in mentions))
+        mentions = (Mention(*spans[k].tolist(), names[k], probability[k].item()) for k in accepted)
+        predictions.append(sorted(mentions))
     return predictions
+
+
+def _tagged(document: Document, words: np.ndarray, tags: list[str], probability: np.ndarray) -> list[Mention]:
+    """The mentions that the tags of words spell, sentence by sentence, each as likely as its least likely tag."""
+    found = []
+    for begin, end in zip(document.sentences, document.sentences[1:]):
+        first, last = np.searchsorted(words, [begin, end])
+        for start, stop, kind in chunks(tags[first:last]):
+            found.append(Mention(begin + start, begin + stop, kind, probability[first:last][start:stop].min().item()))
+    return found
 
 
 def evaluate(

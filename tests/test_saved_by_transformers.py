@@ -15,6 +15,7 @@ from fixtures import make_hf_fixtures as oracle
 from fixtures import make_tokenizer_fixtures as texts
 from test_heads import check_outputs
 
+import finetune
 from luke_mini import checkpoint, inference, inputs, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.spans import without_space
@@ -206,3 +207,40 @@ def test_two_classes_without_names(transformers, made, tmp_path):
     assert opened.model.labels == ("LABEL_0", "LABEL_1")
     (answer,) = inference.answer(opened, ["Ada met Bo."])
     assert answer["label"] in opened.model.labels
+
+
+# --- Scoring what transformers saved ----------------------------------------------------------------------------------
+
+SCORED = {  # class of transformers -> task, file below the built-in encyclopedia's data, labels
+    "LukeForEntityClassification": ("typing", "typing/test.json", ["person", "city"]),
+    "LukeForEntityPairClassification": ("relation", "relation/test.json", ["no_relation", "per:employee_of"]),
+    "LukeForEntitySpanClassification": ("ner", "ner/test.conll", ["NIL", "MISC", "PER", "ORG", "LOC"]),
+    "LukeForTokenClassification": ("ner", "ner/test.conll", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
+    "LukeForQuestionAnswering": ("qa", "qa/test-v1.1.json", None),
+    "LukeForSequenceClassification": ("classification", "classification/pair/test.json", ["entailment", "contradiction"]),
+    "LukeForMultipleChoice": ("classification", "classification/choice/test.json", None),
+    "LukeForMaskedLM": ("disambiguation", "disambiguation/test/test.xml", None),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", SCORED)
+def test_every_class_of_transformers_is_scored(transformers, made, toy_data, tmp_path, name, family):
+    """finetune.py --evaluate on a folder that transformers wrote: a score, predictions, nothing trained."""
+    task, file, labels = SCORED[name]
+    words = made[family]
+    names = {"id2label": dict(enumerate(labels)), "label2id": {x: i for i, x in enumerate(labels)}} if labels else {}
+    torch.manual_seed(0)
+    config = transformers.LukeConfig(
+        vocab_size=len(words) - 4, entity_vocab_size=len(set(FAMILIES[family][1].values())), hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, entity_emb_size=16,
+        max_position_embeddings=514, type_vocab_size=1, pad_token_id=1, **names,
+    )  # fmt: skip
+    getattr(transformers, name)(config).save_pretrained(tmp_path / "theirs")
+    words.save_pretrained(tmp_path / "theirs")
+    before = (tmp_path / "theirs/model.safetensors").read_bytes()
+    call = f"{task} --checkpoint {tmp_path}/theirs --evaluate {toy_data}/{file} --out {tmp_path}/out --test-examples 3"
+    finetune.main(call.split())
+    results = json.loads((tmp_path / "out/results.json").read_text())["results"]["evaluated"]["scores"]["test"]
+    assert 0 <= results["0"][inference.TASKS[task].SCORES[-1]] <= 1 and list((tmp_path / "out").glob("test_*"))
+    assert (tmp_path / "theirs/model.safetensors").read_bytes() == before

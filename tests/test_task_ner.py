@@ -578,3 +578,29 @@ def test_raw_text_to_characters(trained):
         for mention in mentions:
             assert line[mention["start"] : mention["end"]] == mention["text"]
             assert 0.2 < mention["probability"] <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_tags_words(seed):
+    """LukeForTokenClassification: the tag of a word is that of its first piece; mentions as seqeval reads the tags."""
+    seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling", reason="the oracle `seqeval` is not installed")
+    labels, options = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG"), Options(head=task_ner.TAGS, max_pieces=16)
+    documents = [TEXT, Document("Bo ran to Acme".split(), [], [0, 2, 4])]
+    features = task_ner.make_features(documents, LetterTokenizer(), None, labels, options)
+    model = build(labels, task_ner.TAGS, seed).eval()
+    predicted = task_ner.predict(model, features, documents)
+    tags = [[""] * len(document.words) for document in documents]
+    with torch.no_grad():
+        for feature in features:  # each alone
+            hidden = model.luke(model.collate([feature]).packed)
+            for (word, _), (piece, _) in zip(feature.word_spans.tolist(), feature.token_spans.tolist()):
+                tags[feature.document][word] = labels[int(model.classifier(hidden[piece : piece + 1]).argmax())]
+    assert all(tag for row in tags for tag in row)
+    for document, row, mentions in zip(documents, tags, predicted):
+        wanted = []
+        for begin, end in zip(document.sentences, document.sentences[1:]):
+            found = seqeval.get_entities(row[begin:end])
+            wanted += [(begin + start, begin + stop + 1, kind) for kind, start, stop in found]
+        assert [mention[:3] for mention in mentions] == wanted
+        assert all(0 < mention.probability <= 1 for mention in mentions)
+    assert any(predicted)

@@ -7,7 +7,7 @@
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
-    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1 what the pretrained heads know; nothing is trained
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know; nothing is trained
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
     python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs

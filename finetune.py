@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
         summary = task.__doc__.split("\n")[0]
-        overview = ["recipes, chosen by the files:", *recipes.overview(name, task.Options)] if trains(task) else []
+        overview = ["recipes, chosen by the files:", *recipes.overview(task)] if trains(task) else []
         task_parser = tasks.add_parser(
             name, help=summary, description=summary, epilog="\n".join(overview),
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -173,7 +173,8 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
     if not name:
         find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
         name = find(files, examples, start)
-    recipe = recipes.for_encoder(recipes.RECIPES[name], start.config)
+    words_only = getattr(arguments, "init", None) is not None
+    recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only)
     return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
 
 

@@ -13,6 +13,7 @@ All of them are for encoders of base and large size. What smaller ones take was 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from types import ModuleType
 from typing import NamedTuple
 
 from luke_mini.config import FinetuneConfig, ModelConfig, as_flag
@@ -86,7 +87,7 @@ class Smaller(NamedTuple):
     options: Mapping[str, Mapping[str, object]]  # task -> options
 
 
-# Measured on the built-in encyclopedia (tiny, 2 million weights) and on CoNLL-2003 (MiniLM, 22 million): see the README.
+# Measured on the built-in encyclopedia (tiny, 2 million weights) and on CoNLL-2003 (MiniLM, 22 million).
 SMALLER = (
     Smaller(
         256, "tiny and mini",
@@ -99,10 +100,14 @@ SMALLER = (
     ),
     Smaller(
         512, "MiniLM and its like",
-        {"": {"epochs": 5.0, "learning_rate": 2e-4, "warmup_ratio": 0.1}},
+        {
+            "": {"epochs": 2.0, "learning_rate": 3e-4, "warmup_ratio": 0.1},
+            "ner": {"epochs": 2.0, "batch": 16, "learning_rate": 3e-4, "warmup_ratio": 0.1},
+        },
         {"ner": {"max_pieces": 62, "max_mention": 8}},
     ),
 )  # fmt: skip
+WORDS_ONLY = 2  # times as many epochs for a small encoder that has met no entity yet
 
 
 def of_task(task: str) -> dict[str, Recipe]:
@@ -114,15 +119,19 @@ def smaller(hidden_size: int) -> Smaller | None:
     return next((one for one in SMALLER if hidden_size <= one.up_to), None)
 
 
-def for_encoder(recipe: Recipe, shape: ModelConfig) -> Recipe:
-    """The recipe as published for an encoder of base size or more; with larger steps and more of them for less."""
+def for_encoder(recipe: Recipe, shape: ModelConfig, words_only: bool = False) -> Recipe:
+    """The recipe as published for an encoder of base size or more; with larger steps and more of them for less.
+
+    words_only: the encoder is a word model, whose entities are new.
+    """
     found = smaller(shape.hidden_size)
-    return recipe if found is None else adapt(recipe, found)
+    return recipe if found is None else adapt(recipe, found, words_only)
 
 
-def adapt(recipe: Recipe, encoder: Smaller) -> Recipe:
+def adapt(recipe: Recipe, encoder: Smaller, words_only: bool = False) -> Recipe:
     changes = encoder.training.get(recipe.task, encoder.training[""])
-    training = replace(recipe.training, micro_batch=recipe.training.batch, **changes)
+    training = replace(recipe.training, **changes)
+    training = replace(training, micro_batch=training.batch, epochs=training.epochs * (WORDS_ONLY if words_only else 1))
     return recipe._replace(training=training, options={**recipe.options, **encoder.options.get(recipe.task, {})})
 
 
@@ -138,9 +147,9 @@ def differences(recipe: Recipe, other: Recipe, options: type) -> str:
     return "  ".join(shown for shown in mine if shown not in others)
 
 
-def overview(task: str, options: type) -> Iterator[str]:
+def overview(task: ModuleType) -> Iterator[str]:
     """Lines for --help: every recipe of a task, as differences from its default, and what smaller encoders change."""
-    found = of_task(task)
+    found, options = of_task(task.NAME), task.Options
     default, *_ = found.values()
     for name, recipe in found.items():
         attention = "" if recipe.entity_aware else "; attention as in the checkpoint"
@@ -151,5 +160,6 @@ def overview(task: str, options: type) -> Iterator[str]:
         for name, recipe in found.items():
             by_difference.setdefault(differences(adapt(recipe, encoder), recipe, options), []).append(name)
         for changes, names in by_difference.items():
+            longer = adapt(RECIPES[names[0]], encoder, words_only=True).training.epochs
             yield f"  {', '.join(names)}, up to a hidden size of {encoder.up_to} ({encoder.what})"
-            yield f"      {changes}"
+            yield f"      {changes}" + ("" if task.ALL_ENTITIES else f"  (with --init: {as_flag('epochs', longer)})")

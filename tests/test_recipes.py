@@ -369,7 +369,7 @@ def test_the_epoch_with_the_least_loss_is_kept(monkeypatch):
 def test_smaller_encoders_are_named_with_all_recipes():
     """Each recipe of a task is in its overview, alone and for each size."""
     for name, task in TASKS.items():
-        lines = list(recipes.overview(name, task.Options))
+        lines = list(recipes.overview(task))
         words = Counter(re.findall(r"[\w-]+", " ".join(line for line in lines if not line.startswith("      "))))
         for recipe in recipes.of_task(name):
             assert words[recipe] >= 1 + len(recipes.SMALLER)

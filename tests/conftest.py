@@ -10,14 +10,21 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared" / "data"
 
-import tokenizer_texts  # noqa: E402 (needs the path)
-
-torch.set_num_threads(1)  # the tests' tensors are small: a second thread only waits, on a busy machine for long
+import closeness  # noqa: E402 (needs the path)
+import tokenizer_texts  # noqa: E402
 
 
 def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="other random inputs and weights in the numeric tests [0]")
+    # The tests' tensors are small: a second thread only waits, on a busy machine for long.
+    parser.addoption("--threads", type=int, default=1, help="threads of a product [1]")
     parser.addoption("--lines", type=int, default=400, help="lines of real text in the tokenizers' tests [400]")
     parser.addoption("--strings", type=int, default=500, help="random strings in the tokenizers' tests [500]")
+
+
+def pytest_configure(config):
+    closeness.SEED = config.getoption("--seed")
+    torch.set_num_threads(config.getoption("--threads"))
 
 
 def shared_data(name: str) -> Path:
@@ -64,6 +71,6 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
         intermediate_size=64, entity_emb_size=16, initializer_range=0.1,
     )  # fmt: skip
     model = LukeForPretraining(shape)
-    initialize(model, shape, seed=0)
+    initialize(model, shape, closeness.seeded())
     checkpoint.save(folder, model, words, vocab)
     return folder

@@ -43,7 +43,9 @@ def error(found: Tensor, exact: Tensor, scale: float = 0.0) -> float:
 
 def assert_same(found, expected, name: str = "") -> None:
     """Tensors, arrays, lists or numbers of float64. An expected tensor of float32 is taken as rounded from float64."""
-    found, expected = (x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    found, expected = (
+        x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64) for x in (found, expected)
+    )
     allowed, difference = max(HALF_THE_DIGITS, rounding(expected.dtype)), error(found, expected)
     assert difference <= allowed, f"{name} differs by {difference:.1e}, allowed {allowed:.1e}"
 
@@ -57,8 +59,14 @@ def assert_as_good(ours, plain, exact, *, scale: float = 0.0, exponent: float = 
     """
     ours, plain, exact = ([x] if isinstance(x, Tensor) else list(x) for x in (ours, plain, exact))
     lost, beside = joint_error(ours, exact, scale), joint_error(plain, exact, scale)
-    allowed = max(FACTOR * max(beside, exponent * rounding(torch.float32)), rounding(through))
+    allowed = max(FACTOR * max(beside, max(1.0, exponent) * rounding(torch.float32)), rounding(through))
     assert lost <= allowed, f"ours loses {lost:.1e}, plain PyTorch {beside:.1e}"
+
+
+def assert_rounded(found, exact, exponent: float = 1.0) -> None:
+    """Tensors, lists or numbers that a few steps in float32 lead to from float64; exponent as above."""
+    found, exact = (torch.as_tensor(x, dtype=torch.float64) for x in (found, exact))
+    assert_as_good(found, exact.float(), exact, exponent=exponent)
 
 
 def joint_error(found: Sequence[Tensor], exact: Sequence[Tensor], scale: float = 0.0) -> float:

@@ -71,6 +71,6 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
         intermediate_size=64, entity_emb_size=16, initializer_range=0.1,
     )  # fmt: skip
     model = LukeForPretraining(shape)
-    initialize(model, shape, closeness.seeded())
+    initialize(model, shape, seed=0)
     checkpoint.save(folder, model, words, vocab)
     return folder

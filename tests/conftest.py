@@ -1,6 +1,7 @@
 """What several tests need: the real data where somebody has it, and a small cut of the built-in encyclopedia."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,23 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     closeness.SEED = config.getoption("--seed")
     torch.set_num_threads(config.getoption("--threads"))
+
+
+# For a process of its own: the largest memory it has had in use, in bytes. (ru_maxrss begins with its parent's.)
+PEAK = """
+def peak():
+    import re
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+"""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+
+
+@pytest.fixture
+def yardstick() -> float:
+    """Processor seconds of a piece of Python, here and now: in these, a limit holds on a slow machine as well."""
+    start = time.process_time()
+    sorted(str(number) for number in range(300_000))
+    return time.process_time() - start
 
 
 def shared_data(name: str) -> Path:

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from closeness import assert_as_good, error, generator, rounding, targets
+from conftest import PEAK, needs_proc
 from interpreter import LAUNCHES, Guarded, expect_passed, load_mutant, repair_bfloat16, start_interpreted
 
 ROOT = Path(__file__).parent.parent
@@ -32,8 +33,8 @@ def test_in_the_interpreter(interpreted_runs, part):
     expect_passed(interpreted_runs[part])
 
 
-MEMORY = """
-import re, torch
+MEMORY = PEAK + """
+import torch
 from kernels import linear_cross_entropy as fused
 
 class Launch:
@@ -42,7 +43,6 @@ class Launch:
 
 fused.statistics_kernel, fused.score_gradient_kernel = Launch(slice(4, 8)), Launch(slice(6, 8))
 fused._product = lambda a, b, dtype: a.new_full((len(a), b.shape[1]), 1, dtype=dtype)  # cuBLAS needs no more
-peak = lambda: 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 torch.set_num_threads(1)
 for rows, classes in ((4, 16), (1024, 500_000)):
     x, w = (torch.ones(n, 768, dtype=torch.float16, requires_grad=True) for n in (rows, classes))
@@ -53,6 +53,7 @@ print(extra)
 """
 
 
+@needs_proc
 def test_extra_memory_at_half_a_million_classes():
     """Everything around the kernels as it is, the kernels and products filling what they would; base's features."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -93,7 +93,7 @@ def test_two_processes_give_the_same_gradients(toy_data, tmp_path):
     script.write_text(TWO_PROCESSES.format(**places, seed=closeness.SEED))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     whole = gradients(toy_data, RECIPE, Place(0, 1, torch.device("cpu")))
     assert_same_gradients(torch.load(out), whole)
 
@@ -159,7 +159,7 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     kill_when(toy_data, broken, processes, lambda: (broken / ".step-000009.tmp" / "config.json").exists())
     assert not (broken / "step-000012").exists()
     done = run(toy_data, broken, processes, "--resume")
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "optimizer.safetensors"):
         expected, found = (load_file(out / "step-000012" / name) for out in (whole, broken))
         assert expected.keys() == found.keys()

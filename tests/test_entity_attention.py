@@ -8,9 +8,9 @@ Whether a kernel is interpreted or compiled is decided when it is decorated, so 
 run in processes that set TRITON_INTERPRET before triton is imported; what pytest collects by itself only starts them.
 
 Proved: output, log-sum-exp and all four gradients, as good as a plain implementation's (closeness.py), against float64
-fed the same rounded inputs; dropout against an independent numpy version of the generator, bit for bit; packed = padded; two runs bit-equal; no byte
-read or written outside a tensor and every output byte written exactly once; and that these checks can fail: each mutant
-below is the kernel with one deliberate mistake, and each is caught.
+fed the same rounded inputs; dropout against an independent numpy version of the generator, bit for bit; packed =
+padded; two runs bit-equal; no byte read or written outside a tensor and every output byte written exactly once; and
+that these checks can fail: each mutant below is the kernel with one deliberate mistake, and each is caught.
 """
 import importlib.util
 import os

@@ -1,5 +1,6 @@
-"""Exported models compute what the packed ones do, in float64 the same: on the inputs that the tasks themselves make of texts, with every head, and
-read back from their files on random shapes against `heads.LukeForTask`, which other tests compare with transformers.
+"""Exported models compute what the packed ones do, in float64 the same: on the inputs that the tasks themselves make of
+texts, with every head, and read back from their files on random shapes against `heads.LukeForTask`, which other tests
+compare with transformers.
 
 pytest tests/test_export.py
 """

@@ -127,7 +127,7 @@ def value_and_gradients(model, forward) -> dict[str, torch.Tensor]:
     hidden = forward(model)
     weight = torch.randn(hidden.shape, generator=generator(1)).to(hidden.dtype)
     parameters = {name: p for name, p in model.named_parameters() if not name.startswith("pooler")}
-    gradients = torch.autograd.grad((hidden * weight).sum(), parameters.values(), materialize_grads=True, allow_unused=True)
+    gradients = torch.autograd.grad((hidden * weight).sum(), parameters.values(), materialize_grads=True)
     return {"hidden": hidden} | by_layer(dict(zip(parameters, gradients)))
 
 

@@ -3,8 +3,9 @@
 pytest tests/test_ops_cross_entropy.py
 
 Proved: loss, log-sum-exp, hit and all gradients for ragged chunks and all types, as good as of all scores at once
-(closeness.py), against float64 on the same rounded inputs; ties as argmax breaks them; derivatives by finite differences; float16 with 500,000 classes keeps the
-probability of all the classes that are not the target, and a gradient scaled beforehand is shown to lose it; memory.
+(closeness.py), against float64 on the same rounded inputs; ties as argmax breaks them; derivatives by finite
+differences; float16 with 500,000 classes keeps the probability of all the classes that are not the target, and a
+gradient scaled beforehand is shown to lose it; memory.
 """
 
 import subprocess
@@ -61,7 +62,8 @@ def plain(hidden, weight, bias, target, g):
 
 def ours(hidden, weight, bias, target, g):
     leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias) if x is not None]
-    loss, hit, lse = ops_cross_entropy.linear_cross_entropy(*leaves[:2], leaves[2] if bias is not None else None, target)
+    inputs = [*leaves, None][:3]
+    loss, hit, lse = ops_cross_entropy.linear_cross_entropy(*inputs, target)
     return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g.to(loss.dtype))
 
 

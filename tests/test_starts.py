@@ -40,7 +40,9 @@ def titled(entity_emb_size: int) -> tuple[LukeForPretraining, list[list[int]]]:
     initialize(model, shape, seeded())
     draws = generator(1)
     lengths, first = torch.randint(1, 6, (300,), generator=draws).tolist(), torch.randperm(490, generator=draws) + 10
-    titles = [[int(word), *torch.randint(10, 500, (n - 1,), generator=draws).tolist()] for n, word in zip(lengths, first)]
+    titles = [
+        [int(word), *torch.randint(10, 500, (n - 1,), generator=draws).tolist()] for n, word in zip(lengths, first)
+    ]
     titles[-1] = []
     starts.start_at_titles(model, titles, seeded())
     return model.eval(), titles
@@ -55,13 +57,14 @@ def test_words_of_a_title_name_its_entity(entity_emb_size):
     right = (read @ model.entity_head.dense.weight.T @ table.T).argmax(1) == torch.arange(299)
     assert right.float().mean() > 0.98
     size = config.TINY.initializer_range
-    found, plain = (x.double().square().mean(1).sqrt() for x in (table[:-1], F.rms_norm(table[:-1], table.shape[1:]) * size))
+    plain = F.rms_norm(table[:-1], table.shape[1:]) * size
+    found, plain = (rows.double().square().mean(1).sqrt() for rows in (table[:-1], plain))
     assert_as_good(found, plain, torch.full((299,), size, dtype=torch.float64))
 
 
 @torch.no_grad()
 def test_entities_read_the_words_at_their_positions():
-    """In the first layer an entity's own word gets more than twice its even share of the look, and arrives as it was."""
+    """In the first layer an entity's own word gets more than twice its even share of the look; it arrives as it was."""
     model, _ = titled(64)
     luke, attention, draws = model.luke, model.luke.layers[0].attention, generator(2)
     ids, place = torch.randint(10, 500, (16, 40), generator=draws), torch.arange(2, 38, 3)

@@ -228,7 +228,7 @@ def test_masks_are_drawn_evenly_within_each_input():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_loss_equals_a_softmax_over_the_whole_vocabulary(config, monkeypatch):
     """Padding has no part in it; mentions without a gold candidate are not in the input; the others keep their gold."""
-    model, documents = build(config, seeded(4)).double(), random_documents(seeded(11), 12)
+    model, documents = build(config, seeded(4)).double(), random_documents(seeded(11), 24)
     features = make_features(documents, LETTERS, VOCAB, (), model.options)
     batch = model.collate(features)
     drawn = []

@@ -33,7 +33,9 @@ def test_in_the_interpreter(interpreted_runs, part):
     expect_passed(interpreted_runs[part])
 
 
-MEMORY = PEAK + """
+MEMORY = (
+    PEAK
+    + """
 import torch
 from kernels import linear_cross_entropy as fused
 
@@ -51,6 +53,7 @@ for rows, classes in ((4, 16), (1024, 500_000)):
     extra = peak() - before - (rows + classes) * 768 * 2
 print(extra)
 """
+)
 
 
 @needs_proc

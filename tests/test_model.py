@@ -48,8 +48,7 @@ def padded_batch(config: ModelConfig, word_lengths, entity_lengths, seed=0, ment
     input_ids = torch.randint(3, config.vocab_size, (batch, seq), generator=draws)
     entity_ids = torch.randint(1, config.entity_vocab_size, (batch, entities), generator=draws)
     positions = (
-        torch.randint(0, seq, (batch, entities, mention), generator=draws)
-        % torch.tensor(word_lengths)[:, None, None]
+        torch.randint(0, seq, (batch, entities, mention), generator=draws) % torch.tensor(word_lengths)[:, None, None]
     )
     used = torch.randint(0, mention + 1, (batch, entities, 1), generator=draws)
     positions[(torch.arange(mention) >= used) | ~entity_mask[:, :, None]] = -1

@@ -33,9 +33,7 @@ def test_in_the_interpreter(interpreted_runs, part):
     expect_passed(interpreted_runs[part])
 
 
-MEMORY = (
-    PEAK
-    + """
+MEMORY = """
 import torch
 from kernels import linear_cross_entropy as fused
 
@@ -53,14 +51,13 @@ for rows, classes in ((4, 16), (1024, 500_000)):
     extra = peak() - before - (rows + classes) * 768 * 2
 print(extra)
 """
-)
 
 
 @needs_proc
 def test_extra_memory_at_half_a_million_classes():
     """Everything around the kernels as it is, the kernels and products filling what they would; base's features."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    run = [sys.executable, "-c", MEMORY]
+    run = [sys.executable, "-c", PEAK + MEMORY]
     done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert 16e6 < int(done.stdout) < 64e6  # d alone has 16 MB; all scores would be 1 GB
 

@@ -103,11 +103,12 @@ class PackedAttention(torch.autograd.Function):
     Backward, with S the scaled scores, P = softmax(S), M the dropout mask already divided by the keep probability, G
     the gradient of the output O (letters as in FlashAttention's appendix):
 
-        dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij = G_i . O_i
+        dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij
         dS = P (dP - delta)   dQ = dS K / sqrt(d)   dK = dS^T Q / sqrt(d)
 
-    where word columns of dS meet q_word and entity columns meet q_entity. delta needs no pass over P: dP_ij carries M,
-    hence sum_j P_ij dP_ij = G_i . sum_j (P M)_ij v_j = G_i . O_i.
+    where word columns of dS meet q_word and entity columns meet q_entity. delta is also G_i . O_i, which needs no pass
+    over P. But where a weight is nearly 1, dP - delta cancels, and only of the same dP do the rounding errors cancel,
+    too: with G_i . O_i, gradients of queries and keys lost up to 17 times as much in float32.
     """
 
     @staticmethod
@@ -128,28 +129,26 @@ class PackedAttention(torch.autograd.Function):
                 torch.bmm(p, v[part], out=mixed[part])
             _put(out, mixed, group)
             kept += [space] if keep else []
-        ctx.save_for_backward(q_word, q_entity, key, value, out, *kept)
+        ctx.save_for_backward(q_word, q_entity, key, value, *kept)
         ctx.batch, ctx.dropout, ctx.seed = batch, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q_word, q_entity, key, value, out, *kept = ctx.saved_tensors
+        q_word, q_entity, key, value, *kept = ctx.saved_tensors
         kept = iter(kept)
         scale = key.shape[2] ** -0.5
-        dq_word, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
-        dq_entity = None if q_entity is None else torch.empty_like(out)
-        all_delta = (grad * out).sum(dim=2, keepdim=True)  # [rows, head, 1]
-        memory = _memory(10, ctx.batch, key)
+        dq_word, dq_entity, dk, dv = (
+            None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
+            for x in (q_word, q_entity, key, value)
+        )
+        memory = _memory(9, ctx.batch, key)
         for number, group in enumerate(ctx.batch.groups):
-            taken = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value, grad, all_delta), memory))
-            qw, qe, k, v, g, delta = taken
+            qw, qe, k, v, g = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value, grad), memory))
             if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
-                is_row = group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
-                g *= is_row
-                delta *= is_row
+                g *= group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
             n_word = group.size if qe is None else group.n_word
-            grad_qw, grad_qe, grad_k, grad_v = (m[: k.numel()].view_as(k) for m in memory[6:])
+            grad_qw, grad_qe, grad_k, grad_v = (m[: k.numel()].view_as(k) for m in memory[5:])
             is_kept = group.size <= KEPT_SIZE
             space, buffer = next(kept) if is_kept else _buffer(group, k), _buffer(group, k)
             for part, hidden in _parts(group, k):
@@ -163,7 +162,7 @@ class PackedAttention(torch.autograd.Function):
                     torch.bmm((p * mask).mT, g[part], out=grad_v[part])
                 else:
                     torch.bmm(p.mT, g[part], out=grad_v[part])
-                ds.sub_(delta[part]).mul_(p)
+                torch._softmax_backward_data(ds, p, 2, p.dtype, grad_input=ds)  # P (dP - delta)
                 scaled_product(ds[:, :, :n_word], k[part, :n_word], scale, grad_qw[part])
                 scaled_product(ds[:, :, :n_word].mT, qw[part], scale, grad_k[part, :n_word])
                 if qe is not None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,38 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared" / "data"
 
-import tokenizer_texts  # noqa: E402 (needs the path)
-
-torch.set_num_threads(1)  # the tests' tensors are small: a second thread only waits, on a busy machine for long
+import closeness  # noqa: E402 (needs the path)
+import tokenizer_texts  # noqa: E402
 
 
 def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="other random inputs and weights in the numeric tests [0]")
+    # The tests' tensors are small: a second thread only waits, on a busy machine for long.
+    parser.addoption("--threads", type=int, default=1, help="threads of a product [1]")
     parser.addoption("--lines", type=int, default=400, help="lines of real text in the tokenizers' tests [400]")
     parser.addoption("--strings", type=int, default=500, help="random strings in the tokenizers' tests [500]")
+
+
+def pytest_configure(config):
+    closeness.SEED = config.getoption("--seed")
+    torch.set_num_threads(config.getoption("--threads"))
+
+
+# For a process of its own: the largest memory it has had in use, in bytes. (ru_maxrss begins with its parent's.)
+PEAK = """
+def peak():
+    import re
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+"""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+
+
+@pytest.fixture
+def yardstick() -> float:
+    """Processor seconds of a piece of Python, here and now: in these, a limit holds on a slow machine as well."""
+    start = time.process_time()
+    sorted(str(number) for number in range(300_000))
+    return time.process_time() - start
 
 
 def shared_data(name: str) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import closeness
 import numpy as np
 import torch
 
@@ -17,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def start_interpreted(file, parts=("interpreted", "mutant")):
     """The functions interpreted_* and mutant_* of a test file, each kind in a process with the interpreter on:
     whether a kernel is interpreted or compiled is decided when it is decorated."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, "-o"]
-    environment = dict(os.environ, TRITON_INTERPRET="1", PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    options = [f"--seed={closeness.SEED}", f"--threads={torch.get_num_threads()}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *options, "-o"]
+    environment = dict(os.environ, TRITON_INTERPRET="1", PYTHONPATH=str(ROOT))
     pipes = {"env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return {part: subprocess.Popen([*command, f"python_functions={part}_*"], **pipes) for part in parts}
 

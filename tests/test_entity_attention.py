@@ -7,10 +7,10 @@
 Whether a kernel is interpreted or compiled is decided when it is decorated, so the checks (`interpreted_*`, `mutant_*`)
 run in processes that set TRITON_INTERPRET before triton is imported; what pytest collects by itself only starts them.
 
-Proved: output, log-sum-exp and all four gradients against a plain float64 implementation fed the same rounded inputs;
-dropout against an independent numpy version of the generator, bit for bit; packed = padded; two runs bit-equal; no byte
-read or written outside a tensor and every output byte written exactly once; and that these checks can fail: each mutant
-below is the kernel with one deliberate mistake, and each is caught.
+Proved: output, log-sum-exp and all four gradients, as good as a plain implementation's (closeness.py), against float64
+fed the same rounded inputs; dropout against an independent numpy version of the generator, bit for bit; packed =
+padded; two runs bit-equal; no byte read or written outside a tensor and every output byte written exactly once; and
+that these checks can fail: each mutant below is the kernel with one deliberate mistake, and each is caught.
 """
 import importlib.util
 import os
@@ -18,6 +18,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from closeness import FACTOR, assert_as_good, error, generator
 from interpreter import LAUNCHES, Guarded, expect_passed, load_mutant, repair_bfloat16, start_interpreted
 
 
@@ -57,13 +58,13 @@ def kept(seed, stream, rows, columns, keep):
     return np.where(columns % sixteen < eight, word & np.uint64(0xFFFF), word >> sixteen) < keep
 
 
-def reference(q_word, q_entity, key, value, segments, dropout=0.0, seed=0, d_out=None):
-    """Output, base-2 log-sum-exp, gradients: one dense softmax per sequence and head, in float64."""
-    leaves = [x if x is None else x.detach().double().requires_grad_() for x in (q_word, q_entity, key, value)]
+def reference(q_word, q_entity, key, value, segments, dropout=0.0, seed=0, d_out=None, dtype=torch.float64):
+    """Output, base-2 log-sum-exp, gradients: one dense softmax per sequence and head."""
+    leaves = [x if x is None else x.detach().to(dtype).requires_grad_() for x in (q_word, q_entity, key, value)]
     q_word, q_entity, key, value = leaves
     q_entity = q_word if q_entity is None else q_entity
     n_rows, heads, head_dim = q_word.shape
-    out, lse = torch.zeros_like(q_word), torch.zeros(heads, n_rows, dtype=torch.float64)
+    out, lse = torch.zeros_like(q_word), torch.zeros(heads, n_rows, dtype=dtype)
     keep = round((1 - dropout) * 65536)
     for sequence, (word, n_words, entity, n_entities) in enumerate(segments.tolist()):
         words, entities = torch.arange(word, word + n_words), torch.arange(entity, entity + n_entities)
@@ -80,12 +81,7 @@ def reference(q_word, q_entity, key, value, segments, dropout=0.0, seed=0, d_out
             out = out.index_put((rows, torch.tensor(head)), weights @ value[rows, head])
     if d_out is None:
         return out.detach(), lse, ()
-    return out.detach(), lse, torch.autograd.grad(out, [x for x in leaves if x is not None], d_out.double())
-
-
-def error(ours, exact):
-    """Relative Frobenius error; the plain norm where the exact value is zero."""
-    return float((ours.double() - exact).norm() / (exact.norm() if exact.norm() > 0 else 1))
+    return out.detach(), lse, torch.autograd.grad(out, [x for x in leaves if x is not None], d_out.to(dtype))
 
 
 # ---------------------------------------------------------------- cases
@@ -108,7 +104,6 @@ def use_tiles(monkeypatch, tiles, tma=False, module=None):
 
 def make_inputs(words, entities, heads=2, head_dim=64, dtype=torch.float32, scale=1.0, seed=0, padded=False):
     """q_word, q_entity, key, value, d_out as slices of one wide tensor, and the packing."""
-    generator = torch.Generator().manual_seed(seed)
     words, entities = torch.tensor(words), torch.tensor(entities)
     if padded:
         n_word, n_entity = int(words.max()) + 3, int(entities.max()) + 2
@@ -117,7 +112,7 @@ def make_inputs(words, entities, heads=2, head_dim=64, dtype=torch.float32, scal
         cumulative = [torch.cat([x.new_zeros(1), x.cumsum(0)]).int() for x in (words, entities)]
         packing = attention.pack(*cumulative, int(words.max()), int(entities.max()))
         rows = int(words.sum() + entities.sum())
-    wide = torch.randn(rows, 5, heads, head_dim, generator=generator).mul_(scale).to(dtype)
+    wide = torch.randn(rows, 5, heads, head_dim, generator=generator(seed)).mul_(scale).to(dtype)
     return *wide.unbind(1), packing
 
 
@@ -129,20 +124,18 @@ def run(module, q_word, q_entity, key, value, d_out, packing, dropout=0.0, seed=
     return out, lse, [g for i, g in enumerate(gradients) if i != 1 or q_entity is not None]
 
 
-LIMITS = {torch.float32: (8e-7, 8e-7), torch.float16: (4e-4, 5e-4), torch.bfloat16: (3e-3, 3.5e-3)}
-
-
-def check(words, entities, dropout=0.0, two_queries=True, **options):
+def check(words, entities, dropout=0.0, two_queries=True, large_scores=False, **options):
     q_word, q_entity, key, value, d_out, packing = make_inputs(words, entities, **options)
     q_entity = q_entity if two_queries else None
     out, lse, gradients = run(attention, q_word, q_entity, key, value, d_out, packing, dropout, seed=7)
-    exact, exact_lse, exact_gradients = reference(q_word, q_entity, key, value, packing.segments, dropout, 7, d_out)
-    limit, gradient_limit = LIMITS[out.dtype]
-    assert error(out, exact) <= limit
-    assert float((lse - exact_lse).abs().max()) <= 3e-6
-    names = ("dq_word", "dq_entity", "dk", "dv") if two_queries else ("dq_word", "dk", "dv")
-    errors = {name: error(ours, theirs) for name, ours, theirs in zip(names, gradients, exact_gradients, strict=True)}
-    assert max(errors.values()) <= gradient_limit, errors
+    inputs = q_word, q_entity, key, value, packing.segments, dropout, 7, d_out
+    plain, plain_lse, plain_gradients = reference(*inputs, dtype=torch.float32)
+    exact, exact_lse, exact_gradients = reference(*inputs)
+    assert_as_good(lse, plain_lse, exact_lse)
+    assert float(exact_lse.max()) > 1000 or not large_scores
+    exponent = float(exact_lse.max()) if large_scores else 1.0
+    for found in ((out, plain, exact), *zip(gradients, plain_gradients, exact_gradients, strict=True)):
+        assert_as_good(*found, exponent=exponent, through=out.dtype)
 
 
 # ---------------------------------------------------------------- against float64
@@ -202,12 +195,7 @@ def interpreted_large_scores(monkeypatch):
     """Scores beyond +-1000, where an exponential without the running maximum would overflow: finite, and as close to
     float64 as float32 products of that size are."""
     use_tiles(monkeypatch, SMALL)
-    q_word, q_entity, key, value, d_out, packing = make_inputs((50,), (20,), scale=20.0)
-    out, lse, gradients = run(attention, q_word, q_entity, key, value, d_out, packing)
-    exact, exact_lse, exact_gradients = reference(q_word, q_entity, key, value, packing.segments, d_out=d_out)
-    assert float(exact_lse.max()) > 1000
-    assert error(out, exact) < 1e-4 and error(lse, exact_lse) < 1e-6
-    assert all(error(ours, theirs) < 1e-2 for ours, theirs in zip(gradients, exact_gradients, strict=True))
+    check((50,), (20,), scale=20.0, large_scores=True)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -230,8 +218,11 @@ def interpreted_without_entities_it_is_ordinary_attention(monkeypatch):
     assert torch.equal(two[2][2], one[2][1]) and torch.equal(two[2][3], one[2][2])
     for first, last in ((0, 37), (37, 101)):
         heads_first = [x[first:last].transpose(0, 1) for x in (q_word, key, value)]
-        expected = torch.nn.functional.scaled_dot_product_attention(*heads_first).transpose(0, 1)
-        assert torch.allclose(two[0][first:last], expected, atol=2e-6)
+        plain, exact = (
+            torch.nn.functional.scaled_dot_product_attention(*(x.to(dtype) for x in heads_first)).transpose(0, 1)
+            for dtype in (torch.float32, torch.float64)
+        )
+        assert_as_good(two[0][first:last], plain, exact)
 
 
 def interpreted_packed_equals_padded(monkeypatch):
@@ -320,7 +311,8 @@ def interpreted_dropout_drops_where_philox_says(monkeypatch):
         folded = (seed ^ (seed >> 32)) % 2**32
         survived = kept(folded, 0, positions, positions, 49152)
         assert np.array_equal(out[:, 0].numpy() > 0, survived)
-        assert torch.allclose(out[:, 0], torch.from_numpy(survived) / 64 / 0.75, atol=1e-7)
+        exact = torch.from_numpy(survived).double() / 64 / 0.75
+        assert_as_good(out[:, 0], exact.float(), exact)
 
 
 def interpreted_dropout_statistics():
@@ -368,8 +360,12 @@ def interpreted_public_function_is_differentiable(monkeypatch):
     # the sum's gradient is one number seen everywhere (all strides 0), and the inputs are non-contiguous views
     views = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in leaves]
     attention.entity_attention(*views, packing).sum().backward()
-    _, _, exact = reference(q_word, q_entity, key, value, packing.segments, d_out=torch.ones_like(q_word))
-    assert all(error(leaf.grad, gradient) < 1e-6 for leaf, gradient in zip(leaves, exact, strict=True))
+    plain, exact = (
+        reference(q_word, q_entity, key, value, packing.segments, d_out=torch.ones_like(q_word), dtype=dtype)[2]
+        for dtype in (torch.float32, torch.float64)
+    )
+    for leaf, *others in zip(leaves, plain, exact, strict=True):
+        assert_as_good(leaf.grad, *others)
 
 
 def interpreted_operator_contract(monkeypatch):
@@ -475,27 +471,35 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
 def mutant_case():
     inputs = make_inputs((33, 2), (17, 1), head_dim=32, seed=1)
     *tensors, packing = inputs
-    return inputs, reference(*tensors[:4], packing.segments, 0.3, 7, tensors[4])
+    exact, plain = (
+        reference(*tensors[:4], packing.segments, 0.3, 7, tensors[4], dtype) for dtype in (torch.float64, torch.float32)
+    )
+    return inputs, exact, worst_of(*plain, *exact)
 
 
-def worst_error(module, case):
+def worst_of(out, lse, gradients, exact, exact_lse, exact_gradients):
+    return max(error(out, exact), error(lse, exact_lse), *map(error, gradients, exact_gradients))
+
+
+def worst_error(module, inputs, exact):
     """The worst of all errors, or the forward pass's alone if that is already wrong."""
-    (*tensors, d_out, packing), (exact, exact_lse, exact_gradients) = case
+    *tensors, d_out, packing = inputs
     out, lse = module._attention(*tensors, *packing, 0.3, 7)
-    worst = max(error(out, exact), error(lse, exact_lse))
-    if not worst > 1e-3:
+    gradients = exact[2]
+    if not max(error(out, exact[0]), error(lse, exact[1])) > 1e-3:
         gradients = module._attention_backward(d_out, *tensors, out, lse, *packing, 0.3, 7)
-        worst = max(worst, *map(error, gradients, exact_gradients))
+    worst = worst_of(out, lse, gradients, *exact)
     return worst if np.isfinite(worst) else np.inf
 
 
 def mutant_none_is_close(monkeypatch, mutant_case):
     use_tiles(monkeypatch, (32, 32, 16))
-    assert worst_error(attention, mutant_case) < 8e-7
+    inputs, exact, plain = mutant_case
+    assert worst_error(attention, inputs, exact) < FACTOR * plain
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def mutant_is_caught(monkeypatch, tmp_path, mutant_case, name):
     mutant = load_mutant(attention, *MUTANTS[name], tmp_path)
     use_tiles(monkeypatch, (32, 32, 16), module=mutant)
-    assert worst_error(mutant, mutant_case) > 1e-3
+    assert worst_error(mutant, *mutant_case[:2]) > 1e-3

@@ -3,18 +3,21 @@
     pytest tests/test_heads.py
 
 Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights, and
-folders that we write are opened there. Scores within 1e-5, gradients within 1e-4 of the norm, float32.
+folders that we write are opened there. The same functions in float64, and live as good in float32: see closeness.py.
 Two losses of transformers count padding (question answering, 0/1 labels for spans): there the expected loss is the
 formula over the real rows of transformers' scores, written out here.
 """
 
+import copy
 import json
 import logging
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import assert_as_good, assert_same, by_layer, generator, seeded
 from fixtures import make_hf_fixtures as oracle
 from safetensors.torch import load_file
 from test_model import SMALL, build, padded_batch
@@ -60,33 +63,59 @@ def loss_over_real_rows(architecture: str, outputs: dict, inputs: dict) -> torch
         return sum(losses) / 2
     if "Span" in architecture and inputs["labels"].dim() == 3:
         real = inputs["entity_attention_mask"].bool()
-        return F.binary_cross_entropy_with_logits(outputs["scores"][real], inputs["labels"][real].float())
+        return F.binary_cross_entropy_with_logits(outputs["scores"][real], inputs["labels"][real].to(outputs["scores"]))
     return outputs["loss"]
 
 
-def check_outputs(architecture: str, model, inputs: dict, expected: dict) -> dict:
-    ours = outputs_of(model, inputs)
-    for name, tensor in expected.items():
-        if name != "loss":
-            mine, theirs = (real_rows(name, architecture, t, inputs) for t in (ours[name], tensor))
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(ours["loss"], loss_over_real_rows(architecture, expected, inputs), rtol=1e-5, atol=1e-5)
-    return ours
+def in_float64(thing):
+    """A copy of a model or of a dictionary of tensors."""
+    if isinstance(thing, torch.nn.Module):
+        return copy.deepcopy(thing).double()
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in thing.items()}
 
 
-def check_gradients(architecture: str, model, loss: torch.Tensor, expected: dict) -> None:
-    """expected: by released names, of every parameter that has one there."""
-    model.zero_grad()
-    loss.backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+def compared(architecture: str, outputs: dict, inputs: dict) -> dict:
+    """Of outputs, what is compared: the real rows and the loss."""
+    return {
+        name: tensor if name == "loss" else real_rows(name, architecture, tensor, inputs)
+        for name, tensor in outputs.items()
+        if name != "entities" or "entity_ids" in inputs
+    }
+
+
+def ours_of(architecture: str, model, inputs: dict) -> tuple[dict, dict]:
+    """What is compared of our outputs, and the gradients of the loss by released names."""
+    outputs = outputs_of(model, inputs)
+    gradients = oracle.gradients_of(model, outputs["loss"])
     if architecture == "LukeModel":
         gradients = {f"luke.{name}": gradient for name, gradient in gradients.items()}
-    ours = to_released(gradients, model.config, architecture)
-    assert len(expected) > 30
-    for name, theirs in expected.items():
-        mine = ours.get(name, torch.zeros_like(theirs))
-        # Where a gradient is zero in exact arithmetic (key biases), both sides hold rounding errors.
-        assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6, name
+    return compared(architecture, outputs, inputs), to_released(gradients, model.config, architecture)
+
+
+def theirs_of(architecture: str, model, inputs: dict) -> tuple[dict, dict]:
+    outputs = oracle.outputs_of(architecture, model, inputs)
+    outputs["loss"] = loss_over_real_rows(architecture, outputs, inputs)
+    return compared(architecture, outputs, inputs), oracle.gradients_of(model, outputs["loss"])
+
+
+def layers_of(gradients: dict, names) -> dict:
+    """The gradients of these names by layer; a parameter that has no part in the loss has a gradient of zero."""
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in names.items()}
+    return by_layer({name: gradients.get(name, zeros[name]) for name in names})
+
+
+def check_outputs(ours: dict, theirs: dict) -> None:
+    assert len(theirs) > 1
+    for name, expected in theirs.items():
+        assert_same(ours[name], expected, name)
+
+
+def check_gradients(ours: dict, theirs: dict) -> None:
+    """theirs: of every parameter that has one there."""
+    assert len(theirs) > 20
+    found = layers_of(ours, theirs)
+    for layer, expected in by_layer(theirs).items():
+        assert_same(found[layer], expected, layer)
 
 
 # --- Recorded ---------------------------------------------------------------------------------------------------------
@@ -109,16 +138,19 @@ def test_recorded_outputs_and_gradients(folder):
     architecture = folder.split("-")[0]
     found = checkpoint.read(oracle.HERE / folder, vocabularies=False)
     assert not found.unknown
-    model = checkpoint.build(found)
+    model = checkpoint.build(found).double()
     cases = recorded(folder)
     gradient = cases.pop("gradient")
     multi_label_span = architecture == "LukeForEntitySpanClassification" and folder.endswith("-mluke")
     counts_padding = architecture == "LukeForQuestionAnswering" or multi_label_span
     assert len(cases) >= 2
     for case, held in cases.items():
-        ours = check_outputs(architecture, model, held["input"], held["output"])
+        inputs, expected = in_float64(held["input"]), held["output"]
+        expected["loss"] = loss_over_real_rows(architecture, expected, inputs)
+        outputs, gradients = ours_of(architecture, model, inputs)
+        check_outputs(outputs, compared(architecture, expected, inputs))
         if case == ("full" if counts_padding else "ragged"):
-            check_gradients(architecture, model, ours["loss"], gradient)
+            check_gradients(gradients, gradient)
 
 
 def test_every_head_and_family_is_recorded():
@@ -194,12 +226,12 @@ def test_too_few_entities_and_spans_at_padding_are_named():
 
 def test_answer_loss_by_hand():
     """Two sequences of 3 and 2 words; uniform scores; the second answer ends outside its sequence."""
-    scores = torch.zeros(2, 3, 2)
+    scores = torch.zeros(2, 3, 2, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     scores = scores.masked_fill(mask[:, :, None] == 0, float("-inf"))
     loss = heads.answer_loss(scores, mask, torch.tensor([0, 1]), torch.tensor([2, 2]))
-    start, end = (torch.log(torch.tensor(3.0)) + torch.log(torch.tensor(2.0))) / 2, torch.log(torch.tensor(3.0))
-    torch.testing.assert_close(loss, (start + end) / 2)
+    start, end = (math.log(3) + math.log(2)) / 2, math.log(3)
+    assert_same(loss, (start + end) / 2)
     assert not torch.isnan(heads.answer_loss(scores, mask, torch.tensor([-4, 1]), torch.tensor([99, 0])))
 
 
@@ -226,7 +258,7 @@ def test_the_mask_embedding_replaces_the_row_of_mask():
     weights = from_released(released, model.config)
     checkpoint.fill(model, {name.removeprefix("luke."): tensor for name, tensor in weights.items()})
     inputs = padded_batch(SMALL, [6, 9], [2, 3])
-    inputs["entity_ids"][0, 0] = 2
+    inputs["entity_ids"].clamp_(min=3)[0, 0] = 2
     for mine, other in zip(model(**inputs), plain(**inputs)):
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
     model(**inputs)[0].sum().backward()
@@ -252,10 +284,10 @@ def transformers():
 
 def random_settings(seed: int) -> dict:
     """A random shape: sizes, heads, vocabulary, entity-aware or not, entity size equal to the hidden size or not."""
-    generator = torch.Generator().manual_seed(seed)
+    draws = generator(seed)
 
     def draw(low, high):
-        return int(torch.randint(low, high + 1, (), generator=generator))
+        return int(torch.randint(low, high + 1, (), generator=draws))
 
     attention_heads = draw(1, 4)
     hidden = attention_heads * 4 * draw(1, 4)
@@ -281,21 +313,28 @@ def test_live_equals_transformers(transformers, architecture, seed, tmp_path):
     settings = random_settings(seed)
     if architecture == "LukeForSequenceClassification":
         settings["num_labels"] = [3, 1, 4, 2][seed]
-    theirs = oracle.random_model(architecture, seed, **settings)
+    theirs = oracle.random_model(architecture, seeded(seed), **settings)
     oracle.save(theirs, tmp_path)
     model = checkpoint.build(checkpoint.read(tmp_path, vocabularies=False))
-    draw = torch.Generator().manual_seed(seed)
+    theirs_64, model_64 = in_float64(theirs), in_float64(model)
+    draw = generator(seed)
     batch, seq, n_entity = (int(torch.randint(2, high, (), generator=draw)) for high in (6, 40, 9))
+    in_float32 = [], [], []  # ours, theirs, exact
     for case in oracle.cases_of(architecture):
         inputs = oracle.random_inputs(
-            architecture, theirs.config, case, seed, seed % 2 == 1, batch, max(seq, 5), max(n_entity, 3)
+            architecture, theirs.config, case, seeded(seed), seed % 2 == 1, batch, max(seq, 5), max(n_entity, 3)
         )
-        expected = oracle.outputs_of(architecture, theirs, inputs)
-        if "scores" in expected and expected["loss"].isnan():
+        exact, exact_gradients = theirs_of(architecture, theirs_64, in_float64(inputs))
+        if "scores" in exact and exact["loss"].isnan():
             continue
-        ours = check_outputs(architecture, model, inputs, expected)
-        gradients = oracle.gradients_of(theirs, loss_over_real_rows(architecture, expected, inputs))
-        check_gradients(architecture, model, ours["loss"], gradients)
+        outputs, gradients = ours_of(architecture, model_64, in_float64(inputs))
+        check_outputs(outputs, exact)
+        check_gradients(gradients, exact_gradients)
+        rounded = ours_of(architecture, model, inputs), theirs_of(architecture, theirs, inputs)
+        for found, (outputs, gradients) in zip(in_float32, (*rounded, (exact, exact_gradients))):
+            layers = layers_of(gradients, exact_gradients)
+            found += [outputs[name] for name in exact] + [layers[layer] for layer in sorted(layers)]
+    assert_as_good(*in_float32)
 
 
 @pytest.mark.parametrize("entity_aware", [True, False])
@@ -310,8 +349,9 @@ def test_transformers_opens_our_folders(transformers, architecture, entity_aware
     loader = getattr(transformers, architecture)
     theirs, loading = loader.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(loading.values()), loading
-    inputs = oracle.random_inputs(architecture, theirs.config, "ragged", 3, False, 4, 20, 6)
-    check_outputs(architecture, model, inputs, oracle.outputs_of(architecture, theirs.eval(), inputs))
+    inputs = oracle.random_inputs(architecture, theirs.config, "ragged", seeded(3), False, 4, 20, 6)
+    expected = theirs_of(architecture, in_float64(theirs.eval()), in_float64(inputs))
+    check_outputs(ours_of(architecture, in_float64(model), in_float64(inputs))[0], expected[0])
     theirs.save_pretrained(tmp_path / "theirs")
     again = checkpoint.build(checkpoint.read(tmp_path / "theirs", vocabularies=False)).state_dict()
     assert again.keys() == model.state_dict().keys()
@@ -320,17 +360,19 @@ def test_transformers_opens_our_folders(transformers, architecture, entity_aware
 
 def test_row_0_of_the_entity_table(transformers):
     """transformers never trains it as an input; ours does, unless the configuration asks for the same."""
+    architecture = "LukeForEntityClassification"
     for freeze in (True, False):
-        theirs = oracle.random_model("LukeForEntityClassification", 0, entity_vocab_size=4)
-        inputs = oracle.random_inputs("LukeForEntityClassification", theirs.config, "full", 0, False)
+        theirs = oracle.random_model(architecture, seeded(), entity_vocab_size=4).double()
+        inputs = oracle.random_inputs(architecture, theirs.config, "full", seeded(), False)
         inputs["entity_ids"][:] = 0  # [MASK] of a lite model
         config = replace(checkpoint.model_config(theirs.config.to_dict()), freeze_entity_row0=freeze)
-        model = heads.LukeForTask(config, "LukeForEntityClassification", 3).eval()
+        model = heads.LukeForTask(config, architecture, 3).eval().double()
         checkpoint.fill(model, from_released(dict(theirs.state_dict()), config))
-        ours = check_outputs("LukeForEntityClassification", model, inputs, oracle.outputs_of("", theirs, inputs))
-        expected = oracle.gradients_of(theirs, oracle.outputs_of("", theirs, inputs)["loss"])
+        ours, gradients = ours_of(architecture, model, inputs)
+        exact, expected = theirs_of(architecture, theirs, inputs)
+        check_outputs(ours, exact)
         table = expected.pop("luke.entity_embeddings.entity_embeddings.weight")
-        check_gradients("LukeForEntityClassification", model, ours["loss"], expected)
+        check_gradients(gradients, expected)
         assert not table[0].any() and model.luke.entities.entity.weight.grad[0].any() != freeze
 
 

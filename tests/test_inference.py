@@ -111,7 +111,7 @@ def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, c
     assert shown[0].startswith("[Ada|head] met [Bo|tail] .\n→ ") and len(shown) == 3 and "\x1b" not in "".join(shown)
     page = tmp_path / "page.html"
     finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text), "--html", str(page)])
-    assert capsys.readouterr().out == "" and "<mark" in page.read_text()
+    assert capsys.readouterr().out == "" and "<mark" in page.read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
         finetune.main(["relation", "--predict", str(text), "--html", "a.html", "--view"])
 

@@ -6,6 +6,7 @@ shares are 15 % and 80/10/10; masks do not depend on the rest of the batch.
 
 import numpy as np
 import pytest
+from closeness import seeded
 
 from luke_mini.masking import (
     ACTION,
@@ -175,7 +176,7 @@ def test_the_checks_above_detect_a_weak_generator():
 
 
 def test_every_bit_of_every_input_changes_half_of_the_output_bits():
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seeded(1))
     for changed in range(4):  # seed, epoch, example, position
         path = rng.integers(0, 1 << 20, (2000, 4))
         other = path.copy()
@@ -239,7 +240,7 @@ def test_hand_worked_example():
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.15, 0.5, 1.0])
 @pytest.mark.parametrize("begin_share", [0.1, 0.5, 0.8, 1.0])
 def test_whole_words_equal_plain_loops(share, begin_share):
-    rng = np.random.default_rng([int(share * 100), int(begin_share * 10)])
+    rng = np.random.default_rng([int(share * 100), int(begin_share * 10), seeded()])
     scheme = Scheme(MASK, VOCAB, SPECIAL, probability=share, random=0.2, unmasked=0.3)
     for _ in range(25):
         table = rng.random(VOCAB) < begin_share
@@ -251,7 +252,7 @@ def test_whole_words_equal_plain_loops(share, begin_share):
 
 
 def test_long_sequences_equal_plain_loops():
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(seeded(2))
     table = rng.random(VOCAB) < 0.75
     ids, lengths, keys = random_batch(rng, sequences=20, longest=510)
     expected = plain_batch(ids, lengths, keys, SCHEME, WORDS, table[ids])
@@ -259,7 +260,7 @@ def test_long_sequences_equal_plain_loops():
 
 
 def test_pieces_and_entities_equal_plain_loops():
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seeded(3))
     for _ in range(50):
         ids, lengths, keys = random_batch(rng)
         assert_same(
@@ -275,7 +276,7 @@ def test_pieces_and_entities_equal_plain_loops():
 
 
 def test_words_under_masked_mentions_equal_plain_loops():
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(seeded(4))
     for _ in range(150):
         table = rng.random(VOCAB) < 0.6
         ids, lengths, keys = random_batch(rng)
@@ -365,10 +366,10 @@ def test_bad_settings_and_sizes():
 
 def many(sequences=600, seed=0):
     """280,000 pieces of a vocabulary where three in four begin a word; whole words of 1 to 10 and more pieces."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seeded(seed))
     lengths = rng.integers(420, 511, sequences)
     table = rng.random(VOCAB) < 0.75
-    return rng.integers(4, VOCAB - 1, lengths.sum()), lengths, derive(seed, np.arange(sequences)), table
+    return rng.integers(4, VOCAB - 1, lengths.sum()), lengths, derive(seeded(seed), np.arange(sequences)), table
 
 
 def unit_actions(ids, masked, begins, lengths):
@@ -465,7 +466,7 @@ def test_a_sequence_is_masked_alike_alone_and_in_any_company():
     lengths[7], ids = 3, ids[: lengths.sum() - lengths[7] + 3]
     together = mask_words(ids, lengths, keys, SCHEME, table)
     first = np.cumsum(lengths) - lengths
-    order = np.random.default_rng(0).permutation(40)
+    order = np.random.default_rng(seeded()).permutation(40)
     shuffled_ids = np.concatenate([ids[first[i] : first[i] + lengths[i]] for i in order])
     shuffled = mask_words(shuffled_ids, lengths[order], keys[order], SCHEME, table)
     place = np.cumsum(lengths[order]) - lengths[order]

@@ -3,11 +3,13 @@
 pytest tests/test_model.py
 """
 
+import copy
 import random
 from dataclasses import replace
 
 import pytest
 import torch
+from closeness import assert_as_good, assert_same, by_layer, generator, seeded
 
 from luke_mini import checkpoint, packing
 from luke_mini.config import ModelConfig
@@ -28,28 +30,27 @@ SMALL = ModelConfig(
 def build(config: ModelConfig, model_class=LukeModel, seed: int = 0):
     """A model in evaluation mode whose every tensor is random: zero biases and equal queries would hide mistakes."""
     model = model_class(config)
-    initialize(model, config, seed)
-    generator = torch.Generator().manual_seed(seed)
+    initialize(model, config, seeded(seed))
+    draws = generator(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.dim() == 1 else 0.15)
+            noise = torch.randn(parameter.shape, generator=draws) * (0.3 if parameter.dim() == 1 else 0.15)
             parameter.copy_(1 + noise if name.endswith("norm.weight") else noise)
     return model.eval()
 
 
 def padded_batch(config: ModelConfig, word_lengths, entity_lengths, seed=0, mention=5) -> dict:
     """A right-padded batch with random ids and random mention positions, some mentions without any position."""
-    generator = torch.Generator().manual_seed(seed)
+    draws = generator(seed)
     batch, seq, entities = len(word_lengths), max(word_lengths), max(entity_lengths)
     word_mask = torch.arange(seq) < torch.tensor(word_lengths)[:, None]
     entity_mask = torch.arange(entities) < torch.tensor(entity_lengths)[:, None]
-    input_ids = torch.randint(3, config.vocab_size, (batch, seq), generator=generator)
-    entity_ids = torch.randint(1, config.entity_vocab_size, (batch, entities), generator=generator)
+    input_ids = torch.randint(3, config.vocab_size, (batch, seq), generator=draws)
+    entity_ids = torch.randint(1, config.entity_vocab_size, (batch, entities), generator=draws)
     positions = (
-        torch.randint(0, seq, (batch, entities, mention), generator=generator)
-        % torch.tensor(word_lengths)[:, None, None]
+        torch.randint(0, seq, (batch, entities, mention), generator=draws) % torch.tensor(word_lengths)[:, None, None]
     )
-    used = torch.randint(0, mention + 1, (batch, entities, 1), generator=generator)
+    used = torch.randint(0, mention + 1, (batch, entities, 1), generator=draws)
     positions[(torch.arange(mention) >= used) | ~entity_mask[:, :, None]] = -1
     return {
         "input_ids": torch.where(word_mask, input_ids, config.pad_token_id),
@@ -120,35 +121,40 @@ CASES = [
 ]
 
 
+def value_and_gradients(model, forward) -> dict[str, torch.Tensor]:
+    """Hidden states of a packed batch by `forward`, and the gradients of a random sum of them, by layer."""
+    hidden = forward(model)
+    weight = torch.randn(hidden.shape, generator=generator(1)).to(hidden.dtype)
+    parameters = {name: p for name, p in model.named_parameters() if not name.startswith("pooler")}
+    gradients = torch.autograd.grad((hidden * weight).sum(), parameters.values(), materialize_grads=True)
+    return {"hidden": hidden} | by_layer(dict(zip(parameters, gradients)))
+
+
 @pytest.mark.parametrize("entity_aware", [True, False])
 @pytest.mark.parametrize("entity_size", [12, 32])
 @pytest.mark.parametrize("lengths", CASES, ids=str)
 def test_packed_equals_padded(lengths, entity_size, entity_aware):
-    """Forward and gradients of the packed call, of the padded call and of a dense masked computation agree to 1e-5."""
+    """The packed call and a dense masked computation are the same function, forward and backward, and in float32 one is
+    as good as the other; the padded call gives the bits of the packed one."""
     config = replace(SMALL, entity_emb_size=entity_size, use_entity_aware_attention=entity_aware)
     model = build(config)
     batch = padded_batch(config, *lengths)
     word_mask, entity_mask = batch["attention_mask"].bool(), batch["entity_attention_mask"].bool()
-    packed = model(packing.from_padded(**batch, pad_id=config.pad_token_id))
+    packed = packing.from_padded(**batch, pad_id=config.pad_token_id)
     words, entities = model(**batch)
-    expected_words, expected_entities = dense_forward(model, batch)
-    torch.testing.assert_close(words[word_mask], packed[: word_mask.sum()], rtol=0, atol=0)
-    torch.testing.assert_close(words[word_mask], expected_words[word_mask], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(entities[entity_mask], expected_entities[entity_mask], rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.cat([words[word_mask], entities[entity_mask]]), model(packed))
     assert not words[~word_mask].any() and not entities[~entity_mask].any()
 
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(packed.shape, generator=generator)
-    expected = torch.cat([expected_words[word_mask], expected_entities[entity_mask]])
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("pooler")]
-    ours = torch.autograd.grad((packed * weight).sum(), parameters, allow_unused=True)
-    theirs = torch.autograd.grad((expected * weight).sum(), parameters, allow_unused=True)
-    for mine, other in zip(ours, theirs):
-        if other is None:
-            assert mine is None or not mine.any()
-            continue
-        mine = torch.zeros_like(other) if mine is None else mine
-        assert (mine - other).abs().max() <= 1e-5 * max(1, other.abs().max())
+    def dense(model):
+        words, entities = dense_forward(model, batch)
+        return torch.cat([words[word_mask], entities[entity_mask]])
+
+    exact = value_and_gradients(copy.deepcopy(model).double(), dense)
+    same = value_and_gradients(copy.deepcopy(model).double(), lambda model: model(packed))
+    ours, plain = (value_and_gradients(model, forward) for forward in (lambda model: model(packed), dense))
+    for name, expected in exact.items():
+        assert_same(same[name], expected, name)
+        assert_as_good(ours[name], plain[name], expected)
 
 
 def test_the_comparison_detects_a_wrong_split():
@@ -162,7 +168,7 @@ def test_the_comparison_detects_a_wrong_split():
 
 def test_without_entities_it_is_plain_attention_with_w2w():
     config = replace(SMALL, use_entity_aware_attention=False)
-    aware, plain = build(SMALL), build(config)
+    aware, plain = build(SMALL).double(), build(config).double()
     weights = {name: tensor.clone() for name, tensor in aware.state_dict().items()}
     for name in list(weights):
         if ".word_query." in name:
@@ -177,7 +183,7 @@ def test_without_entities_it_is_plain_attention_with_w2w():
             for name in ("dropout", "hidden_dropout", "attention_dropout"):
                 if hasattr(module, name):
                     setattr(module, name, 0.0)
-        torch.testing.assert_close(aware(**batch)[0], plain(**batch)[0], rtol=0, atol=2e-6)
+        assert_same(aware(**batch)[0], plain(**batch)[0])
 
 
 def test_released_names_round_trip():
@@ -205,19 +211,19 @@ def test_missing_and_odd_weights_are_named():
 
 def test_entity_aware_is_switched_on_by_copying_query():
     config = replace(SMALL, use_entity_aware_attention=False)
-    plain = build(config, LukeForPretraining)
+    plain = build(config, LukeForPretraining).double()
     released = checkpoint.to_released(plain.state_dict(), config)
-    aware = LukeForPretraining(SMALL).eval()
+    aware = LukeForPretraining(SMALL).eval().double()
     checkpoint.fill(aware, checkpoint.from_released(released, SMALL))
     batch = padded_batch(SMALL, [8, 5], [3, 1])
     for mine, other in zip(aware.luke(**batch), plain.luke(**batch)):
-        torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
+        assert_same(mine, other)
 
 
 @pytest.mark.parametrize("entity_aware", [True, False])
 @pytest.mark.parametrize("entity_size", [12, 32])
 def test_equals_transformers(entity_size, entity_aware):
-    """Hidden states, head scores, and gradients of the loss, with random weights and ragged batches."""
+    """Head scores and gradients of the loss, with random weights and ragged batches, in float64."""
     transformers = pytest.importorskip("transformers", reason="the oracle `transformers` is not installed")
     config = replace(SMALL, entity_emb_size=entity_size, use_entity_aware_attention=entity_aware)
     keys = (
@@ -237,6 +243,7 @@ def test_equals_transformers(entity_size, entity_aware):
     assert not [key for key in result.missing_keys if "position_ids" not in key and "query" not in key]
     theirs.lm_head.decoder.weight = theirs.luke.embeddings.word_embeddings.weight
     theirs.entity_predictions.decoder.weight = theirs.luke.entity_embeddings.entity_embeddings.weight
+    theirs, model = theirs.double(), model.double()
 
     batch = padded_batch(config, [11, 4, 8], [3, 0, 5], seed=3)
     word_mask, entity_mask = batch["attention_mask"].bool(), batch["entity_attention_mask"].bool()
@@ -246,8 +253,8 @@ def test_equals_transformers(entity_size, entity_aware):
     words, entities = model.luke(**batch)
     word_scores = model.word_head(words, model.luke.words.token.weight)
     entity_scores = model.entity_head(entities, model.luke.entities.entity.weight)
-    torch.testing.assert_close(word_scores[word_mask], out.logits[word_mask], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(entity_scores[entity_mask], out.entity_logits[entity_mask], rtol=1e-5, atol=1e-5)
+    assert_same(word_scores[word_mask], out.logits[word_mask])
+    assert_same(entity_scores[entity_mask], out.entity_logits[entity_mask])
 
     out.loss.backward()
     cross_entropy = torch.nn.functional.cross_entropy
@@ -255,7 +262,9 @@ def test_equals_transformers(entity_size, entity_aware):
     (loss + cross_entropy(entity_scores[entity_mask], entity_labels[entity_mask])).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     expected = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-    for name, gradient in checkpoint.to_released(gradients, config).items():
-        if name in expected:
-            assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
+    ours = checkpoint.to_released(gradients, config)
+    shared = [name for name in ours if name in expected]
     assert len(expected) > 40
+    theirs_by_layer = by_layer({name: expected[name] for name in shared})
+    for layer, gradient in by_layer({name: ours[name] for name in shared}).items():
+        assert_same(gradient, theirs_by_layer[layer], layer)

@@ -2,9 +2,10 @@
 
 pytest tests/test_ops_cross_entropy.py
 
-Proved: loss, log-sum-exp, hit and all gradients for ragged chunks and all types, against float64 on the same rounded
-inputs; ties as argmax breaks them; derivatives by finite differences; float16 with 500,000 classes keeps the
-probability of all the classes that are not the target, and a gradient scaled beforehand is shown to lose it; memory.
+Proved: loss, log-sum-exp, hit and all gradients for ragged chunks and all types, as good as of all scores at once
+(closeness.py), against float64 on the same rounded inputs; ties as argmax breaks them; derivatives by finite
+differences; float16 with 500,000 classes keeps the probability of all the classes that are not the target, and a
+gradient scaled beforehand is shown to lose it; memory.
 """
 
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import assert_as_good, error, generator, targets
+from conftest import PEAK, needs_proc
 
-from luke_mini import ops_cross_entropy as plain
+from luke_mini import ops_cross_entropy
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,100 +26,107 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(params=["kept", "recomputed"])
 def chunked(request, monkeypatch):
     """Chunks of a few hundred classes; scores kept for the backward pass or computed again."""
-    monkeypatch.setattr(plain, "CHUNK_BYTES", 37 * 250 * 4)
+    monkeypatch.setattr(ops_cross_entropy, "CHUNK_BYTES", 37 * 250 * 4)
     if request.param == "recomputed":
-        monkeypatch.setattr(plain, "KEPT_BYTES", 0)
+        monkeypatch.setattr(ops_cross_entropy, "KEPT_BYTES", 0)
 
 
 def make_inputs(rows=37, classes=1003, features=24, dtype=torch.float32, bias=True, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(rows, features, generator=generator).to(dtype)
-    weight = (torch.randn(classes, features, generator=generator) / 5).to(dtype)
-    b = torch.randn(classes, generator=generator).to(dtype) if bias else None
-    target = torch.randint(0, classes, (rows,), generator=generator)
-    target[::3] = (hidden.double() @ weight.double().T + (0 if b is None else b.double())).argmax(1)[::3]
-    return hidden, weight, b, target, torch.rand(rows, generator=generator) / rows
+    draws = generator(seed)
+    hidden = torch.randn(rows, features, generator=draws).to(dtype)
+    weight = (torch.randn(classes, features, generator=draws) / 5).to(dtype)
+    b = torch.randn(classes, generator=draws).to(dtype) if bias else None
+    scores = hidden.double() @ weight.double().T + (0 if b is None else b.double())
+    return hidden, weight, b, targets(scores, draws), torch.rand(rows, generator=draws) / rows
+
+
+def all_at_once(hidden, weight, bias, target, g):
+    """Loss, hit, log-sum-exp and gradients by autograd, all scores in memory."""
+    leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias) if x is not None]
+    scores = F.linear(*leaves)
+    loss = F.cross_entropy(scores.to(torch.promote_types(scores.dtype, torch.float32)), target, reduction="none")
+    hit, lse = scores.argmax(1) == target, scores.logsumexp(1).detach()
+    return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g.to(loss.dtype))
 
 
 def definition(hidden, weight, bias, target, g):
-    """Loss, hit, log-sum-exp and gradients, in float64 and by autograd."""
-    leaves = [x.double().requires_grad_() for x in (hidden, weight, bias) if x is not None]
-    scores = F.linear(*leaves)
-    loss = F.cross_entropy(scores, target, reduction="none")
-    hit, lse = scores.argmax(1) == target, scores.logsumexp(1).detach()
-    return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g.double())
+    """In float64."""
+    return all_at_once(*(x if x is None else x.double() for x in (hidden, weight, bias)), target, g)
+
+
+def plain(hidden, weight, bias, target, g):
+    """In float32; bfloat16 as it is: on a CPU it rounds the scores themselves, as F.linear does."""
+    wide = (lambda x: x.float()) if hidden.dtype == torch.float16 else (lambda x: x)
+    return all_at_once(*(x if x is None else wide(x) for x in (hidden, weight, bias)), target, g)
 
 
 def ours(hidden, weight, bias, target, g):
     leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias) if x is not None]
-    loss, hit, lse = plain.linear_cross_entropy(*leaves[:2], leaves[2] if bias is not None else None, target)
+    inputs = [*leaves, None][:3]
+    loss, hit, lse = ops_cross_entropy.linear_cross_entropy(*inputs, target)
     return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g.to(loss.dtype))
 
 
-def error(mine, exact):
-    return float((mine.double() - exact).norm() / exact.norm())
-
-
-# bfloat16 on a CPU rounds the scores themselves, as F.linear does
-LIMITS = {torch.float32: (1e-6, 5e-7), torch.float16: (1e-6, 4e-4), torch.bfloat16: (1e-3, 5e-3)}
+def check(found, others, exact, dtype=torch.float32, **options):
+    """found, others: ours and plain PyTorch's loss, hit, log-sum-exp and gradients."""
+    loss, _, lse, gradients = zip(found, others, exact)
+    assert_as_good(*loss, **options)
+    assert_as_good(*lse, **options)
+    for each in zip(*gradients):
+        assert_as_good(*each, through=dtype, **options)
+    assert found[0].dtype == found[2].dtype == torch.float32
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_equals_the_definition(chunked, dtype, bias):
     inputs = make_inputs(dtype=dtype, bias=bias)
-    loss, hit, lse, gradients = ours(*inputs)
-    exact_loss, exact_hit, exact_lse, exact_gradients = definition(*inputs)
-    limit, gradient_limit = LIMITS[dtype]
-    assert error(loss, exact_loss) <= limit and error(lse, exact_lse) <= limit
-    assert loss.dtype == lse.dtype == torch.float32
+    found, exact = ours(*inputs), definition(*inputs)
+    check(found, plain(*inputs), exact, dtype)
+    assert [x.dtype for x in found[3]] == [dtype] * (3 if bias else 2)
     if dtype == torch.float32:
-        assert torch.equal(hit, exact_hit) and 12 < hit.sum() < 37
-    for mine, exact, leaf in zip(gradients, exact_gradients, inputs):
-        assert error(mine, exact) <= gradient_limit and mine.dtype == leaf.dtype
+        assert torch.equal(found[1], exact[1]) and 5 < found[1].sum() < 37
 
 
 def test_derivative_by_finite_differences(chunked):
     *leaves, target, _ = make_inputs(rows=5, classes=30, features=4, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in leaves]
-    assert torch.autograd.gradcheck(lambda *x: plain.linear_cross_entropy(*x, target)[0], leaves)
+    assert torch.autograd.gradcheck(lambda *x: ops_cross_entropy.linear_cross_entropy(*x, target)[0], leaves)
 
 
 def test_only_what_is_wanted_is_differentiated(chunked):
-    hidden, weight, bias, target, g = make_inputs()
-    *_, (dx, *_) = definition(hidden, weight, bias, target, g)
+    hidden, weight, bias, target, g = inputs = make_inputs()
     hidden.requires_grad_()
-    plain.linear_cross_entropy(hidden, weight, bias, target)[0].backward(g)
-    assert error(hidden.grad, dx) < 5e-7 and weight.grad is None
+    ops_cross_entropy.linear_cross_entropy(hidden, weight, bias, target)[0].backward(g)
+    assert_as_good(hidden.grad, plain(*inputs)[3][0], definition(*inputs)[3][0])
+    assert weight.grad is None
 
 
 def test_of_equally_good_classes_the_first_counts(chunked):
     """Scores are a class's bias: whole numbers, with many ties within chunks and across them."""
-    generator = torch.Generator().manual_seed(0)
-    bias = torch.randint(0, 3, (1003,), generator=generator).float()
+    bias = torch.randint(0, 3, (1003,), generator=generator()).float()
     target = torch.cat([(bias == 2).nonzero()[:30, 0], torch.tensor([int((bias == 2).long().argmax()), 1002])])
     zeros = torch.zeros(32, 4, requires_grad=True)
-    hit = plain.linear_cross_entropy(zeros, torch.zeros(1003, 4), bias, target)[1]
+    hit = ops_cross_entropy.linear_cross_entropy(zeros, torch.zeros(1003, 4), bias, target)[1]
     assert torch.equal(hit, bias.expand(32, -1).argmax(1) == target) and 1 <= hit.sum() <= 2
 
 
 def test_large_scores_and_no_rows(chunked):
     hidden, weight, bias, target, g = make_inputs()
     inputs = hidden * 300, weight, bias, target, g
-    loss, *_, gradients = ours(*inputs)
-    exact_loss, *_, exact_gradients = definition(*inputs)
-    assert error(loss, exact_loss) < 1e-6 and all(map(lambda a, b: error(a, b) < 1e-4, gradients, exact_gradients))
+    exact = definition(*inputs)
+    check(ours(*inputs), plain(*inputs), exact, exponent=float(exact[2].max()))
     loss, hit, lse, gradients = ours(hidden[:0], weight, bias, target[:0], g[:0])
     assert loss.shape == hit.shape == lse.shape == (0,) and not any(x.any() for x in gradients)
 
 
 def test_autocast_multiplies_in_its_type_and_returns_gradients_in_the_weights_own(chunked):
-    hidden, weight, bias, target, g = make_inputs()
+    hidden, weight, bias, target, g = inputs = make_inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, *_, gradients = ours(hidden, weight, bias, target, g)
-    rounded, *_, exact = definition(hidden.bfloat16(), weight.bfloat16(), bias.bfloat16(), target, g)
-    assert error(loss, rounded) < 4e-3 and 1e-5 < error(loss, definition(hidden, weight, bias, target, g)[0])
-    assert all(error(a, b) < 6e-3 and a.dtype == torch.float32 for a, b in zip(gradients, exact))
+        found, others = ours(*inputs), plain(*inputs)
+    check(found, others, definition(hidden.bfloat16(), weight.bfloat16(), bias.bfloat16(), target, g))
+    assert error(found[0], definition(*inputs)[0]) > 1e-5  # some of which float32 would not have lost
+    assert all(gradient.dtype == torch.float32 for gradient in found[3])
 
 
 def test_float16_keeps_the_tail_of_the_softmax():
@@ -126,21 +136,21 @@ def test_float16_keeps_the_tail_of_the_softmax():
     others = torch.ones(500_000, dtype=torch.bool).index_fill_(0, target, False)
     *_, (dx, dw) = ours(hidden, weight, None, target, torch.ones(8))
     *_, (exact_dx, exact_dw) = definition(hidden, weight, None, target, torch.ones(8))
-    assert error(dx, exact_dx) < 4e-4 and error(dw[others], exact_dw[others]) < 6e-3
-    mean = torch.full((8,), 1 / 1024)
-    *_, (dx, dw) = ours(hidden.float(), weight.float(), None, target, mean)
-    assert error(dw[others], exact_dw[others] / 1024) < 5e-7
+    assert_as_good(dx, exact_dx.float(), exact_dx, through=torch.float16)
+    assert_as_good(dw[others], exact_dw[others].half(), exact_dw[others])
+    inputs = hidden.float(), weight.float(), None, target, torch.full((8,), 1 / 1024)
+    assert_as_good(*(dw[others] for *_, (_, dw) in (ours(*inputs), plain(*inputs), definition(*inputs))))
     p = torch.softmax(hidden.float() @ weight.float().T, 1)
     assert error((p / 1024).half().T.double() @ hidden.double(), exact_dw / 1024) > 0.5
 
 
+@needs_proc
 def test_extra_memory_is_one_chunk():
     """Peak memory of the process in a run of its own, beyond inputs and gradients."""
-    script = (
-        "import re, torch\n"
+    script = PEAK + (
+        "import torch\n"
         "from luke_mini.ops_cross_entropy import linear_cross_entropy\n"
         "torch.set_num_threads(1)\n"
-        "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
         "for classes in (20_000, 200_000):\n"
         "    hidden, weight = torch.ones(256, 32, requires_grad=True), torch.ones(classes, 32, requires_grad=True)\n"
         "    target = torch.zeros(256, dtype=torch.long)\n"

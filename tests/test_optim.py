@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from closeness import assert_same, seeded
 from torch import nn
 
 from luke_mini import optim
@@ -23,18 +24,19 @@ def test_one_step_by_hand():
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     model.weight.grad = torch.ones_like(model.weight)
     optimizer.step(0.1)
-    assert model.weight.item() == pytest.approx(STEPPED * 0.999, abs=1e-12) == pytest.approx(0.9283605, abs=1e-7)
+    assert_same(model.weight.item(), STEPPED * 0.999)
+    assert round(model.weight.item(), 7) == 0.9283605
     # Biases do not decay.
     model = nn.Linear(1, 1).double()
     nn.init.ones_(model.bias)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     model.bias.grad = torch.ones_like(model.bias)
     optimizer.step(0.1)
-    assert model.bias.item() == pytest.approx(STEPPED, abs=1e-12)
+    assert_same(model.bias.item(), STEPPED)
 
 
 def test_many_steps_equal_the_formula():
-    torch.manual_seed(0)
+    torch.manual_seed(seeded())
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).double()
     state = {
         name: (p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)) for name, p in model.named_parameters()
@@ -53,7 +55,7 @@ def test_many_steps_equal_the_formula():
         expected = state[name][0]
         if name == "1.weight":  # "1" is the LayerNorm here; in LUKE its name holds ".norm."
             continue
-        torch.testing.assert_close(p, expected, rtol=1e-12, atol=1e-12)
+        assert_same(p, expected, name)
 
 
 def test_state_round_trip_and_mismatch():
@@ -101,7 +103,7 @@ def test_only_matrices_and_tables_decay():
 
 def test_bias_correction_equals_torch():
     """Without weight decay, which torch applies before the step, the two are the same formula."""
-    torch.manual_seed(0)
+    torch.manual_seed(seeded())
     ours, theirs = nn.Linear(3, 4).double(), nn.Linear(3, 4).double()
     theirs.load_state_dict(ours.state_dict())
     betas = dict(beta1=0.9, beta2=0.999)
@@ -113,4 +115,4 @@ def test_bias_correction_equals_torch():
         optimizer.step(0.01)
         oracle.step()
     for p, q in zip(ours.parameters(), theirs.parameters()):
-        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+        assert_same(p, q)

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from closeness import assert_same
 from fixtures import make_hf_fixtures as oracle
 from safetensors.torch import load_file
 from test_heads import recorded
@@ -113,8 +114,8 @@ def test_every_rule_of_the_conversion(kind, words, toy_data, tmp_path, capsys):
     vocab = json.loads((tmp_path / "out/entity_vocab.json").read_text())
     assert vocab == {title: i for i, title in enumerate([*TITLES, "[MASK2]"])}
     inputs = padded_batch(config, [9, 5], [3, 1])
-    for mine, other in zip(checkpoint.build(found).luke(**inputs), model.luke(**inputs)):
-        torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
+    for mine, other in zip(checkpoint.build(found).double().luke(**inputs), model.double().luke(**inputs)):
+        assert_same(mine, other)
 
 
 def test_titles_carry_their_language_if_the_vocabulary_does(words, toy_data, tmp_path):
@@ -147,13 +148,13 @@ def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, t
     table = found.weights["luke.words.position.weight"]
     assert not table[0].any() and torch.equal(table[1:], released["luke.embeddings.position_embeddings.weight"])
     # Positions from 0: word i of the old model read row i, as does word i now, one row further down.
-    old, new = model.luke, checkpoint.build(found)
+    old, new = model.luke.double(), checkpoint.build(found).double()
     inputs = padded_batch(config, [9], [3])
     with torch.no_grad():
         old.words.position.weight[1:] = old.words.position.weight[:-1].clone()  # pad_token_id + 1 = 1 is the first row
         old.entities.entity.weight[2] = mask
     for mine, other in zip(new(**inputs), old(**inputs)):
-        torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
+        assert_same(mine, other)
 
 
 def test_what_is_wrong_is_said_in_one_line(words, toy_data, tmp_path, capsys):

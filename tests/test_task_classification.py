@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from closeness import assert_rounded, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,12 +229,12 @@ def test_another_form_than_the_training_file_is_an_error(tiny, example, labels, 
 def build(tiny, labels, seed=0):
     shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = task_classification.build_model(shape, tiny.entity_vocab, labels)
-    initialize(model, shape, seed)
-    generator = torch.Generator().manual_seed(seed)
+    initialize(model, shape, seeded(seed))
+    draws = generator(seed)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms away from 0 and 1
-            parameter.normal_(std=1.0 if parameter.dim() == 1 else 0.3, generator=generator)
-    return model.eval()
+            parameter.normal_(std=1.0 if parameter.dim() == 1 else 0.3, generator=draws)
+    return model.eval().double()
 
 
 PAIRS = [("Ada met Bo", "Bo met Ada in Oslo"), ("Oslo", "Norway"), ("He is a chemist", "he"), ("Bergen", "Acme, Oslo")]
@@ -248,7 +249,7 @@ def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     finetuning.save_model(job, model)
     theirs = transformers.LukeForSequenceClassification.from_pretrained(
         tmp_path / "model", attn_implementation="eager"
-    ).eval()
+    ).eval().double()  # fmt: skip
     assert theirs.config.num_labels == len(labels)
     examples = [Example("pair", texts, label) for texts, label in zip(PAIRS, gold)]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
@@ -257,8 +258,8 @@ def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
         expected = theirs(**inputs.collate([x.arrays[0] for x in features]), labels=batch.labels)
         loss, hits = model(batch)["text"]
         ours = model.scores(batch).reshape(4, -1)
-    assert (ours - expected.logits).abs().max() < 1e-4 * expected.logits.std()
-    assert loss.item() / batch.counts["text"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert_rounded(ours, expected.logits)
+    assert_rounded(loss / 4, expected.loss, exponent=float(ours.abs().max()))
     near = (ours[:, 0] - batch.labels).abs() < 0.5 if labels == NUMBER else ours.argmax(1) == batch.labels
     assert batch.counts == {"text": 4} and hits == near.sum()
 
@@ -268,7 +269,8 @@ def test_same_choices_as_transformers(tiny, tmp_path):
     model = build(tiny, ())
     job = finetuning.Job(task_classification, Options(), tiny, (), {}, {}, None, "fp32", tmp_path)
     finetuning.save_model(job, model)
-    theirs = transformers.LukeForMultipleChoice.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
+    theirs = transformers.LukeForMultipleChoice.from_pretrained(tmp_path / "model", attn_implementation="eager")
+    theirs = theirs.eval().double()
     examples = [Example("choice", ("Who met Ada ?", "Bo", "Berg of Acme", "Oslo"), 1),
                 Example("choice", ("Where ?", "in Bergen", "Oslo", "he"), 0)]  # fmt: skip
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ())
@@ -277,9 +279,9 @@ def test_same_choices_as_transformers(tiny, tmp_path):
         expected = theirs(**{k: v.view(2, 3, -1) for k, v in padded.items()}, labels=torch.tensor([1, 0]))
         batch = model.collate(features)
         loss, _ = model(batch)["text"]
-        difference = (model.scores(batch) - expected.logits).abs().max()
-    assert difference < 1e-4 * expected.logits.std()
-    assert loss.item() / 2 == pytest.approx(expected.loss.item(), rel=1e-5)
+        ours = model.scores(batch)
+    assert_rounded(ours, expected.logits)
+    assert_rounded(loss / 2, expected.loss, exponent=float(ours.abs().max()))
 
 
 def test_questions_may_have_different_numbers_of_choices(tiny):
@@ -295,14 +297,16 @@ def test_questions_may_have_different_numbers_of_choices(tiny):
         for row, feature, example in zip(together, features, examples):
             n = len(example.texts) - 1
             alone = model.scores(model.collate([feature]))[0]
-            torch.testing.assert_close(row[:n], alone, rtol=1e-4, atol=1e-5)
+            assert_rounded(row[:n], alone)
             assert alone.shape == (n,) and (row[n:] == -math.inf).all()
             expected -= alone.double().log_softmax(0)[example.label].item()
             right += int(alone.argmax()) == example.label
-    assert loss.item() == pytest.approx(expected, rel=1e-5) and hits == right
+    largest = float(together[together.isfinite()].abs().max())
+    assert_rounded(loss, expected, largest)
+    assert hits == right
     predictions = task_classification.predict(model, features, examples)
-    for row, (label, probability) in zip(together, predictions):
-        assert (label, probability) == (int(row.argmax()), pytest.approx(row.softmax(0).max().item(), abs=1e-5))
+    assert [label for label, _ in predictions] == together.argmax(1).tolist()
+    assert_rounded([probability for _, probability in predictions], together.double().softmax(1).amax(1), largest)
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), NUMBER, ()])
@@ -311,9 +315,11 @@ def test_predictions_do_not_depend_on_the_batch(tiny, labels):
     examples = [Example(form, (a, b) if labels else (a, b, "he"), None) for a, b in PAIRS]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
     alone, together = (task_classification.predict(model, features, examples, size) for size in (1, 4))
-    for one, other in zip(alone, together, strict=True):
-        assert one.label == (pytest.approx(other.label, abs=1e-5) if labels == NUMBER else other.label)
-        assert one.probability == (None if labels == NUMBER else pytest.approx(other.probability, abs=1e-5))
+    if labels == NUMBER:
+        assert_rounded([one.label for one in alone], [one.label for one in together])
+    else:
+        assert [one.label for one in alone] == [one.label for one in together]
+        assert_rounded([one.probability for one in alone], [one.probability for one in together])
     assert len({p.probability or p.label for p in together}) == 4  # different texts, different answers
 
 
@@ -337,7 +343,7 @@ def test_a_label_that_training_lacks_counts_as_wrong_and_not_in_the_loss(tiny):
     batch, rest = model.collate(features), model.collate([features[0], features[2]])
     assert batch.labels.tolist() == [0, IGNORED, 1] and batch.counts == {"text": 2}
     with torch.no_grad():
-        assert model(batch)["text"][0].item() == pytest.approx(model(rest)["text"][0].item(), rel=1e-5)
+        assert_rounded(model(batch)["text"][0], model(rest)["text"][0])
     scores = task_classification.evaluate(examples, [Prediction(label, 1.0) for label in "aab"], features)
     assert scores == {"accuracy": pytest.approx(2 / 3), "score": pytest.approx(2 / 3)}
 
@@ -350,7 +356,8 @@ def test_a_number_may_be_any(tiny):
     batch = model.collate(features)
     with torch.no_grad():
         expected = (model.scores(batch).double() - torch.tensor([-100.0, 3.0])).square().sum().item()
-        assert model(batch)["text"][0].item() == pytest.approx(expected, rel=1e-5) and expected > 5000
+        assert_rounded(model(batch)["text"][0], expected)
+    assert expected > 5000
     assert batch.counts == {"text": 2} and not any(task_classification.lost(examples, features).values())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import assert_rounded, assert_same, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,12 +251,13 @@ def long_question() -> Question:
 def test_scores_and_loss_equal_transformers_encoder(tmp_path):
     """The saved folder in transformers, padded inputs, the layer by hand; the loss is the mean over real candidates."""
     transformers = pytest.importorskip("transformers")
-    model = build().eval()
+    model, draws = build().eval(), generator()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.2)
+            parameter.normal_(std=0.2, generator=draws)
     checkpoint.save(tmp_path / "model", model, NoTokenizer(), VOCAB, {"architectures": [task_cloze.ARCHITECTURE]})
-    theirs = transformers.LukeModel.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
+    theirs = transformers.LukeModel.from_pretrained(tmp_path / "model", attn_implementation="eager").eval().double()
+    model = model.double()
     options = Options(max_length=65, max_query=40, step=20)
     features = task_cloze.make_features([QUESTION, long_question()], LETTERS, VOCAB, (), options)
     assert len(features) > 2
@@ -268,10 +270,10 @@ def test_scores_and_loss_equal_transformers_encoder(tmp_path):
         scores += (pairs @ model.classifier.weight[0] + model.classifier.bias).tolist()
         labels += feature.labels.tolist()
     batch = model.collate(features)
-    torch.testing.assert_close(model.logits(batch), torch.tensor(scores), atol=1e-5, rtol=1e-5)
+    assert_same(model.logits(batch), scores)
     loss, hits = model(batch)["candidate"]
-    mean = F.binary_cross_entropy_with_logits(torch.tensor(scores), torch.tensor(labels))
-    torch.testing.assert_close(loss, mean * batch.counts["candidate"], atol=1e-4, rtol=1e-5)
+    mean = F.binary_cross_entropy_with_logits(*(torch.tensor(x, dtype=torch.float64) for x in (scores, labels)))
+    assert_rounded(loss, mean * batch.counts["candidate"], exponent=max(map(abs, scores)))
     assert hits == sum((score > 0) == (label > 0) for score, label in zip(scores, labels))
 
 
@@ -311,12 +313,13 @@ def test_scores_are_those_of_the_official_script():
 
 
 def test_results_do_not_depend_on_the_batch():
-    model = build(3)
+    model = build(seeded(3)).double()
     questions = [QUESTION, long_question(), QUESTION._replace(mentions=((0, 3),)), long_question()]
     features = task_cloze.make_features(questions, LETTERS, VOCAB, (), Options(max_length=65, max_query=40, step=20))
     one, many = (task_cloze.predict(model, features, questions, batch_size=n) for n in (1, 7))
     for a, b in zip(one, many):
-        assert a.text == b.text and a.logits == pytest.approx(b.logits, abs=1e-5)
+        assert a.text == b.text and a.logits.keys() == b.logits.keys()
+        assert_rounded(list(a.logits.values()), list(b.logits.values()))
 
 
 def test_a_tiny_model_learns():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import assert_rounded, assert_same, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -317,13 +318,13 @@ def test_words_only_has_no_entities():
 
 @pytest.mark.parametrize("head", task_ner.HEAD_INPUTS)
 def test_loss_is_the_cross_entropy_of_all_candidates(head):
-    model = build(head=head, seed=3).eval()
+    model = build(head=head, seed=seeded(3)).eval().double()
     batch = model.collate(features_of(TEXT))
     logits = model.logits(batch)
     loss, hits = model(batch)["candidate"]
-    log_probability = torch.log(torch.softmax(logits.double(), dim=1)).tolist()
+    log_probability = torch.log(torch.softmax(logits, dim=1)).tolist()
     expected = -sum(log_probability[i][k] for i, k in enumerate(batch.labels.tolist()))
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert_rounded(loss, expected)
     assert hits.item() == sum(int(row.argmax()) == k for row, k in zip(logits, batch.labels.tolist()))
     assert batch.labels.sum() > 0
 
@@ -332,7 +333,7 @@ def test_same_logits_as_transformers():
     """A random LukeForEntitySpanClassification, weights through the checkpoint's name table, its own padded inputs."""
     transformers = pytest.importorskip("transformers")
     settings = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
-    torch.manual_seed(0)
+    torch.manual_seed(seeded())
     theirs = transformers.LukeForEntitySpanClassification(
         transformers.LukeConfig(**settings, num_labels=len(CONLL_LABELS), attn_implementation="eager")
     ).eval()
@@ -342,6 +343,7 @@ def test_same_logits_as_transformers():
     model = build().eval()
     weights = checkpoint.from_released(dict(theirs.state_dict()), SMALL)
     checkpoint.fill(model, weights)
+    theirs, model = theirs.double(), model.double()
 
     features = features_of(TEXT, Document(["Bo"], [], [0, 1]))
     n_words = max(len(feature.word_ids) for feature in features)
@@ -370,7 +372,7 @@ def test_same_logits_as_transformers():
         ).logits[entity["mask"].bool()]
         ours = model.logits(model.collate(features))
     assert len(features) == 4 and expected.std() > 0.1
-    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert_same(ours, expected)
 
 
 # --- Decoding -------------------------------------------------------------------------------------------------------
@@ -503,8 +505,9 @@ def test_nothing_predicted():
 def test_a_real_model_predicts_the_same_in_any_batch():
     documents = [TEXT, Document("Bo saw Ada in Rome".split(), [], [0, 2, 5])]
     features = features_of(*documents)
-    model = build(seed=1)
-    torch.nn.init.normal_(model.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(2))
+    model = build(seed=seeded(1))
+    torch.nn.init.normal_(model.classifier.weight, std=3.0, generator=generator(2))
+    model = model.double()
     one, all_at_once = (task_ner.predict(model, features, documents, size) for size in (1, 99))
     assert [[m[:3] for m in mentions] for mentions in one] == [[m[:3] for m in mentions] for mentions in all_at_once]
     assert sum(map(len, one)) > 2
@@ -544,8 +547,6 @@ def trained(tmp_path_factory):
     features = task_ner.make_features(documents, tokenizer, None, labels, Options(max_pieces=64, max_mention=4))
     model = build(labels)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the products are tiny: a second thread only waits
     torch.manual_seed(0)
     for _ in range(25):
         for begin in range(0, len(features), 5):
@@ -554,7 +555,6 @@ def trained(tmp_path_factory):
             (loss / batch.counts["candidate"]).backward()
             optimizer.step(5e-3)
             optimizer.zero_grad()
-    torch.set_num_threads(threads)
     return documents, features, model, tokenizer
 
 

@@ -10,6 +10,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from closeness import assert_rounded, assert_same, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,7 +247,7 @@ def some_features(tmp_path) -> tuple[list[Question], list[task_qa.Feature]]:
 
 def test_loss_is_the_cross_entropy_over_the_words_of_each_window():
     lengths, targets = (3, 1, 5), torch.tensor([[1, 2], [0, 0], [4, 0]])
-    logits = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = torch.randn(9, 2, dtype=torch.float64, generator=generator()).requires_grad_()
     loss, hits = task_qa.answer_loss(logits, lengths, targets)
     loss.backward()
     expected, gradient, right = 0.0, torch.zeros(9, 2, dtype=torch.float64), 0
@@ -260,14 +261,15 @@ def test_loss_is_the_cross_entropy_over_the_words_of_each_window():
             gradient[begin + word, column] -= 0.5
         right += [int(rows[:, c].argmax()) for c in (0, 1)] == goal
         begin += length
-    assert loss.item() == pytest.approx(expected) and hits.item() == right
-    assert torch.allclose(logits.grad, gradient, atol=1e-12)
+    assert_same(loss, expected)
+    assert_same(logits.grad, gradient)
+    assert hits.item() == right
 
 
 def test_same_scores_and_loss_as_transformers(tmp_path):
     """A random LukeForQuestionAnswering, one window at a time, as its loss counts padding."""
     transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
+    torch.manual_seed(seeded())
     names = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
     theirs = transformers.LukeForQuestionAnswering(
         transformers.LukeConfig(**names, num_labels=2, attn_implementation="eager")
@@ -278,8 +280,9 @@ def test_same_scores_and_loss_as_transformers(tmp_path):
     model = build().eval()
     state = {name.replace("qa_outputs.", "classifier."): w for name, w in theirs.state_dict().items()}
     checkpoint.fill(model, checkpoint.from_released(state, SMALL))
+    theirs, model = theirs.double(), model.double()
     _, features = some_features(tmp_path)
-    total, compared = 0.0, 0
+    total, compared, largest = 0.0, 0, 1.0
     for feature in features:
         positions = np.full((1, len(feature.spans), 30), -1)
         for k, (start, end) in enumerate(feature.spans.tolist()):
@@ -295,11 +298,13 @@ def test_same_scores_and_loss_as_transformers(tmp_path):
             out = theirs(input_ids=words, start_positions=start, end_positions=end, **entities)
             ours = model.logits(model.collate([feature]))
         expected = torch.stack([out.start_logits[0], out.end_logits[0]], dim=1)
-        assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert_same(ours, expected)
+        largest = max(largest, float(ours.abs().max()))
         total, compared = total + out.loss.item(), compared + bool(entities)
     with torch.no_grad():
         loss, _ = model(model.collate(features))["answer"]
-    assert loss.item() == pytest.approx(total, rel=1e-4) and compared >= 3
+    assert_rounded(loss, total, exponent=largest)
+    assert compared >= 3
 
 
 @pytest.mark.parametrize("with_entities", [True, False])
@@ -319,8 +324,9 @@ def test_what_trains(tmp_path, with_entities):
 @pytest.mark.parametrize("batch_size", [1, 3, 99])
 def test_predictions_do_not_depend_on_the_batch(tmp_path, batch_size):
     questions, features = some_features(tmp_path)
-    model = build(seed=3)
-    torch.nn.init.normal_(model.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(1))
+    model = build(seed=seeded(3))
+    torch.nn.init.normal_(model.classifier.weight, std=3.0, generator=generator(1))
+    model = model.double()
     found = task_qa.predict(model, features, questions, batch_size)
     alone = [
         task_qa.predict(model, [f._replace(example=0) for f in features if f.example == i], [one])[0]
@@ -328,7 +334,7 @@ def test_predictions_do_not_depend_on_the_batch(tmp_path, batch_size):
     ]
     assert [p.text for p in found] == [p.text for p in alone] and all(p.text for p in found)
     for one, prediction, again in zip(questions, found, alone):
-        assert prediction.null_odds == pytest.approx(again.null_odds, abs=1e-3)
+        assert_rounded(prediction.null_odds, again.null_odds)
         assert len(prediction.answers) > 3 or one.context == "Bo"
         for answer in prediction.answers:
             assert one.context[answer.start : answer.end] == answer.text != ""
@@ -404,7 +410,7 @@ def test_files_have_the_official_shapes(trained, tmp_path):
         null = next(entry for entry in entries if not entry["text"])
         best = next(entry for entry in entries if entry["text"])
         expected = null["start_logit"] + null["end_logit"] - best["start_logit"] - best["end_logit"]
-        assert odds[name] == pytest.approx(expected, abs=1e-5)
+        assert_same(odds[name], expected)
         assert answers[name] == prediction.text == ("" if odds[name] > 0 else best["text"])
     task_qa.write_predictions(tmp_path, "other", [q._replace(data_set=SQUAD) for q in questions], predictions)
     assert not (tmp_path / "other_null_odds.json").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import assert_rounded, assert_same, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -207,7 +208,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
 def build(tiny, labels, options=Options(), seed=0):
     shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = task_typing.build_model(shape, tiny.entity_vocab, labels, options)
-    initialize(model, shape, seed)
+    initialize(model, shape, seeded(seed))
     return model.eval()
 
 
@@ -222,24 +223,25 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     transformers = pytest.importorskip("transformers")
     labels = ("a", "b", "c")
     model = build(tiny, labels)
-    torch.manual_seed(0)
+    draws = generator()
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.1)
     names = {str(i): label for i, label in enumerate(labels)}
     settings = {"architectures": [task_typing.ARCHITECTURE], "id2label": names}
     checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
     theirs = transformers.LukeForEntityClassification.from_pretrained(
         tmp_path / "model", attn_implementation="eager"
-    ).eval()
+    ).eval().double()  # fmt: skip
+    model = model.double()
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
     batch = model.collate(features)
     with torch.no_grad():
         expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.types)
         ours, (loss, hits) = model.logits(batch), model(batch)["type"]
-    assert expected.logits.std(dim=0).min() > 0.02  # the examples differ
-    assert (ours - expected.logits).abs().max() < 1e-5 * expected.logits.abs().max()
-    assert loss.item() / batch.counts["type"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert expected.logits.std(dim=0).min() > 1e-3  # the examples differ
+    assert_same(ours, expected.logits)
+    assert_rounded(loss / batch.counts["type"], expected.loss)
     assert batch.counts == {"type": 12}
     gold = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]])
     assert hits == ((expected.logits > 0).long() == gold).sum() and torch.equal(batch.types.long(), gold)
@@ -247,7 +249,7 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
 
 def test_a_model_of_words_sees_the_marker(tiny):
     options = Options(head="token")
-    model = build(tiny, ["a", "b"], options)
+    model = build(tiny, ["a", "b"], options).double()
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, ["a", "b"], options)
     with torch.no_grad():
         together = model.logits(model.collate(features))
@@ -255,24 +257,23 @@ def test_a_model_of_words_sees_the_marker(tiny):
             hidden = model.luke(inputs.pack([{"input_ids": feature.arrays["input_ids"]}], model.config.pad_token_id))
             place = feature.arrays["input_ids"].tolist().index(tiny.tokenizer.ent_id)
             expected = F.linear(hidden[place], model.classifier.weight, model.classifier.bias)
-            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+            assert_same(row, expected)
 
 
 @pytest.mark.parametrize("head", ["entity", "token"])
 def test_predictions_are_the_positive_logits_in_any_batch(tiny, head):
     options, labels = Options(head=head), ("a", "b", "c")
-    model, examples = build(tiny, labels, options, seed=4), some_examples()
+    model, examples = build(tiny, labels, options, seed=4).double(), some_examples()
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
     with torch.no_grad():
         model.classifier.bias -= model.logits(model.collate(features)).mean(dim=0)
-        logits = model.logits(model.collate(features)).double()
+        logits = model.logits(model.collate(features))
     expected = [[label for label, score in zip(labels, row) if score > 0] for row in logits.tolist()]
     assert 0 < sum(map(len, expected)) < 12
     for size in (1, 3, 4):
         predictions = task_typing.predict(model, features, examples, batch_size=size)
         assert [[t.name for t in types] for types in predictions] == expected
-    probability = (1 / (1 + torch.exp(-logits))).flatten().tolist()
-    assert {round(t.probability, 4) for types in predictions for t in types} <= {round(p, 4) for p in probability}
+        assert_rounded([t.probability for types in predictions for t in types], logits[logits > 0].sigmoid())
 
 
 def test_a_logit_of_zero_is_a_no(tiny):

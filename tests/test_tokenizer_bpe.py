@@ -264,7 +264,8 @@ def test_added_tokens_of_a_released_folder(tokenizer, tmp_path):
     """added_tokens.json and special_tokens_map.json, as LUKE's first release has them; another spelling of a marker."""
     vocab = {piece: k for k, piece in enumerate(tokenizer._pieces[:-2])}
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
-    (tmp_path / "merges.txt").write_text("".join(" ".join(pair) + "\n" for pair in tokenizer._merges))
+    merges = "".join(" ".join(pair) + "\n" for pair in tokenizer._merges)
+    (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": len(vocab) + 1, "<a>": len(vocab)}))
     mask = {"content": "<mask>", "lstrip": True}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"mask_token": mask, "entity_token_1": "<a>"}))

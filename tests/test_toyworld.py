@@ -130,11 +130,11 @@ def test_a_seed_gives_the_same_bytes_in_every_process(tmp_path):
     assert all(one != two for one, two in zip(first, other))
 
 
-def test_making_everything_takes_seconds(tmp_path):
+def test_making_everything_takes_seconds(tmp_path, yardstick):
     start = time.process_time()
     toyworld.write_dump(tmp_path / "dump.xml.bz2", seed=3)
     toyworld.write_ner(tmp_path, seed=3)
-    assert time.process_time() - start < 6
+    assert time.process_time() - start < 150 * yardstick
 
 
 @pytest.mark.parametrize("pages", [50, 120])

@@ -129,10 +129,10 @@ def test_hash_seeds_do_not_matter_and_seeds_do(tmp_path):
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
 
-def test_making_everything_takes_seconds(tmp_path):
+def test_making_everything_takes_seconds(tmp_path, yardstick):
     start = time.process_time()
     toyworld_tasks.write_tasks(tmp_path, seed=3)
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 100 * yardstick
 
 
 @pytest.mark.parametrize("pages", [50, 120])

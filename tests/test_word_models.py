@@ -1,10 +1,11 @@
-"""A LUKE whose words come from RoBERTa, XLM-R or BERT computes what that model computes.
+"""A LUKE whose words come from RoBERTa, XLM-R or BERT computes what that model computes: in float64, the same.
 
     pytest tests/test_word_models.py
 
 Live against transformers where it is installed; the names of older files and what train.py does with a folder, without.
 """
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from closeness import assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
@@ -52,7 +54,7 @@ def luke_on(folder, words: Words, entity_aware: bool) -> LukeForPretraining:
     config = replace(config, **word_models.shape(folder))
     config = replace(config, vocab_size=len(words))
     model = LukeForPretraining(config)
-    initialize(model, config, 0)
+    initialize(model, config, seeded())
     weights = word_models.read(folder, config, words)
     assert not [name for name in weights if "entities" in name or "entity_head" in name]
     checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
@@ -68,31 +70,30 @@ def test_words_are_those_of_transformers(kind, entity_aware, tmp_path):
     settings = SETTINGS | ({} if kind == "Bert" else {"type_vocab_size": 1, "layer_norm_eps": 1e-5})
     config = getattr(transformers, f"{kind}Config")(**settings, pad_token_id=pad)
     name = "BertForPreTraining" if kind == "Bert" else f"{kind}ForMaskedLM"
-    theirs = getattr(transformers, name)(config).eval()
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(seeded())
+    theirs, draws = getattr(transformers, name)(config).eval(), generator()
     with torch.no_grad():
         for parameter in theirs.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=draws))
     theirs.save_pretrained(tmp_path)
 
     model = luke_on(tmp_path, Words(62), entity_aware)
+    theirs, exact = theirs.double(), copy.deepcopy(model).double()
     inputs = padded_batch(model.config, [20, 32, 3], [2, 0, 3], seed=1)
     inputs["input_ids"] = torch.where(inputs["attention_mask"] == 1, inputs["input_ids"] % 57 + 3, pad)
     plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     real = plain["attention_mask"].bool()
     with torch.no_grad():
         out = theirs(**plain, output_hidden_states=True)
-        hidden = model.luke(**plain)[0]
-        torch.testing.assert_close(hidden[real], out.hidden_states[-1][real], rtol=1e-5, atol=1e-5)
-        scores = model.word_head(hidden, model.luke.words.token.weight)[..., :60]
-        expected = out.prediction_logits if kind == "Bert" else out.logits
-        torch.testing.assert_close(scores[real], expected[real], rtol=1e-5, atol=2e-5)
+        hidden = exact.luke(**plain)[0]
+        assert_same(hidden[real], out.hidden_states[-1][real])
+        scores = exact.word_head(hidden, exact.luke.words.token.weight)[..., :60]
+        assert_same(scores[real], (out.prediction_logits if kind == "Bert" else out.logits)[real])
         if kind == "Bert":
-            pooled = theirs.bert.pooler(out.hidden_states[-1])
-            torch.testing.assert_close(model.luke.pool(hidden[:, 0]), pooled, rtol=1e-5, atol=1e-5)
+            assert_same(exact.luke.pool(hidden[:, 0]), theirs.bert.pooler(out.hidden_states[-1]))
         # Padded and packed are one thing, whatever the padding id; and an entity at word i has word i's position.
         packed = packing.from_padded(**inputs, pad_id=pad)
-        torch.testing.assert_close(model.luke(**inputs)[0][real], model.luke(packed)[: real.sum()], rtol=0, atol=0)
+        assert torch.equal(model.luke(**inputs)[0][real], model.luke(packed)[: real.sum()])
     assert packed.word_positions[:3].tolist() == [pad + 1, pad + 2, pad + 3]
     table = load_file(tmp_path / "model.safetensors")
     positions = next(tensor for name, tensor in table.items() if name.endswith("position_embeddings.weight"))
@@ -104,11 +105,11 @@ def test_words_are_those_of_transformers(kind, entity_aware, tmp_path):
     luke, loading = transformers.LukeForMaskedLM.from_pretrained(tmp_path / "luke", output_loading_info=True)
     assert not any(loading.values())
     with torch.no_grad():
-        out = luke.eval()(**inputs)
-        _, scores, entity_scores = heads.masked_lm(model, inputs)
-    torch.testing.assert_close(scores[real], out.logits[real], rtol=1e-5, atol=2e-5)
+        out = luke.eval().double()(**inputs)
+        _, scores, entity_scores = heads.masked_lm(exact, inputs)
+    assert_same(scores[real], out.logits[real])
     some = inputs["entity_attention_mask"].bool()
-    torch.testing.assert_close(entity_scores[some], out.entity_logits[some], rtol=1e-5, atol=2e-5)
+    assert_same(entity_scores[some], out.entity_logits[some])
 
 
 def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **more):
@@ -182,9 +183,9 @@ def words_with_tokenizer(folder, toy_data):
 
 
 def test_without_pretraining_an_entity_begins_as_a_masked_word(toy_data, tmp_path):
-    own = words_with_tokenizer(tmp_path / "words", toy_data)
+    own = words_with_tokenizer(tmp_path / "words", toy_data).double()
     start = checkpoint.start_from_words(tmp_path / "words")
-    luke = checkpoint.build(start).eval()
+    luke = checkpoint.build(start).eval().double()
     mask_word, mask_entity = start.tokenizer.mask_id, start.entity_vocab.mask_id
     ids, rows = torch.tensor([[0, 17, mask_word, mask_word, 23, 2]]), torch.tensor([[[2, -1]]])
     alone = luke(input_ids=ids, entity_ids=torch.tensor([[mask_entity]]), entity_position_ids=rows)
@@ -192,9 +193,8 @@ def test_without_pretraining_an_entity_begins_as_a_masked_word(toy_data, tmp_pat
     assert torch.equal(luke.entities(packed), luke.words(packed)[2:3])
     with torch.no_grad():
         # Four equal queries: the entity reads what the word of the same embedding reads, and so ends as that does.
-        torch.testing.assert_close(alone[1][0, 0], alone[0][0, 2], rtol=1e-5, atol=1e-5)
-        words = own.luke(input_ids=ids)[0]
-        torch.testing.assert_close(luke(input_ids=ids)[0], words, rtol=1e-5, atol=1e-5)
+        assert_same(alone[1][0, 0], alone[0][0, 2])
+        assert_same(luke(input_ids=ids)[0], own.luke(input_ids=ids)[0])
 
 
 def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):

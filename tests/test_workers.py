@@ -77,7 +77,7 @@ def test_workers_end_with_a_killed_parent():
     with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
         workers = {int(parent.stdout.readline()) for _ in range(20)}
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(_is_running(worker) for worker in workers):
         assert time.monotonic() < deadline, "worker processes outlive their parent"
         time.sleep(0.05)

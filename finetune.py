@@ -28,7 +28,8 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, export, finetuning, inference, recipes, task_disambiguation
+from luke_mini import checkpoint, config, distributed, export, files
+from luke_mini import finetuning, inference, recipes, task_disambiguation
 from luke_mini import trainer, views
 from luke_mini.finetuning import trains
 from luke_mini.inference import TASKS
@@ -273,8 +274,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"finetune.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    files.run(main, "finetune.py", "--resume goes on from the last saved state")

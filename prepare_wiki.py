@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -35,7 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from luke_mini import (
-    atomic,
+    files,
     mentions,
     tokenizer,
     tokenizer_bpe,
@@ -306,17 +305,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         made = prepare(arguments, word_tokenizer)
     except OSError as error:
-        raise atomic.naming(error, arguments.out) from None
-    with atomic.write_file(arguments.out / "manifest.json") as file:
+        raise files.with_path(error, arguments.out) from None
+    with files.write_file(arguments.out / "manifest.json") as file:
         json.dump(made, file, indent=1, ensure_ascii=False)
     print_summary(made, arguments, time.monotonic() - start)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"prepare_wiki.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("prepare_wiki.py: interrupted; the next run starts over")
+    files.run(main, "prepare_wiki.py", "the next run starts over")

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from luke_mini import batching, checkpoint, config, distributed, ops, optim, run_state, starts, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, files, ops
+from luke_mini import optim, run_state, starts, tokenizer, trainer
 from luke_mini import word_models
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import STATISTICS
@@ -263,10 +264,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("train.py: interrupted; --resume goes on from the last saved step")
+    files.run(main, "train.py", "--resume goes on from the last saved step")

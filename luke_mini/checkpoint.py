@@ -12,7 +12,6 @@ that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
 
 import argparse
 import json
-import sys
 import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luke_mini import atomic, reference_archive, released_names, run_state, tokenizer, weight_files, word_models
+from luke_mini import files, reference_archive, released_names, run_state, tokenizer, weight_files, word_models
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
@@ -89,7 +88,7 @@ def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
 
 
 def _read_settings(path: Path) -> dict:
-    settings = weight_files.read_json(path)
+    settings = files.read_object(path)
     if reference_archive.is_fine_tuned(path.parent):
         raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.checkpoint convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
@@ -252,7 +251,7 @@ def save(
     folder: Path | str, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
 ) -> None:
     """Writes a model folder that is whole or absent. settings: further entries of config.json, such as labels."""
-    with atomic.write_folder(folder) as temporary:
+    with files.write_folder(folder) as temporary:
         write(temporary, model, word_tokenizer, entity_vocab, settings)
 
 
@@ -446,7 +445,7 @@ def main(argv: list[str] | None = None) -> None:
         made = lite(read(arguments.folder))
     else:
         made = convert(arguments.folder, arguments.tokenizer, arguments.entity_aware)
-    with atomic.write_folder(arguments.out) as temporary:
+    with files.write_folder(arguments.out) as temporary:
         write_files(temporary, made)
     if made.unknown:
         print(f"not taken over, as no LUKE knows them: {', '.join(made.unknown)}")
@@ -454,8 +453,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"luke_mini.checkpoint: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    files.run(main, "luke_mini.checkpoint")

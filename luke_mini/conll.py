@@ -24,8 +24,8 @@ from functools import cache
 from pathlib import Path
 from unicodedata import category
 
-from luke_mini import records, sentence_split
-from luke_mini.atomic import write_file
+from luke_mini import files, sentence_split
+from luke_mini.files import write_file
 from luke_mini.metrics import Span, chunks, to_tags
 
 
@@ -196,7 +196,7 @@ def read_json_lines(path: str | Path, language: str = "en") -> list[Document]:
     of the text, overlaps another one, or begins or ends with white space.
     """
     documents = []
-    for record in records.read_json_lines(path):
+    for record in files.read_json_lines(path):
         text = record.get("text", str)
         mentions = []
         for item in record.list("spans", []):

@@ -18,9 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from luke_mini import records
+from luke_mini import files
 from luke_mini.mentions import Mentions
-from luke_mini.records import Record
+from luke_mini.files import Record
 
 
 class Candidate(NamedTuple):
@@ -49,7 +49,7 @@ def read(path: str | Path, mentions_alone: bool = False) -> list[Document]:
         return list(_read_wned(path, mentions_alone))
     if path.suffix == ".csv":
         return list(_read_le_titov(path))
-    return [own_document(record) for record in records.read_json_lines(path)]
+    return [own_document(record) for record in files.read_json_lines(path)]
 
 
 # --- WNED: XML and raw texts ------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def _wned_mention(item: ElementTree.Element, where: str) -> tuple[str, int, str]
     if not surface or item.find("wikiName") is None:
         raise ValueError(f"{where}: expected <mention>, <wikiName> and <offset>")
     if not (offset or "").strip().isdecimal():
-        raise ValueError(f"{where}: <offset> is {offset!r}, expected a whole number")
+        raise ValueError(f"{where}: <offset> is {offset!r}, expected an integer")
     title = (item.findtext("wikiName") or "").strip().replace("_", " ")
     return surface, int(offset), "" if title == "NIL" else title
 
@@ -98,7 +98,7 @@ def _raw_text(path: Path) -> str:
         try:
             return file.read()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+            raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def _place(text: str, surface: str, offset: int, where: str) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def _read_le_titov(path: Path) -> Iterator[Document]:
         raise ValueError(f"{path.parent / name}: missing, expected the words of the documents in {path.name}")
     texts = _read_words(path.parent / name)
     rows: dict[str, list[tuple[str, Mention, str]]] = {}
-    for number, line in enumerate(records.read_text(path).split("\n"), start=1):
+    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             document, surface, mention = _table_row(line, where)
@@ -181,7 +181,7 @@ def _table_row(line: str, where: str) -> tuple[str, str, Mention]:
 def _read_words(path: Path) -> dict[str, tuple[str, list[tuple[int, int]]]]:
     """Name of a document -> its text, words joined by spaces, and the spans of its mentions."""
     documents: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
-    for number, line in enumerate(records.read_text(path).split("\n"), start=1):
+    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
         if line.startswith("-DOCSTART-"):
             parts = line.split()  # -DOCSTART- (12testb OSLO)
             if len(parts) < 2 or not parts[1].startswith("("):
@@ -237,7 +237,7 @@ def own_document(record: Record) -> Document:
         candidates = item.get("candidates", dict, default=None)
         if candidates is not None:
             candidates = [
-                Candidate(title, records.check(f"{item.where}: prior of {title!r}", prior, float))
+                Candidate(title, files.check(f"{item.where}: prior of {title!r}", prior, float))
                 for title, prior in candidates.items()
             ]
             candidates = tuple(sorted(candidates, key=lambda candidate: -candidate.prior))
@@ -306,13 +306,13 @@ def with_titles(document: Document, resolve: Callable[[str], str], valid: Collec
 
 def read_lines(path: str | Path) -> list[str]:
     """A file of one title a line."""
-    return [line.strip() for line in records.read_text(path).split("\n") if line.strip()]
+    return [line.strip() for line in files.read_text(path).split("\n") if line.strip()]
 
 
 def read_redirects(path: str | Path) -> Mapping[str, str]:
     """A file of lines `title TAB title that it leads to`."""
     redirects = {}
-    for number, line in enumerate(records.read_text(path).split("\n"), start=1):
+    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
         if line.strip():
             cells = line.rstrip("\r").split("\t")
             if len(cells) != 2:

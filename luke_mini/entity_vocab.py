@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from luke_mini import atomic
+from luke_mini import files
 
 PAD, UNK, MASK, MASK2 = "[PAD]", "[UNK]", "[MASK]", "[MASK2]"
 SPECIAL = (PAD, UNK, MASK, MASK2)
@@ -165,7 +165,7 @@ class EntityVocab:
 
     def save(self, path: str | Path) -> None:
         """Writes Hugging Face's format if the name ends in .json, else ours (jsonl). Counts are kept in ours only."""
-        with atomic.write_file(path) as file:
+        with files.write_file(path) as file:
             if Path(path).suffix == ".json":
                 json.dump(self._keys(), file, ensure_ascii=False)
                 return

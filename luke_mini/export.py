@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini.atomic import write_file
+from luke_mini.files import write_file
 from luke_mini.model import EntityAwareAttention, EntityEmbeddings, LukeModel, WordEmbeddings
 from luke_mini.packing import roberta_positions
 

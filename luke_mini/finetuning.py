@@ -62,7 +62,7 @@ import torch
 from torch import nn
 
 from luke_mini import checkpoint, config, distributed, optim, recipes, run_state, trainer
-from luke_mini.atomic import write_file
+from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Place
 from luke_mini.model import initialize

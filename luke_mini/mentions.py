@@ -34,7 +34,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from luke_mini import atomic
+from luke_mini import files
 from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
@@ -267,7 +267,7 @@ class Mentions:
 
     def save(self, path: str | Path) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in vars(self).items()}
-        with atomic.write_file(path, "wb") as file:
+        with files.write_file(path, "wb") as file:
             file.write(safetensors.numpy.save(arrays))
 
     @classmethod

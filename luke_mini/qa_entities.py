@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from luke_mini.mentions import Mentions, word_spans
-from luke_mini.records import Record, check, read_json
+from luke_mini.files import Record, check, read_json
 
 Found = list[tuple[int, int, str]]
 Detector = Callable[[str, str], Found]  # (text, title of its page) -> mentions

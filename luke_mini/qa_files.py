@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from luke_mini.records import Record, read_json, read_json_lines
+from luke_mini.files import Record, read_json, read_json_lines
 
 METRICS = ("squad", "squad2", "mlqa", "jsquad")
 FORMAT = """\
@@ -142,7 +142,7 @@ def parse_lines(lines: Sequence[str], metric: str, language: str, question_langu
             try:
                 record = Record(f"line {number}", json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}, column {error.colno}: no valid JSON ({error.msg})") from None
+                raise ValueError(f"line {number}, column {error.colno}: invalid JSON ({error.msg})") from None
         else:
             asked, tab, context = line.partition("\t")
             if not tab:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from luke_mini import released_names, weight_files, word_models
+from luke_mini import files, released_names, weight_files, word_models
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 
 METADATA, CONFIG = "metadata.json", "config.json"
@@ -50,7 +50,7 @@ def is_archive(path: Path) -> bool:
 
 def is_fine_tuned(folder: Path) -> bool:
     """Whether it holds a config.json of AllenNLP, which describes the model in an entry of its own."""
-    return (folder / CONFIG).is_file() and isinstance(weight_files.read_json(folder / CONFIG).get("model"), dict)
+    return (folder / CONFIG).is_file() and isinstance(files.read_object(folder / CONFIG).get("model"), dict)
 
 
 def _states(path: Path) -> list[Path]:
@@ -142,7 +142,7 @@ def read(path: Path, word_tokenizer, start: Path) -> tuple[dict, dict, EntityVoc
 
 
 def _read_pretrained(folder: Path, released: dict, word_tokenizer) -> tuple[dict, dict, EntityVocab]:
-    metadata = weight_files.read_json(folder / METADATA)
+    metadata = files.read_object(folder / METADATA)
     settings = metadata.get("model_config")
     if not isinstance(settings, dict) or not {"vocab_size", "entity_vocab_size", "hidden_size"} <= settings.keys():
         raise ValueError(f"{folder / METADATA}: expected model_config with vocab_size, entity_vocab_size, hidden_size")
@@ -189,7 +189,7 @@ def _embedder(folder: Path) -> tuple[dict, str, str]:
     """(settings of the encoder, class of transformers, file of the labels) in AllenNLP's config.json."""
     path = folder / CONFIG
     try:
-        model = weight_files.read_json(path)["model"]
+        model = files.read_object(path)["model"]
         features = model["feature_extractor"]
         kind, embedder = (model["type"], features["type"]), features["embedder"]
         labels = f"vocabulary/{model.get('label_name_space', 'labels')}.txt"
@@ -205,7 +205,7 @@ def _embedder(folder: Path) -> tuple[dict, str, str]:
 def _read_fine_tuned(folder: Path, released: dict, word_tokenizer, start: Path) -> tuple[dict, dict, EntityVocab]:
     embedder, architecture, labels = _embedder(folder)
     has_config = (start / CONFIG).is_file() and not is_fine_tuned(start)
-    settings = weight_files.read_json(start / CONFIG) if has_config else _shape_of(released, word_tokenizer)
+    settings = files.read_object(start / CONFIG) if has_config else _shape_of(released, word_tokenizer)
     vocab = EntityVocab.of_folder(start) or EntityVocab.of_folder(folder)
     entities = released[ENTITY_TABLES[0]].shape[0]
     if vocab is None and entities == len(LITE_ENTITIES):

@@ -17,7 +17,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from luke_mini import atomic
+from luke_mini import files
 from luke_mini.optim import AdamW
 
 KEPT = 2  # saved steps that stay on the disk
@@ -29,7 +29,7 @@ def save(out: Path, step: int, write_model: Callable[[Path], None], optimizer: A
     write_model(folder) writes the model's own files. info: anything JSON can hold. OSError when the disk is full.
     """
     folder = out / f"step-{step:06d}"
-    with atomic.write_folder(folder) as temporary:
+    with files.write_folder(folder) as temporary:
         write_model(temporary)
         save_tensors(optimizer.state_dict(), temporary / "optimizer.safetensors")
         (temporary / "run.json").write_text(json.dumps({"step": step, **info}, indent=1), encoding="utf-8")
@@ -85,5 +85,5 @@ def cut_metrics(path: Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             break
-    with atomic.write_file(path) as file:
+    with files.write_file(path) as file:
         file.write("".join(line + "\n" for line in kept))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from luke_mini import atomic
+from luke_mini import files
 
 MAGIC = b"LUKESHRD"
 VERSION = 1
@@ -97,7 +97,7 @@ def write_shard(path: str | Path, blocks: list[Gathered], word_vocab_size: int) 
     word_starts, entity_starts = _starts(blocks, "word_lengths"), _starts(blocks, "entity_lengths")
     sizes = (2 if word_vocab_size <= 1 << 16 else 4, len(word_starts) - 1, word_starts[-1], entity_starts[-1])
     arrays = {"word_starts": [word_starts], "entity_starts": [entity_starts]}
-    with atomic.write_file(path, "wb") as file:
+    with files.write_file(path, "wb") as file:
         file.write(HEADER.pack(MAGIC, VERSION, *map(int, sizes)))
         for name, (dtype, _) in _layout(*sizes).items():
             for part in arrays.get(name) or [getattr(block, name) for block in blocks]:

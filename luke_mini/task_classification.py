@@ -30,15 +30,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, optim, records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import files, inputs, optim, trainer
+from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
 from luke_mini.metrics import accuracy, pearson, spearman
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
-from luke_mini.records import Record
+from luke_mini.files import Record
 
 NAME, TITLE = "classification", "classification score"
 FILES = (
@@ -98,7 +98,7 @@ class Example(NamedTuple):
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The examples of a file of JSON lines (or of one list), all of one form."""
     examples: list[Example] = []
-    for record in records.read_records(path):
+    for record in files.read_records(path):
         example = _texts(record)
         example = example._replace(label=_label(record, example, options))
         kinds = [_kind(some) for some in (example, *examples[:1])]
@@ -351,7 +351,7 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
 def _from_line(line: str, where: str, labels: Sequence[str]) -> Example:
     """A user's example: a JSON object, or texts between tabs."""
     if line.lstrip().startswith("{"):
-        example = _texts(records.parse_record(line, where))
+        example = _texts(files.parse_record(line, where))
     else:
         texts = tuple(line.split("\t"))
         example = Example("choice" if not labels else "single" if len(texts) == 1 else "pair", texts, None)

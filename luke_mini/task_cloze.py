@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, optim, records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import files, inputs, optim, trainer
+from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import RowClassifier
@@ -38,7 +38,7 @@ from luke_mini.metrics_qa import answer_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
 from luke_mini.qa_windows import windows
-from luke_mini.records import Record
+from luke_mini.files import Record
 
 NAME, TITLE = "cloze", "cloze exact match"
 FILES = ({"train": "train.json train.jsonl", "dev": "dev.json dev.jsonl val.jsonl", "test": "test.json test.jsonl"},)
@@ -97,10 +97,10 @@ class Question(NamedTuple):
 def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
     """The questions of a file in one of the three formats, each record in its own."""
     if Path(path).suffix == ".json":
-        file = records.read_json(path)
+        file = files.read_json(path)
         found = file.list("data") if isinstance(file, Record) else file
     else:
-        found = records.read_json_lines(path)
+        found = files.read_json_lines(path)
     return [question for record in found for question in _questions(record)]
 
 
@@ -411,7 +411,7 @@ def predict_lines(
     model: ClozeModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
-    parsed = [records.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
+    parsed = [files.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
     questions = [_own(record, has_answers=False) for record in parsed]
     features = make_features(questions, tokenizer, entity_vocab, (), options)
     for question, prediction in zip(questions, predict(model, features, questions)):

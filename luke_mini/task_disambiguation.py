@@ -29,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luke_mini import disambiguation_files as files
-from luke_mini import records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import disambiguation_files as data
+from luke_mini import files, trainer
+from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
 from luke_mini.disambiguation_files import Candidate, Document, Mention
@@ -79,18 +79,18 @@ ALL_ENTITIES = True
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
     """The documents of a file; every mention has candidates, best prior first, perhaps none."""
-    documents = files.read(path, options.mentions_alone)
+    documents = data.read(path, options.mentions_alone)
     if any(mention.candidates is None for document in documents for mention in document.mentions):
-        documents = list(files.with_candidates(documents, statistics_for(options, Path(path).parent)))
+        documents = list(data.with_candidates(documents, statistics_for(options, Path(path).parent)))
     if options.persons:
-        persons = frozenset(files.read_lines(options.persons))
-        documents = [files.with_persons(document, persons) for document in documents]
+        persons = frozenset(data.read_lines(options.persons))
+        documents = [data.with_persons(document, persons) for document in documents]
     if not (options.redirects or options.titles):
         return documents
     # differs from LUKE: redirects are followed to the end, not one step
-    redirects = files.read_redirects(options.redirects) if options.redirects else {}
-    valid = frozenset(files.read_lines(options.titles)) if options.titles else None
-    return [files.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)
+    redirects = data.read_redirects(options.redirects) if options.redirects else {}
+    valid = frozenset(data.read_lines(options.titles)) if options.titles else None
+    return [data.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)
             for document in documents]  # fmt: skip
 
 
@@ -392,9 +392,9 @@ def predict_lines(
     documents = []
     for number, line in enumerate(lines, start=1):
         if line.lstrip().startswith("{"):
-            document = files.own_document(records.parse_record(line, f"line {number}"))
+            document = data.own_document(files.parse_record(line, f"line {number}"))
             if any(mention.candidates is None for mention in document.mentions):
-                (document,) = files.with_candidates([document], statistics_for(options, Path()))
+                (document,) = data.with_candidates([document], statistics_for(options, Path()))
         else:
             found = statistics_for(options, Path()).detect(line, options.min_link_probability)
             mentions = (

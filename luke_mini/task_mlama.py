@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luke_mini import inputs, records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import files, inputs, trainer
+from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
@@ -103,13 +103,13 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     objects = _read_objects(folder, options.objects)
     examples, missing, own = [], [], []
-    for record in records.read_json_lines(folder / "templates.jsonl"):
+    for record in files.read_json_lines(folder / "templates.jsonl"):
         relation, template = record.get("relation", str), _check_template(record.get("template", str), record.where)
         if not (folder / f"{relation}.jsonl").is_file():
             missing.append(relation)
             continue
         answers: dict[str, dict[str, None]] = {}  # differs from LUKE: all objects of a subject are right, not the last
-        for fact in records.read_json_lines(folder / f"{relation}.jsonl"):
+        for fact in files.read_json_lines(folder / f"{relation}.jsonl"):
             answers.setdefault(_label(fact, "sub_label"), {})[_label(fact, "obj_label")] = None
         if not objects.get(relation):
             own.append(relation)
@@ -129,7 +129,7 @@ def _check_template(template: str, where: str) -> str:
     return template
 
 
-def _label(record: records.Record, name: str) -> str:
+def _label(record: files.Record, name: str) -> str:
     label = record.get(name, str).strip()
     if not label:
         raise ValueError(f"{record.where}: field {name!r} is empty, expected a name")
@@ -146,9 +146,9 @@ def _read_objects(folder: Path, elsewhere: str) -> dict[str, dict[str, None]]:
         raise ValueError(f"{elsewhere}: expected {' or '.join(f'{name}/{language}.json' for name in OBJECT_FILES)}")
     objects: dict[str, dict[str, None]] = {}
     for path in paths:
-        whole = records.read_json(path)
-        for relation in records.check(str(path), getattr(whole, "values", whole), dict):
-            names = records.Record(f"{path}, {relation}", whole.get(relation, dict)).texts("objects")
+        whole = files.read_json(path)
+        for relation in files.check(str(path), getattr(whole, "values", whole), dict):
+            names = files.Record(f"{path}, {relation}", whole.get(relation, dict)).texts("objects")
             objects.setdefault(relation, {}).update(dict.fromkeys(name.strip() for name in names if name.strip()))
     return objects
 
@@ -382,7 +382,7 @@ def predict_lines(
     """For each line, a question as JSON: its candidates by words and by entities."""
     examples = []
     for number, line in enumerate(lines, start=1):
-        record = records.parse_record(line, f"line {number}")
+        record = files.parse_record(line, f"line {number}")
         template = _check_template(record.get("template", str), record.where)
         subject, candidates = _label(record, "subject"), tuple(record.texts("candidates"))
         examples.append(Example(record.get("language", str, ""), "", template, subject, (), candidates))

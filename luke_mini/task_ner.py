@@ -32,7 +32,7 @@ from luke_mini.heads import RowClassifier
 from luke_mini.metrics import Span, chunks, span_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
-from luke_mini.records import is_json
+from luke_mini.files import is_json
 from luke_mini.spans import is_punctuation
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
 from luke_mini.tokenizer_unigram import UnigramTokenizer

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import atomic, inputs, metrics_qa, qa_entities, qa_files, qa_windows, trainer
+from luke_mini import files, inputs, metrics_qa, qa_entities, qa_files, qa_windows, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
@@ -402,7 +402,7 @@ def write_predictions(
     if questions[0].data_set.metric == "squad2":
         made["null_odds"] = [prediction.null_odds for prediction in predictions]
     for kind, values in made.items():
-        with atomic.write_file(Path(folder) / f"{name}_{kind}.json") as file:
+        with files.write_file(Path(folder) / f"{name}_{kind}.json") as file:
             json.dump({one.id: value for one, value in zip(questions, values)}, file, ensure_ascii=False, indent=1)
 
 

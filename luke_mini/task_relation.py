@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, optim, records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import files, inputs, optim, trainer
+from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import IGNORED, RowClassifier, first_entities
@@ -35,7 +35,7 @@ from luke_mini.inputs import CharSpan
 from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
-from luke_mini.records import Record
+from luke_mini.files import Record
 
 NAME, TITLE = "relation", "relation F1"
 FILES = (
@@ -97,9 +97,9 @@ class Example(NamedTuple):
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The examples of a file in one of the three formats."""
-    if not records.is_json(path):
+    if not files.is_json(path):
         return list(_read_blocks(path))
-    return [_from_tacred(r) if "token" in r.values else _from_own(r) for r in records.read_records(path)]
+    return [_from_tacred(r) if "token" in r.values else _from_own(r) for r in files.read_records(path)]
 
 
 def _from_tacred(record: Record) -> Example:
@@ -125,7 +125,7 @@ def _from_own(record: Record, has_label: bool = True) -> Example:
 
 def _read_blocks(path: str | Path) -> Iterator[Example]:
     """KBP37 and RELX: blocks of two lines."""
-    lines = enumerate(records.read_text(path).split("\n"), start=1)
+    lines = enumerate(files.read_text(path).split("\n"), start=1)
     for is_blank, block in groupby(lines, key=lambda line: not line[1].strip()):
         if is_blank:
             continue
@@ -355,7 +355,7 @@ def predict_lines(
     for number, line in enumerate(lines, start=1):
         where = f"line {number}"
         if line.lstrip().startswith("{"):
-            examples.append(_from_own(records.parse_record(line, where), has_label=False))
+            examples.append(_from_own(files.parse_record(line, where), has_label=False))
         else:
             examples.append(Example("", *_unmarked(line.strip(), where), ""))
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)

@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, optim, records, trainer
-from luke_mini.atomic import write_file
+from luke_mini import files, inputs, optim, trainer
+from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import RowClassifier, first_entities
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import typing_scores
 from luke_mini.model import LukeModel
 from luke_mini.packing import PackedBatch
-from luke_mini.records import Record
+from luke_mini.files import Record
 
 NAME, TITLE = "typing", "typing F1"
 FILES = (
@@ -92,7 +92,7 @@ class Example(NamedTuple):
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The mentions of a file in one of the three formats, each record in its own."""
     examples = []
-    for record in records.read_records(path):
+    for record in files.read_records(path):
         if "sent" in record.values:
             text = record.get("sent", str)
             start, end = record.span(text)
@@ -281,7 +281,7 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
 def _from_line(line: str, where: str) -> list[Example]:
     """The mentions of a user's text, with marks or as JSON. ValueError if there is none."""
     if line.lstrip().startswith("{"):
-        if not (examples := _from_own(records.parse_record(line, where), has_types=False)):
+        if not (examples := _from_own(files.parse_record(line, where), has_types=False)):
             raise ValueError(f"{where}: field 'spans' is empty, expected at least one mention")
         return examples
     stretches = re.split("(</?e>)", line)

@@ -33,7 +33,8 @@ There are two ways to read a text, as LUKE was pretrained with one and is used w
 
 from pathlib import Path
 
-from luke_mini import tokenizer_bpe, tokenizer_special, tokenizer_sentencepiece, tokenizer_unigram, tokenizer_wordpiece
+from luke_mini import files, tokenizer_bpe, tokenizer_sentencepiece
+from luke_mini import tokenizer_unigram, tokenizer_wordpiece
 
 # The file that gives a kind of tokenizer away -> the function that loads it.
 LOADERS = {
@@ -52,7 +53,7 @@ def load(folder: str | Path):
         if (folder / name).is_file():
             return loader(folder)
     if (folder / "tokenizer.json").is_file():
-        kind = tokenizer_special.read_json(folder / "tokenizer.json").get("model", {}).get("type")
+        kind = files.read_object(folder / "tokenizer.json").get("model", {}).get("type")
         if kind in MODELS:
             return MODELS[kind](folder)
         raise ValueError(f"{folder / 'tokenizer.json'}: model of type {kind}, expected {' or '.join(MODELS)}")

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luke_mini import atomic, tokenizer_special
+from luke_mini import files, tokenizer_special
 from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
 from luke_mini.tokenizer_special import Memory, Stretches
 
@@ -248,9 +248,9 @@ class BpeTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes vocab.json, merges.txt and tokenizer_config.json: transformers' LukeTokenizer reads them, too."""
         folder = Path(folder)
-        with atomic.write_file(folder / "vocab.json") as file:
+        with files.write_file(folder / "vocab.json") as file:
             json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
-        with atomic.write_file(folder / "merges.txt") as file:
+        with files.write_file(folder / "merges.txt") as file:
             file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
         more = {"takes_space": self._swallows is not None, "add_prefix_space": self._prefixes}
         tokenizer_special.write_config(folder, "LukeTokenizer", self._names, **more)
@@ -265,7 +265,7 @@ def load(folder: str | Path) -> BpeTokenizer:
     folder = Path(folder)
     settings, whole = tokenizer_special.read_files(folder)
     if (folder / "vocab.json").is_file():
-        vocab, merges = tokenizer_special.read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+        vocab, merges = files.read_object(folder / "vocab.json"), _read_merges(folder / "merges.txt")
     else:
         vocab = whole["model"]["vocab"]
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]

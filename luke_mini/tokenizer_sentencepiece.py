@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from luke_mini import atomic, tokenizer_special
+from luke_mini import files, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
 from luke_mini.tokenizer_special import MARK
 
@@ -115,7 +115,7 @@ class SentencePieceTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json."""
         folder = Path(folder)
-        with atomic.write_file(folder / FILE_NAME, "wb") as file:
+        with files.write_file(folder / FILE_NAME, "wb") as file:
             file.write(self._model)
         special = dict(zip(("bos", "pad", "eos", "unk", "mask", "ent", "ent2"), SPECIAL + ADDED))
         tokenizer_special.write_config(folder, "MLukeTokenizer", special)
@@ -123,7 +123,7 @@ class SentencePieceTokenizer:
         if not all(score.is_integer() for score in scores):  # ranks are: a BPE model, which MLukeTokenizer cannot be
             form = _rust_form(self._pieces, scores)
             form["added_tokens"] = tokenizer_special.listed(self._special, ADDED[0])
-            with atomic.write_file(folder / "tokenizer.json") as file:
+            with files.write_file(folder / "tokenizer.json") as file:
                 json.dump(form, file, ensure_ascii=False)
 
 

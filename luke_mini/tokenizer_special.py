@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luke_mini import atomic
+from luke_mini import files
 
 SHORT = 32  # characters of the longest text that is remembered
 MOST_REMEMBERED = 1 << 18  # texts; about 60 MB
@@ -42,19 +42,8 @@ KEYS = {
 }
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object. ValueError naming the file if it is something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON in UTF-8 ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, not {type(content).__name__}")
-    return content
-
-
 def read_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
+    return files.read_object(path) if path.is_file() else {}
 
 
 def read_files(folder: Path) -> tuple[dict, dict]:
@@ -118,7 +107,7 @@ def write_config(
     config |= {key: token for role, token in special.items() for key in KEYS[role]}
     config["mask_token"] = {"__type": "AddedToken", "content": special["mask"]} | flags
     config |= {"model_max_length": 512, "max_entity_length": 32, "max_mention_length": 30} | more
-    with atomic.write_file(folder / "tokenizer_config.json") as file:
+    with files.write_file(folder / "tokenizer_config.json") as file:
         json.dump(config, file, indent=1, ensure_ascii=False)
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luke_mini import atomic, tokenizer_special
+from luke_mini import files, tokenizer_special
 from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
 from luke_mini.tokenizer_special import MARK, Memory, Stretches
 
@@ -299,7 +299,7 @@ class UnigramTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, from which transformers makes the same tokenizer."""
         folder = Path(folder)
-        with atomic.write_file(folder / FILE_NAME) as file:
+        with files.write_file(folder / FILE_NAME) as file:
             added = tokenizer_special.listed(self._special, self._swallows)
             json.dump(self._form | {"added_tokens": added}, file, ensure_ascii=False)
         tokenizer_special.write_config(folder, self._opened_as, self._names, self._swallows is not None)

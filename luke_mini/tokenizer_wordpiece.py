@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luke_mini import atomic, tokenizer_special
+from luke_mini import files, tokenizer_special
 from luke_mini.spans import Encoding, is_punctuation
 from luke_mini.tokenizer_special import Memory, Stretches
 
@@ -180,7 +180,7 @@ class WordPieceTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes vocab.txt and tokenizer_config.json."""
         folder = Path(folder)
-        with atomic.write_file(folder / FILE_NAME) as file:
+        with files.write_file(folder / FILE_NAME) as file:
             file.writelines(piece + "\n" for piece in self._pieces)
         tokenizer_special.write_config(
             folder,

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from luke_mini import toyworld_text as text
-from luke_mini.atomic import write_file
+from luke_mini.files import write_file
 from luke_mini.toyworld_facts import PAGES, TYPES, Entity, World, build_world, near, number, pick, shuffled, upper_first
 
 KEEP = 0.75  # share of the lines of a section that an article uses

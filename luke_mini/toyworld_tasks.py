@@ -20,7 +20,7 @@ from random import Random
 from xml.sax.saxutils import escape
 
 from luke_mini import toyworld_examples as examples
-from luke_mini.atomic import write_file, write_folder
+from luke_mini.files import write_file, write_folder
 from luke_mini.toyworld_facts import PAGES, World, build_world
 
 SPLITS = ("train", "dev", "test")

@@ -27,7 +27,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from luke_mini.atomic import write_file
+from luke_mini.files import write_file
 
 MOST_DETAILS = 5  # of a verdict in a terminal
 MOST_IN_LEGEND = 24  # labels at the head of a page

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from luke_mini import files
+
 # In this order: the first one that is there is read. An index names the shard of each tensor.
 NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 COMPARED = 1 << 12  # rows at a time
@@ -91,17 +93,6 @@ def _rows(table: Tensor | Stored, start: int) -> Tensor | Stored:
     return table._replace(shape=shape, offset=table.offset + start * math.prod(shape[1:]) * table.dtype.itemsize)
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file. ValueError naming the file if it holds anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
-
-
 def read(folder: Path) -> dict[str, Tensor | Stored]:
     """Everything that the folder's weight file (or its shards) holds, by the names of the file.
 
@@ -126,7 +117,7 @@ def read(folder: Path) -> dict[str, Tensor | Stored]:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        shard_of = read_json(path)["weight_map"]
+        shard_of = files.read_object(path)["weight_map"]
         names = set(shard_of.values())
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f'{path}: expected {{"weight_map": {{"name of a tensor": "name of a file"}}}}') from None

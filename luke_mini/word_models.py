@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from luke_mini import released_names, weight_files
+from luke_mini import files, released_names, weight_files
 from luke_mini.config import ModelConfig
 
 # transformers' defaults where a config.json lacks an entry, by model_type. All types share those of RoBERTa's shape.
@@ -46,12 +46,12 @@ BERT_HEAD = {
 def is_word_model(folder: Path) -> bool:
     """Whether the folder's config.json is one of RoBERTa, XLM-R or BERT."""
     path = Path(folder) / "config.json"
-    return path.is_file() and weight_files.read_json(path).get("model_type") in DEFAULTS
+    return path.is_file() and files.read_object(path).get("model_type") in DEFAULTS
 
 
 def shape(folder: Path) -> dict:
     """The entries of ModelConfig that the folder's config.json settles."""
-    settings = weight_files.read_json(Path(folder) / "config.json")
+    settings = files.read_object(Path(folder) / "config.json")
     if settings.get("position_embedding_type", "absolute") != "absolute":
         kind = settings["position_embedding_type"]
         raise ValueError(f"{folder}: position_embedding_type is {kind!r}, expected 'absolute'")
@@ -94,7 +94,7 @@ def read(folder: Path, config: ModelConfig, word_tokenizer) -> dict[str, Tensor]
     ValueError if the tokenizer is not the folder's: then its ids mean other words.
     """
     folder = Path(folder)
-    settings = weight_files.read_json(folder / "config.json")
+    settings = files.read_object(folder / "config.json")
     released = {_luke_name(name): tensor for name, tensor in weight_files.read(folder).items()}
     released = released_names.modern(released)
     if WORD_TABLES[0] not in released:

@@ -17,7 +17,7 @@ from closeness import assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import atomic, checkpoint, config, heads, inputs, tokenizer, tokenizer_bpe
+from luke_mini import checkpoint, config, files, heads, inputs, tokenizer, tokenizer_bpe
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining, LukeModel, initialize
 from luke_mini.released_names import TIED, from_released, to_released
@@ -71,7 +71,7 @@ def test_damaged_files_are_named(copy):
             checkpoint.read(copy)
         assert "\n" not in str(error.value)
     (copy / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json: no valid JSON"):
+    with pytest.raises(ValueError, match="config.json: invalid JSON"):
         checkpoint.read(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="model_type is 'bert'"):
@@ -354,15 +354,15 @@ def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):
 
 def test_a_folder_is_whole_or_absent(tmp_path):
     target = tmp_path / "folder"
-    with pytest.raises(RuntimeError), atomic.write_folder(target) as temporary:
+    with pytest.raises(RuntimeError), files.write_folder(target) as temporary:
         (temporary / "half").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
     for text in ("first", "second"):
-        with atomic.write_folder(target) as temporary:
+        with files.write_folder(target) as temporary:
             (temporary / "file").write_text(text)
     assert (target / "file").read_text() == "second" and list(tmp_path.iterdir()) == [target]
-    with pytest.raises(RuntimeError), atomic.write_file(target / "file") as file:
+    with pytest.raises(RuntimeError), files.write_file(target / "file") as file:
         file.write("half")
         raise RuntimeError
     assert (target / "file").read_text() == "second" and list(target.iterdir()) == [target / "file"]
@@ -372,7 +372,7 @@ def test_a_full_disk_is_named_and_other_errors_keep_their_words(tmp_path):
     target = tmp_path / "file"
     full, other = OSError(28, "No space left on device"), ChildProcessError("it died")
     for error, words in ((full, str(target)), (other, "it died")):
-        with pytest.raises(OSError, match=words), atomic.write_file(target):
+        with pytest.raises(OSError, match=words), files.write_file(target):
             raise error
     assert list(tmp_path.iterdir()) == []
 

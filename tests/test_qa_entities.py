@@ -92,7 +92,7 @@ def test_a_candidate_file_without_case(tmp_path):
         ([1], "expected an object"),
         ([], "expected an object"),
         ({"Oslo": ["Norway"]}, "page 'Oslo' is [\"Norway\"], expected an object"),
-        ({"Oslo": {"Norway": 3}}, "page 'Oslo', mention 'Norway' is 3, expected a text"),
+        ({"Oslo": {"Norway": 3}}, "page 'Oslo', mention 'Norway' is 3, expected a string"),
     ],
 )
 def test_faults_of_candidate_files(tmp_path, value, fault):

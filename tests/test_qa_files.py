@@ -103,14 +103,14 @@ def test_the_example_of_the_format_is_one():
     [
         ([], "expected an object with a list 'data', found a list"),
         ({}, "field 'data' is missing, expected a list"),
-        ({"data": [{"paragraphs": [{"context": 3}]}]}, "data 1, paragraphs 1: field 'context' is 3, expected a text"),
+        ({"data": [{"paragraphs": [{"context": 3}]}]}, "data 1, paragraphs 1: field 'context' is 3, expected a string"),
         ({"data": [{"paragraphs": [{"context": "a"}]}]}, "data 1, paragraphs 1: field 'qas' is missing"),
         (squad(qa(answers=())), "qas 1: field 'answers' is empty, expected one, or \"is_impossible\": true"),
         (squad(qa(), qa()), "qas 2: field 'id' is 'q1', expected one that no other question has"),
-        (squad(qa(is_impossible="no")), "field 'is_impossible' is \"no\", expected true or false"),
-        (squad(qa(answers=(("Oslo", "0"),))), "answers 1: field 'answer_start' is \"0\", expected a whole number"),
+        (squad(qa(is_impossible="no")), "field 'is_impossible' is \"no\", expected a boolean"),
+        (squad(qa(answers=(("Oslo", "0"),))), "answers 1: field 'answer_start' is \"0\", expected an integer"),
         (squad({"id": "q", "is_impossible": True}), "field 'question' is missing"),
-        ('{"data": [,]}', "no valid JSON"),
+        ('{"data": [,]}', "invalid JSON"),
     ],
 )
 def test_faults_of_squad_files(tmp_path, value, fault):
@@ -149,7 +149,7 @@ def test_lines_to_predict():
     assert (second.id, second.context) == ("x", "Ada") and second.data_set == ("squad2", "de", "en")
     with pytest.raises(ValueError, match="line 1: expected a question, a tab and its context"):
         parse_lines(["Who is it?"], "", "", "")
-    with pytest.raises(ValueError, match="line 2, column 2: no valid JSON"):
+    with pytest.raises(ValueError, match="line 2, column 2: invalid JSON"):
         parse_lines([lines[0], "{oops"], "", "", "")
 
 

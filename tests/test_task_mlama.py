@@ -114,7 +114,7 @@ def test_objects_elsewhere_and_nowhere(published, capsys):
         ("P36.jsonl", {"sub_label": " ", "obj_label": "Oslo"}, "line 1: field 'sub_label' is empty"),
         ("objects.json", {"P36": {"subjects": []}}, "P36: field 'objects' is missing"),
         ("objects.json", {"P36": ["Oslo"]}, "field 'P36' is .*, expected an object"),
-        ("objects.json", {"P36": {"objects": ["Oslo", 3]}}, "P36: objects 2 is 3, expected a text"),
+        ("objects.json", {"P36": {"objects": ["Oslo", 3]}}, "P36: objects 2 is 3, expected a string"),
     ],
 )
 def test_a_malformed_file_is_named(published, name, row, message):
@@ -418,7 +418,7 @@ def test_own_questions(knowing, tmp_path, capsys):
     assert second["words"][0]["candidate"] == second["entities"][0]["candidate"] == "Norway"
     assert [len(first["words"]), len(first["entities"])] == [3, 2]
     (tmp_path / "text").write_text("Ada was born in [Y].\n")
-    with pytest.raises(ValueError, match="line 1, column 1: no valid JSON|line 1"):
+    with pytest.raises(ValueError, match="line 1, column 1: invalid JSON|line 1"):
         finetune.main(f"mlama --checkpoint {knowing}/model --predict {tmp_path}/text".split())
 
 

@@ -79,8 +79,8 @@ def test_marks(tmp_path, sentence, text, head, tail):
         ("a.json", [TACRED | {"obj_end": 5}], "record 1: fields 'obj_start' and 'obj_end' are 2 and 5, expected .* 5"),
         ("a.json", [TACRED, TACRED | {"subj_end": -1}], "record 2: fields 'subj_start' and 'subj_end' are 0 and -1"),
         ("a.json", [{"token": []}], "record 1: field 'relation' is missing|'subj_start' is missing"),
-        ("a.json", [TACRED | {"token": ["Ada", 3]}], "record 1: token 2 is 3, expected a text"),
-        ("a.json", [TACRED | {"relation": 3}], "record 1: field 'relation' is 3, expected a text"),
+        ("a.json", [TACRED | {"token": ["Ada", 3]}], "record 1: token 2 is 3, expected a string"),
+        ("a.json", [TACRED | {"relation": 3}], "record 1: field 'relation' is 3, expected a string"),
         ("a.json", [3], "record 1 is 3, expected an object"),
         ("a.jsonl", OWN | {"head": 0}, "line 1: field 'head' is 0, expected an object"),
         ("a.jsonl", OWN | {"tail": {"start": 9, "end": 12}}, "line 1, tail: fields 'start' and 'end' are 9 and 12"),
@@ -90,7 +90,7 @@ def test_marks(tmp_path, sentence, text, head, tail):
         ("a.txt", BLOCKS.strip() + "\n" + BLOCKS, "line 1: 3 lines after the sentence"),
         ("a.txt", "1\t<e1> a </e1> b\nx", "line 1: the marks are <e1> </e1>, expected <e1> ... </e1> and <e2>"),
         ("a.txt", "1\t<e1> a <e2> b </e1> c </e2>\nx", "line 1: the marks are <e1> <e2> </e1> </e2>"),
-        ("a.txt", b"1\t\xff", "no UTF-8 text"),
+        ("a.txt", b"1\t\xff", "not UTF-8 text"),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path, name, content, message):

@@ -79,15 +79,15 @@ def test_own_lines(tmp_path):
     "record, message",
     [
         (LUKE | {"end": 99}, "fields 'start' and 'end' are 28 and 99, expected a span inside the text of 39"),
-        (LUKE | {"start": "0"}, "field 'start' is \"0\", expected a whole number"),
+        (LUKE | {"start": "0"}, "field 'start' is \"0\", expected an integer"),
         (LUKE | {"labels": "person"}, "field 'labels' is \"person\", expected a list"),
-        (CROWD | {"mention_span": None}, "field 'mention_span' is null, expected a text"),
-        (CROWD | {"left_context_token": [1]}, "left_context_token 1 is 1, expected a text"),
+        (CROWD | {"mention_span": None}, "field 'mention_span' is null, expected a string"),
+        (CROWD | {"left_context_token": [1]}, "left_context_token 1 is 1, expected a string"),
         ({"y_str": []}, "field 'left_context_token' is missing, expected a list"),
         (OWN | {"spans": [3]}, "spans 1 is 3, expected an object"),
         (OWN | {"spans": [{"start": 2, "end": 2, "labels": []}]}, "spans 1: fields 'start' and 'end' are 2 and 2"),
         (OWN | {"spans": [{"start": 0, "end": 2}]}, "spans 1: field 'labels' is missing"),
-        ({"words": "Ada"}, "field 'text' is missing, expected a text"),
+        ({"words": "Ada"}, "field 'text' is missing, expected a string"),
     ],
 )
 def test_a_malformed_record_is_named(tmp_path, record, message):

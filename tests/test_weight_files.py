@@ -161,8 +161,8 @@ def test_a_pickle_with_code_is_not_executed(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "no valid JSON"),
-        ("[]", "expected a JSON object"),
+        ("{", "invalid JSON"),
+        ("[]", "expected an object"),
         ("{}", "weight_map"),
         ('{"weight_map": {"a": "../other.safetensors"}}', "files of the same folder"),
         ('{"weight_map": {"a": 3}}', "files of the same folder"),

@@ -1,27 +1,103 @@
-"""JSON files of a task, read field by field: what is missing or of the wrong kind is named with its file and place.
+"""Files: written whole or not at all, and JSON that is checked field by field.
 
-    for record in read_json_lines(path):               one object a line, blank lines skipped
+    with write_file(path) as file:                     takes its name when the block ends well; a killed process leaves
+        ...                                            `.name.tmp`, which nobody reads and the next writer removes
+
+    for record in read_json_lines(path):               one object per line, blank lines are skipped
         text = record.get("text", str)
         start, end = record.span(text)                 fields "start" and "end", half-open characters of the text
         label = record.get("label", str, default="")   absent: the default; present: checked like any other
         for answer in record.list("answers"):          a list of objects, each a record that knows its place
-            ...
 
-`read_json` is for a file that is one JSON value: a list of objects, or an object. Every error is a ValueError of one
-line, such as `train.jsonl, line 7: field 'start' is "x", expected a whole number`.
+Every error of a file's content is a ValueError of one line, such as `train.jsonl, line 7: field 'start' is "x",
+expected an integer`; `run` turns it into exit status 2.
 """
 
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def with_path(error: BaseException, path: Path) -> BaseException:
+    """Adds the path to an OSError that lacks one (disk full)."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        return OSError(error.errno, error.strerror, str(path))
+    return error
+
+
+@contextmanager
+def write_file(path: Path | str, mode: str = "w") -> Iterator:
+    """`with write_file(path) as file:` opens a temporary file that takes the name `path` when the block ends well.
+
+    mode "w" (UTF-8 text) or "wb". Raises OSError when the disk is full; the temporary file is then removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        raise with_path(error, path) from None
+
+
+@contextmanager
+def write_folder(path: Path | str) -> Iterator[Path]:
+    """`with write_folder(path) as folder:` fills a temporary folder that takes the name `path` when the block ends.
+
+    An older folder of that name is replaced. Every file is flushed to the disk before the renaming.
+    """
+    path = Path(path)
+    temporary, outgoing = temporary_name(path), path.with_name(f".{path.name}.old.tmp")
+    for leftover in (temporary, outgoing):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for name in [*temporary.rglob("*"), temporary]:
+            sync(name)
+        if path.exists():
+            path.rename(outgoing)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(outgoing, ignore_errors=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flushes one file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- Reading JSON -----------------------------------------------------------------------------------------------------
+
 REQUIRED = object()
 KINDS = {
-    str: "a text",
-    int: "a whole number",
+    str: "a string",
+    int: "an integer",
     float: "a number",
-    bool: "true or false",
+    bool: "a boolean",
     list: "a list",
     dict: "an object",
 }
@@ -76,7 +152,7 @@ def _parse(text: str, where: str):
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = where if error.lineno == 1 and "line" in where else f"{where}, line {error.lineno}"
-        raise ValueError(f"{place}, column {error.colno}: no valid JSON ({error.msg})") from None
+        raise ValueError(f"{place}, column {error.colno}: invalid JSON ({error.msg})") from None
 
 
 def parse_record(text: str, where: str) -> Record:
@@ -89,7 +165,7 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def read_json_lines(path: str | Path) -> Iterator[Record]:
@@ -97,6 +173,11 @@ def read_json_lines(path: str | Path) -> Iterator[Record]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield parse_record(line, f"{path}, line {number}")
+
+
+def read_object(path: str | Path) -> dict:
+    """A file that is one JSON object."""
+    return check(str(path), _parse(read_text(path), str(path)), dict)
 
 
 def read_json(path: str | Path) -> "Record | list[Record]":
@@ -117,3 +198,17 @@ def read_records(path: str | Path) -> list[Record]:
 def is_json(path: str | Path) -> bool:
     """Whether a file is JSON, by its name: tasks whose published format is another one ask."""
     return Path(path).suffix in (".json", ".jsonl", ".ndjson")
+
+
+# --- Scripts ----------------------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
+    """Runs a script's main: a fault of the input is one line and exit status 2, Ctrl-C one line that says what stays."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted{interrupted and '; '}{interrupted}")

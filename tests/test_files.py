@@ -1,11 +1,11 @@
 """JSON records: values as they stand, and one line naming file, place and field for everything else.
 
-pytest tests/test_records.py
+pytest tests/test_files.py
 """
 
 import pytest
 
-from luke_mini.records import read_json, read_json_lines, read_records
+from luke_mini.files import read_json, read_json_lines, read_records
 
 
 def write(tmp_path, text, name="data.jsonl"):
@@ -41,13 +41,13 @@ def test_spans_and_nested_records(tmp_path):
 @pytest.mark.parametrize(
     "line, read, message",
     [
-        ("{", lambda r: r, "line 1, column 2: no valid JSON"),
+        ("{", lambda r: r, "line 1, column 2: invalid JSON"),
         ("[1]", lambda r: r, "line 1 is .1., expected an object"),
-        ('{"a": 1}', lambda r: r.get("b", str), "line 1: field 'b' is missing, expected a text"),
-        ('{"a": "1"}', lambda r: r.get("a", int), "line 1: field 'a' is \"1\", expected a whole number"),
-        ('{"a": true}', lambda r: r.get("a", int), "field 'a' is true, expected a whole number"),
-        ('{"a": 1.5}', lambda r: r.get("a", int), "field 'a' is 1.5, expected a whole number"),
-        ('{"a": null}', lambda r: r.get("a", str, ""), "field 'a' is null, expected a text"),
+        ('{"a": 1}', lambda r: r.get("b", str), "line 1: field 'b' is missing, expected a string"),
+        ('{"a": "1"}', lambda r: r.get("a", int), "line 1: field 'a' is \"1\", expected an integer"),
+        ('{"a": true}', lambda r: r.get("a", int), "field 'a' is true, expected an integer"),
+        ('{"a": 1.5}', lambda r: r.get("a", int), "field 'a' is 1.5, expected an integer"),
+        ('{"a": null}', lambda r: r.get("a", str, ""), "field 'a' is null, expected a string"),
         ('{"a": [{}, 3]}', lambda r: r.list("a"), "line 1: a 2 is 3, expected an object"),
         ('{"start": 2, "end": 2}', lambda r: r.span("abc"), "are 2 and 2, expected a span inside the text of 3"),
         ('{"start": -1, "end": 2}', lambda r: r.span("abc"), "are -1 and 2"),
@@ -61,9 +61,9 @@ def test_errors_name_the_place(tmp_path, line, read, message):
 
 
 def test_errors_of_whole_files(tmp_path):
-    with pytest.raises(ValueError, match=r"data.json, line 2, column 5: no valid JSON"):
+    with pytest.raises(ValueError, match=r"data.json, line 2, column 5: invalid JSON"):
         read_json(write(tmp_path, "{\n\"a\" 1}", "data.json"))
     path = tmp_path / "latin.json"
     path.write_bytes(b'{"a": "\xe4"}')
-    with pytest.raises(ValueError, match="no UTF-8 text"):
+    with pytest.raises(ValueError, match="not UTF-8 text"):
         read_json(path)

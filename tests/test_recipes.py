@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from closeness import assert_same
 from conftest import shared_data
 
 import finetune
@@ -237,11 +238,11 @@ def test_entity_aware_attention_starts_as_the_ordinary_one(pretrained, toy_data)
         )
         model = finetuning.build(job, FinetuneConfig(), random_weights=False)
         with torch.inference_mode():
-            return model.eval().logits(model.collate(features))
+            return model.double().eval().logits(model.collate(features))
 
     aware = checkpoint.with_attention(start, True)
     assert aware.config.use_entity_aware_attention and len(aware.weights) > len(start.weights)
-    assert torch.allclose(scores(aware), scores(start), atol=1e-6)
+    assert_same(scores(aware), scores(start))
     again = checkpoint.with_attention(aware, False)
     assert again.config == start.config and again.weights.keys() == start.weights.keys()
     assert all(torch.equal(again.weights[name], weight) for name, weight in start.weights.items())

@@ -248,8 +248,9 @@ def test_a_pretraining_run_of_lukes_own_code(place, expected, words, toy_data, t
     assert not found.unknown and found.settings["architectures"] == ["LukeForMaskedLM"]
     assert list(json.loads((tmp_path / "out/entity_vocab.json").read_text())) == [*TITLES, "[MASK2]"]
     batch = padded_batch(config, [9, 5], [3, 1])
-    for mine, other in zip(checkpoint.build(found).luke(**batch), models[expected].luke(**batch)):
-        torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
+    ours, theirs = (model.double().luke(**batch) for model in (checkpoint.build(found), models[expected]))
+    for mine, other in zip(ours, theirs):
+        assert_same(mine, other)
 
 
 def test_the_latest_of_a_run_is_what_it_says(words, toy_data, tmp_path):
@@ -326,9 +327,9 @@ def test_a_model_fine_tuned_by_allennlp(name, kind, tmp_path):
     assert found.settings["architectures"] == [name.split("-")[0]] and found.settings["classifier_bias"] is True
     assert found.config.use_entity_aware_attention == name.endswith("-luke")
     for batch, scores in expected_scores(name, bias):
-        mine = model(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
+        mine = model.double()(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
         real = batch["entity_attention_mask"].bool() if "Span" in name else slice(None)
-        torch.testing.assert_close(mine[real], scores[real], rtol=1e-5, atol=1e-5)
+        assert_same(mine[real], scores[real])
     assert inference.open_model(tmp_path / "out").model.labels == tuple(labels)
 
 
@@ -341,9 +342,9 @@ def test_no_mention_is_the_first_class(tmp_path):
     assert checkpoint.read(tmp_path / "out").settings["id2label"] == {"0": "O", "1": "PER", "2": "LOC"}
     model = checkpoint.load(tmp_path / "out")[0]
     for batch, scores in expected_scores(name, None):
-        mine = model(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
+        mine = model.double()(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
         real = batch["entity_attention_mask"].bool()
-        torch.testing.assert_close(mine[real], scores[real][:, [2, 0, 1]], rtol=1e-5, atol=1e-5)
+        assert_same(mine[real], scores[real][:, [2, 0, 1]])
 
 
 def test_what_is_wrong_with_a_fine_tuned_model_is_said_in_one_line(tmp_path):

@@ -3,7 +3,7 @@
     pytest tests/test_saved_by_transformers.py
 
 Recorded: tests/fixtures/tokenizers needs no transformers; the recorded models are in test_heads.py. Live: every class
-with both families of tokenizers, there and back; scores within 1e-5, float32.
+with both families of tokenizers, there and back; scores in float64.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 from fixtures import make_hf_fixtures as oracle
 from fixtures import make_tokenizer_fixtures as texts
-from test_heads import check_outputs
+from test_heads import check_outputs, in_float64, ours_of, theirs_of
 
 import finetune
 from luke_mini import checkpoint, inference, inputs, tokenizer
@@ -167,15 +167,15 @@ def test_live_there_and_back(architecture, family, transformers, made, tmp_path)
     assert not found.unknown and len(found.tokenizer) == found.config.vocab_size
     assert all(found.entity_vocab.get(key) == number for key, number in keys.items())
 
-    batch = oracle.random_inputs(architecture, theirs.config, "ragged", 5, False)
-    expected = oracle.outputs_of(architecture, theirs, batch)
+    batch = in_float64(oracle.random_inputs(architecture, theirs.config, "ragged", 5, False))
+    expected, _ = theirs_of(architecture, theirs.double(), batch)
     model, words, vocab = checkpoint.load(tmp_path / "theirs")
-    check_outputs(architecture, model, batch, expected)
+    found, _ = ours_of(architecture, in_float64(model), batch)
+    check_outputs(found, expected)
 
     checkpoint.save(tmp_path / "ours", model, words, vocab)
     again = getattr(transformers, architecture).from_pretrained(tmp_path / "ours").eval()
-    for name, tensor in oracle.outputs_of(architecture, again, batch).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
+    check_outputs(theirs_of(architecture, again.double(), batch)[0], expected)
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     assert type(opened).__name__ == FAMILIES[family][0] and opened.entity_vocab == keys
 

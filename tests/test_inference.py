@@ -55,7 +55,7 @@ def finetuned(folder, words, task, labels, **settings):
     shape = ModelConfig(vocab_size=len(words), entity_vocab_size=len(vocab), **SHAPE)
     model = task.build_model(shape, vocab, labels)
     initialize(model, shape, seed=1)
-    settings |= {"architectures": [task.ARCHITECTURE], "id2label": {str(i): name for i, name in enumerate(labels)}}
+    settings |= {"architectures": [getattr(model, "architecture", task.ARCHITECTURE)], "id2label": {str(i): name for i, name in enumerate(labels)}}
     checkpoint.save(folder, model, words, vocab, settings)
     return folder
 

@@ -21,12 +21,11 @@ from pathlib import Path
 import numpy
 import torch
 
-from luke_mini import batching, checkpoint, config, distributed, files, ops
-from luke_mini import optim, run_state, starts, tokenizer, trainer
-from luke_mini import word_models
+from luke_mini import batching, checkpoint, config, distributed, files, initialization, ops
+from luke_mini import optim, run_state, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import STATISTICS
-from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
+from luke_mini.model import LukeForPretraining
 from luke_mini.shards import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
@@ -82,9 +81,9 @@ def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
 def base_shape(arguments) -> config.ModelConfig:
     """The shape of --size; of a word model that --init names, everything that its config.json settles."""
     shape = config.SIZES[arguments.size]
-    if arguments.init is None or not word_models.is_word_model(arguments.init):
+    if arguments.init is None or not initialization.is_word_model(arguments.init):
         return shape
-    found = replace(shape, **word_models.shape(arguments.init))
+    found = replace(shape, **initialization.word_model_shape(arguments.init))
     if (found.hidden_size, found.num_hidden_layers) != (shape.hidden_size, shape.num_hidden_layers):
         held = f"{found.num_hidden_layers} layers of {found.hidden_size}"
         raise ValueError(f"--init {arguments.init} has {held}, which is not --size {arguments.size}")
@@ -109,37 +108,37 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
     """The model at its starting weights, with the parameters that the stage trains switched on."""
     shape = model_config(arguments, recipe, word_tokenizer, entity_vocab)
     model = LukeForPretraining(shape)
-    initialize(model, shape, recipe.seed)
+    initialization.initialize(model, shape, recipe.seed)
     if arguments.init is None:
         give_head_start(model, recipe, word_tokenizer, entity_vocab, shards)
-    elif word_models.is_word_model(arguments.init):
-        weights = word_models.read(arguments.init, shape, word_tokenizer)
+    elif initialization.is_word_model(arguments.init):
+        weights = initialization.read_word_model(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
         # differs from LUKE: there, the entities' positions start at random, N(0, 0.02). Copies cost nothing, and let a
         # mention find its words from the first step on.
-        copy_word_positions(model.luke)
+        initialization.copy_word_positions(model.luke)
     else:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
         try:
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
-        if start.unknown:
-            print(f"weights not read, as no LUKE knows them: {', '.join(start.unknown)}", flush=True)
+        if start.unexpected:
+            print(f"weights ignored, not part of any LUKE model: {', '.join(start.unexpected)}", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 
 
 def give_head_start(model: LukeForPretraining, recipe, word_tokenizer, entity_vocab, shards: Shards) -> None:
-    """What the recipe gives to a model from random weights; see `starts.py`."""
+    """What the recipe gives to a model from random weights; see `initialization.py`."""
     if recipe.frequency_start:
         sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
         words = numpy.bincount(sample.word_ids, minlength=model.config.vocab_size)
         entities = numpy.bincount(sample.entity_ids, minlength=model.config.entity_vocab_size)
-        starts.start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
+        initialization.start_at_frequencies(model, torch.from_numpy(words), torch.from_numpy(entities))
     if recipe.title_start:
         titles = [entity_vocab.title(i) for i in range(len(entity_vocab))]
-        starts.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
+        initialization.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
 
 
 def describe(arguments, recipe, model, shards: Shards) -> dict:
@@ -240,7 +239,7 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
         if step == total_steps:
-            checkpoint.copy_marker_rows(model.state_dict(), word_tokenizer, entity_vocab)
+            initialization.copy_marker_rows(model.state_dict(), word_tokenizer, entity_vocab)
         if step == total_steps or step % arguments.save_every == 0:
             if place.is_first:
                 run_state.save(arguments.out, step, write_model, optimizer, description)

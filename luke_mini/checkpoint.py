@@ -1,16 +1,11 @@
 """A model folder is the Hugging Face LUKE folder: config.json, weights, tokenizer files, entity_vocab.json.
 
 In: a folder, released or ours. Out: its configuration, weights under our names, tokenizer and entity vocabulary, or the
-model itself; and the way back, so that `transformers` opens what is written here. `weight_files.py` reads the bytes,
-`released_names.py` knows the names. Every tensor is accounted for: a missing one or one of the wrong shape is an error
-that names it, one that no LUKE knows is listed in `Checkpoint.unknown`.
-
-    python -m luke_mini.checkpoint info DIR             what is in a folder: sizes, heads, vocabularies
-    python -m luke_mini.checkpoint convert DIR OUT      what LUKE's own code wrote, a run of train.py, an old file
-    python -m luke_mini.checkpoint lite DIR OUT         without the entities' own embeddings: half the size
+model itself; and the way back, so that `transformers` opens what is written here. `weights.py` reads the tensors and
+holds the table of names. Every tensor is accounted for: a missing one or one of the wrong shape is an error that names
+it, one that no LUKE has a place for is listed in `Checkpoint.unexpected`. `model_tools.py` is the command line.
 """
 
-import argparse
 import json
 import warnings
 from dataclasses import dataclass, fields, replace
@@ -19,16 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luke_mini import files, reference_archive, released_names, run_state, tokenizer, weight_files, word_models
+from luke_mini import files, initialization, run_state, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
-from luke_mini.model import LukeForPretraining, LukeModel, initialize
-from luke_mini.released_names import from_released, to_released
-from luke_mini.starts import start_as_masked_words
-
-# What transformers takes where config.json lacks an entry; every released file has these.
-MISSING_SETTINGS = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.weights import OPTIONAL, canonical, from_released, missing_message, name_table
+from luke_mini.weights import read_folder, to_released, unexpected_names
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Checkpoint:
     tokenizer: object
     entity_vocab: EntityVocab
     settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
-    unknown: tuple[str, ...] = ()  # tensors of the file that were not read: no LUKE has them, or not so
+    unexpected: tuple[str, ...] = ()  # tensors of the file that were not read: not part of any LUKE
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -64,21 +56,21 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
     Raises ValueError with one line naming the file and what is wrong with it.
     """
     folder = find_folder(folder)
-    settings = _read_settings(folder / "config.json")
+    settings = read_settings(folder / "config.json")
     vocab = EntityVocab.of_folder(folder) if vocabularies else None
     if vocabularies and vocab is None:
         raise ValueError(f"{folder / 'entity_vocab.json'}: missing, and tokenizer_config.json holds no entity_vocab")
-    stored = weight_files.read(folder)
+    stored = read_folder(folder)
     try:
         config = model_config(settings, entity_aware)
         check_shapes(stored, config)
         weights = from_released(stored, config)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    unknown = tuple(released_names.unknown(stored, config, weights))
+    unexpected = tuple(unexpected_names(stored, config, weights))
     words = tokenizer.load(folder) if vocabularies else None
-    _check_vocabularies(folder, config, words, vocab)
-    return Checkpoint(config, weights, words, vocab, settings, unknown)
+    check_vocabularies(folder, config, words, vocab)
+    return Checkpoint(config, weights, words, vocab, settings, unexpected)
 
 
 def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
@@ -87,20 +79,20 @@ def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
     return replace(found, config=config, weights=from_released(to_released(found.weights, found.config), config))
 
 
-def _read_settings(path: Path) -> dict:
+def read_settings(path: Path) -> dict:
     settings = files.read_object(path)
-    if reference_archive.is_fine_tuned(path.parent):
-        raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.checkpoint convert` makes a model folder of it")
+    if isinstance(settings.get("model"), dict):
+        raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.model_tools convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        words = ": a word model, which is something for --init" if kind in word_models.DEFAULTS else ""
+        words = ": a word model, which is something for --init" if kind in initialization.WORD_MODELS else ""
         raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
     return settings
 
 
 def model_config(settings: dict, entity_aware: bool | None = None) -> ModelConfig:
     """The configuration that the settings of a config.json describe. ValueError naming an entry of the wrong kind."""
-    known = MISSING_SETTINGS | settings
+    known = initialization.SHARED_DEFAULTS | settings
     given = {f.name: known[f.name] for f in fields(ModelConfig) if f.name in known}
     for item in fields(ModelConfig):
         expected = (int, float) if isinstance(item.default, float) else type(item.default)
@@ -115,13 +107,13 @@ def check_shapes(stored: dict, config: ModelConfig) -> None:
     """Raises ValueError naming the first tensor of a file whose shape is not what the configuration says."""
     with torch.device("meta"):
         expected = to_released(LukeForPretraining(config).state_dict(), config)
-    for name, tensor in released_names.modern(stored).items():
+    for name, tensor in canonical(stored).items():
         if name in expected and tuple(tensor.shape) != tuple(expected[name].shape):
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise ValueError(f"the weight {name} has the shape {found}, expected {wanted} as config.json says")
 
 
-def _check_vocabularies(folder: Path, config: ModelConfig, words, vocab: EntityVocab | None) -> None:
+def check_vocabularies(folder: Path, config: ModelConfig, words, vocab: EntityVocab | None) -> None:
     """Raises ValueError if one of them has ids that the model has no row for."""
     for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
         if known is not None and len(known) > getattr(config, key):
@@ -136,15 +128,15 @@ def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = 
     model lacks are ignored; any other difference is a ValueError naming the tensors.
     """
     own = model.state_dict()
-    table = released_names.name_table(model.config)
+    table = name_table(model.config)
     missing = [name for name in own if name not in weights and not name.startswith(fresh)]
     if missing:
-        raise ValueError(released_names.missing_message([table.get(name, [name])[0] for name in missing]))
+        raise ValueError(missing_message([table.get(name, [name])[0] for name in missing]))
     for name, tensor in weights.items():
         if name in own and own[name].shape != tensor.shape:
             found, expected = list(tensor.shape), list(own[name].shape)
             raise ValueError(f"the weight {name} has the shape {found}, expected {expected}")
-        if name not in own and not name.startswith(released_names.OPTIONAL):
+        if name not in own and not name.startswith(OPTIONAL):
             raise ValueError(f"the weight {name} has no place in the model")
     taken = {name: tensor for name, tensor in weights.items() if name in own}
     model.load_state_dict(taken, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
@@ -167,7 +159,7 @@ def build(checkpoint: Checkpoint) -> nn.Module:
             model = LukeForPretraining(config)
         else:
             if "classifier.weight" not in weights:
-                raise ValueError(released_names.missing_message(["classifier.weight"]))
+                raise ValueError(missing_message(["classifier.weight"]))
             # The bias of a pair head exists if the file has one or config.json says so (mLUKE for KBP37).
             bias = "classifier.bias" in weights or settings.get("classifier_bias", HEADS[architecture].bias)
             classes = len(weights["classifier.weight"])
@@ -208,27 +200,27 @@ def start_from_words(folder: Path | str) -> Checkpoint:
     "something at these words": the embedding of the word <mask>, with the positions, token type and LayerNorm of words.
     """
     folder = Path(folder)
-    if not word_models.is_word_model(folder):
-        kinds = ", ".join(word_models.DEFAULTS)
+    if not initialization.is_word_model(folder):
+        kinds = ", ".join(initialization.WORD_MODELS)
         raise ValueError(f"{folder}: expected a folder with a config.json whose model_type is one of {kinds}")
     words = tokenizer.load(folder)
-    found = word_models.shape(folder) | {"vocab_size": len(words)}
+    found = initialization.word_model_shape(folder) | {"vocab_size": len(words)}
     found |= {"entity_vocab_size": len(LITE_ENTITIES), "entity_emb_size": found["hidden_size"]}
     config = ModelConfig(**found, bos_token_id=words.bos_id, eos_token_id=words.eos_id)
     luke = LukeModel(config)
-    initialize(luke, config, seed=0)
-    weights = word_models.read(folder, config, words)
+    initialization.initialize(luke, config, seed=0)
+    weights = initialization.read_word_model(folder, config, words)
     inner = {name.removeprefix("luke."): tensor for name, tensor in weights.items() if name.startswith("luke.")}
     fill(luke, inner, fresh=("entities.", "pooler."))
-    start_as_masked_words(luke, words.mask_id)
+    initialization.start_as_masked_words(luke, words.mask_id)
     weights |= {f"luke.{name}": tensor for name, tensor in luke.state_dict().items()}
     vocab = EntityVocab.from_titles(LITE_ENTITIES)
     return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})
 
 
 def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
-    if found.unknown:
-        warnings.warn(f"{folder}: not read, as no LUKE knows them: {', '.join(found.unknown)}", stacklevel=3)
+    if found.unexpected:
+        warnings.warn(f"{folder}: ignored, not part of any LUKE model: {', '.join(found.unexpected)}", stacklevel=3)
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
@@ -242,6 +234,22 @@ def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
         return build(found), found.tokenizer, found.entity_vocab
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def lite(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with only the four special entities, in the order of the released lite models."""
+    vocab, config = checkpoint.entity_vocab, checkpoint.config
+    if vocab.mask2_id is None:
+        raise ValueError("the entity vocabulary has no [MASK2]; `convert` adds it")
+    rows = torch.tensor([vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id])
+    weights = dict(checkpoint.weights)
+    for name in ("luke.entities.entity.weight", "entity_head.bias"):
+        if name in weights:
+            weights[name] = weights[name][rows]
+    small = EntityVocab.from_titles(LITE_ENTITIES)
+    mask = None if config.mask_entity_id is None else small.mask_id
+    config = replace(config, entity_vocab_size=len(rows), mask_entity_id=mask)
+    return replace(checkpoint, config=config, weights=weights, entity_vocab=small)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
@@ -293,7 +301,7 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     settings["architectures"] = [architecture]
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text, encoding="utf-8")
-    nameless = checkpoint.weights.keys() - released_names.name_table(config).keys()
+    nameless = checkpoint.weights.keys() - name_table(config).keys()
     if nameless:
         raise ValueError(f"no released name for {', '.join(sorted(nameless))}: it would be lost")
     released = to_released(checkpoint.weights, config, architecture)
@@ -305,152 +313,3 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
         checkpoint.tokenizer.save(folder)
     if checkpoint.entity_vocab is not None:
         checkpoint.entity_vocab.save(folder / "entity_vocab.json")
-
-
-# --- Lite and convert -------------------------------------------------------------------------------------------------
-
-
-def lite(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with only the four special entities, in the order of the released lite models."""
-    vocab, config = checkpoint.entity_vocab, checkpoint.config
-    if vocab.mask2_id is None:
-        raise ValueError("the entity vocabulary has no [MASK2]; `convert` adds it")
-    rows = torch.tensor([vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id])
-    weights = dict(checkpoint.weights)
-    for name in ("luke.entities.entity.weight", "entity_head.bias"):
-        if name in weights:
-            weights[name] = weights[name][rows]
-    small = EntityVocab.from_titles(LITE_ENTITIES)
-    mask = None if config.mask_entity_id is None else small.mask_id
-    config = replace(config, entity_vocab_size=len(rows), mask_entity_id=mask)
-    return replace(checkpoint, config=config, weights=weights, entity_vocab=small)
-
-
-def copy_marker_rows(weights: dict[str, Tensor], word_tokenizer, vocab: EntityVocab) -> None:
-    """Gives downstream tasks' markers their start, in place: `<ent>` := "@", `<ent2>` := "#", `[MASK2]` := `[MASK]`.
-
-    weights: ours, or a model's own state_dict.
-    """
-    words = dict(zip((word_tokenizer.ent_id, word_tokenizer.ent2_id), word_models.marker_sources(word_tokenizer)))
-    for tables, sources in (
-        (("luke.words.token.weight", "word_head.bias"), words),
-        (("luke.entities.entity.weight", "entity_head.bias"), {vocab.mask2_id: vocab.mask_id}),
-    ):
-        for table in tables:
-            for row, source in sources.items():
-                if table in weights:
-                    weights[table][row] = weights[table][source]
-
-
-def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool | None = None) -> Checkpoint:
-    """What a Hugging Face folder holds, from what LUKE's own code wrote, a run of train.py or a model folder.
-
-    tokenizer_folder: where the tokenizer lies, if not in `path`; of AllenNLP's models, the folder that was fine-tuned.
-    entity_aware: None switches it on in pretraining archives and runs, with copies of the query, and leaves it as it is
-    in others.
-    """
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
-    if reference_archive.is_archive(path):
-        with reference_archive.unpacked(path) as found:
-            start = tokenizer_folder or reference_archive.start_of(found)
-            if start == found and not path.is_dir():
-                raise ValueError(f"{path}: an archive has no tokenizer, give --tokenizer DIR, as RoBERTa's or XLM-R's")
-            words = tokenizer.load(start)
-            settings, released, vocab = reference_archive.read(found, words, start)
-            switch = settings.get("use_entity_aware_attention", True) if entity_aware is None else entity_aware
-            config = model_config(settings, switch)
-            check_shapes(released, config)
-            _check_vocabularies(start, config, words, vocab)
-            unknown = tuple(released_names.unknown(released, config))
-            return Checkpoint(config, from_released(released, config), words, vocab, settings, unknown)
-    words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
-    is_run = (find_folder(path) / "run.json").is_file()
-    found = read(path, entity_aware=True if is_run and entity_aware is None else entity_aware)
-    if is_run:
-        copy_marker_rows(found.weights, found.tokenizer, found.entity_vocab)
-    return replace(found, tokenizer=words or found.tokenizer)
-
-
-# --- Command line -----------------------------------------------------------------------------------------------------
-
-
-def info(folder: Path) -> list[str]:
-    """Lines that describe a folder; of its weights only names and shapes are read, and decoders, to compare them."""
-    folder = find_folder(folder)
-    settings = _read_settings(folder / "config.json")
-    config, stored = model_config(settings), weight_files.read(folder)
-    check_shapes(stored, config)
-    names = released_names.modern(stored)
-    counted = {name: torch.Size(tensor.shape).numel() for name, tensor in names.items() if _counts(name)}
-    entity_table = counted.get("luke.entity_embeddings.entity_embeddings.weight", 0)
-    heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
-    found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]
-    if "classifier.weight" in names:
-        found[-1] += " " + " x ".join(map(str, names["classifier.weight"].shape))
-    aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
-    lines = [
-        f"class       {(settings.get('architectures') or ['not named'])[0]}",
-        f"words from  {settings.get('bert_model_name') or 'not named'}",
-        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
-        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
-        f"{config.max_position_embeddings} positions",
-        f"attention   {aware}",
-        f"words       {config.vocab_size:,}",
-        f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
-        f"weights     {sum(counted.values()):,}, of them {entity_table:,} entity embeddings",
-        f"heads       {', '.join(found) or 'none'}",
-    ]
-    if vocab := EntityVocab.of_folder(folder):
-        special = ("pad", "unk", "mask", "mask2")
-        ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
-        lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
-    unknown = released_names.unknown(stored, config)
-    return [*lines, f"not read    {', '.join(unknown) or 'nothing'}"]
-
-
-def _counts(name: str) -> bool:
-    return name not in released_names.TIED and not name.endswith("position_ids")
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m luke_mini.checkpoint", description="Model folders.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    helps = {
-        "info": "print what a folder holds: sizes, heads, vocabularies, tensors that no LUKE knows",
-        "convert": "write the Hugging Face folder of an archive of LUKE's own code, a run of train.py or an old file",
-        "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
-    }
-    for name, text in helps.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("folder", type=Path, metavar="DIR", help="model folder or run; for convert also a .tar.gz")
-        if name != "info":
-            command.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must not exist")
-        if name == "convert":
-            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="where its files are, if not in DIR")
-            command.add_argument(
-                "--entity-aware", action=argparse.BooleanOptionalAction, help="four queries [archives and runs: yes]"
-            )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    if arguments.command == "info":
-        print("\n".join(info(arguments.folder)))
-        return
-    if arguments.out.exists():
-        raise ValueError(f"{arguments.out}: exists already")
-    if arguments.command == "lite":
-        made = lite(read(arguments.folder))
-    else:
-        made = convert(arguments.folder, arguments.tokenizer, arguments.entity_aware)
-    with files.write_folder(arguments.out) as temporary:
-        write_files(temporary, made)
-    if made.unknown:
-        print(f"not taken over, as no LUKE knows them: {', '.join(made.unknown)}")
-    print(f"{arguments.out}: {sum(tensor.numel() for tensor in made.weights.values()):,} weights")
-
-
-if __name__ == "__main__":
-    files.run(main, "luke_mini.checkpoint")

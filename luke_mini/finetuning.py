@@ -65,7 +65,7 @@ from luke_mini import checkpoint, config, distributed, optim, recipes, run_state
 from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Place
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def header(
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
         aware = f"entity-aware, four query matrices{added}"
     numbers, weights = {"training": recipe.training, "options": options}, sum(w.numel() for w in start.weights.values())
-    unread = [f"not read    {', '.join(start.unknown)}: no LUKE knows them"] if start.unknown else []
+    unread = [f"not read    {', '.join(start.unexpected)}: not part of any LUKE model"] if start.unexpected else []
     return [
         *unread,
         f"checkpoint  {source}: {weights:,} weights, hidden size {shape.hidden_size}",

@@ -12,7 +12,7 @@ The paper's symbols and our names:
     Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
 
-Matrices that meet the same rows are stacked so that one product serves both; `released_names.py` holds the table
+Matrices that meet the same rows are stacked so that one product serves both; `weights.py` holds the table
 between these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
 hidden.
 Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
@@ -243,47 +243,3 @@ class LukeForPretraining(nn.Module):
         word = self.word_head.loss(word_rows, self.luke.words.token.weight, batch.masked_word_labels)
         entity = self.entity_head.loss(entity_rows, self.luke.entities.entity.weight, batch.masked_entity_labels)
         return {name: (loss.sum(), hit.sum()) for name, (loss, hit) in {"word": word, "entity": entity}.items()}
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
-    """Random weights, the same for a seed on every machine with the same torch.
-
-    Linear and embedding weights N(0, initializer_range), biases 0, LayerNorm 1 and 0, padding rows 0. Two things start
-    with knowledge: an entity at word i has the position embedding of word i, so that the two can find each other; and
-    w2e, e2w and e2e are copies of w2w, as when a released model is switched on.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            module.weight.normal_(0.0, config.initializer_range, generator=generator)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            module.bias.zero_()
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            module.weight[module.padding_idx].zero_()
-        if isinstance(module, nn.LayerNorm):
-            module.weight.fill_(1.0)
-            module.bias.zero_()
-    for module in model.modules():
-        if isinstance(module, EntityAwareAttention) and module.entity_aware:
-            copy_word_query(module)
-        if isinstance(module, LukeModel):
-            copy_word_positions(module)
-            if module.entities.mask is not None:
-                module.entities.mask.copy_(module.entities.entity.weight[module.entities.mask_id])
-
-
-@torch.no_grad()
-def copy_word_query(attention: EntityAwareAttention) -> None:
-    """w2e, e2w and e2e := w2w (paper, section 3.3: how entity-aware attention starts from pretrained weights)."""
-    size = attention.output.in_features
-    for linear in (attention.word_query, attention.entity_query):
-        linear.weight.view(2, size, size).copy_(attention.word_query.weight[:size].clone())
-        linear.bias.view(2, size).copy_(attention.word_query.bias[:size].clone())
-
-
-@torch.no_grad()
-def copy_word_positions(luke: LukeModel) -> None:
-    """An entity at word i gets the position embedding of word i."""
-    first = luke.config.pad_token_id + 1  # the row of `<s>` in the word table; the entity table has no such shift
-    luke.entities.position.weight[:-first] = luke.words.position.weight[first:]

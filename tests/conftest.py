@@ -86,7 +86,8 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     """A checkpoint folder of a small model with random weights and a byte-level BPE of a few sentences."""
     from luke_mini import checkpoint, config, tokenizer_bpe
     from luke_mini.entity_vocab import EntityVocab
-    from luke_mini.model import LukeForPretraining, initialize
+    from luke_mini.initialization import initialize
+    from luke_mini.model import LukeForPretraining
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     text = "Ada met Bo Berg, the mayor of Oslo. He is a chemist and works for Acme in Bergen; she was born in Norway."

@@ -17,10 +17,11 @@ from closeness import assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import checkpoint, config, files, heads, inputs, tokenizer, tokenizer_bpe
+from luke_mini import checkpoint, config, files, heads, inputs, model_tools, tokenizer, tokenizer_bpe
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, LukeModel, initialize
-from luke_mini.released_names import TIED, from_released, to_released
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.weights import TIED, from_released, to_released
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_damaged_files_are_named(copy):
             checkpoint.read(copy)
         assert "\n" not in str(error.value)
     (copy / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json: invalid JSON"):
+    with pytest.raises(ValueError, match="config.json, line 1, column 2: invalid JSON"):
         checkpoint.read(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="model_type is 'bert'"):
@@ -129,13 +130,13 @@ def test_unknown_tensors_are_listed_and_known_ones_without_use_are_not(copy, cap
         tensors["mystery"] = torch.zeros(1)
 
     rewrite(copy, change)
-    assert set(checkpoint.read(copy).unknown) == {"luke.encoder.layer.7.output.dense.bias", "mystery"}
+    assert set(checkpoint.read(copy).unexpected) == {"luke.encoder.layer.7.output.dense.bias", "mystery"}
     assert not checkpoint.read(copy, entity_aware=False).weights.keys() & {"luke.layers.0.attention.entity_query.bias"}
-    assert set(checkpoint.read(copy, entity_aware=False).unknown) == set(checkpoint.read(copy).unknown)
-    checkpoint.main(["lite", str(copy), str(copy) + "-lite"])
-    checkpoint.main(["info", str(copy)])
+    assert set(checkpoint.read(copy, entity_aware=False).unexpected) == set(checkpoint.read(copy).unexpected)
+    model_tools.main(["lite", str(copy), str(copy) + "-lite"])
+    model_tools.main(["info", str(copy)])
     said = capsys.readouterr().out
-    assert "no LUKE knows them: " in said and said.count("mystery") == 2 and "position_ids" not in said
+    assert "not part of any LUKE model: " in said and said.count("mystery") == 2 and "position_ids" not in said
 
 
 WRAPPERS = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model.module._orig_mod."]
@@ -160,7 +161,7 @@ def test_files_of_every_generation_load_alike(folder, copy):
     ):
         torch.save(old, copy / "pytorch_model.bin")
         found = checkpoint.read(copy)
-        assert not found.unknown and found.weights.keys() == expected.keys()
+        assert not found.unexpected and found.weights.keys() == expected.keys()
         assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.items())
 
 
@@ -175,7 +176,7 @@ def test_a_table_that_is_a_decoder_alone_has_its_shape_checked(copy):
 
 def test_the_same_weight_under_two_names_is_an_error(copy):
     rewrite(copy, lambda tensors: tensors.update({"module.lm_head.bias": tensors["lm_head.bias"] + 1}))
-    with pytest.raises(ValueError, match="the weight lm_head.bias is there twice"):
+    with pytest.raises(ValueError, match="the weight lm_head.bias appears twice"):
         checkpoint.read(copy)
 
 
@@ -190,16 +191,16 @@ def test_a_decoder_that_differs_from_its_table_is_named(decoder, folder, copy, t
 
     rewrite(copy, change)
     found = checkpoint.read(copy)
-    (named,) = found.unknown
+    (named,) = found.unexpected
     assert named == f"{decoder} (differs from {TIED[decoder]})"
-    with pytest.warns(UserWarning, match=f"not read, as no LUKE knows them: {decoder}"):
+    with pytest.warns(UserWarning, match=f"ignored, not part of any LUKE model: {decoder}"):
         checkpoint.load(copy)
     expected = checkpoint.read(folder).weights
     assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.items())
-    checkpoint.main(["info", str(copy)])
-    checkpoint.main(["convert", str(copy), str(tmp_path / "out")])
+    model_tools.main(["info", str(copy)])
+    model_tools.main(["convert", str(copy), str(tmp_path / "out")])
     assert capsys.readouterr().out.count(named) == 2
-    assert not checkpoint.read(tmp_path / "out").unknown  # what is written is tied
+    assert not checkpoint.read(tmp_path / "out").unexpected  # what is written is tied
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -211,7 +212,7 @@ def test_config_json_says_which_type_is_written(dtype, key, copy, tmp_path):
     del settings["dtype"]
     (copy / "config.json").write_text(json.dumps(settings | {key: str(dtype).removeprefix("torch.")}))
     for command in ("lite", "convert"):
-        checkpoint.main([command, str(copy), str(tmp_path / command)])
+        model_tools.main([command, str(copy), str(tmp_path / command)])
         settings = json.loads((tmp_path / command / "config.json").read_text())
         (written,) = {tensor.dtype for tensor in load_file(tmp_path / command / "model.safetensors").values()}
         assert f"torch.{settings['dtype']}" == str(written) and "torch_dtype" not in settings
@@ -403,9 +404,9 @@ def test_transformers_reads_a_text_with_our_folder(tmp_path):
 
 
 def test_lite_from_the_command_line_and_what_info_says(folder, tmp_path, capsys):
-    checkpoint.main(["lite", str(folder), str(tmp_path / "lite")])
+    model_tools.main(["lite", str(folder), str(tmp_path / "lite")])
     capsys.readouterr()
-    checkpoint.main(["info", str(tmp_path / "lite")])
+    model_tools.main(["info", str(tmp_path / "lite")])
     said = capsys.readouterr().out
     model, words, entities = checkpoint.load(tmp_path / "lite")
     assert len(entities) == 4 and len(words) == model.config.vocab_size
@@ -428,7 +429,7 @@ def test_convert_of_a_pretraining_run(folder, tmp_path):
     for step in ("step-000009", "step-000010"):
         checkpoint.save(tmp_path / "run" / step, plain, found.tokenizer, found.entity_vocab)
         (tmp_path / "run" / step / "run.json").write_text("{}")
-    checkpoint.main(["convert", str(tmp_path / "run"), str(tmp_path / "out")])
+    model_tools.main(["convert", str(tmp_path / "run"), str(tmp_path / "out")])
     made = checkpoint.read(tmp_path / "out")
     words, vocab = made.tokenizer, made.entity_vocab
     at, number = (words.encode(sign, prefix_space=False).ids[-1] for sign in "@#")
@@ -440,7 +441,7 @@ def test_convert_of_a_pretraining_run(folder, tmp_path):
     assert made.config.use_entity_aware_attention and made.weights.keys() == expected.keys()
     assert all(torch.equal(made.weights[name], tensor) for name, tensor in expected.items())
 
-    checkpoint.main(["convert", str(folder), str(tmp_path / "same"), "--no-entity-aware"])
+    model_tools.main(["convert", str(folder), str(tmp_path / "same"), "--no-entity-aware"])
     same = checkpoint.read(tmp_path / "same")  # of a model folder, the markers may have been trained
     assert all(torch.equal(same.weights[name], tensor) for name, tensor in found.weights.items())
 
@@ -449,12 +450,12 @@ def test_errors_are_one_line_and_status_2(copy, tmp_path):
     (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-9])
     root = Path(checkpoint.__file__).parent.parent
     for arguments, status, words in (
-        (["info", copy], 2, "no whole safetensors file"),
-        (["lite", copy, tmp_path / "out"], 2, "no whole safetensors file"),
+        (["info", copy], 2, "not a complete safetensors file"),
+        (["lite", copy, tmp_path / "out"], 2, "not a complete safetensors file"),
         (["convert", tmp_path / "nothing", tmp_path / "out"], 2, "no such file or folder"),
         (["lite", "--help"], 0, ""),
     ):
-        command = [sys.executable, "-m", "luke_mini.checkpoint", *map(str, arguments)]
+        command = [sys.executable, "-m", "luke_mini.model_tools", *map(str, arguments)]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         assert done.returncode == status and words in done.stderr
         assert done.stderr.count("\n") == (status == 2) and not (tmp_path / "out").exists()

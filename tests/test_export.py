@@ -20,7 +20,7 @@ from luke_mini import checkpoint, export, inputs
 from luke_mini import task_classification, task_ner, task_qa, task_relation, task_typing
 from luke_mini.conll import raw_document
 from luke_mini.heads import LukeForTask
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 
 LABELS = ("NIL", "PER", "LOC")
 TASKS = {task.NAME: task for task in (task_ner, task_relation, task_typing, task_qa, task_classification)}

@@ -24,7 +24,7 @@ from test_model import SMALL, build, padded_batch
 
 from luke_mini import checkpoint, heads, packing
 from luke_mini.model import LukeForPretraining, LukeModel
-from luke_mini.released_names import from_released, modern_name, to_released
+from luke_mini.weights import from_released, canonical_name, to_released
 
 FOLDERS = sorted(path.name for path in oracle.HERE.iterdir())
 
@@ -137,7 +137,7 @@ def recorded(folder: str):
 def test_recorded_outputs_and_gradients(folder):
     architecture = folder.split("-")[0]
     found = checkpoint.read(oracle.HERE / folder, vocabularies=False)
-    assert not found.unknown
+    assert not found.unexpected
     model = checkpoint.build(found).double()
     cases = recorded(folder)
     gradient = cases.pop("gradient")
@@ -376,7 +376,7 @@ def test_row_0_of_the_entity_table(transformers):
         assert not table[0].any() and model.luke.entities.entity.weight.grad[0].any() != freeze
 
 
-def test_modern_names_of_older_files():
+def test_canonical_names_of_older_files():
     for old, new in {
         "encoder.layer.0.output.LayerNorm.gamma": "luke.encoder.layer.0.output.LayerNorm.weight",
         "module.embeddings.LayerNorm.beta": "luke.embeddings.LayerNorm.bias",
@@ -388,4 +388,4 @@ def test_modern_names_of_older_files():
         "luke.encoder.layer.1.attention.self.w2e_query.bias": "luke.encoder.layer.1.attention.self.w2e_query.bias",
         "lm_head.layer_norm.weight": "lm_head.layer_norm.weight",
     }.items():
-        assert modern_name(old) == new
+        assert canonical_name(old) == new

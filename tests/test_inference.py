@@ -14,7 +14,8 @@ from luke_mini import checkpoint, finetuning, inference, task_ner, task_relation
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 
 TITLES = ["[PAD]", "[UNK]", "[MASK]", "Ada Lovelace", "Ada, Oklahoma", "Oslo", "[MASK2]"]
 LINKS = {("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3, ("oslo", "Oslo"): 5, ("berg", "Nowhere"): 1}

@@ -13,7 +13,8 @@ from closeness import assert_as_good, assert_same, by_layer, generator, seeded
 
 from luke_mini import checkpoint, packing
 from luke_mini.config import ModelConfig
-from luke_mini.model import LukeForPretraining, LukeModel, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining, LukeModel
 
 SMALL = ModelConfig(
     vocab_size=90,

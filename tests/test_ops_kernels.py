@@ -12,7 +12,8 @@ from interpreter import expect_passed, start_interpreted
 
 from luke_mini import config, ops, packing
 from luke_mini.batching import PretrainBatch
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 
 
 @pytest.fixture(autouse=True)

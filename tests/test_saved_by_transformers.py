@@ -164,7 +164,7 @@ def test_live_there_and_back(architecture, family, transformers, made, tmp_path)
     oracle.save(theirs, tmp_path / "theirs")
     made[family].save_pretrained(tmp_path / "theirs")
     found = checkpoint.read(tmp_path / "theirs")
-    assert not found.unknown and len(found.tokenizer) == found.config.vocab_size
+    assert not found.unexpected and len(found.tokenizer) == found.config.vocab_size
     assert all(found.entity_vocab.get(key) == number for key, number in keys.items())
 
     batch = in_float64(oracle.random_inputs(architecture, theirs.config, "ragged", 5, False))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import finetune
 from luke_mini import checkpoint, finetuning, inputs, task_classification
 from luke_mini.heads import IGNORED
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.task_classification import NUMBER, Example, Options, Prediction, make_features, read_examples
 
 ONE = {"review_id": "7", "sentence": "Ada is fine.", "label": "positive"}

@@ -21,7 +21,8 @@ import finetune
 from luke_mini import checkpoint, optim, task_cloze, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 from luke_mini.task_cloze import Options, Question
 
 CONFIG = ModelConfig(

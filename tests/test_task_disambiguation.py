@@ -23,7 +23,8 @@ from luke_mini.disambiguation_files import Candidate, Document, Mention
 from luke_mini.disambiguation_inputs import Options, make_features
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 
 TITLES = [f"T{k}" for k in range(15)]
 VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", *TITLES, "[MASK2]"])

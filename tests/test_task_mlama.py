@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 import finetune
 from luke_mini import checkpoint, inputs, task_mlama, tokenizer_sentencepiece
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 from luke_mini.pretrain_examples import build_examples
 from luke_mini.task_mlama import Example, Options, Prediction, make_features, read_examples
 

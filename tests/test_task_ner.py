@@ -22,7 +22,7 @@ from luke_mini import checkpoint, optim, task_ner
 from luke_mini.config import ModelConfig
 from luke_mini.conll import Document, read_examples
 from luke_mini.metrics import chunks
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.task_ner import CONLL_LABELS, Mention, Options
 
 SMALL = ModelConfig(

@@ -19,7 +19,7 @@ from qa_tokenizer import Chunks
 from luke_mini import checkpoint, optim, qa_files, task_qa, tokenizer, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.qa_files import DataSet, Question
 from luke_mini.qa_windows import Answer
 from luke_mini.task_qa import Options, Prediction

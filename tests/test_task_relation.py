@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import finetune
 from luke_mini import checkpoint, inputs, task_relation
 from luke_mini.heads import IGNORED
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features, read_examples
 
 TACRED = {

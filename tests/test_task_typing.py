@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import finetune
 from luke_mini import checkpoint, inputs, task_typing
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features, read_examples
 
 LUKE = {"sent": "Ada met -LRB- briefly -RSB- the mayor .", "start": 28, "end": 37, "labels": ["person"]}

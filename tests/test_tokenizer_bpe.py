@@ -181,7 +181,7 @@ def test_long_runs_are_quick(tokenizer):
     assert merge(["="] * 64 * 300, ranks) == ["=" * 64] * 300
 
 
-def test_starts_word(tokenizer):
+def test_initialization_word(tokenizer):
     table = dict(zip(tokenizer._pieces, tokenizer.starts_word.tolist()))
     for piece in ("Ġ", "Ġthe", ".", "'s", "_", "Ċ", "<s>", "<mask>", "<ent2>"):
         assert table.get(piece, True), piece

@@ -177,7 +177,7 @@ def test_decode(tokenizer):
     assert tokenizer.decode(ids) == "<s> Ada saw<mask> <unk></s>"
 
 
-def test_starts_word(tokenizer):
+def test_initialization_word(tokenizer):
     assert tokenizer.starts_word.shape == (len(tokenizer),) and tokenizer.starts_word.dtype == np.bool_
     for piece, starts in zip(tokenizer.pieces(range(len(tokenizer))), tokenizer.starts_word):
         special = piece in "<s> <pad> </s> <unk> <mask> <ent> <ent2>".split()

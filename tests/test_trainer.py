@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from luke_mini import batching, config, distributed, tokenizer, trainer
 from luke_mini.distributed import Place
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 from luke_mini.shards import Shards
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ import torch
 from luke_mini import config, task_disambiguation
 from luke_mini.disambiguation_inputs import Feature, Options
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import initialize
+from luke_mini.initialization import initialize
 from luke_mini.task_disambiguation import DisambiguationModel
 
 

@@ -17,7 +17,8 @@ import torch
 
 from luke_mini import checkpoint, config, packing
 from luke_mini.batching import PretrainBatch
-from luke_mini.model import LukeForPretraining, initialize
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 
 WORDS, ENTITIES = (498, 500, 507, 412), (8, 10, 30, 21)
 

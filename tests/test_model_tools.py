@@ -1,6 +1,6 @@
 """Archives of LUKE's own code become the Hugging Face folder that the published rules describe.
 
-    pytest tests/test_reference_archive.py
+    pytest tests/test_model_tools.py
 
 The archives are made here from random models, under the names of those files. Each rule is checked by itself, and the
 numbers of the model are the same before and after. Fine-tuned models are those of tests/fixtures/hf, with the scores
@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from test_heads import recorded
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import checkpoint, inference, tokenizer
+from luke_mini import checkpoint, inference, model_tools, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.model import LukeForPretraining
-from luke_mini.released_names import to_released
+from luke_mini.weights import to_released
 
 TITLES = ["[PAD]", "[UNK]", "[MASK]", "Oslo", "New York City", "Ada"]
 
@@ -77,7 +77,7 @@ def pack(folder, kind):
 
 
 def run(*arguments) -> None:
-    checkpoint.main([str(argument) for argument in arguments])
+    model_tools.main([str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("kind", ["folder", "", ".gz", ".bz2", ".xz"])
@@ -86,9 +86,9 @@ def test_every_rule_of_the_conversion(kind, words, toy_data, tmp_path, capsys):
     model, released = write_archive(tmp_path / "archive", config, wrapped=kind == ".xz")
     source = tmp_path / "archive" if kind == "folder" else pack(tmp_path / "archive", kind)
     run("convert", source, tmp_path / "out", "--tokenizer", toy_data / "tokenizer")
-    assert "not taken over" not in capsys.readouterr().out
+    assert "ignored" not in capsys.readouterr().out
     found = checkpoint.read(tmp_path / "out")
-    assert not found.unknown
+    assert not found.unexpected
     made = to_released(found.weights, found.config)
 
     at, number = (words.encode(sign, prefix_space=False).ids[-1] for sign in "@#")
@@ -195,9 +195,7 @@ def test_no_member_of_a_tar_lands_outside(words, tmp_path):
     write_archive(tmp_path / "archive", shape_of(words))
     with tarfile.open(tmp_path / "evil.tar", "w") as archive:
         archive.add(tmp_path / "archive/metadata.json", "../../evil/metadata.json")
-    from luke_mini import reference_archive
-
-    with reference_archive.unpacked(tmp_path / "evil.tar") as folder:
+    with model_tools.unpacked(tmp_path / "evil.tar") as folder:
         assert [path.name for path in folder.iterdir()] == ["metadata.json"]
         assert folder.parent != tmp_path
     assert not folder.exists() and not (tmp_path.parent / "evil").exists()
@@ -245,7 +243,7 @@ def test_a_pretraining_run_of_lukes_own_code(place, expected, words, toy_data, t
     given = ("--tokenizer", toy_data / "tokenizer", "--no-entity-aware")
     run("convert", tmp_path / "run" / place, tmp_path / "out", *given)
     found = checkpoint.read(tmp_path / "out")
-    assert not found.unknown and found.settings["architectures"] == ["LukeForMaskedLM"]
+    assert not found.unexpected and found.settings["architectures"] == ["LukeForMaskedLM"]
     assert list(json.loads((tmp_path / "out/entity_vocab.json").read_text())) == [*TITLES, "[MASK2]"]
     batch = padded_batch(config, [9, 5], [3, 1])
     ours, theirs = (model.double().luke(**batch) for model in (checkpoint.build(found), models[expected]))
@@ -321,7 +319,7 @@ def test_a_model_fine_tuned_by_allennlp(name, kind, tmp_path):
     model, words, vocab = checkpoint.load(tmp_path / "out")
     found = checkpoint.read(tmp_path / "out")
     labels = FINE_TUNED[name][2]
-    assert not found.unknown and (len(words), len(vocab), vocab.mask2_id) == (40, 14, 13)
+    assert not found.unexpected and (len(words), len(vocab), vocab.mask2_id) == (40, 14, 13)
     assert found.settings["id2label"] == {str(i): label for i, label in enumerate(labels)}
     assert found.settings["label2id"] == {label: i for i, label in enumerate(labels)}
     assert found.settings["architectures"] == [name.split("-")[0]] and found.settings["classifier_bias"] is True
@@ -382,7 +380,7 @@ def test_what_is_wrong_with_a_fine_tuned_model_is_said_in_one_line(tmp_path):
     (tmp_path / "start/entity_vocab.json").unlink()
     with pytest.raises(ValueError, match="no entity vocabulary, but the model has 14: give --tokenizer DIR"):
         run("convert", tmp_path / "good", tmp_path / "out", "--tokenizer", tmp_path / "start")
-    with pytest.raises(ValueError, match="config.json: AllenNLP's; `python -m luke_mini.checkpoint convert`"):
+    with pytest.raises(ValueError, match="config.json: AllenNLP's; `python -m luke_mini.model_tools convert`"):
         checkpoint.read(tmp_path / "good")
 
 

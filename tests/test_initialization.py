@@ -1,8 +1,9 @@
-"""A LUKE whose words come from RoBERTa, XLM-R or BERT computes what that model computes: in float64, the same.
+"""Weights begin as their equations say, and the words of another model compute what that model computes.
 
-    pytest tests/test_word_models.py
+    pytest tests/test_initialization.py
 
-Live against transformers where it is installed; the names of older files and what train.py does with a folder, without.
+RoBERTa, XLM-R and BERT live against transformers in float64 where it is installed; the names of older files and what
+train.py does with a folder, without.
 """
 
 import copy
@@ -13,16 +14,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from closeness import assert_same, generator, seeded
+import torch.nn.functional as F
+from closeness import assert_as_good, assert_rounded, assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
 from test_model import SMALL, build, padded_batch
 
 import finetune
 import train
-from luke_mini import checkpoint, heads, inference, packing, tokenizer, word_models
+from luke_mini import checkpoint, config, heads, inference, initialization, packing, tokenizer
 from luke_mini.config import ModelConfig
-from luke_mini.model import LukeForPretraining, copy_word_positions, initialize
-from luke_mini.released_names import to_released
+from luke_mini.initialization import copy_word_positions, initialize
+from luke_mini.model import LukeForPretraining
+from luke_mini.weights import to_released
 
 SETTINGS = {
     "vocab_size": 60,
@@ -32,6 +35,86 @@ SETTINGS = {
     "intermediate_size": 20,
     "max_position_embeddings": 34,
 }
+
+
+def test_a_start_at_frequencies_guesses_them():
+    """With no evidence (a table of zeros) the head's probabilities are the smoothed shares of the counts."""
+    model = build(SMALL, LukeForPretraining)
+    words, entities = torch.arange(SMALL.vocab_size), torch.zeros(SMALL.entity_vocab_size, dtype=torch.long)
+    initialization.start_at_frequencies(model, words, entities)
+    nothing = torch.zeros(1, SMALL.hidden_size)
+    for head, table, counts in (
+        (model.word_head, torch.zeros(SMALL.vocab_size, SMALL.hidden_size), words),
+        (model.entity_head, torch.zeros(SMALL.entity_vocab_size, SMALL.entity_emb_size), entities),
+    ):
+        exact = (counts + 1).double() / (counts + 1).sum()
+        assert_rounded(head(nothing, table).softmax(1)[0], exact, exponent=float(-exact.min().log()))
+
+
+def titled(entity_emb_size: int) -> tuple[LukeForPretraining, list[list[int]]]:
+    """A model of the size tiny that starts at 300 random titles of one to five of 500 words, no two with the same first
+    word; the last title is empty."""
+    shape = replace(
+        config.TINY, vocab_size=500, entity_vocab_size=300, entity_emb_size=entity_emb_size, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = LukeForPretraining(shape)
+    initialize(model, shape, seeded())
+    draws = generator(1)
+    lengths, first = torch.randint(1, 6, (300,), generator=draws).tolist(), torch.randperm(490, generator=draws) + 10
+    titles = [
+        [int(word), *torch.randint(10, 500, (n - 1,), generator=draws).tolist()] for n, word in zip(lengths, first)
+    ]
+    titles[-1] = []
+    initialization.start_at_titles(model, titles, seeded())
+    return model.eval(), titles
+
+
+@pytest.mark.parametrize("entity_emb_size", [64, 128])
+@torch.no_grad()
+def test_words_of_a_title_name_its_entity(entity_emb_size):
+    model, titles = titled(entity_emb_size)
+    words, table = model.luke.words.token.weight, model.luke.entities.entity.weight
+    read = torch.stack([words[title].mean(0) for title in titles[:-1]])
+    right = (read @ model.entity_head.dense.weight.T @ table.T).argmax(1) == torch.arange(299)
+    assert right.float().mean() > 0.98
+    size = config.TINY.initializer_range
+    plain = F.rms_norm(table[:-1], table.shape[1:]) * size
+    found, plain = (rows.double().square().mean(1).sqrt() for rows in (table[:-1], plain))
+    assert_as_good(found, plain, torch.full((299,), size, dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_entities_read_the_words_at_their_positions():
+    """In the first layer an entity's own word gets more than twice its even share of the look; it arrives as it was."""
+    model, _ = titled(64)
+    luke, attention, draws = model.luke, model.luke.layers[0].attention, generator(2)
+    ids, place = torch.randint(10, 500, (16, 40), generator=draws), torch.arange(2, 38, 3)
+    positions = place[:, None].expand(16, 12, 1)
+    packed = packing.from_padded(ids, None, torch.full((16, 12), 3), positions, None, pad_id=1)
+    words, entities = luke.words(packed), luke.entities(packed)
+    size = luke.config.hidden_size
+    query = attention.entity_query(entities)[:, :size].view(16, 12, 4, -1)
+    key, value = attention.key_value(words).view(-1, 2, size).unbind(1)
+    look = torch.einsum("sehd,swhd->shew", query, key.view(16, 40, 4, -1)).mul(query.shape[-1] ** -0.5).softmax(-1)
+    assert look[:, :, torch.arange(12), place].mean() > 2 / 40
+    basis = torch.linalg.qr(torch.randn(size, size, generator=draws))[0]
+    assert_as_good(attention.output(value), words @ basis @ basis.T, words.double())
+
+
+def test_sinusoids_fade_with_the_distance():
+    waves = initialization.sinusoids(100, 64)
+    assert_rounded(waves.square().mean(1), torch.ones(100))
+    near = [float(waves[50] @ waves[50 + k]) / 64 for k in (0, 1, 3, 10)]
+    assert near == sorted(near, reverse=True)
+
+
+def test_title_start_needs_entity_aware_attention():
+    with pytest.raises(ValueError, match="--title-start .* needs --entity-aware"):
+        replace(config.SCRATCH_TINY, entity_aware=False)
+
+
+# --- The words of another model ----------------------------------------------------------------------------------------
 
 
 class Words:
@@ -51,11 +134,11 @@ class Words:
 def luke_on(folder, words: Words, entity_aware: bool) -> LukeForPretraining:
     """As train.py makes it."""
     config = replace(ModelConfig(), entity_vocab_size=11, entity_emb_size=6, use_entity_aware_attention=entity_aware)
-    config = replace(config, **word_models.shape(folder))
+    config = replace(config, **initialization.word_model_shape(folder))
     config = replace(config, vocab_size=len(words))
     model = LukeForPretraining(config)
     initialize(model, config, seeded())
-    weights = word_models.read(folder, config, words)
+    weights = initialization.read_word_model(folder, config, words)
     assert not [name for name in weights if "entities" in name or "entity_head" in name]
     checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
     copy_word_positions(model.luke)
@@ -126,7 +209,7 @@ def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **
         tensors[name] = tensor.clone()
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
-    names = [name for name in word_models.SHAPE if name != "hidden_act"]
+    names = [name for name in initialization.SHAPE if name != "hidden_act"]
     settings = {"model_type": kind} | {name: getattr(config, name) for name in names} | more
     (folder / "config.json").write_text(json.dumps(settings))
     return model
@@ -140,7 +223,7 @@ def test_names_of_every_generation(prefix, old, tmp_path):
         tensors = load_file(tmp_path / "words/model.safetensors")
         tensors["lm_head.decoder.weight"] = tensors.pop(f"{prefix}embeddings.word_embeddings.weight")
         save_file(tensors, tmp_path / "words/model.safetensors")
-    weights = word_models.read(tmp_path / "words", SMALL, Words(SMALL.vocab_size))
+    weights = initialization.read_word_model(tmp_path / "words", SMALL, Words(SMALL.vocab_size))
     own = model.state_dict()
     for name, tensor in weights.items():
         if ".entity_query." in name:
@@ -155,7 +238,7 @@ def test_names_of_every_generation(prefix, old, tmp_path):
 
 def test_marker_rows_are_copies_of_at_and_number(tmp_path):
     model = word_folder(tmp_path / "words", SMALL)
-    weights = word_models.read(tmp_path / "words", replace(SMALL, vocab_size=92), Words(92))
+    weights = initialization.read_word_model(tmp_path / "words", replace(SMALL, vocab_size=92), Words(92))
     for name in ("luke.words.token.weight", "word_head.bias"):
         own = model.state_dict()[name]
         assert torch.equal(weights[name], torch.cat([own, own[[7, 8]]]))
@@ -164,12 +247,12 @@ def test_marker_rows_are_copies_of_at_and_number(tmp_path):
 def test_another_tokenizer_is_refused(tmp_path):
     word_folder(tmp_path / "words", SMALL)
     for n in (89, 91, 93):
-        with pytest.raises(ValueError, match=f"knows 90 word pieces, .* has {n}: .*--tokenizer") as error:
-            word_models.read(tmp_path / "words", SMALL, Words(n))
+        with pytest.raises(ValueError, match=f"a vocabulary of 90 tokens, .* built with {n}: .*--tokenizer") as error:
+            initialization.read_word_model(tmp_path / "words", SMALL, Words(n))
         assert "\n" not in str(error.value)
     word_folder(tmp_path / "relative", SMALL, position_embedding_type="relative_key")
     with pytest.raises(ValueError, match="position_embedding_type is 'relative_key'"):
-        word_models.shape(tmp_path / "relative")
+        initialization.word_model_shape(tmp_path / "relative")
 
 
 def words_with_tokenizer(folder, toy_data):

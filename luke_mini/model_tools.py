@@ -1,31 +1,40 @@
-"""What LUKE's own code wrote: a folder or a .tar[.gz|.bz2|.xz] -> what a Hugging Face folder holds.
+"""Command-line tools for model folders.
 
-In, of three kinds:
+    python -m luke_mini.model_tools info DIR             what a folder holds: sizes, heads, vocabularies
+    python -m luke_mini.model_tools convert DIR OUT      a checkpoint of the original LUKE code, a run or an old file
+    python -m luke_mini.model_tools lite DIR OUT         only the special entities: half the size
+
+Most of it reads what the original code wrote, a folder or a .tar[.gz|.bz2|.xz] of three kinds:
 
     an archive               pytorch_model.bin, metadata.json (`model_config`, ...), entity_vocab.tsv or .jsonl
     a pretraining run        the same, but checkpoints/epochN/mp_rank_00_model_states.pt in place of pytorch_model.bin
     a fine-tuned model       AllenNLP's: config.json, weights.th (best.th), vocabulary/labels.txt
 
-Out: the settings of config.json, the weights under the released names, the entity vocabulary. What is pretrained gets
-on the way what downstream tasks need, each new row a copy of one that has been trained:
+and makes of it the settings of config.json, weights under the released names, and an entity vocabulary. Pretrained
+models get the rows that downstream tasks need, each a copy of one that has been trained:
 
     words     `<ent>` := "@"   `<ent2>` := "#"     (and the same entries of the masked-word head's bias)
     entities  `[MASK2]` := `[MASK]`                (and the same entry of the masked-entity head's bias)
 
-Titles of a vocabulary that knows languages become "en:Oslo". None of these hold a tokenizer; the caller brings it.
-Archives of entity disambiguation stand on BERT, whose positions are counted otherwise (see word_models.py), and have an
-embedding of [MASK] apart from the table. AllenNLP's config.json names the Hugging Face folder that was fine-tuned:
-shape, tokenizer and entities are there, and the caller brings the folder, if it no longer lies at that place.
+Titles of a vocabulary with languages become "en:Oslo". None of these hold a tokenizer: it is given. Archives of entity
+disambiguation are based on BERT, whose positions are counted differently (see initialization.py), and have an embedding
+of [MASK] outside of the table. AllenNLP's config.json names the Hugging Face folder that was fine-tuned, where shape,
+tokenizer and entities are; the folder is given if it no longer lies there.
 """
 
+import argparse
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from luke_mini import files, released_names, weight_files, word_models
+import torch
+
+from luke_mini import checkpoint, files, initialization, tokenizer, weights
+from luke_mini.checkpoint import Checkpoint
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 
 METADATA, CONFIG = "metadata.json", "config.json"
@@ -120,19 +129,19 @@ def start_of(path: Path) -> Path:
     return Path(name) if isinstance(name, str) and Path(name).is_dir() else folder
 
 
-def read(path: Path, word_tokenizer, start: Path) -> tuple[dict, dict, EntityVocab]:
+def read_original(path: Path, word_tokenizer, start: Path) -> tuple[dict, dict, EntityVocab]:
     """(settings of config.json, weights under the released names, entity vocabulary) of an unpacked archive.
 
     start: the Hugging Face folder that an AllenNLP model was fine-tuned from.
     """
-    folder, weights = _folder_of(path), _weights_of(path)
-    released = released_names.modern(weight_files.read_file(weights))
-    for name in released_names.copies(released):
+    folder, source = _folder_of(path), _weights_of(path)
+    released = weights.canonical(weights.read_file(source))
+    for name in weights.tied(released):
         del released[name]  # what follows changes the tables
-    needed = [word_models.WORD_TABLES[0], ENTITY_TABLES[0], *(["classifier.weight"] * is_fine_tuned(folder))]
+    needed = [initialization.WORD_TABLES[0], ENTITY_TABLES[0], *(["classifier.weight"] * is_fine_tuned(folder))]
     missing = [name for name in needed if name not in released]
     if missing:
-        raise ValueError(f"{weights}: {released_names.missing_message(missing)}")
+        raise ValueError(f"{source}: {weights.missing_message(missing)}")
     if is_fine_tuned(folder):
         return _read_fine_tuned(folder, released, word_tokenizer, start)
     return _read_pretrained(folder, released, word_tokenizer)
@@ -149,13 +158,13 @@ def _read_pretrained(folder: Path, released: dict, word_tokenizer) -> tuple[dict
     vocab = _entity_vocab(folder)
 
     if len(word_tokenizer) != settings["vocab_size"] + 2:
-        pieces = f"{len(word_tokenizer)} word pieces with <ent> and <ent2>"
+        pieces = f"{len(word_tokenizer)} tokens with <ent> and <ent2>"
         raise ValueError(f"the tokenizer has {pieces}, the archive's model {settings['vocab_size']} without them")
-    released_names.append_rows(released, word_models.WORD_TABLES, word_models.marker_sources(word_tokenizer))
+    weights.append_rows(released, initialization.WORD_TABLES, initialization.marker_sources(word_tokenizer))
     if len(vocab) != settings["entity_vocab_size"]:
         raise ValueError(f"{folder}: {len(vocab)} titles, but entity_vocab_size is {settings['entity_vocab_size']}")
     if vocab.mask2_id is None:
-        released_names.append_rows(released, ENTITY_TABLES, [vocab.mask_id])
+        weights.append_rows(released, ENTITY_TABLES, [vocab.mask_id])
     vocab = vocab.for_release()
 
     both_heads = "lm_head.dense.weight" in released and ENTITY_TABLES[1] in released
@@ -168,8 +177,8 @@ def _read_pretrained(folder: Path, released: dict, word_tokenizer) -> tuple[dict
         "entity_emb_size": settings.get("entity_emb_size") or settings["hidden_size"],
     }
     if str(settings.get("bert_model_name", "")).rpartition("/")[2].startswith("bert-"):
-        word_models.shift_positions(released)
-        settings["max_position_embeddings"] = released[word_models.POSITIONS].shape[0]
+        initialization.shift_positions(released)
+        settings["max_position_embeddings"] = released[initialization.POSITIONS].shape[0]
     if MASK_EMBEDDING in released:
         settings["mask_entity_id"] = vocab.mask_id
     return settings, released, vocab
@@ -227,19 +236,19 @@ def _read_fine_tuned(folder: Path, released: dict, word_tokenizer, start: Path) 
 
 def _shape_of(released: dict, word_tokenizer) -> dict:
     """The settings of config.json, from the weights; what they do not tell is as in every released LUKE."""
-    hidden = released[word_models.WORD_TABLES[0]].shape[1]
+    hidden = released[initialization.WORD_TABLES[0]].shape[1]
     if hidden % 64:
         raise ValueError(f"hidden size {hidden}, an unknown number of heads: give a --tokenizer DIR with config.json")
     layers = {name.split(".")[3] for name in released if name.startswith("luke.encoder.layer.")}
     sizes = {
-        "vocab_size": word_models.WORD_TABLES[0],
+        "vocab_size": initialization.WORD_TABLES[0],
         "entity_vocab_size": ENTITY_TABLES[0],
         "intermediate_size": "luke.encoder.layer.0.intermediate.dense.bias",
-        "max_position_embeddings": word_models.POSITIONS,
+        "max_position_embeddings": initialization.POSITIONS,
         "type_vocab_size": "luke.embeddings.token_type_embeddings.weight",
     }
     if missing := [name for name in sizes.values() if name not in released]:
-        raise ValueError(released_names.missing_message(missing))
+        raise ValueError(weights.missing_message(missing))
     return {entry: released[name].shape[0] for entry, name in sizes.items()} | {
         "model_type": "luke",
         "hidden_size": hidden,
@@ -262,5 +271,121 @@ def _labels(path: Path, released: dict) -> list[str]:
     order = sorted(range(rows), key=lambda row: names[row] != "O")
     for name in ("classifier.weight", "classifier.bias"):
         if name in released:
-            released[name] = weight_files.join([released[name]])[order]
+            released[name] = weights.stack([released[name]])[order]
     return [names[row] for row in order]
+
+
+# --- Tools --------------------------------------------------------------------------------------------------------------
+
+
+def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool | None = None) -> Checkpoint:
+    """A checkpoint of the original LUKE code, a run of train.py or a model folder, as a `Checkpoint`.
+
+    tokenizer_folder: the tokenizer's, if not `path`; for AllenNLP's models, the folder that was fine-tuned.
+    entity_aware: None switches it on in pretraining archives and runs, with copies of the query, and keeps it in others.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if is_archive(path):
+        with unpacked(path) as found:
+            start = tokenizer_folder or start_of(found)
+            if start == found and not path.is_dir():
+                raise ValueError(f"{path}: an archive has no tokenizer, give --tokenizer DIR, as RoBERTa's or XLM-R's")
+            words = tokenizer.load(start)
+            settings, released, vocab = read_original(found, words, start)
+            switch = settings.get("use_entity_aware_attention", True) if entity_aware is None else entity_aware
+            config = checkpoint.model_config(settings, switch)
+            checkpoint.check_shapes(released, config)
+            checkpoint.check_vocabularies(start, config, words, vocab)
+            unexpected = tuple(weights.unexpected_names(released, config))
+            return Checkpoint(config, weights.from_released(released, config), words, vocab, settings, unexpected)
+    words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
+    is_run = (checkpoint.find_folder(path) / "run.json").is_file()
+    found = checkpoint.read(path, entity_aware=True if is_run and entity_aware is None else entity_aware)
+    if is_run:
+        initialization.copy_marker_rows(found.weights, found.tokenizer, found.entity_vocab)
+    return replace(found, tokenizer=words or found.tokenizer)
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def info(folder: Path) -> list[str]:
+    """Lines that describe a folder. Of its weights, only decoders are read, to compare them with their tables."""
+    folder = checkpoint.find_folder(folder)
+    settings = checkpoint.read_settings(folder / "config.json")
+    config, stored = checkpoint.model_config(settings), weights.read_folder(folder)
+    checkpoint.check_shapes(stored, config)
+    names = weights.canonical(stored)
+    counted = {name: torch.Size(tensor.shape).numel() for name, tensor in names.items() if _counts(name)}
+    entity_table = counted.get("luke.entity_embeddings.entity_embeddings.weight", 0)
+    heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
+    found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]
+    if "classifier.weight" in names:
+        found[-1] += " " + " x ".join(map(str, names["classifier.weight"].shape))
+    aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
+    lines = [
+        f"class       {(settings.get('architectures') or ['not named'])[0]}",
+        f"words from  {settings.get('bert_model_name') or 'not named'}",
+        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} positions",
+        f"attention   {aware}",
+        f"words       {config.vocab_size:,}",
+        f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
+        f"weights     {sum(counted.values()):,}, of them {entity_table:,} entity embeddings",
+        f"heads       {', '.join(found) or 'none'}",
+    ]
+    if vocab := EntityVocab.of_folder(folder):
+        special = ("pad", "unk", "mask", "mask2")
+        ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
+        lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
+    unexpected = weights.unexpected_names(stored, config)
+    return [*lines, f"not read    {', '.join(unexpected) or 'nothing'}"]
+
+
+def _counts(name: str) -> bool:
+    return name not in weights.TIED and not name.endswith("position_ids")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m luke_mini.model_tools", description="Model folders.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "info": "print what a folder holds: sizes, heads, vocabularies, unexpected tensors",
+        "convert": "write a Hugging Face folder from a checkpoint of the original LUKE code, a run of train.py or an old file",
+        "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", type=Path, metavar="DIR", help="model folder or run; for convert also a .tar.gz")
+        if name != "info":
+            command.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must not exist")
+        if name == "convert":
+            command.add_argument("--tokenizer", type=Path, metavar="DIR", help="where its files are, if not in DIR")
+            command.add_argument(
+                "--entity-aware", action=argparse.BooleanOptionalAction, help="four queries [archives and runs: yes]"
+            )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    if arguments.command == "info":
+        print("\n".join(info(arguments.folder)))
+        return
+    if arguments.out.exists():
+        raise ValueError(f"{arguments.out}: exists already")
+    if arguments.command == "lite":
+        made = checkpoint.lite(checkpoint.read(arguments.folder))
+    else:
+        made = convert(arguments.folder, arguments.tokenizer, arguments.entity_aware)
+    with files.write_folder(arguments.out) as temporary:
+        checkpoint.write_files(temporary, made)
+    if made.unexpected:
+        print(f"ignored, not part of any LUKE model: {', '.join(made.unexpected)}")
+    print(f"{arguments.out}: {sum(tensor.numel() for tensor in made.weights.values()):,} weights")
+
+
+if __name__ == "__main__":
+    files.run(main, "luke_mini.model_tools")

@@ -1,6 +1,6 @@
 """Weight files: the same tensors as safetensors and torch give, and one clear line for everything that is damaged.
 
-pytest tests/test_weight_files.py
+    pytest tests/test_weights.py
 """
 
 import json
@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from luke_mini import weight_files
-from luke_mini.weight_files import Stored, join
+from luke_mini import weights
+from luke_mini.weights import stack
 
 TENSORS = {
     "a": torch.randn(3, 5),
@@ -27,7 +27,7 @@ TENSORS = {
 
 
 def values(found: dict) -> dict:
-    return {name: join([tensor]) for name, tensor in found.items()}
+    return {name: stack([tensor]) for name, tensor in found.items()}
 
 
 def as_float(tensor):
@@ -56,25 +56,24 @@ def folder(request, tmp_path):
 
 
 def test_every_kind_gives_the_same_tensors(folder):
-    found = values(weight_files.read(folder))
+    found = values(weights.read_folder(folder))
     assert found.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert torch.equal(found[name], as_float(tensor)) and found[name].dtype == as_float(tensor).dtype
 
 
-def test_join_stacks_rows_from_either_source(tmp_path):
+def test_stack_takes_any_precision(tmp_path):
     save_file({"x": TENSORS["a"], "y": TENSORS["a"].half() * 2}, tmp_path / "model.safetensors")
-    found = weight_files.read(tmp_path)
+    found = weights.read_folder(tmp_path)
     expected = torch.cat([TENSORS["a"], (TENSORS["a"].half() * 2).float()])
-    assert isinstance(found["x"], Stored)
-    assert torch.equal(join([found["x"], found["y"]]), expected)
-    assert torch.equal(join([TENSORS["a"], found["y"]]), expected)
-    assert torch.equal(join([found["x"], TENSORS["a"].half() * 2]), expected)
+    assert torch.equal(stack([found["x"], found["y"]]), expected)
+    assert torch.equal(stack([TENSORS["a"], found["y"]]), expected)
+    assert torch.equal(stack([found["x"], TENSORS["a"].half() * 2]), expected)
 
 
 def one_line(folder, pattern: str = "") -> str:
     with pytest.raises(ValueError, match=pattern) as error:
-        values(weight_files.read(folder))
+        values(weights.read_folder(folder))
     message = str(error.value)
     assert "\n" not in message and len(message) < 400 and str(folder) in message
     return message
@@ -86,7 +85,7 @@ def test_a_file_cut_short_anywhere_is_named(tmp_path):
     whole = path.read_bytes()
     for size in [0, 3, 8, 20, 100, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:size])
-        one_line(tmp_path, "model.safetensors: no (whole )?safetensors file")
+        one_line(tmp_path, "model.safetensors: not a complete safetensors file")
     path.unlink()
     path = tmp_path / "pytorch_model.bin"
     for new in (True, False):
@@ -97,18 +96,22 @@ def test_a_file_cut_short_anywhere_is_named(tmp_path):
             one_line(tmp_path, "pytorch_model.bin: ")
 
 
-def test_tables_are_compared_a_part_at_a_time(tmp_path):
-    """More rows than are read at once; the last value counts, and so do shapes and types that round alike."""
+def test_a_decoder_is_tied_if_all_of_its_values_are_the_tables(tmp_path):
+    """The last value counts, and so do shapes and types that round alike."""
     table = torch.arange(3 * 5000, dtype=torch.float32).view(5000, 3)
     other = table.clone()
     other[-1, -1] += 1
     save_file({"a": table, "b": table.clone(), "c": other, "d": table[:-1].clone(), "e": table.half()},
               tmp_path / "model.safetensors")  # fmt: skip
-    stored = weight_files.read(tmp_path)
+    stored = weights.read_folder(tmp_path)
+
+    def equal(one, two) -> bool:
+        return weights.tied({"lm_head.decoder.bias": one, "lm_head.bias": two}) == ["lm_head.decoder.bias"]
+
     for one in (table, stored["a"]):
-        assert [weight_files.equal(one, stored[name]) for name in "abcde"] == [True, True, False, False, False]
-        assert not weight_files.equal(stored["d"], one) and weight_files.equal(one, table)
-    assert weight_files.equal(table.half(), stored["e"]) and not weight_files.equal(other, table)
+        assert [equal(one, stored[name]) for name in "abcde"] == [True, True, False, False, False]
+        assert not equal(stored["d"], one) and equal(one, table)
+    assert equal(table.half(), stored["e"]) and not equal(other, table)
 
 
 def test_random_bytes_never_get_through(tmp_path):
@@ -123,7 +126,7 @@ def test_random_bytes_never_get_through(tmp_path):
                 damaged[rng.randrange(min(len(whole), 900))] = rng.randrange(256)
             path.write_bytes(damaged)
             try:
-                values(weight_files.read(tmp_path))
+                values(weights.read_folder(tmp_path))
             except ValueError as error:
                 assert "\n" not in str(error) and name in str(error)
         path.unlink()
@@ -152,7 +155,7 @@ def test_a_pickle_with_code_is_not_executed(tmp_path):
         one_line(tmp_path, "pytorch_model.bin: ")
         assert not trace.exists()
     torch.save({"a": TENSORS["a"], "b": Code(trace)}, path)
-    assert "mkdir" in one_line(tmp_path, "holds code") and not trace.exists()
+    assert "mkdir" in one_line(tmp_path, "contains pickled code") and not trace.exists()
     with path.open("rb") as file:  # the trap is real
         torch.load(file, weights_only=False)
     assert trace.exists()
@@ -179,12 +182,12 @@ def test_a_damaged_index_is_named(tmp_path, content, words):
 def test_headers_that_lie(tmp_path):
     path = tmp_path / "model.safetensors"
     for entry, words in (
-        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]}, "12 bytes for the shape"),
-        ({"dtype": "F32", "shape": [-2, -2], "data_offsets": [-16, 0]}, "for the shape"),
-        ({"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}, "of type F4"),
-        ({"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]}, "header is not the expected JSON"),
-        ({"dtype": "F32", "shape": [2], "data_offsets": [0]}, "header is not the expected JSON"),
-        ({"dtype": "F32"}, "header is not the expected JSON"),
+        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]}, "not a complete safetensors file"),
+        ({"dtype": "F32", "shape": [-2, -2], "data_offsets": [-16, 0]}, "not a complete safetensors file"),
+        ({"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}, "not a complete safetensors file"),
+        ({"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]}, "not a complete safetensors file"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0]}, "not a complete safetensors file"),
+        ({"dtype": "F32"}, "not a complete safetensors file"),
     ):
         header = json.dumps({"a": entry}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))

@@ -169,7 +169,7 @@ def print_header(place, arguments, recipe, model, total_steps: int, precision: s
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
     print(f"device      {place.device} x {place.world_size}, {torch.get_num_threads()} threads each, {precision}")
-    print(f"kernels     {ops.form_on(place.device)}")
+    print(f"kernels     {ops.backend_for(place.device)}")
     print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
     print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
 

@@ -19,25 +19,9 @@ go out through `scatter_rows`.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-
-GROUP_AREA = 512 * 512  # a group's sequences x rows^2, at most; one sequence may exceed it
-
-
-class Group(NamedTuple):
-    """Sequences of similar size, laid side by side for plain attention on a CPU: G sequences of `size` rows.
-
-    Rows 0 to n_word - 1 of each are its words, the rest its entities, both padded at their ends.
-    """
-
-    rows: Tensor  # int64 [G * size], the packed row at each place; places of padding repeat a row of the sequence
-    is_row: Tensor | None  # bool [G, size], False at places of padding; None if there are none
-    n_word: int  # places for words
-    size: int  # places for words and entities
 
 
 @dataclass(frozen=True)
@@ -77,32 +61,6 @@ class PackedBatch:
         first_entity = accumulate(self.entity_lengths, initial=self.n_words)
         rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
         return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4).to(self.word_ids.device)
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        """All sequences, in groups that bring many short ones into one product and leave long ones alone."""
-        words = np.array(self.word_lengths, dtype=np.int64)
-        entities = np.array(self.entity_lengths, dtype=np.int64)
-        order = np.argsort(-(words + entities), kind="stable")
-        groups, begin = [], 0
-        for end in range(1, len(order) + 1):
-            members = order[begin : end + 1]  # with the next one, if there is one
-            size = words[members].max() + entities[members].max()
-            if end == len(order) or len(members) * size * size > GROUP_AREA:
-                groups.append(self._group(order[begin:end], words, entities))
-                begin = end
-        return groups
-
-    def _group(self, members: np.ndarray, words: np.ndarray, entities: np.ndarray) -> Group:
-        first_word, first_entity = np.cumsum(words) - words, words.sum() + np.cumsum(entities) - entities
-        n_word, n_entity = int(words[members].max()), int(entities[members].max())
-        column, members = np.arange(n_word + n_entity), members[:, None]
-        is_word = column < n_word
-        is_row = np.where(is_word, column < words[members], column - n_word < entities[members])
-        rows = np.where(is_word, first_word[members] + column, first_entity[members] + column - n_word)
-        rows = np.where(is_row, rows, first_word[members]).ravel()
-        rows, mask = (torch.from_numpy(array).to(self.word_ids.device) for array in (rows, is_row))
-        return Group(rows, None if is_row.all() else mask, n_word, n_word + n_entity)
 
     def to(self, device) -> "PackedBatch":
         def move(tensor: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ def is_json(path: str | Path) -> bool:
 
 
 def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
-    """Runs a script's main: a fault of the input is one line and exit status 2, Ctrl-C one line that says what stays."""
+    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays."""
     try:
         main()
     except (ValueError, OSError) as error:

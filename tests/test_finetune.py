@@ -293,7 +293,7 @@ def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, mo
         patched.setattr(finetuning.trainer, "train", killed_at_four)
         finetune.main([*call.split(), "--out", str(tmp_path / "killed")])
     assert list((tmp_path / "killed").glob("state/*/step-000004"))
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(ValueError, match="saved with batch"):
         finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume", "--batch", "4"])
     finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume"])
     for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):

@@ -342,7 +342,8 @@ def test_a_tiny_model_learns():
     for step in range(150):
         loss, _ = model(model.collate(features))["candidate"]
         (loss / len(features)).backward()
-        optimizer.step(3e-3)
+        optimizer.set_learning_rate(3e-3)
+        optimizer.step()
         optimizer.zero_grad()
     predictions = task_cloze.predict(model, features, questions)
     assert task_cloze.evaluate(questions, predictions, features)["em"] == 1.0

@@ -293,7 +293,8 @@ def test_a_tiny_model_learns_with_its_table_frozen():
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01)
     for _ in range(40):
         (model(model.collate(features))["entity"][0] / 20).backward()
-        optimizer.step(1e-3)
+        optimizer.set_learning_rate(1e-3)
+        optimizer.step()
         optimizer.zero_grad()
     predictions = task_disambiguation.predict(model, features, documents)
     assert task_disambiguation.evaluate(documents, predictions, features)["in_kb_accuracy"] == 1.0

@@ -553,7 +553,8 @@ def trained(tmp_path_factory):
             batch = model.collate(features[begin : begin + 5])
             loss, _ = model(batch)["candidate"]
             (loss / batch.counts["candidate"]).backward()
-            optimizer.step(5e-3)
+            optimizer.set_learning_rate(5e-3)
+            optimizer.step()
             optimizer.zero_grad()
     return documents, features, model, tokenizer
 

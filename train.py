@@ -124,7 +124,7 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
         if start.unexpected:
-            print(f"weights ignored, not part of any LUKE model: {', '.join(start.unexpected)}", flush=True)
+            print(f"ignored     {', '.join(start.unexpected)}: not part of any LUKE model", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 

@@ -36,7 +36,6 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.heads import RowClassifier
 from luke_mini.metrics_qa import answer_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.qa_windows import windows
 from luke_mini.files import Record
 
@@ -291,10 +290,10 @@ def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class ClozeBatch(NamedTuple):
+@dataclass(frozen=True)
+class ClozeBatch(trainer.Batch):
     """C candidates in all. Rows index the encoder's output [words + entities, hidden]."""
 
-    packed: PackedBatch
     placeholder_rows: Tensor  # int64 [C], of the candidate's window
     candidate_rows: Tensor  # int64 [C]
     labels: Tensor  # float32 [C]
@@ -302,13 +301,6 @@ class ClozeBatch(NamedTuple):
     @property
     def counts(self) -> dict[str, int]:
         return {"candidate": len(self.labels)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "ClozeBatch":
-        return ClozeBatch(*(part.to(device) for part in self))
 
 
 class ClozeModel(nn.Module):
@@ -328,7 +320,7 @@ class ClozeModel(nn.Module):
         is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
         is_candidate[packed.cu_entities[:-1].long()] = False
         labels = torch.from_numpy(np.concatenate([feature.labels for feature in features]))
-        return ClozeBatch(packed, torch.repeat_interleave(first, candidates), rows[is_candidate], labels)
+        return ClozeBatch(packed, tuple(candidates.tolist()), torch.repeat_interleave(first, candidates), rows[is_candidate], labels)
 
     def logits(self, batch: ClozeBatch) -> Tensor:
         """Scores [C]"""
@@ -360,28 +352,16 @@ class Prediction(NamedTuple):
     logits: dict[int, float]  # mention -> its best score in any window
 
 
-def _logits(model: ClozeModel, features: Sequence[Feature], batch_size: int) -> list[list[float]]:
-    """The scores of each window's candidates, in order."""
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    logits: list[list[float]] = [[] for _ in features]
-    with trainer.predicting(model):
-        for chosen in trainer.long_to_short(lengths, batch_size):
-            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
-            out = model.logits(batch).float().cpu().split([len(features[i].mentions) for i in chosen])
-            for i, rows in zip(chosen, out):
-                logits[i] = rows.tolist()
-    return logits
-
-
 def predict(
     model: ClozeModel, features: Sequence[Feature], questions: Sequence[Question], batch_size: int = 32
 ) -> list[Prediction]:
     """The answer to each question: the best mention of all its windows; of equal ones the later one."""
     best: list[tuple[float, int]] = [(float("-inf"), -1)] * len(questions)
     of_mention: list[dict[int, float]] = [{} for _ in questions]
-    for feature, scores in zip(features, _logits(model, features, batch_size)):
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, scores in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         found = of_mention[feature.example]
-        for mention, score in zip(feature.mentions.tolist(), scores):
+        for mention, score in zip(feature.mentions.tolist(), scores.tolist()):
             found[mention] = max(score, found.get(mention, score))
             if score >= best[feature.example][0]:
                 best[feature.example] = (score, mention)

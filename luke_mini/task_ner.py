@@ -24,14 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import conll, optim, trainer
+from luke_mini import conll, optim, packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
 from luke_mini.heads import RowClassifier
 from luke_mini.metrics import Span, chunks, span_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import is_json
 from luke_mini.spans import is_punctuation
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
@@ -247,10 +246,10 @@ def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature])
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class NerBatch(NamedTuple):
+@dataclass(frozen=True)
+class NerBatch(trainer.Batch):
     """A micro-batch of C candidates. Rows index the encoder's output [words + entities, hidden]."""
 
-    packed: PackedBatch
     start_rows: Tensor  # int64 [C], first piece
     end_rows: Tensor  # int64 [C], last piece (inclusive)
     entity_rows: Tensor  # int64 [C], empty when the batch has no entities
@@ -260,40 +259,25 @@ class NerBatch(NamedTuple):
     def counts(self) -> dict[str, int]:
         return {"candidate": len(self.labels)}
 
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "NerBatch":
-        return NerBatch(*(part.to(device) for part in self))
-
 
 def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, with_entities: bool = True) -> NerBatch:
     """Each candidate becomes a [MASK] entity at the positions of its pieces; with_entities=False: words only."""
-    word_lengths = [len(feature.word_ids) for feature in features]
     n_candidates = [len(feature.labels) for feature in features]
-    spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
-    first_row = np.repeat(np.cumsum([0, *word_lengths[:-1]]), n_candidates)  # of the candidate's sequence
-    n_entities = len(spans) if with_entities else 0
-    starts, lengths = spans[:n_entities, 0], spans[:n_entities, 1] - spans[:n_entities, 0]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])  # start, start + 1, ... end - 1
-    word_ids = np.concatenate([feature.word_ids for feature in features]).astype(np.int64)
-    word_positions = np.concatenate([np.arange(n) for n in word_lengths]) + pad_word_id + 1
-    packed = PackedBatch(
-        word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy(word_positions),
-        entity_ids=torch.full((n_entities,), mask_entity_id),
-        mention_positions=torch.from_numpy(positions),
-        mention_offsets=torch.from_numpy(offsets),
-        word_lengths=tuple(word_lengths),
-        entity_lengths=tuple(n_candidates) if with_entities else (0,) * len(features),
+    packed = packing.pack(
+        [
+            packing.Sequence(f.word_ids, [mask_entity_id] * n * with_entities, f.token_spans[: n * with_entities])
+            for f, n in zip(features, n_candidates)
+        ],
+        pad_word_id,
     )
+    spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
+    first_row = np.repeat(packed.cu_words[:-1].numpy(), n_candidates)  # of the candidate's sequence
     return NerBatch(
         packed,
+        tuple(n_candidates),
         start_rows=torch.from_numpy(first_row + spans[:, 0]),
         end_rows=torch.from_numpy(first_row + spans[:, 1] - 1),
-        entity_rows=torch.arange(n_entities) + len(word_ids),
+        entity_rows=torch.arange(packed.n_entities) + packed.n_words,
         labels=torch.from_numpy(np.concatenate([feature.labels for feature in features]).astype(np.int64)),
     )
 
@@ -362,26 +346,14 @@ def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[i
     return accepted
 
 
-def _logits(model: NerModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
-    """Logits [C, labels] of each feature, in order."""
-    lengths = [len(feature.word_ids) + len(feature.labels) for feature in features]
-    logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    with trainer.predicting(model):
-        for chosen in trainer.long_to_short(lengths, batch_size):
-            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
-            out = model.logits(batch).float().cpu().split([len(features[i].labels) for i in chosen])
-            for i, rows in zip(chosen, out):
-                logits[i] = rows.numpy()
-    return logits
-
-
 def predict(
     model: NerModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
 ) -> list[list[Mention]]:
     """Mentions of each document, in text order; features: what `make_features` made of these documents."""
     of_document: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in documents]
-    for feature, logits in zip(features, _logits(model, features, batch_size)):
-        of_document[feature.document].append((feature.word_spans, logits))
+    sizes = [len(feature.word_ids) + len(feature.labels) for feature in features]
+    for feature, logits in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        of_document[feature.document].append((feature.word_spans, logits.numpy()))
     predictions = []
     for document, parts in zip(documents, of_document):
         # One pass for all sentences of a document: candidates of different sentences have no word in common.

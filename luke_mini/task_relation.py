@@ -34,7 +34,6 @@ from luke_mini.heads import IGNORED, RowClassifier, first_entities
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import Record
 
 NAME, TITLE = "relation", "relation F1"
@@ -238,21 +237,14 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class RelationBatch(NamedTuple):
-    packed: PackedBatch
+@dataclass(frozen=True)
+class RelationBatch(trainer.Batch):
     marker_rows: Tensor  # int64 [batch, 2], rows of the markers in front of head and tail
     labels: Tensor  # int64 [batch]
 
     @property
     def counts(self) -> dict[str, int]:
         return {"relation": len(self.labels)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "RelationBatch":
-        return RelationBatch(*(part.to(device) for part in self))
 
 
 class RelationModel(nn.Module):
@@ -274,7 +266,7 @@ class RelationModel(nn.Module):
             arrays = [{"input_ids": x["input_ids"]} for x in arrays]
         packed = inputs.pack(arrays, self.config.pad_token_id)
         marker_rows = torch.from_numpy(markers) + packed.cu_words[:-1, None]
-        return RelationBatch(packed, marker_rows, torch.tensor([feature.label for feature in features]))
+        return RelationBatch(packed, (1,) * len(features), marker_rows, torch.tensor([feature.label for feature in features]))
 
     def logits(self, batch: RelationBatch) -> Tensor:
         """Scores [batch, labels]"""
@@ -312,15 +304,10 @@ def predict(
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
     predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    with trainer.predicting(model):
-        for batch_indices in trainer.long_to_short(lengths, batch_size):
-            chosen = [features[i] for i in batch_indices]
-            batch = model.collate(chosen).to(model.classifier.weight.device)
-            logits = model.logits(batch).float().cpu()
-            best = logits.numpy().argmax(axis=1)  # of equal ones the first
-            for feature, label, row in zip(chosen, best.tolist(), logits.softmax(dim=1).tolist()):
-                predictions[feature.example] = Prediction(model.labels[label], row[label])
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        label = int(logits.numpy().argmax())  # of equal ones the first
+        predictions[feature.example] = Prediction(model.labels[label], logits.softmax(dim=0)[label].item())
     return predictions
 
 
@@ -353,11 +340,9 @@ def predict_lines(
     """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
     examples = []
     for number, line in enumerate(lines, start=1):
-        where = f"line {number}"
-        if line.lstrip().startswith("{"):
-            examples.append(_from_own(files.parse_record(line, where), has_label=False))
-        else:
-            examples.append(Example("", *_unmarked(line.strip(), where), ""))
+        record = files.line_record(line, number)
+        marked = None if record else Example("", *_unmarked(line.strip(), f"line {number}"), "")
+        examples.append(marked or _from_own(record, has_label=False))
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
     for example, prediction in zip(examples, predict(model, features, examples)):
         mentions = {

@@ -35,7 +35,6 @@ from luke_mini.heads import RowClassifier, first_entities
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import typing_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import Record
 
 NAME, TITLE = "typing", "typing F1"
@@ -184,21 +183,14 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class TypingBatch(NamedTuple):
-    packed: PackedBatch
+@dataclass(frozen=True)
+class TypingBatch(trainer.Batch):
     marker_rows: Tensor  # int64 [batch], rows of the markers in front of the mentions
     types: Tensor  # float32 [batch, types], 1 = the mention is of the type
 
     @property
     def counts(self) -> dict[str, int]:
         return {"type": self.types.numel()}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "TypingBatch":
-        return TypingBatch(*(part.to(device) for part in self))
 
 
 class TypingModel(nn.Module):
@@ -219,7 +211,7 @@ class TypingModel(nn.Module):
         types = torch.zeros(len(features), len(self.labels))
         for row, feature in enumerate(features):
             types[row, feature.types] = 1
-        return TypingBatch(packed, torch.from_numpy(markers) + packed.cu_words[:-1], types)
+        return TypingBatch(packed, (1,) * len(features), torch.from_numpy(markers) + packed.cu_words[:-1], types)
 
     def logits(self, batch: TypingBatch) -> Tensor:
         """Scores [batch, types]"""
@@ -254,14 +246,10 @@ def predict(
 ) -> list[list[Type]]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
     predictions: list[list[Type]] = [[] for _ in examples]
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    with trainer.predicting(model):
-        for batch_indices in trainer.long_to_short(lengths, batch_size):
-            chosen = [features[i] for i in batch_indices]
-            logits = model.logits(model.collate(chosen).to(model.classifier.weight.device)).float().cpu()
-            probability = logits.sigmoid().tolist()
-            for row, label in (logits > 0).nonzero().tolist():
-                predictions[chosen[row].example].append(Type(model.labels[label], probability[row][label]))
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        probability = logits.sigmoid().tolist()
+        predictions[feature.example] = [Type(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]
     return predictions
 
 

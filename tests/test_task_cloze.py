@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, optim, task_cloze, tokenizer
+from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
@@ -289,17 +289,18 @@ def test_the_best_mention_of_all_windows_wins_and_of_equal_ones_the_later(monkey
     features = [feature for feature in features if feature.example < 2]
     seen = {}
 
-    def scores(model, found, batch_size):
+    def scores(model, found, sizes, batch_size):
         made = []
         for feature in found:
             fixed = {0: {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}, 1: {0: 2.0, 1: -1.0, 2: 0.0, 3: 0.0}}[feature.example]
             # the second time that a mention is seen, it has one point more
-            made.append([fixed[k] + seen.setdefault((feature.example, k), 0) for k in feature.mentions.tolist()])
+            points = [fixed[k] + seen.setdefault((feature.example, k), 0) for k in feature.mentions.tolist()]
+            made.append(torch.tensor(points))
             for k in feature.mentions.tolist():
                 seen[feature.example, k] = 1.0 * (feature.example == 1)
         return made
 
-    monkeypatch.setattr(task_cloze, "_logits", scores)
+    monkeypatch.setattr(trainer, "predict_logits", scores)
     predictions = task_cloze.predict(None, features, [QUESTION] * 3)
     assert [prediction.text for prediction in predictions] == ["Oslo", "Ada", ""]
     assert predictions[0].logits == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}

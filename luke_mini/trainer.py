@@ -286,8 +286,12 @@ class Batch:
         return self.packed.n_words + self.packed.n_entities
 
     def to(self, device):
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return replace(self, **{name: part.to(device) for name, part in parts.items() if hasattr(part, "to")})
+        def move(part):
+            if isinstance(part, tuple):
+                return tuple(map(move, part))
+            return part.to(device) if hasattr(part, "to") else part
+
+        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
 
 
 @contextmanager

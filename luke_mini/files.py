@@ -160,6 +160,11 @@ def parse_record(text: str, where: str) -> Record:
     return Record(where, check(where, _parse(text, where), dict))
 
 
+def line_record(line: str, number: int) -> Record | None:
+    """A line of --predict as a record if it is a JSON object, else None."""
+    return parse_record(line, f"line {number}") if line.lstrip().startswith("{") else None
+
+
 def read_text(path: str | Path) -> str:
     """The whole of a UTF-8 file, without a byte order mark."""
     try:

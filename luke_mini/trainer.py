@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -39,6 +39,7 @@ from tqdm import tqdm
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Place
+from luke_mini.packing import PackedBatch
 from luke_mini.weights import save_tensors
 
 KEPT = 2  # saved steps that stay on disk
@@ -273,6 +274,26 @@ def cut_metrics(path: Path, step: int) -> None:
 # --- Prediction and progress ------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of a task; a task adds the tensors that its head and its loss need."""
+
+    packed: PackedBatch
+    rows_per_input: tuple[int, ...]  # rows of logits that belong to each input
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device):
+        def move(part):
+            if isinstance(part, tuple):
+                return tuple(map(move, part))
+            return part.to(device) if hasattr(part, "to") else part
+
+        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
+
+
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
     """`with predicting(model):` eval mode without gradients; restores the previous mode on exit."""
@@ -290,6 +311,18 @@ def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]
+
+
+def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], batch_size: int) -> list[Tensor]:
+    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones."""
+    logits: list[Tensor] = [None] * len(features)
+    device = next(model.parameters()).device
+    with predicting(model):
+        for chosen in long_to_short(sizes, batch_size):
+            batch = model.collate([features[i] for i in chosen]).to(device)
+            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.rows_per_input)):
+                logits[i] = rows
+    return logits
 
 
 class Progress:

@@ -20,8 +20,8 @@ LAYERS = [
     "toyworld_tasks toyworld_text views wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "disambiguation_files model qa_entities tokenizer",
-    "heads initialization inputs trainer",
+    "disambiguation_files inputs model qa_entities tokenizer trainer",
+    "heads initialization",
     "checkpoint disambiguation_inputs",
     "model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",

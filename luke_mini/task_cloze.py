@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -92,66 +92,34 @@ class Question(NamedTuple):
     gold: frozenset[int]  # the mentions that are right
 
 
-def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file in one of the three formats, each record in its own."""
-    if Path(path).suffix == ".json":
-        file = files.read_json(path)
-        found = file.list("data") if isinstance(file, Record) else file
-    else:
-        found = files.read_json_lines(path)
-    return [question for record in found for question in _questions(record)]
+def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
+    return formats.cloze(path)
 
 
-def _questions(record: Record) -> Iterator[Question]:
-    if "qas" not in record.values:
-        yield _own(record)
-        return
-    passage = Record(f"{record.where}, passage", record.get("passage", dict))
-    text = passage.get("text", str)
-    mentions = _sorted_spans(passage.list("entities"), text, inclusive=True)
-    for number, qa in enumerate(record.list("qas")):
-        answers = [(item.span(text, inclusive=True), item.get("text", str)) for item in qa.list("answers")]
-        gold = frozenset(k for k, span in enumerate(mentions) if span in [place for place, _ in answers])
-        name = str(qa.values.get("id", qa.values.get("idx", f"{record.values.get('id', record.where)}-{number}")))
-        yield Question(name, _one_line(text), mentions, _query(qa), _different([t for _, t in answers], qa), gold)
-
-
-def _different(answers: list[str], record: Record) -> tuple[str, ...]:
-    if not answers:
-        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
-    return tuple(dict.fromkeys(answers))
-
-
-def _own(record: Record, has_answers: bool = True) -> Question:
+def from_record(record: Record, labelled: bool = True) -> Question:
+    """Lines of the text are joined. Mentions become ordered; one that is listed twice is one."""
     text = record.get("text", str)
-    mentions = _sorted_spans(record.list("spans"), text, inclusive=False)
-    answers = _different(record.texts("answers"), record) if has_answers else ()
-    gold = frozenset(k for k, (start, end) in enumerate(mentions) if text[start:end] in answers)
+    query = _one_line(record.get("query", str))
+    if query.count(PLACEHOLDER) != 1:
+        found = query.count(PLACEHOLDER)
+        raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
+    mentions = formats.sorted_spans(record.list("spans"), text)
+    answers = tuple(dict.fromkeys(record.texts("answers"))) if labelled else ()
+    if labelled and not answers:
+        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
+    gold = [item.span(text) for item in record.list("gold", [])]
+    right = gold if "gold" in record.values else [span for span in mentions if text[slice(*span)] in answers]
     name = str(record.values.get("id", record.where))
-    return Question(name, _one_line(text), mentions, _query(record), answers, gold)
+    return Question(name, _one_line(text), mentions, query, answers, frozenset(map(mentions.index, right)))
 
 
 def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _sorted_spans(items: list[Record], text: str, inclusive: bool) -> tuple[CharSpan, ...]:
-    """The ends become exclusive here, once. A mention that is listed twice is one."""
-    spans = {item.span(text, inclusive=inclusive): item.where for item in items}
-    ordered = sorted(spans)
-    for first, second in zip(ordered, ordered[1:]):
-        if second[0] < first[1]:
-            raise ValueError(f"{spans[second]}: expected mentions that do not overlap, characters {second[0]} to "
-                             f"{min(first[1], second[1])} are in two")  # fmt: skip
-    return tuple(ordered)
-
-
-def _query(record: Record) -> str:
-    query = _one_line(record.get("query", str))
-    if query.count(PLACEHOLDER) != 1:
-        found = query.count(PLACEHOLDER)
-        raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
-    return query
+def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
+    """The questions of a file in one of the three formats, each record in its own."""
+    return [from_record(record) for record in records(path, options)]
 
 
 def about(questions: Sequence[Question]) -> str:
@@ -359,7 +327,7 @@ def predict_lines(
 ) -> Iterator[dict]:
     """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
     parsed = [files.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
-    questions = [_own(record, has_answers=False) for record in parsed]
+    questions = [from_record(record, labelled=False) for record in parsed]
     features = make_features(questions, tokenizer, entity_vocab, (), options)
     for question, prediction in zip(questions, predict(model, features, questions)):
         probabilities = torch.tensor(list(prediction.logits.values())).sigmoid().tolist()

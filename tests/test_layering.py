@@ -18,7 +18,7 @@ LAYERS = [
     "config distributed entity_vocab files masking metrics metrics_qa ops_cpu packing "
     "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
     "toyworld_tasks toyworld_text views wiki_dump wiki_names wikitext windows workers",
-    "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
+    "batching conll documents formats mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
     "disambiguation_files inputs model qa_entities tokenizer trainer",
     "heads initialization",

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, task_relation
+from luke_mini import checkpoint, formats, inputs, task_relation
+from luke_mini.files import Record
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
 from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features, read_examples
@@ -188,7 +189,7 @@ def test_inputs_are_those_of_the_rules(tiny, words, data):
     (subj_start, subj_end), (obj_start, obj_end) = spans
     record = {"relation": "r", "token": words, "subj_start": subj_start, "subj_end": subj_end - 1,
               "obj_start": obj_start, "obj_end": obj_end - 1}  # fmt: skip
-    example = task_relation._from_tacred(task_relation.Record("here", record))
+    example = task_relation.from_record(formats.tacred(Record("here", record)))
     max_mention = data.draw(st.integers(1, 8))
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, ["r"], Options(max_mention=max_mention))
     ids, positions = by_the_book(words, *spans, tiny.tokenizer, max_mention)

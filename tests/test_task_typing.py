@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, task_typing
+from luke_mini import checkpoint, formats, inputs, task_typing
+from luke_mini.files import Record
 from luke_mini.initialization import initialize
 from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features, read_examples
 
@@ -352,13 +353,13 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 @pytest.mark.parametrize("text", ["Ada met Bo.", "<e>Ada met Bo.", "<e>Ada</e> met </e>Bo<e>.", "<e>A<e>da</e></e>"])
 def test_marks_that_do_not_fit(text):
     with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
-        task_typing._from_line(text, "text 3")
+        formats.unmark(text, "text 3")
     with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
-        task_typing._from_line('{"text": "Ada met Bo.", "spans": []}', "text 3")
+        task_typing.from_record(Record("text 3", {"text": "Ada met Bo.", "spans": []}), labelled=False)
 
 
 def test_marks():
-    examples = task_typing._from_line("<e>Ada</e> met <e>Bo</e><e></e>", "text 1")
+    examples = task_typing.from_record(formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1"), labelled=False)
     assert examples == [Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))]
 
 

@@ -54,17 +54,16 @@ def resolve(rng: Random, template: str) -> str:
     return template
 
 
-def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: dict[str, Entity]):
+def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: dict[tuple[Entity, str], Entity]):
     """The value of a slot or None. `{clubs}` is a club new to the sentence, `{clubs.ground}` that club's ground."""
     value = subject
-    for depth, relation in enumerate(slot.split(".")):
+    for relation in slot.split("."):
         found = value.facts.get(relation)
         if isinstance(found, list):
-            bound = last.get(relation) if depth == 0 else None
-            if bound is None or (slot == relation and bound in used):
-                bound = pick(rng, [entity for entity in found if entity not in used] or [None])
-            found = bound
-            last |= {relation: found} if depth == 0 else {}
+            known = last.get((value, relation))
+            if known is None or (slot.endswith(relation) and known in used):
+                known = last[value, relation] = pick(rng, [entity for entity in found if entity not in used] or [None])
+            found = known
         if found is None:
             return None
         value = found
@@ -72,7 +71,7 @@ def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: di
 
 
 def fill(world: World, rng: Random, template: str, subject: Entity) -> list[tuple[object, str]] | None:
-    """Pairs (value, slot), slot "" for plain text. None if a fact is missing or an entity would come twice."""
+    """Pairs (value, slot): text or an entity, and where it stood. None if a fact is missing or would come twice."""
     values, used, last = [], [subject], {}
     for i, piece in enumerate(re.split(r"\{(.*?)\}", resolve(rng, template))):
         if i % 2 == 0:
@@ -157,11 +156,9 @@ def markup(world: World, rng: Random, parts: list[Part], subject: Entity, linked
         if entity is None:
             out += surface.replace("–", "&ndash;").replace(" km", "&nbsp;km")
         elif entity is subject:
-            out += surface if subject in linked else f"'''{surface}'''"
-        elif entity in linked and rng.random() < 0.6:
-            out += surface
+            out += surface if entity in linked else f"'''{surface}'''"
         else:
-            out += link(world, rng, surface, entity)
+            out += surface if entity in linked and rng.random() < 0.6 else link(world, rng, surface, entity)
         linked.add(entity)
     chance = rng.random()
     if chance < 0.08:
@@ -173,10 +170,9 @@ def markup(world: World, rng: Random, parts: list[Part], subject: Entity, linked
 def infobox(subject: Entity) -> str:
     rows = []
     for relation, value in subject.facts.items():
-        if isinstance(value, Entity):
-            rows.append(f"| {relation} = {{{{nowrap|[[{value.title}]]}}}}")
-        elif isinstance(value, int):
-            rows.append(f"| {relation} = {{{{formatnum:{value}}}}}")
+        if isinstance(value, (Entity, int)):
+            shown = f"formatnum:{value}" if isinstance(value, int) else f"nowrap|[[{value.title}]]"
+            rows.append(f"| {relation} = {{{{{shown}}}}}")
     return "\n".join([f"{{{{Infobox {subject.kind}", f"| name = {subject.names[0]}", *rows, "}}"])
 
 

@@ -60,31 +60,25 @@ SYNTAX = [  # names of sections, their lines, and these in words
     ("concepts", r"[a-z]+: .+", "`noun: meaning`"),
     (f"article {KIND}", rf"(({'|'.join(JOBS)}): )?{SENTENCE}|== .+ ==",
      "a sentence, `job: sentence` or `== Heading ==`"),
+    (f"news {KIND}|neutral (story|one|two|aside)|pair river", SENTENCE, "a sentence"),
+    ("letter|choice", rf"{SENTENCE}|[A-Z].*\?", "a sentence or a question"),
     (f"fact {KIND} [a-z]+", rf"label: \w+|clause: .+[^.?]|(P\d+: )?{SENTENCE}|[A-Z].*\?",
-     "a sentence, `P19: sentence`, a question, `label: name` or `clause: words`"),
-    (f"news {KIND}|(neutral|pair) [a-z]+|letter|choice", rf"{SENTENCE}|[A-Z].*\?", "a sentence or a question"),
+     "`label: name`, `clause: words`, a sentence, `P19: sentence` or a question"),
     ("dump (head|page)|wned annotation", ".*<.+>", "XML"),
 ]
 
 
-class Entries(dict):
-    """Parts of the file by name."""
-
-    def __missing__(self, name: str):
-        raise ValueError(f"{TEXT}: {name!r} is missing")
-
-
 def well_formed(line: str) -> bool:
     """Whether brackets come in pairs, `|` stands in `<a|b>` only, and braces hold slots."""
-    line = re.sub(rf"\{{(\d+-\d+|~(any|{KIND})|[a-z.]*)\}}", "", line)
+    line = re.sub(rf"\{{(\d+-\d+|~(any|{KIND})|[a-z]*(\.[a-z]+)*)\}}", "", line)
     while (shorter := re.sub(r"<[^<>\[\]]*>|\[[^<>\[\]|]*\]", "", line)) != line:
         line = shorter
     return not re.search(r"[<>\[\]{}|]", line)
 
 
 def read_sections(path: str | Path = TEXT) -> dict[str, list[str]]:
-    """Section -> lines, in the order of the file. ValueError with the line that is not as the head of the file says."""
-    sections, name = Entries(), ""
+    """Section -> lines, in the order of the file. ValueError names the line that is not as the file's head says."""
+    sections, name = {}, ""
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
@@ -102,19 +96,21 @@ def read_sections(path: str | Path = TEXT) -> dict[str, list[str]]:
 class Wording(NamedTuple):
     """How the tasks tell a fact and ask for it."""
 
-    label: str  # class in relation classification; "" for none
+    label: str  # class in relation classification; "": none
     clause: str  # the fact between commas behind the subject
-    property: str  # in cloze probing, as on Wikidata; "" for none
+    property: str  # in cloze probing, as on Wikidata; "": none
     probe: str  # the one of `says` that probes it
     says: list[str]
     asks: list[str]  # their answer is the value
 
 
-def wording(lines: list[str]) -> Wording:
-    keyed = Entries(line.split(": ") for line in lines if re.match(r"\w+: ", line))
+def parse_fact(section: str, lines: list[str]) -> Wording:
+    keyed = dict(line.split(": ", 1) for line in lines if re.match(r"\w+: ", line))
     known = next((key for key in keyed if key[0] == "P"), "")
     says = [line.removeprefix(f"{known}: ") for line in lines if line.endswith(".")]
     asks = [line for line in lines if line.endswith("?")]
+    if "clause" not in keyed or len(says) < 2 or not asks:
+        raise ValueError(f"{TEXT}: [{section}] needs a clause, two sentences and a question")
     return Wording(keyed.get("label", ""), keyed["clause"], known, keyed.get(known, ""), says, asks)
 
 
@@ -132,9 +128,9 @@ class Entity:
 
 @dataclass(slots=True)
 class World:
-    text: dict[str, list[str]] = field(default_factory=read_sections)  # section of toyworld.txt -> lines
-    words: dict[str, list[str]] = field(default_factory=Entries)  # of its section [words]
-    wordings: dict[tuple[str, str], Wording] = field(default_factory=dict)  # kind, relation -> how it is told
+    text: dict[str, list[str]] = field(default_factory=read_sections)  # toyworld.txt: section -> lines
+    words: dict[str, list[str]] = field(default_factory=dict)  # its section [words]
+    wordings: dict[tuple[str, str], Wording] = field(default_factory=dict)  # its facts, by kind and relation
     entities: dict[str, Entity] = field(default_factory=dict)  # by title
     redirects: dict[str, str] = field(default_factory=dict)  # another title -> title
     senses: dict[str, list[Entity]] = field(default_factory=dict)  # surface -> every entity called so
@@ -145,10 +141,10 @@ class World:
         for line in self.text["words"]:
             name, words = line.split(": ")
             self.words.setdefault(name, []).extend(words.split(", "))
-        for name in self.text:
-            if name.startswith("fact "):
-                _, kind, relation = name.split()
-                self.wordings[kind, relation] = wording(self.text[name])
+        for section in self.text:
+            if section.startswith("fact "):
+                _, kind, relation = section.split()
+                self.wordings[kind, relation] = parse_fact(section, self.text[section])
 
 
 def pick(rng: Random, items):

@@ -91,9 +91,7 @@ def stranger(world: World, rng: Random, split: str, kind: str, *to: Entity) -> E
     return entity if apart and clear_name(world, entity) else None
 
 
-def some_fact(
-    world: World, rng: Random, split: str, labeled: bool = False
-) -> tuple[Entity, Entity | None, Wording]:
+def some_fact(world: World, rng: Random, split: str, labeled: bool = False) -> tuple[Entity, Entity | None, Wording]:
     """Subject, value (None if the subject lacks it) and wording of a fact that has a label or is not about a region."""
     keys = [key for key, wording in world.wordings.items() if (wording.label if labeled else key[0] != "region")]
     kind, relation = pick(rng, keys)
@@ -180,8 +178,7 @@ def typing_example(world: World, rng: Random, split: str) -> dict | None:
 def letter_cast(world: World, rng: Random, subject: Entity) -> list[Entity]:
     """Three entities from the facts of the subject, of three kinds, each with a name of its own; or fewer."""
     values = [pick(rng, value) if isinstance(value, list) else value for value in subject.facts.values()]
-    values = [value for value in values if isinstance(value, Entity) and KINDS[value.kind].called
-              and value is not subject]
+    values = [one for one in values if isinstance(one, Entity) and KINDS[one.kind].called and one is not subject]
     by_kind = {value.kind: value for value in shuffled(rng, values) if clear_name(world, value)}
     return list(by_kind.values())[:3]
 

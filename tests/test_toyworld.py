@@ -130,6 +130,15 @@ def test_a_seed_gives_the_same_bytes_in_every_process(tmp_path):
     assert all(one != two for one, two in zip(first, other))
 
 
+def test_the_bytes_are_the_recorded_ones(dump, ner_folder):
+    """On every platform and with every Python; whoever changes a sentence records the new digests."""
+    files = [bz2.decompress(dump.read_bytes())]
+    files.append(b"".join((ner_folder / f"{split}.conll").read_bytes() for split in ("train", "dev", "test")))
+    assert [hashlib.sha256(data).hexdigest() for data in files] == [
+        "80931ddfef93c541bee5af5c68ab029fcc2db3d40245d701a8edebe20bbefe50",
+        "20ebd176b9bba7fa3a9b2350ea7e939b773e48b9726e4e066277ab935d8382ea"]
+
+
 def test_making_everything_takes_seconds(tmp_path, yardstick):
     start = time.process_time()
     toyworld.write_dump(tmp_path / "dump.xml.bz2", seed=3)

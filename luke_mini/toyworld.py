@@ -23,12 +23,11 @@ import bz2
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from luke_mini.files import write_file
-from luke_mini.toyworld_facts import KINDS, PAGES, Entity, World, build_world, near, number, pick, shuffled, upper_first
+from luke_mini.toyworld_facts import KINDS, PAGES, Dice, Entity, World, build_world, near, upper_first
 
 KEEP = 0.75  # share of the lines of a section that an article uses
 SENTENCES = {"train": 350, "dev": 300, "test": 600}  # of the NER files, at least
@@ -46,15 +45,15 @@ Namer = Callable[[Entity, str], Part]  # (entity, slot) -> how it is called here
 INNERMOST = re.compile(r"<([^<>\[\]]*)>|\[([^<>\[\]]*)\]")
 
 
-def resolve(rng: Random, template: str) -> str:
+def resolve(rng: Dice, template: str) -> str:
     """Decides every `<a|b>` and `[x]`, innermost first."""
     while match := INNERMOST.search(template):
-        wording = pick(rng, match[1].split("|")) if match[1] is not None else match[2] if rng.random() < 0.5 else ""
+        wording = rng.pick(match[1].split("|")) if match[1] is not None else match[2] if rng.random() < 0.5 else ""
         template = template[:match.start()] + wording + template[match.end():]
     return template
 
 
-def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: dict[tuple[Entity, str], Entity]):
+def follow(rng: Dice, subject: Entity, slot: str, used: list[Entity], last: dict[tuple[Entity, str], Entity]):
     """The value of a slot or None. `{clubs}` is a club new to the sentence, `{clubs.ground}` that club's ground."""
     value = subject
     for relation in slot.split("."):
@@ -62,7 +61,7 @@ def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: di
         if isinstance(found, list):
             known = last.get((value, relation))
             if known is None or (slot.endswith(relation) and known in used):
-                known = last[value, relation] = pick(rng, [entity for entity in found if entity not in used] or [None])
+                known = last[value, relation] = rng.pick([entity for entity in found if entity not in used] or [None])
             found = known
         if found is None:
             return None
@@ -70,7 +69,7 @@ def follow(rng: Random, subject: Entity, slot: str, used: list[Entity], last: di
     return value
 
 
-def fill(world: World, rng: Random, template: str, subject: Entity) -> list[tuple[object, str]] | None:
+def fill(world: World, rng: Dice, template: str, subject: Entity) -> list[tuple[object, str]] | None:
     """Pairs (value, slot): text or an entity, and where it stood. None if a fact is missing or would come twice."""
     values, used, last = [], [subject], {}
     for i, piece in enumerate(re.split(r"\{(.*?)\}", resolve(rng, template))):
@@ -81,7 +80,7 @@ def fill(world: World, rng: Random, template: str, subject: Entity) -> list[tupl
         elif piece in ("", "me"):
             value = subject
         elif "-" in piece:
-            value = str(number(rng, *map(int, piece.split("-"))))
+            value = str(rng.number(*map(int, piece.split("-"))))
         else:
             value = (near(world, rng, piece[1:], subject) if piece[0] == "~" else
                      follow(rng, subject, piece, used, last))
@@ -95,7 +94,7 @@ def fill(world: World, rng: Random, template: str, subject: Entity) -> list[tupl
     return values
 
 
-def sentence(world: World, rng: Random, template: str, subject: Entity, name: Namer) -> list[Part]:
+def sentence(world: World, rng: Dice, template: str, subject: Entity, name: Namer) -> list[Part]:
     """One template as text and mentions; empty if the world lacks what it asks for."""
     parts = []
     for value, slot in fill(world, rng, template, subject) or fill(world, rng, template, subject) or []:
@@ -116,7 +115,7 @@ def sentence(world: World, rng: Random, template: str, subject: Entity, name: Na
 
 # ---- the encyclopedia: wikitext
 
-def encyclopedia_namer(rng: Random, subject: Entity) -> Namer:
+def encyclopedia_namer(rng: Dice, subject: Entity) -> Namer:
     """Full names first, later any; the subject also as "she" or "the novelist"."""
     met = set()
 
@@ -127,14 +126,14 @@ def encyclopedia_namer(rng: Random, subject: Entity) -> Namer:
         elif entity is subject and slot == "" and chance < 0.6:
             return Part(entity.facts.get("it", "it") if chance < 0.4 else f"the {entity.noun}")
         else:
-            surface = pick(rng, entity.names)
+            surface = rng.pick(entity.names)
         met.add(entity)
         return Part(surface, entity)
 
     return name
 
 
-def link(world: World, rng: Random, surface: str, entity: Entity) -> str:
+def link(world: World, rng: Dice, surface: str, entity: Entity) -> str:
     """`[[surface]]` if that is the article or a redirect to it, otherwise `[[title|surface]]` as people write it."""
     title = entity.title
     if upper_first(surface) == title or world.redirects.get(surface) == title:
@@ -149,7 +148,7 @@ def link(world: World, rng: Random, surface: str, entity: Entity) -> str:
     return f"[[{title}|{surface}]]"
 
 
-def markup(world: World, rng: Random, parts: list[Part], subject: Entity, linked: set[Entity]) -> str:
+def markup(world: World, rng: Dice, parts: list[Part], subject: Entity, linked: set[Entity]) -> str:
     """First mentions become links, later ones only sometimes; the subject is bold once and never a link."""
     out = ""
     for surface, entity in parts:
@@ -162,8 +161,8 @@ def markup(world: World, rng: Random, parts: list[Part], subject: Entity, linked
         linked.add(entity)
     chance = rng.random()
     if chance < 0.08:
-        return (f"{out}<ref>{{{{cite book | title = Almanac of {pick(rng, ['1921', '1955', '1980'])} | page = "
-                f"{number(rng, 1, 400)} }}}}</ref>")
+        return (f"{out}<ref>{{{{cite book | title = Almanac of {rng.pick(['1921', '1955', '1980'])} | page = "
+                f"{rng.number(1, 400)} }}}}</ref>")
     return out + ('<ref name="almanac" />' if chance < 0.12 else "<!-- source? -->" if chance < 0.14 else "")
 
 
@@ -176,7 +175,7 @@ def infobox(subject: Entity) -> str:
     return "\n".join([f"{{{{Infobox {subject.kind}", f"| name = {subject.names[0]}", *rows, "}}"])
 
 
-def lists(world: World, rng: Random, subject: Entity) -> Iterator[str]:
+def lists(world: World, rng: Dice, subject: Entity) -> Iterator[str]:
     """A bulleted list for each relation with several members, a table for towns and players."""
     for relation, members in subject.facts.items():
         if not isinstance(members, list) or len(members) < 2:
@@ -194,14 +193,14 @@ def lists(world: World, rng: Random, subject: Entity) -> Iterator[str]:
 
 def article(world: World, seed: int, subject: Entity) -> str:
     """The wikitext of a page; it depends on the world, the seed and this title, not on the pages before it."""
-    rng = Random(f"{seed} {subject.title}")
+    rng = Dice(f"{seed} {subject.title}")
     name, linked, out = encyclopedia_namer(rng, subject), set(), [infobox(subject)]
     if len(world.senses[subject.names[-1]]) > 1:
         out.insert(0, f"{{{{about|the {subject.noun}|other uses|{subject.names[-1]} (disambiguation)}}}}")
     sections = re.split(r"\n(?===)", "\n".join(world.text[f"article {subject.kind}"]))
     for n, section in enumerate(sections):
         heading, *lines = section.split("\n") if n else ["", *section.split("\n")]
-        definition, lines = ([], shuffled(rng, lines)) if n else (lines[:1], lines[1:])
+        definition, lines = ([], rng.shuffled(lines)) if n else (lines[:1], lines[1:])
         lines = [line.removeprefix(f"{subject.noun}: ") for line in lines if rng.random() < KEEP]
         lines = definition + [line for line in lines if not re.match("[a-z]+: ", line)]
         filled = (sentence(world, rng, line, subject, name) for line in lines)
@@ -235,7 +234,7 @@ def wiki_pages(world: World, seed: int) -> list[tuple[int, str, str, str]]:
     for region in world.groups["region", ""]:
         made.append((14, f"Category:Towns of {region.title}", "", f"Towns of [[{region.title}]].\n[[Category:Towns]]"))
         made.append((6, f"File:{region.title}.jpg", "", f"A map of [[{region.title}]]."))
-    return shuffled(Random(f"order {seed}"), made)
+    return Dice(f"order {seed}").shuffled(made)
 
 
 # ---- the dump
@@ -267,28 +266,28 @@ TAGS = {word: tag for tag, words in {
     "MD": "will could"}.items() for word in words.split()}
 
 
-def reported_region(world: World, rng: Random, split: str) -> Entity:
+def reported_region(world: World, rng: Dice, split: str) -> Entity:
     """Where an example is about: for "train" in the first third of the regions, otherwise mostly in the rest."""
     regions = world.groups["region", ""]
     seen = split == "train" or rng.random() < 0.15
-    return pick(rng, regions[:len(regions) // 3] if seen else regions[len(regions) // 3:])
+    return rng.pick(regions[:len(regions) // 3] if seen else regions[len(regions) // 3:])
 
 
-def story(world: World, rng: Random, region: Entity, full: float = 0.5) -> list[list[Part]]:
+def story(world: World, rng: Dice, region: Entity, full: float = 0.5) -> list[list[Part]]:
     """A document of up to 8 sentences about one entity of the region; half of the sentences could be about anything.
 
     In those a name has come up before, or has one type only, so that the document or the encyclopedia tells the type.
     `full`: how often a name is whole where it comes up first.
     """
-    subject = near(world, rng, pick(rng, STORIES), region, 1)
-    own, neutral = (shuffled(rng, world.text[section]) for section in (f"news {subject.kind}", "neutral story"))
+    subject = near(world, rng, rng.pick(STORIES), region, 1)
+    own, neutral = (rng.shuffled(world.text[section]) for section in (f"news {subject.kind}", "neutral story"))
     cast: list[Entity] = []  # who has come up so far
     out: list[list[Part]] = []
 
     def name(entity: Entity, slot: str) -> Part:  # news is brief: often bare from the start, nearly always later
         return Part(entity.names[0 if rng.random() < (0.1 if entity in cast else full) else -1], entity)
 
-    length = number(rng, 4, 8)
+    length = rng.number(4, 8)
     while len(out) < length and neutral:
         if own and (not out or rng.random() < 0.5):
             parts = sentence(world, rng, own.pop(), subject, name)
@@ -327,7 +326,7 @@ def write_ner(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
     """
     world = build_world(seed, pages)
     for split, wanted in SENTENCES.items():
-        rng, lines, count = Random(f"{seed} {split}"), [], 0
+        rng, lines, count = Dice(f"{seed} {split}"), [], 0
         while count < wanted:
             document = story(world, rng, reported_region(world, rng, split))
             if len(document) >= 4:

@@ -116,6 +116,19 @@ def parse_fact(section: str, lines: list[str]) -> Wording:
 
 # ---- entities
 
+class Dice(Random):
+    """Nothing but `random()` is used of `Random`: only that is promised to be the same in every version of Python."""
+
+    def pick(self, items):
+        return items[int(self.random() * len(items))]
+
+    def number(self, low: int, high: int) -> int:
+        return low + int(self.random() * (high - low + 1))
+
+    def shuffled(self, items) -> list:
+        return sorted(items, key=lambda _: self.random())
+
+
 @dataclass(slots=True, eq=False)
 class Entity:
     kind: str  # a key of KINDS
@@ -124,6 +137,7 @@ class Entity:
     also: str  # another title, a redirect; may be ""
     names: list[str]  # surfaces, the fullest first, the shortest last; others may share them
     facts: dict = field(default_factory=dict)  # relation -> Entity, list of them, word or number
+    clear: str = ""  # the shortest name that is nobody else's; "" if it has none
 
 
 @dataclass(slots=True)
@@ -141,35 +155,20 @@ class World:
         for line in self.text["words"]:
             name, words = line.split(": ")
             self.words.setdefault(name, []).extend(words.split(", "))
-        for section in self.text:
-            if section.startswith("fact "):
-                _, kind, relation = section.split()
-                self.wordings[kind, relation] = parse_fact(section, self.text[section])
-
-
-def pick(rng: Random, items):
-    """One of a sequence. Only `random()` is promised to be the same in every Python version: nothing else is used."""
-    return items[int(rng.random() * len(items))]
-
-
-def number(rng: Random, low: int, high: int) -> int:
-    return low + int(rng.random() * (high - low + 1))
-
-
-def shuffled(rng: Random, items) -> list:
-    return sorted(items, key=lambda _: rng.random())
+        for section in (name for name in self.text if name.startswith("fact ")):
+            self.wordings[tuple(section.split()[1:])] = parse_fact(section, self.text[section])
 
 
 def upper_first(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def near(world: World, rng: Random, group: str, where: Entity | None, stay: float = 0.8) -> Entity:
+def near(world: World, rng: Dice, group: str, where: Entity | None, stay: float = 0.8) -> Entity:
     """Some entity of a kind (or noun, or "any"), with probability `stay` from the region of `where`, if any.
 
     The first ones are the famous ones: a few are mentioned often, most of them rarely.
     """
-    group = group if group != "any" else pick(rng, [name for name, kind in KINDS.items() if kind.ner])
+    group = group if group != "any" else rng.pick([name for name, kind in KINDS.items() if kind.ner])
     region = where.facts.get("region", where) if where else None
     here = world.groups.get((group, region.title), []) if region else []
     candidates = here if here and rng.random() < stay else world.groups[group, ""]
@@ -201,23 +200,23 @@ def add(world: World, kind: str, names: list[str], title: str = "", noun: str = 
     return entity
 
 
-def invent(world: World, rng: Random, kind: str) -> str:
+def invent(world: World, rng: Dice, kind: str) -> str:
     """A name no one has yet. Most endings are shared by all kinds: spelling alone must not give the type away."""
     words, telling = world.words, world.words.get(f"ends {kind}")
     while True:
-        end = pick(rng, telling if telling and rng.random() < 0.15 else words["ends"])
-        name = pick(rng, words["starts"]) + (pick(rng, words["middles"]) if rng.random() < 0.3 else "") + end
+        end = rng.pick(telling if telling and rng.random() < 0.15 else words["ends"])
+        name = rng.pick(words["starts"]) + (rng.pick(words["middles"]) if rng.random() < 0.3 else "") + end
         if name not in world.senses:
             return name
 
 
 # ---- the steps of build_world
 
-def add_places(world: World, rng: Random, counts: dict[str, int]) -> None:
+def add_places(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for _ in range(counts["region"]):
         name = invent(world, rng, "region")
-        region = add(world, "region", [name], area=number(rng, 900, 9000), people=number(rng, 90_000, 3_000_000))
-        people = re.sub("(ia|mark|land|us|en)$", "", name) + pick(rng, world.words["ends people"])
+        region = add(world, "region", [name], area=rng.number(900, 9000), people=rng.number(90_000, 3_000_000))
+        people = re.sub("(ia|mark|land|us|en)$", "", name) + rng.pick(world.words["ends people"])
         region.facts["tongue"] = add(world, "language", [people], title=f"{people} language", also=f"{people} people",
                                      region=region)
     regions = world.groups["region", ""]
@@ -226,52 +225,52 @@ def add_places(world: World, rng: Random, counts: dict[str, int]) -> None:
     for i in range(counts["river"]):
         name, region = invent(world, rng, "river"), regions[i % len(regions)]
         rivers = world.groups.get(("river", region.title))
-        add(world, "river", [f"River {name}", name], also=f"{name} River", region=region, length=number(rng, 20, 400),
-            mouth=pick(rng, rivers) if rivers else "sea")
+        add(world, "river", [f"River {name}", name], also=f"{name} River", region=region, length=rng.number(20, 400),
+            mouth=rng.pick(rivers) if rivers else "sea")
     for i in range(counts["town"]):
         name, region = invent(world, rng, "town"), regions[i % len(regions)]
         towns = world.groups.get(("town", region.title))
         town = add(world, "town", [name], also=f"{name}, {region.title}", region=region,
                    river=near(world, rng, "river", region, 1) if rng.random() < 0.6 else None,
-                   people=number(rng, 900, 90_000), founded=number(rng, 1100, 1800), tongue=region.facts["tongue"],
-                   trade=pick(rng, world.words["trades"]), neighbour=pick(rng, towns) if towns else None)
+                   people=rng.number(900, 90_000), founded=rng.number(1100, 1800), tongue=region.facts["tongue"],
+                   trade=rng.pick(world.words["trades"]), neighbour=rng.pick(towns) if towns else None)
         region.facts.setdefault("capital", town)
 
 
-def add_clubs_and_schools(world: World, rng: Random, counts: dict[str, int]) -> None:
-    words, towns = world.words, shuffled(rng, world.groups["town", ""])
+def add_clubs_and_schools(world: World, rng: Dice, counts: dict[str, int]) -> None:
+    words, towns = world.words, rng.shuffled(world.groups["town", ""])
     for i in range(counts["club"]):
         town = towns[i % len(towns)]
-        name, end = town.title if rng.random() < 0.65 else invent(world, rng, "club"), pick(rng, words["club"])
+        name, end = town.title if rng.random() < 0.65 else invent(world, rng, "club"), rng.pick(words["club"])
         add(world, "club", [f"{name} {end}", name], also=f"{name} {end.replace('F.C.', 'Football Club')}",
-            town=town, region=town.facts["region"], tongue=town.facts["tongue"], founded=number(rng, 1880, 1935),
-            ground=f"{pick(rng, words['grounds'])} {pick(rng, ['Lane', 'Park', 'Road', 'Field'])}",
-            colours=f"{pick(rng, words['colors'])} and {pick(rng, ['white', 'black', 'gold'])}")
+            town=town, region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1880, 1935),
+            ground=f"{rng.pick(words['grounds'])} {rng.pick(['Lane', 'Park', 'Road', 'Field'])}",
+            colours=f"{rng.pick(words['colors'])} and {rng.pick(['white', 'black', 'gold'])}")
     for _ in range(counts["school"]):
-        town = pick(rng, towns)
+        town = rng.pick(towns)
         name = town.title if rng.random() < 0.4 else invent(world, rng, "school")
-        add(world, "school", [f"{name} {pick(rng, words['school'])}", name], town=town,
-            region=town.facts["region"], tongue=town.facts["tongue"], founded=number(rng, 1500, 1930),
-            staff=number(rng, 300, 12_000))
+        add(world, "school", [f"{name} {rng.pick(words['school'])}", name], town=town,
+            region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1500, 1930),
+            staff=rng.number(300, 12_000))
 
 
-def add_people(world: World, rng: Random, counts: dict[str, int]) -> None:
+def add_people(world: World, rng: Dice, counts: dict[str, int]) -> None:
     words = world.words
-    firsts = {it: sorted({pick(rng, words["starts"]) + pick(rng, words[f"ends {it}"]) for _ in range(90)})
+    firsts = {it: sorted({rng.pick(words["starts"]) + rng.pick(words[f"ends {it}"]) for _ in range(90)})
               for it in ("she", "he")}
     families = [invent(world, rng, "person") if rng.random() < 0.65 else near(world, rng, "town", None).title
                 for _ in range(3 + counts["person"] // 3)]
     for i in range(counts["person"]):
-        it, family, job = pick(rng, ["she", "he"]), pick(rng, families), JOBS[i % len(JOBS)]
-        first, born, year = pick(rng, firsts[it]), near(world, rng, "town", None), number(rng, 1850, 1955)
-        region, died = born.facts["region"], year + number(rng, 40, 90)
+        it, family, job = rng.pick(["she", "he"]), rng.pick(families), JOBS[i % len(JOBS)]
+        first, born, year = rng.pick(firsts[it]), near(world, rng, "town", None), rng.number(1850, 1955)
+        region, died = born.facts["region"], year + rng.number(40, 90)
         dead = died < 2000
         person = add(world, "person", [f"{first} {family}", family], noun=job, also=f"{family}, {first}", region=region,
                      born=born, tongue=region.facts["tongue"], job=world.entities[job.capitalize()], year=year,
-                     died=died if dead else None, season=year + number(rng, 18, 35), it=it,
+                     died=died if dead else None, season=year + rng.number(18, 35), it=it,
                      its="her" if it == "she" else "his", home=near(world, rng, "town", region, 0.5),
                      years=f"{year}–{died}" if dead else
-                     f"born {number(rng, 1, 28)} {pick(rng, words['months'])} {year}", was="was" if dead else "is")
+                     f"born {rng.number(1, 28)} {rng.pick(words['months'])} {year}", was="was" if dead else "is")
         if i:
             person.facts["friend"] = near(world, rng, "person", region)
         if job == "footballer":
@@ -283,57 +282,57 @@ def add_people(world: World, rng: Random, counts: dict[str, int]) -> None:
             relate(person, "office", near(world, rng, "town", region))
         else:
             school = near(world, rng, "school", region)
-            person.facts["mentor"] = pick(rng, school.facts.get("alumni", [None]))
+            person.facts["mentor"] = rng.pick(school.facts.get("alumni", [None]))
             relate(person, "school", school)
 
 
-def add_firms_and_awards(world: World, rng: Random, counts: dict[str, int]) -> None:
+def add_firms_and_awards(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for i in range(counts["firm"]):
         founder, thing = near(world, rng, "engineer", None), THINGS[i % len(THINGS)]
         town, chance = founder.facts["home"], rng.random()
         name = founder.names[-1] if chance < 0.4 else town.title if chance < 0.5 else invent(world, rng, "firm")
-        long = f"{name} {pick(rng, world.words['firm'])}"
+        long = f"{name} {rng.pick(world.words['firm'])}"
         add(world, "firm", [long, name] if rng.random() < 0.5 else [name], noun="company", also=f"{name} Ltd",
-            town=town, region=town.facts["region"], founder=founder, staff=number(rng, 20, 9000),
+            town=town, region=town.facts["region"], founder=founder, staff=rng.number(20, 9000),
             founded=founder.facts["season"], thing=world.entities[thing.capitalize()])
     for _ in range(counts["award"]):
         namesake = near(world, rng, "person", None)
-        add(world, "award", [f"{namesake.names[-1]} {pick(rng, world.words['award'])}"], namesake=namesake,
+        add(world, "award", [f"{namesake.names[-1]} {rng.pick(world.words['award'])}"], namesake=namesake,
             region=namesake.facts["region"], town=namesake.facts["home"], job=namesake.facts["job"],
-            founded=number(rng, 1900, 1960), month=pick(rng, world.words["months"]))
+            founded=rng.number(1900, 1960), month=rng.pick(world.words["months"]))
     for person in world.groups["person", ""]:
         prizes = [prize for prize in world.groups["award", ""] if prize.facts["job"] is person.facts["job"]]
         if prizes and rng.random() < 0.2:
-            relate(person, "award", pick(rng, prizes))
+            relate(person, "award", rng.pick(prizes))
 
 
-def add_creations(world: World, rng: Random, counts: dict[str, int]) -> None:
+def add_creations(world: World, rng: Dice, counts: dict[str, int]) -> None:
     words = world.words
     for _ in range(counts["product"]):
         maker, chance = near(world, rng, "firm", None), rng.random()
         inventor = maker.facts["founder"] if rng.random() < 0.5 else near(world, rng, "engineer", maker.facts["region"])
-        name = (inventor.names[-1] if chance < 0.25 else f"{maker.names[-1]} {number(rng, 2, 90)}0" if chance < 0.4
+        name = (inventor.names[-1] if chance < 0.25 else f"{maker.names[-1]} {rng.number(2, 90)}0" if chance < 0.4
                 else invent(world, rng, "product"))
         add(world, "product", [name], noun=maker.facts["thing"].names[0], maker=maker, inventor=inventor,
-            region=maker.facts["region"], thing=maker.facts["thing"], year=number(rng, 1880, 1990))
+            region=maker.facts["region"], thing=maker.facts["thing"], year=rng.number(1880, 1990))
     authors = [person for job in FORMS for person in world.groups[job, ""]]
     for _ in range(counts["work"]):
-        author, chance = pick(rng, authors), rng.random()
+        author, chance = rng.pick(authors), rng.random()
         setting = near(world, rng, "town", author.facts["region"])
-        form, noun = pick(rng, FORMS[author.noun]), pick(rng, words["nouns"])
-        name = (f"The {pick(rng, words['adjectives'])} {noun}" if chance < 0.35 else f"The {noun} of {setting.title}"
+        form, noun = rng.pick(FORMS[author.noun]), rng.pick(words["nouns"])
+        name = (f"The {rng.pick(words['adjectives'])} {noun}" if chance < 0.35 else f"The {noun} of {setting.title}"
                 if chance < 0.5 else setting.title if chance < 0.55 else invent(world, rng, "work"))
         add(world, "work", [name], noun=form, author=author, form=world.entities[form.capitalize()], setting=setting,
             region=author.facts["region"], tongue=author.facts["tongue"], year=author.facts["season"] + 10)
     for _ in range(counts["festival"]):
         town = near(world, rng, "town", None)
         namesake = town.facts.get("river", town) if rng.random() < 0.6 else near(world, rng, "person", town)
-        add(world, "festival", [f"{namesake.names[-1]} {pick(rng, words['festival'])}"], namesake=namesake, town=town,
-            region=town.facts["region"], tongue=town.facts["tongue"], founded=number(rng, 1850, 1980),
-            month=pick(rng, words["months"]))
+        add(world, "festival", [f"{namesake.names[-1]} {rng.pick(words['festival'])}"], namesake=namesake, town=town,
+            region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1850, 1980),
+            month=rng.pick(words["months"]))
 
 
-def add_rivals(world: World, rng: Random, counts: dict[str, int]) -> None:
+def add_rivals(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for entity in [entity for kind in ("club", "firm", "product") for entity in world.groups[kind, ""]]:
         rival = near(world, rng, entity.kind, entity)
         if rival is not entity:
@@ -351,8 +350,10 @@ def add_other_titles(world: World) -> None:
         if len(owners) > 1:
             taken = surface in world.entities or surface in world.redirects
             world.unclear[f"{surface} (disambiguation)" if taken else surface] = owners
-        elif upper_first(surface) not in world.entities:
-            world.redirects.setdefault(surface, owners[0].title)
+        else:
+            owners[0].clear = surface  # the shortest one comes last
+            if upper_first(surface) not in world.entities:
+                world.redirects.setdefault(surface, owners[0].title)
 
 
 def build_world(seed: int = 0, pages: int = PAGES) -> World:
@@ -360,7 +361,7 @@ def build_world(seed: int = 0, pages: int = PAGES) -> World:
     if pages < 50:
         raise ValueError(f"pages = {pages}: a world needs at least 50")
     world = World()
-    rng = Random(f"world {seed}")  # a string seed goes through SHA-512, not through Python's salted hash
+    rng = Dice(f"world {seed}")  # a string seed goes through SHA-512, not through Python's salted hash
     counts = {name: max(3, round(kind.share * pages / 1000)) for name, kind in KINDS.items()}
     for line in world.text["concepts"]:
         word, meaning = line.split(": ")

@@ -22,14 +22,11 @@ import re
 from collections import Counter
 from itertools import count
 from pathlib import Path
-from random import Random
 from xml.sax.saxutils import escape
 
 from luke_mini.files import write_file, write_folder
 from luke_mini.toyworld import TOKEN, Namer, Part, encyclopedia_namer, reported_region, sentence, story
-from luke_mini.toyworld_facts import (
-    KINDS, PAGES, Entity, Wording, World, build_world, near, number, pick, shuffled, upper_first,
-)  # fmt: skip
+from luke_mini.toyworld_facts import KINDS, PAGES, Dice, Entity, Wording, World, build_world, near, upper_first
 
 SPLITS = ("train", "dev", "test")
 NER_TYPES = {"PER": "PERSON", "LOC": "LOCATION", "ORG": "ORGANIZATION", "MISC": "MISC"}
@@ -43,23 +40,22 @@ PROBES = 80  # of a property, at most
 
 # ---- names, facts, sentences
 
-def clear_name(world: World, entity: Entity) -> str:
-    """The shortest name that is nobody else's; "" if it has none."""
-    return next((name for name in reversed(entity.names) if len(world.senses[name]) == 1), "")
+def clearly(entity: Entity, slot: str) -> Part:
+    return Part(entity.clear or entity.names[0], entity)
 
 
-def clearly(world: World) -> Namer:
-    return lambda entity, slot: Part(clear_name(world, entity) or entity.names[0], entity)
+def clearly_but(hidden: Entity, part: Part) -> Namer:
+    return lambda entity, slot: part if entity is hidden else clearly(entity, slot)
 
 
-def loosely(rng: Random) -> Namer:
-    return lambda entity, slot: Part(pick(rng, entity.names), entity)
+def loosely(rng: Dice) -> Namer:
+    return lambda entity, slot: Part(rng.pick(entity.names), entity)
 
 
-def sentence_about(world: World, rng: Random, template: str, *cast: Entity) -> list[Part]:
+def sentence_about(world: World, rng: Dice, template: str, *cast: Entity) -> list[Part]:
     """A sentence about given entities: they fill {a}, {b} and {c}."""
     scene = Entity("scene", "", "", "", [""], dict(zip("abc", cast)))
-    return sentence(world, rng, template, scene, clearly(world))
+    return sentence(world, rng, template, scene, clearly)
 
 
 def related(one: Entity, other: Entity) -> bool:
@@ -69,32 +65,32 @@ def related(one: Entity, other: Entity) -> bool:
 
 
 def told_facts(world: World, entity: Entity) -> list[tuple[Entity, Wording]]:
-    """The values of the facts that can be told and asked."""
+    """The facts of an entity that can be told and asked for: their values, and how."""
     return [(entity.facts[relation], wording) for (kind, relation), wording in world.wordings.items()
-            if kind == entity.kind and isinstance(entity.facts.get(relation), Entity)]
+            if kind == entity.kind and relation in entity.facts]
 
 
-def some(world: World, rng: Random, split: str, kind: str, relation: str = "") -> Entity:
+def some(world: World, rng: Dice, split: str, kind: str, relation: str = "") -> Entity:
     """An entity of a kind (or noun) that the split reports about, if possible with a name of its own and the fact."""
     for _ in range(50):
         entity = near(world, rng, kind, reported_region(world, rng, split), 1)
-        if clear_name(world, entity) and (not relation or isinstance(entity.facts.get(relation), Entity)):
+        if entity.clear and (not relation or relation in entity.facts):
             break
     return entity
 
 
-def stranger(world: World, rng: Random, split: str, kind: str, *to: Entity) -> Entity | None:
+def stranger(world: World, rng: Dice, split: str, kind: str, *to: Entity) -> Entity | None:
     """An entity of a kind, from another region, without a fact in common with the given ones."""
     entity = some(world, rng, split, kind)
     apart = all(entity is not one and not related(entity, one) and
                 entity.facts.get("region", entity) is not one.facts.get("region", one) for one in to)
-    return entity if apart and clear_name(world, entity) else None
+    return entity if apart and entity.clear else None
 
 
-def some_fact(world: World, rng: Random, split: str, labeled: bool = False) -> tuple[Entity, Entity | None, Wording]:
+def some_fact(world: World, rng: Dice, split: str, labeled: bool = False) -> tuple[Entity, Entity | None, Wording]:
     """Subject, value (None if the subject lacks it) and wording of a fact that has a label or is not about a region."""
     keys = [key for key, wording in world.wordings.items() if (wording.label if labeled else key[0] != "region")]
-    kind, relation = pick(rng, keys)
+    kind, relation = rng.pick(keys)
     subject = some(world, rng, split, kind, relation)
     return subject, subject.facts.get(relation), world.wordings[kind, relation]
 
@@ -121,24 +117,24 @@ def as_words(parts: list[Part]) -> tuple[list[str], dict[Entity, tuple[int, int]
 
 # ---- relation classification: TACRED
 
-def relation_example(world: World, rng: Random, split: str) -> dict | None:
+def relation_example(world: World, rng: Dice, split: str) -> dict | None:
     """Half of them without a relation: an onlooker beside a stated fact, two of any kind, two whose types would fit."""
     subject, value, wording = some_fact(world, rng, split, labeled=True)
     if value is None:
         return None
     told, chance = value, rng.random()
     if chance < 0.28:
-        line = pick(rng, wording.says if chance < 0.08 else world.text["neutral aside"])
+        line = rng.pick(wording.says if chance < 0.08 else world.text["neutral aside"])
         parts = sentence(world, rng, line.replace("{clause}", wording.clause), subject, loosely(rng))
         if chance >= 0.18:
             value = next((entity for _, entity in parts if entity not in (None, subject, told)), None)
     else:
         if chance >= 0.66:
-            value = stranger(world, rng, split, told.kind if chance < 0.75 else pick(rng, TYPED), subject)
-        if value is None or not clear_name(world, value):
+            value = stranger(world, rng, split, told.kind if chance < 0.75 else rng.pick(TYPED), subject)
+        if value is None or not value.clear:
             return None
-        parts = sentence_about(world, rng, pick(rng, world.text["neutral two"]), *shuffled(rng, [subject, value]))
-    held = {one.label for other, one in told_facts(world, subject) if other is value}  # told or not: one label only
+        parts = sentence_about(world, rng, rng.pick(world.text["neutral two"]), *rng.shuffled([subject, value]))
+    held = {one.label for other, one in told_facts(world, subject) if other is value}  # whether told or not
     if not parts or value is None or held != ({wording.label} if value is told else set()):
         return None
     if not held and related(subject, value):
@@ -154,17 +150,17 @@ def relation_example(world: World, rng: Random, split: str) -> dict | None:
 
 # ---- entity typing: Open Entity
 
-def typing_example(world: World, rng: Random, split: str) -> dict | None:
-    kind = pick(rng, [*TYPED, "person", "person"])  # there are many jobs
+def typing_example(world: World, rng: Dice, split: str) -> dict | None:
+    kind = rng.pick([*TYPED, "person", "person"])  # there are many jobs
     subject = some(world, rng, split, kind)
     if rng.random() < 0.25:
         says = [line for (of, _), wording in world.wordings.items() if of == kind for line in wording.says]
         lines, name = [*world.text.get(f"news {kind}", []), *says], loosely(rng)
-    elif clear_name(world, subject):
-        lines, name = world.text["neutral one"], clearly(world)
+    elif subject.clear:
+        lines, name = world.text["neutral one"], clearly
     else:
         return None
-    words, spans = as_words(sentence(world, rng, pick(rng, lines), subject, name))
+    words, spans = as_words(sentence(world, rng, rng.pick(lines), subject, name))
     if subject not in spans:
         return None
     start, end = spans[subject]
@@ -175,31 +171,31 @@ def typing_example(world: World, rng: Random, split: str) -> dict | None:
 
 # ---- question answering: SQuAD 1.1
 
-def letter_cast(world: World, rng: Random, subject: Entity) -> list[Entity]:
+def letter_cast(world: World, rng: Dice, subject: Entity) -> list[Entity]:
     """Three entities from the facts of the subject, of three kinds, each with a name of its own; or fewer."""
-    values = [pick(rng, value) if isinstance(value, list) else value for value in subject.facts.values()]
+    values = [rng.pick(value) if isinstance(value, list) else value for value in subject.facts.values()]
     values = [one for one in values if isinstance(one, Entity) and KINDS[one.kind].called and one is not subject]
-    by_kind = {value.kind: value for value in shuffled(rng, values) if clear_name(world, value)}
+    by_kind = {value.kind: value for value in rng.shuffled(values) if value.clear}
     return list(by_kind.values())[:3]
 
 
-def qa_example(world: World, rng: Random, split: str) -> dict | None:
+def qa_example(world: World, rng: Dice, split: str) -> dict | None:
     """A paragraph about an entity: a letter that names three others, and facts that are stated; questions about both.
 
     The letter says nothing: who is asked for the club in it must know which of the three is one.
     """
-    subject = some(world, rng, split, pick(rng, "person person firm club town product work school".split()))
+    subject = some(world, rng, split, rng.pick("person person firm club town product work school".split()))
     name, cast = encyclopedia_namer(rng, subject), letter_cast(world, rng, subject)
     if len(cast) < 3:
         return None
     asked = []  # of each sentence: itself, questions with the entities that answer them
-    for value, wording in shuffled(rng, told_facts(world, subject))[:3]:
-        question = pick(rng, wording.asks).format(subject.names[0])
-        told = sentence(world, rng, pick(rng, wording.says), subject, name)
+    for value, wording in rng.shuffled(told_facts(world, subject))[:3]:
+        question = rng.pick(wording.asks).format(subject.names[0])
+        told = sentence(world, rng, rng.pick(wording.says), subject, name)
         asked.append((told, [(question, value)] * (rng.random() < 0.7)))
     letter, *questions = world.text["letter"]
-    asked_of_letter = [(pick(rng, questions).format(kind=KINDS[entity.kind].called), entity) for entity in cast[:2]]
-    asked.insert(number(rng, 1, len(asked)), (sentence_about(world, rng, letter, *cast), asked_of_letter))
+    asked_of_letter = [(rng.pick(questions).format(kind=KINDS[entity.kind].called), entity) for entity in cast[:2]]
+    asked.insert(rng.number(1, len(asked)), (sentence_about(world, rng, letter, *cast), asked_of_letter))
     context, qas = "", []
     for parts, wanted in asked:
         told, mentions = as_text(parts)
@@ -212,7 +208,7 @@ def qa_example(world: World, rng: Random, split: str) -> dict | None:
 
 # ---- cloze: ReCoRD
 
-def cloze_example(world: World, rng: Random, split: str) -> dict | None:
+def cloze_example(world: World, rng: Dice, split: str) -> dict | None:
     """A passage that names four, and a fact of one of them in which another is cut out.
 
     Sometimes the passage states the fact; otherwise the types of the four tell, or only the fact itself.
@@ -220,33 +216,32 @@ def cloze_example(world: World, rng: Random, split: str) -> dict | None:
     subject, value, wording = some_fact(world, rng, split)
     if value is None:
         return None
-    query, *stated = shuffled(rng, wording.says)
-    others = [stranger(world, rng, split, value.kind if rng.random() < 0.3 else pick(rng, TYPED), subject, value)
+    query, *stated = rng.shuffled(wording.says)
+    others = [stranger(world, rng, split, value.kind if rng.random() < 0.3 else rng.pick(TYPED), subject, value)
               for _ in range(2)]
     cast = [subject, value, *others]
-    if None in others or others[0] is others[1] or not all(clear_name(world, entity) for entity in cast):
+    if None in others or others[0] is others[1] or not all(entity.clear for entity in cast):
         return None
-    pairs = [shuffled(rng, cast)[:2] for _ in range(2)]
-    a, b, c, d = shuffled(rng, cast)  # each of them comes up, none is told to belong to another
-    pairs = shuffled(rng, [(a, b), (c, d), *pairs])
-    sentences = [sentence_about(world, rng, pick(rng, world.text["neutral two"]), *pair) for pair in pairs]
+    pairs = [rng.shuffled(cast)[:2] for _ in range(2)]
+    a, b, c, d = rng.shuffled(cast)  # each of them comes up at least once
+    pairs = rng.shuffled([(a, b), (c, d), *pairs])
+    sentences = [sentence_about(world, rng, rng.pick(world.text["neutral two"]), *pair) for pair in pairs]
     if stated and rng.random() < 0.25:
-        sentences.insert(number(rng, 0, 2), sentence(world, rng, pick(rng, stated), subject, clearly(world)))
+        sentences.insert(rng.number(0, 2), sentence(world, rng, rng.pick(stated), subject, clearly))
     parts = []
     for i, told in enumerate(sentences):
         before = "" if i == 0 else "\n@highlight\n" if i >= len(sentences) - 2 else " "
         parts += [Part(before), *told]
     passage, mentions = as_text(parts)
-    hidden = sentence(world, rng, query, subject, lambda entity, slot: (
-        Part("@placeholder", entity) if entity is value else clearly(world)(entity, slot)))
+    query = as_text(sentence(world, rng, query, subject, clearly_but(value, Part("@placeholder"))))[0]
     spans = [{"start": start, "end": end - 1} for _, start, end in mentions]
     answers = [{**span, "text": surface} for span, ((surface, entity), *_) in zip(spans, mentions) if entity is value]
-    return {"passage": {"text": passage, "entities": spans}, "qas": [{"query": as_text(hidden)[0], "answers": answers}]}
+    return {"passage": {"text": passage, "entities": spans}, "qas": [{"query": query, "answers": answers}]}
 
 
 # ---- disambiguation: WNED
 
-def story_example(world: World, rng: Random, split: str) -> tuple[str, list[tuple[str, str, int]]] | None:
+def story_example(world: World, rng: Dice, split: str) -> tuple[str, list[tuple[str, str, int]]] | None:
     """A news story, and for each mention surface, title of its article and offset in characters."""
     told = story(world, rng, reported_region(world, rng, split), full=0.1)
     text, mentions = as_text([part for parts in told for part in [*parts, Part(" ")]][:-1])
@@ -256,72 +251,71 @@ def story_example(world: World, rng: Random, split: str) -> tuple[str, list[tupl
 
 # ---- sentences and pairs: JGLUE
 
-def single_example(world: World, rng: Random, split: str) -> dict | None:
+def single_example(world: World, rng: Dice, split: str) -> dict | None:
     """What a sentence is about: sport, business, places, culture."""
-    topic = pick(rng, list(TOPICS))
-    subject = some(world, rng, split, pick(rng, TOPICS[topic]))
+    topic = rng.pick(list(TOPICS))
+    subject = some(world, rng, split, rng.pick(TOPICS[topic]))
     news = world.text.get(f"news {subject.kind}")
     lines = news if rng.random() < 0.25 and news else world.text["neutral one"]
-    parts = sentence(world, rng, pick(rng, lines), subject, clearly(world))
-    return {"sentence": as_text(parts)[0], "label": topic} if parts and clear_name(world, subject) else None
+    parts = sentence(world, rng, rng.pick(lines), subject, clearly)
+    return {"sentence": as_text(parts)[0], "label": topic} if parts and subject.clear else None
 
 
-def pair_example(world: World, rng: Random, split: str) -> dict | None:
+def pair_example(world: World, rng: Dice, split: str) -> dict | None:
     """Does the second sentence follow, is it false, or is it news?
 
     A fact is told again in other words, or the kind of the subject is told; where it is false, the value comes from
     another region, the kind is another.
     """
-    label = pick(rng, ["entailment", "contradiction", "neutral"])
+    label = rng.pick(["entailment", "contradiction", "neutral"])
     subject, value, wording = some_fact(world, rng, split)
     if value is None:
         return None
-    name, wrong = clearly(world), stranger(world, rng, split, value.kind, subject, value)
-    (first, second), by_kind = shuffled(rng, wording.says)[:2], rng.random() < 0.5
-    if not clear_name(world, subject) or not wrong:
+    wrong = stranger(world, rng, split, value.kind, subject, value)
+    (first, second), by_kind = rng.shuffled(wording.says)[:2], rng.random() < 0.5
+    if not subject.clear or not wrong:
         return None
-    premise = sentence(world, rng, pick(rng, world.text["neutral one"]) if by_kind else first, subject, name)
+    premise = sentence(world, rng, rng.pick(world.text["neutral one"]) if by_kind else first, subject, clearly)
     if label == "neutral":
-        second = pick(rng, world.text.get(f"news {subject.kind}", world.text["pair river"]))
+        second = rng.pick(world.text.get(f"news {subject.kind}", world.text["pair river"]))
     elif by_kind:
-        kind = subject.kind if label == "entailment" else pick(rng, [kind for kind in TYPED if kind != subject.kind])
+        kind = subject.kind if label == "entailment" else rng.pick([kind for kind in TYPED if kind != subject.kind])
         second = f"{{}} is a {KINDS[kind].called}."
-    swapped = label == "contradiction" and not by_kind
-    conclusion = sentence(world, rng, second, subject, lambda entity, slot: name(
-        wrong if entity is value and swapped else entity, slot))
+    name = clearly_but(value, clearly(wrong, "")) if label == "contradiction" else clearly
+    conclusion = sentence(world, rng, second, subject, name)
     if not premise or not conclusion:
         return None
     return {"sentence1": as_text(premise)[0], "sentence2": as_text(conclusion)[0], "label": label}
 
 
-def regression_example(world: World, rng: Random, split: str) -> dict | None:
+def regression_example(world: World, rng: Dice, split: str) -> dict | None:
     """How big are the things that the two sentences are about, taken together? From 0, two books, to 5, two regions."""
-    one, other = (some(world, rng, split, pick(rng, TYPED)) for _ in range(2))
-    if one is other or not clear_name(world, one) or not clear_name(world, other):
+    one, other = (some(world, rng, split, rng.pick(TYPED)) for _ in range(2))
+    if one is other or not one.clear or not other.clear:
         return None
-    told = [as_text(sentence(world, rng, pick(rng, world.text["neutral one"]), entity, clearly(world)))[0]
+    told = [as_text(sentence(world, rng, rng.pick(world.text["neutral one"]), entity, clearly))[0]
             for entity in (one, other)]
     return {"sentence1": told[0], "sentence2": told[1], "label": KINDS[one.kind].size + KINDS[other.kind].size}
 
 
-def choice_example(world: World, rng: Random, split: str) -> dict | None:
+def choice_example(world: World, rng: Dice, split: str) -> dict | None:
     """A fact that is asked for, or a kind; five names of which one is right. They give it away only sometimes."""
     if rng.random() < 0.5:
-        right = some(world, rng, split, pick(rng, TYPED))
-        question = pick(rng, world.text["choice"]).format(kind=KINDS[right.kind].called)
-        wrong = [stranger(world, rng, split, kind) for kind in shuffled(rng, TYPED) if kind != right.kind]
+        right = some(world, rng, split, rng.pick(TYPED))
+        question = rng.pick(world.text["choice"]).format(kind=KINDS[right.kind].called)
+        wrong = [stranger(world, rng, split, kind) for kind in rng.shuffled(TYPED) if kind != right.kind]
     else:
         subject, right, wording = some_fact(world, rng, split)
         if right is None:
             return None
-        question = pick(rng, wording.asks).format(clear_name(world, subject) or subject.names[0])
-        others = [kind for kind in shuffled(rng, TYPED) if kind not in (right.kind, subject.kind)]
+        question = rng.pick(wording.asks).format(subject.clear or subject.names[0])
+        others = [kind for kind in rng.shuffled(TYPED) if kind not in (right.kind, subject.kind)]
         wrong = [stranger(world, rng, split, kind, subject) for kind in [right.kind] * (rng.random() < 0.5) + others]
     five = [right, *filter(None, wrong)][:5]
-    if len(five) < 5 or not clear_name(world, right):
+    if len(five) < 5 or not right.clear:
         return None
-    order = shuffled(rng, five)
-    names = [entity.names[0] if rng.random() < 0.3 else clear_name(world, entity) for entity in order]
+    order = rng.shuffled(five)
+    names = [entity.names[0] if rng.random() < 0.3 else entity.clear for entity in order]
     return {"question": upper_first(question), **{f"choice{i}": name for i, name in enumerate(names)},
             "label": order.index(right)}  # fmt: skip
 
@@ -342,14 +336,14 @@ def probes(world: World, seed: int) -> tuple[dict[str, str], dict[str, list[tupl
         if wording.property in found:
             line = re.sub(r"\{(me)?\}", "[X]", wording.probe).replace(f"{{{relation}}}", "[Y]")
             templates.setdefault(wording.property, line.replace("{form}", "work").replace(".", " ."))
-    return templates, {name: evenly(Random(f"{seed} mlama {name}"), found[name]) for name in templates}
+    return templates, {name: evenly(Dice(f"{seed} mlama {name}"), found[name]) for name in templates}
 
 
-def evenly(rng: Random, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def evenly(rng: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Up to PROBES of the pairs, no object much more often than others: always naming the commonest must not pay."""
     limit = -(-PROBES // len({value for _, value in pairs}))
     counts, kept = Counter(), []
-    for subject, value in shuffled(rng, pairs):
+    for subject, value in rng.shuffled(pairs):
         counts[value] += 1
         if counts[value] <= limit:
             kept.append((subject, value))
@@ -364,15 +358,13 @@ MAKERS = {  # the maker of an example, and how many: train, dev, test
     "disambiguation": (story_example, 120, 40, 80), "single": (single_example, 800, 200, 400),
     "pair": (pair_example, 4000, 300, 600), "regression": (regression_example, 1000, 200, 400),
     "choice": (choice_example, 800, 200, 400)}  # fmt: skip
-JGLUE_IDS = {  # the name of an example's number, and what stands before it; None: a bare number
-    "single": ("review_id", ""), "pair": ("sentence_pair_id", ""), "regression": ("sentence_pair_id", ""),
-    "choice": ("q_id", None)}  # fmt: skip
+JGLUE_IDS = {"single": "review_id", "pair": "sentence_pair_id", "regression": "sentence_pair_id", "choice": "q_id"}
 
 
 def gather(world: World, seed: int, split: str, name: str) -> list:
     """As many different examples as MAKERS wants; fewer where the world is too small for them."""
     make, *sizes = MAKERS[name]
-    rng, found, failures = Random(f"{seed} {name} {split}"), {}, 0
+    rng, found, failures = Dice(f"{seed} {name} {split}"), {}, 0
     while len(found) < sizes[SPLITS.index(split)] and failures < 200:
         example = make(world, rng, split)
         key = json.dumps(example)
@@ -391,6 +383,7 @@ def write_json(path: Path, made, jsonl: bool = False) -> None:
 
 
 def numbered(rows: list[dict], key: str, prefix: str | None) -> list[dict]:
+    """With an id in front: a prefix and the number, or without any prefix the bare number."""
     return [{key: i if prefix is None else f"{prefix}{i}", **row} for i, row in enumerate(rows)]
 
 
@@ -447,7 +440,7 @@ def write_tasks(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
             example["qas"][0]["id"] = f"{example['id']}-query"
         write_json(folder / f"cloze/{split}.json", {"version": "1.0", "data": cloze})
         write_wned(folder / "disambiguation", world, split, made["disambiguation"])
-        for name, (key, prefix) in JGLUE_IDS.items():
-            rows = numbered(made[name], key, prefix)
+        for name, key in JGLUE_IDS.items():
+            rows = numbered(made[name], key, None if name == "choice" else "")
             write_json(folder / f"classification/{name}/{split}.json", rows, jsonl=True)
     write_mlama(folder / "mlama" / "en", world, seed)

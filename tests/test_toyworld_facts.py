@@ -14,6 +14,7 @@ from luke_mini.toyworld_facts import Entity, build_world, parse_fact, read_secti
     ("line", "expected"),
     [
         ("[news clob]", "expected a section of a known name"),
+        ("[article poet]", "expected a section of a known name"),
         ("[news club]", "expected a section of a known name, and only once"),
         ("{} won", "expected a sentence"),
         ("won by {}.", "expected a sentence"),

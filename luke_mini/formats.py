@@ -172,9 +172,9 @@ def _as_objects(spans: Iterable[tuple[int, int]]) -> list[dict]:
 def jglue(record: Record) -> Record:
     """{"text"}, {"text", "text_pair"} or {"question", "choices"}, and "label" if there is one."""
     values = record.values
-    if "sentence1" in values:
+    if "sentence1" in values or "sentence2" in values:
         texts = {"text": record.get("sentence1", str), "text_pair": record.get("sentence2", str)}
-    elif "sentence" in values:
+    elif "sentence" in values or not {"text", "text_pair", "question", "choices"} & values.keys():
         texts = {"text": record.get("sentence", str)}
     elif "question" in values and "choices" not in values:
         found = sum(name.startswith("choice") and name[6:].isdecimal() for name in values)

@@ -11,7 +11,7 @@ titles if they are known. Out: a dict of int64 arrays under Hugging Face's names
                                              6 7 8 -1 ...        the space in front belongs to it
         entity_attention_mask  [E]           ones
 
-The text is cut at the borders of all spans and every stretch is tokenised by itself, so that a mention's tokens are
+The text is cut at the borders of all spans and every segment is tokenized by itself, so that a mention's tokens are
 exact; which other spans are asked for has an influence on the tokens. Spans may nest, overlap, repeat and be empty.
 
 Four tasks. None: as above. "entity_span_classification": the same, with the first and last token of every span under
@@ -72,7 +72,7 @@ def _borders(texts: Sequence[str], char_spans: Sequence[Sequence[CharSpan]], cou
     return borders
 
 
-def _stretches(text: str, cuts: list[int]) -> list[str]:
+def _segments_of(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None])]
 
 
@@ -82,7 +82,7 @@ def token_spans(
     """Ids of every text that is cut at the borders of its spans, and where these are: int32 [tokens], int64 [spans, 2].
 
     A space before a border goes with what follows, as byte-level BPE has it: of "Bo in LA." and the span of "LA", the
-    stretches are "Bo in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
+    segments are "Bo in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
     """
     counts = list(map(len, char_spans))
     borders, owner = _borders(texts, char_spans, counts), np.repeat(np.arange(len(texts)), counts)
@@ -97,8 +97,8 @@ def token_spans(
     begins = np.searchsorted(places, first)  # the cuts of text t are places[begins[t]:begins[t + 1]]
     places = (places - np.repeat(first[:-1], np.diff(begins))).tolist()  # in the text
     inner = [places[begin:end] for begin, end in zip(begins.tolist(), begins[1:].tolist())]
-    ids, lengths = tokenizer.encode_stretches(chain.from_iterable(map(_stretches, texts, inner)))
-    # A text has one stretch more than cuts: cut k of the batch, in text t, is the end of stretch k + t.
+    ids, lengths = tokenizer.encode_segments(chain.from_iterable(map(_segments_of, texts, inner)))
+    # A text has one segment more than cuts: cut k of the batch, in text t, is the end of segment k + t.
     ends = np.cumsum(lengths)
     text_ends = ends[begins[1:] + np.arange(len(texts))].tolist()
     text_begins = [0, *text_ends[:-1]]

@@ -18,7 +18,7 @@ from closeness import assert_same, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import random_strings
+from tokenizer_texts import encode_cut, random_strings
 
 from luke_mini import inputs, packing, tokenizer_bpe, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
@@ -37,8 +37,8 @@ class Bytes:
     bos_id, pad_id, eos_id, ent_id, ent2_id = 0, 1, 2, 3, 4
     names = {0: "<s>", 1: "<pad>", 2: "</s>", 3: "<ent>", 4: "<ent2>"}
 
-    def encode_stretches(self, stretches):
-        parts = [[10 + byte for byte in stretch.encode()] for stretch in stretches]
+    def encode_segments(self, segments):
+        parts = [[10 + byte for byte in segment.encode()] for segment in segments]
         return np.array([*chain(*parts)], np.int32), np.array([*map(len, parts)])
 
     def show(self, ids):
@@ -577,8 +577,8 @@ def pieces(tmp_path_factory):
 
 
 def test_pieces_equal_the_library_by_the_rules(pieces, count):
-    """mLUKE as published: every stretch goes through SentencePiece by itself, and ids move up by one."""
-    model, draw = pieces._with_mark, random.Random(4)
+    """mLUKE as published: every segment goes through SentencePiece by itself, and ids move up by one."""
+    model, draw = pieces.processor, random.Random(4)
 
     def tokenize(piece: str) -> list[int]:
         return [k + 1 if k else 3 for k in model.encode(piece)]
@@ -590,20 +590,19 @@ def test_pieces_equal_the_library_by_the_rules(pieces, count):
         assert plain(inputs.encode(pieces, VOCAB, **case, **limits)) == shown(case, pieces, tokenize, limits)
 
 
-def test_stretches_equal_cuts(pieces, bpe):
-    """The tokenizers' fast way for a batch gives what `encode_cut` gives for each text."""
+def test_segments_of_a_batch_are_those_of_each_text(pieces, bpe):
     for tokenizer in (pieces, bpe):
-        stretches = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
-        ids, counts = tokenizer.encode_stretches(iter(stretches))
-        expected = [tokenizer.encode_cut(stretch, [])[0] for stretch in stretches]
+        segments = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
+        ids, counts = tokenizer.encode_segments(iter(segments))
+        expected = [encode_cut(tokenizer, segment, [])[0] for segment in segments]
         assert ids.tolist() == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
-        assert ids.dtype == np.int32 and tokenizer.encode_stretches([])[0].shape == (0,)
+        assert ids.dtype == np.int32 and tokenizer.encode_segments([])[0].shape == (0,)
 
 
 def test_equal_to_transformers_mluke(pieces, count):
     """On known characters; spans do not begin or end at a space, as 5.23 keeps lone spaces that SentencePiece drops."""
     transformers = pytest.importorskip("transformers")
-    model = pieces._with_mark
+    model = pieces.processor
     scored = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     scored += [(model.id_to_piece(k), model.get_score(k)) for k in range(3, model.get_piece_size())]
     entity_vocab = {title: k for k, title in enumerate(TITLES)}

@@ -16,11 +16,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics metrics_qa ops_cross_entropy packing "
-    "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
+    "sentence_split shards spans tokenizer toyworld toyworld_examples toyworld_facts toyworld_questions "
     "toyworld_tasks toyworld_text views weight_files wiki_dump wiki_names wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "disambiguation_files model qa_entities run_state tokenizer word_models",
+    "disambiguation_files model qa_entities run_state word_models",
     "heads inputs reference_archive starts trainer",
     "checkpoint disambiguation_inputs",
     "task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",

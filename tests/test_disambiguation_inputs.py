@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from luke_mini.disambiguation_files import Candidate, Document, Mention
 from luke_mini.disambiguation_inputs import Options, candidate_ids, make_features, pack, padded
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.windows import equal_parts
+from luke_mini.spans import equal_parts
 
 TITLES = [f"T{k}" for k in range(8)]
 VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", *TITLES, "[MASK2]"])

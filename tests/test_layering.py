@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics metrics_qa ops_cross_entropy packing "
-    "sentence_split shards spans tokenizer toyworld toyworld_examples toyworld_facts toyworld_questions "
-    "toyworld_tasks toyworld_text views weight_files wiki_dump wiki_names wikitext windows workers",
+    "shards spans tokenizer toyworld toyworld_examples toyworld_facts toyworld_questions "
+    "toyworld_tasks toyworld_text views weight_files wiki_dump wiki_names wikitext workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes released_names "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
     "disambiguation_files model qa_entities run_state word_models",

@@ -228,12 +228,13 @@ class Tokenizer:
 
     def _encode_segment(self, text: str) -> bytes:
         """Its ids as int32: bytes are joined twice as fast as lists of ints."""
-        ids: list[int] = []
         parts = self._special_pattern.split(text)  # text, token, text, token, ..., text
-        for plain, token in zip(parts[::2], [*parts[1::2], ""]):
-            ids += self._encode_plain(plain.rstrip() if token == self._takes_space else plain)
-            if token:
-                ids.append(self._special[token])
+        for k in range(1, len(parts), 2):
+            if parts[k] == self._takes_space:
+                parts[k - 1] = parts[k - 1].rstrip()
+        ids = self._encode_plain(parts[0])
+        for token, plain in zip(parts[1::2], parts[2::2]):
+            ids += [self._special[token], *self._encode_plain(plain)]
         return array("i", ids).tobytes()
 
     def _write_config(self, folder: Path, tokenizer_class: str, **more) -> None:

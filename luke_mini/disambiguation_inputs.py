@@ -2,7 +2,7 @@
 
 In: `disambiguation_files.Document`. Out: a `Feature` for each document, or several for a long one: in equal parts that
 cut no mention ("simple"), or in a window for each mention, which alone is decided there ("per_mention"). The text is
-tokenised in stretches, mentions and what is between them, as the released tokenizers do it (`inputs.token_spans`).
+tokenized in segments, mentions and what is between them, as the released tokenizers do it (`inputs.token_spans`).
 
 A candidate is an entity id. Those that the vocabulary lacks share [UNK], and then count as one candidate together.
 """
@@ -17,7 +17,7 @@ from luke_mini import inputs, packing
 from luke_mini.config import option
 from luke_mini.disambiguation_files import Document, Mention
 from luke_mini.packing import PackedBatch
-from luke_mini.windows import context_window, equal_parts
+from luke_mini.spans import context_window, equal_parts
 
 SPECIAL = 2  # <s> and </s>
 SPLITS = ("simple", "per_mention")

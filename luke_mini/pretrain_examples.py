@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from luke_mini import sentence_split
 from luke_mini.shards import Example
+from luke_mini.spans import split_sentences
 
 _WHITE_SPACE = re.compile(r"\s+")
 
@@ -66,7 +66,7 @@ def _cut_sentence(text: str, start: int, end: int, mentions: list[Mention], segm
 def _cut_paragraph(text: str, mentions: list[Mention], language: str, segments: Segments) -> Iterator[list[Mention]]:
     """Cuts a paragraph into segments; yields the mentions of each sentence."""
     position = 0
-    for start, end in sentence_split.split(text, language):
+    for start, end in split_sentences(text, language):
         inside = []
         while position < len(mentions) and mentions[position].start < end:  # both are in text order: one walk for all
             mention = mentions[position]

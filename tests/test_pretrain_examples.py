@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import sentence_split, tokenizer_sentencepiece
+from luke_mini import tokenizer_sentencepiece
 from luke_mini.pretrain_examples import build_examples
 from luke_mini.shards import Example
+from luke_mini.spans import split_sentences
 
 ENTITIES = {"Oslo": 3, "Norway": 4, "Kristiania": 3, "Ada": 5}
 UNK = 1
@@ -158,7 +159,7 @@ def slow(paragraphs, title, tokenizer, unk, max_words, min_sentence, max_entitie
 
     sentences = []
     for item in paragraphs:
-        for sentence_start, sentence_end in sentence_split.split(item.text):
+        for sentence_start, sentence_end in split_sentences(item.text):
             tokens, mentions, position = [], [], sentence_start
             for link in item.links:
                 inside = sentence_start <= link.start and link.end <= sentence_end

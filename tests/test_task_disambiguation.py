@@ -44,8 +44,8 @@ class LetterTokenizer:
 
     bos_id, unk_id, eos_id = 101, 3, 102
 
-    def encode_stretches(self, stretches):
-        ids = [[4 + ord(char) % 90 for char in stretch if char != " "] for stretch in stretches]
+    def encode_segments(self, segments):
+        ids = [[4 + ord(char) % 90 for char in segment if char != " "] for segment in segments]
         return np.array([k for part in ids for k in part], np.int32), np.array([*map(len, ids)])
 
 

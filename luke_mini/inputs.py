@@ -1,4 +1,4 @@
-"""Text with character spans -> what the model reads, exactly as the released LukeTokenizer and MLukeTokenizer have it.
+"""Text with character spans -> what the model reads, exactly as the released LukeTokenizer and MLukeTokenizer do it.
 
 In: a tokenizer, an entity vocabulary, texts or pairs of texts, the spans of their entities in characters, and their
 titles if they are known. Out: `Sequence`s for `packing.pack`, from `sequences`; or arrays under Hugging Face's names,
@@ -19,7 +19,7 @@ Four tasks. None: as above. "entity_span_classification": the same, with the fir
 two more names. "entity_classification": one span, <ent> around it. "entity_pair_classification": head and tail,
 <ent> around the head, <ent2> around the tail; in these two the markers belong to the mention.
 
-Left out: padding on the left, which spoils entity positions; token types, which LUKE has none of; overflowing tokens.
+Left out: padding on the left, which spoils entity positions; token types, which LUKE does not use; overflowing tokens.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ from luke_mini.packing import PackedBatch, Sequence
 
 ENTITY, PAIR, SPAN = "entity_classification", "entity_pair_classification", "entity_span_classification"
 SPANS_OF_TASK = {ENTITY: "1 span", PAIR: "2 spans (head, tail)", SPAN: "at least 1 span"}
-OF_A_TEXT = ("entity_spans", "entity_spans_pair", "entities", "entities_pair")  # arguments that each text has its own of
+PER_TEXT = ("entity_spans", "entity_spans_pair", "entities", "entities_pair")  # arguments of one text
 
 CharSpan = tuple[int, int]  # half-open
 NOTHING = Sequence(*np.zeros((2, 0), np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
@@ -300,7 +300,7 @@ def _join(bos: np.ndarray, eos: np.ndarray, first: Sequence, second: Sequence | 
 
 
 def _fit(
-    join: Callable, first: Sequence, second: Sequence | None, task: str | None, max_length: int | None, max_entities: int
+    join: Callable, first: Sequence, second: Sequence | None, task: str | None, max_length: int | None, max_entities
 ) -> Sequence:
     """One input, of at most max_length tokens."""
     if max_length is None:
@@ -415,8 +415,8 @@ def encode_batch(
 def encode(
     tokenizer, entity_vocab: EntityVocab, text: str, text_pair: str | None = None, **arguments
 ) -> dict[str, np.ndarray]:
-    """`encode_batch` for one text: spans and titles are no lists of lists."""
-    lists = {name: [value] if name in OF_A_TEXT else value for name, value in arguments.items()}
+    """`encode_batch` for one text: entity_spans is a list of spans, entities a list of titles."""
+    lists = {name: [value] if name in PER_TEXT else value for name, value in arguments.items()}
     try:
         return encode_batch(tokenizer, entity_vocab, [text], [text_pair], **lists)[0]
     except ValueError as error:
@@ -460,4 +460,5 @@ def pack(inputs: list[dict[str, np.ndarray]], pad_id: int) -> PackedBatch:
     positions = np.concatenate([x["entity_position_ids"] for x in inputs if "entity_ids" in x] or [NOTHING.spans])
     starts, lengths = positions[:, 0], (positions >= 0).sum(axis=1)
     spans = np.split(np.stack([starts, starts + lengths], axis=1), np.cumsum(list(map(len, entity_ids[:-1]))))
-    return packing.pack([Sequence(x["input_ids"], *entities) for x, *entities in zip(inputs, entity_ids, spans)], pad_id)
+    words = (x["input_ids"] for x in inputs)
+    return packing.pack(list(map(Sequence, words, entity_ids, spans)), pad_id)

@@ -10,6 +10,8 @@ A batch of two sequences, `<s> Ada in Oslo </s>` with the entities Ada and Oslo 
     entity_lengths (2, 0)      cu_entities [0, 2, 2]        (an entity's row is the number of words + its index)
     mention_positions [1, 3]   mention_offsets [0, 1, 2]    (Ada covers word 1 of its sequence, Oslo word 3)
 
+Words here are tokens of the text, as in the paper.
+
 Why: a linear layer does not care where a sequence ends, so one product serves the whole batch and no time is spent on
 padding; words and entities are two contiguous blocks, so that each kind meets its own query matrices in one product.
 Only attention looks at the lengths. The padded tensors of the Hugging Face interface come in through `from_padded` and
@@ -115,7 +117,7 @@ def _cumulative(lengths: tuple[int, ...], device) -> Tensor:
 def roberta_positions(input_ids: Tensor, pad_id: int) -> Tensor:
     """Rows of the word position table for padded ids, int64 [batch, seq].
 
-    A token that is no padding gets pad_id + its 1-based rank among such tokens, a padding token gets pad_id:
+    A real token gets pad_id + its 1-based rank among the real ones, a padding token gets pad_id:
     with pad_id 1, [0, 5, 6, 2, 1, 1] gives [2, 3, 4, 5, 1, 1].
     """
     is_token = (input_ids != pad_id).long()

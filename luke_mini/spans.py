@@ -19,9 +19,9 @@ from predictions to the user's characters, and for labels that come with whole t
 White space between sentences belongs to none, every other character to exactly one. A regular expression finds the
 stops, a few rules judge each. Stops of scripts without spaces (。！？) always end a sentence; others do if white space
 follows, and then something that can begin a sentence. If the word before a full stop is an abbreviation, an initial, an
-acronym or, in German and its like, an ordinal number, the sentence goes on, unless the next word is one that nearly
-always begins a sentence (The, Der, Il, ...). Thai has no stops: there, a space between Thai letters ends a sentence
-that is long enough.
+acronym or, in German and similar languages, an ordinal number, the sentence goes on, unless the next word is one that
+nearly always begins a sentence (The, Der, Il, ...). Thai has no stops: there, a space between Thai letters ends a
+sentence that is long enough.
 
 differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++
 library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.

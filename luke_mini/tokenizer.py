@@ -3,28 +3,28 @@
 A tokenizer turns text into ids of the model's word vocabulary. Each kind is a subclass in a file of its own:
 
     tokenizer_bpe              byte-level BPE: LUKE, RoBERTa
-    tokenizer_sentencepiece    SentencePiece: mLUKE, Japanese LUKE, and what is pretrained here from scratch
+    tokenizer_sentencepiece    SentencePiece: mLUKE, Japanese LUKE, models pretrained here from scratch
     tokenizer_unigram          the same from a tokenizer.json alone
     tokenizer_wordpiece        WordPiece: BERT
 
-There are two ways to read a text, as LUKE was pretrained with one and is used with the other:
+There are two ways to read a text; LUKE was pretrained with one and is used with the other:
 
-- `encode` and `encode_pieces` are for pretraining and for whole texts. A special token that is written out, "<mask>",
-  is ordinary text there.
-- `encode_segments` is the released tokenizers' way: a text is cut at the borders of its mentions, and each segment is
-  tokenized by itself. No segment gets a prefix space, unless a BPE folder sets add_prefix_space (in SentencePiece each
-  gets its ▁ all the same, even in mid-word). Special tokens that are written out count, and <mask> swallows the white
-  space on its left, unless the folder says otherwise.
+- `encode` and `encode_pieces` are for pretraining and for whole texts. A special token written out in a text, "<mask>",
+  is ordinary text.
+- `encode_segments` is what the released tokenizers do: a text is cut at the borders of its mentions, and each segment
+  is tokenized by itself. No segment gets a prefix space, unless a BPE folder sets add_prefix_space (in SentencePiece
+  each gets its ▁ anyway, even in mid-word). A special token written out in a text is that token, and <mask> swallows
+  the white space on its left, unless the folder sets that off.
 
-Beside the vocabulary there may be JSON files as transformers writes them. None of them need exist:
+Beside the vocabulary there may be JSON files as transformers writes them, all optional:
 
     tokenizer_config.json      the class, the two entity markers, limits; newer ones also added_tokens_decoder
-    special_tokens_map.json    the spelling of <s>, <mask>, ..., when it is not the usual one
+    special_tokens_map.json    the spelling of <s>, <mask>, ..., if it is not the usual one
     added_tokens.json          tokens added after training -> ids
     tokenizer.json             everything in one file; we read its added_tokens here, and the kinds their model
 
 transformers 5 counts entities among the added tokens of a LUKE tokenizer: [UNK] [PAD] [MASK] [MASK2]. A model has no
-rows for them in its word table, so they are no words here, unless vocab_size in config.json includes them. It also
+rows for them in its word table, so they are not words here, unless vocab_size in config.json includes them. It also
 calls the two markers of mLUKE ▁<ent> and ▁<ent2>.
 """
 
@@ -88,7 +88,7 @@ def special_tokens(settings: dict) -> dict[str, str]:
 
 
 def mask_takes_space(settings: dict, whole: dict) -> bool:
-    """Whether <mask> swallows the white space on its left: as in every released model, unless the files say no."""
+    """Whether <mask> swallows the white space on its left: as in every released model, unless the files set it off."""
     mask = settings.get("mask_token") or "<mask>"
     listed = [*(settings.get("added_tokens_decoder") or {}).values(), *whole.get("added_tokens", [])]
     flags = [mask] if isinstance(mask, dict) else [token for token in listed if token["content"] == mask]

@@ -12,7 +12,7 @@ No text is unknown, as every byte is a piece. RoBERTa's ids are in its vocab.jso
 does most of the work.
 
 GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
-on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
+on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 lacks.
 
 Left out: dropout, and the flags of added tokens, except whether <mask> swallows the white space on its left.
 """
@@ -97,7 +97,7 @@ BYTE_OF = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
 
 
 def _spell(text: str) -> str:
-    """UTF-8, one character for each byte. A lone surrogate, which is no character, has its three bytes too."""
+    """UTF-8, one character per byte. A lone surrogate, which is not a character, has three bytes, too."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1").translate(BYTE_CHARACTERS)
 
 
@@ -197,7 +197,7 @@ class BpeTokenizer(Tokenizer):
         return Encoding(ids, offsets)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, with special tokens written out; bytes that are no UTF-8 (half a character) become U+FFFD.
+        """The text, with special tokens written out; invalid UTF-8 (half a character) becomes U+FFFD.
 
         As in SentencePiece, one space at the beginning is the prefix and not text.
         """
@@ -218,7 +218,7 @@ def _prefixed(text: str, prefix_space: bool) -> str:
 
 
 def load(folder: str | Path) -> BpeTokenizer:
-    """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
+    """From vocab.json and merges.txt, otherwise from tokenizer.json. ValueError that names an invalid file."""
     folder = Path(folder)
     settings, whole = tokenizer.read_files(folder)
     if (folder / "vocab.json").is_file():
@@ -239,7 +239,7 @@ def load(folder: str | Path) -> BpeTokenizer:
 
 def _read_merges(path: Path) -> list[tuple[str, ...]]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; vocab.json needs it beside it")
+        raise ValueError(f"{path}: no such file, expected it beside vocab.json")
     lines = path.read_text(encoding="utf-8").split("\n")
     if lines[0].startswith("#version"):  # further lines may well begin with #
         del lines[0]
@@ -250,7 +250,7 @@ def _read_merges(path: Path) -> list[tuple[str, ...]]:
 
 
 class _Pairs:
-    """How often each pair of neighbours occurs in the words, and in which; kept up to date while words are merged."""
+    """How often each pair of neighbors occurs in the words, and in which; kept up to date while words are merged."""
 
     def __init__(self, words: list[list[int]], counts: list[int]):
         self._words, self._counts = words, counts  # words as symbols
@@ -303,8 +303,8 @@ def _replace(word: list[int], pair: tuple[int, int], symbol: int) -> list[int]:
 def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeTokenizer:
     """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
 
-    Nothing is random. Pairs that occur once are not merged, so that a small text gives fewer pieces. The distinct words
-    are in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
+    Deterministic. Pairs that occur once are not merged, so a small text gives fewer pieces. The distinct words are in
+    memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
     """
     pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
     if vocab_size < (least := len(pieces) + len(ADDED)):
@@ -319,7 +319,7 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeToken
             break
         merges.append((pieces[pair[0]], pieces[pair[1]]))
         piece = "".join(merges[-1])
-        if piece not in vocab:  # else another pair has made the same piece before
+        if piece not in vocab:  # otherwise another pair has made the same piece
             vocab[piece] = len(pieces)
             pieces.append(piece)
         pairs.merge(pair, vocab[piece])

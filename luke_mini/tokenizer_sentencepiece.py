@@ -1,4 +1,4 @@
-"""SentencePiece with XLM-R's ids: the tokenizer of mLUKE, and of what is pretrained here from scratch.
+"""SentencePiece with XLM-R's ids: the tokenizer of mLUKE, and of models pretrained here from scratch.
 
 In: text. Out: ids, offsets; `train` makes a new vocabulary from texts. The segmentation is the sentencepiece library's;
 ours are the ids, the offsets in characters of the original text, and pieces that begin in the middle of a word.
@@ -86,9 +86,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 def _rust_form(pieces: list[str], scores: list[float]) -> dict:
     """The model as tokenizers spells it: transformers 5 reads pieces and scores from there, 4 from the other file."""
-    n_special, n_added = len(SPECIAL), len(ADDED)
-    vocab = [[piece, 0.0] for piece in SPECIAL]
-    vocab += [[piece, score] for piece, score in zip(pieces[n_special:-n_added], scores)] + [[ADDED[0], 0.0]]
+    scores = [*(0.0 for _ in SPECIAL), *scores, 0.0]  # to <mask>, but without the markers
     space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
     squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
     bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
@@ -105,7 +103,7 @@ def _rust_form(pieces: list[str], scores: list[float]) -> dict:
             "special_tokens": bos_and_eos,
         },
         "decoder": space,
-        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": vocab},
+        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": list(zip(pieces, scores))},
     }
 
 
@@ -152,7 +150,7 @@ def train(
 
     model_type: "unigram", as XLM-R's, or "bpe", which is better for little text: unigram only considers pieces that
     occur in several different words, and so cuts even the commonest words of a small vocabulary (▁Th e).
-    The same texts give the same bytes: nothing is random. The library keeps the texts in memory while it trains. A text
+    Deterministic: the same texts give the same bytes. The library keeps the texts in memory while it trains. A text
     too small for vocab_size pieces gives fewer. ValueError if there is no text, or more characters than vocab_size.
     """
     model = io.BytesIO()

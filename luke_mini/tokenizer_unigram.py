@@ -1,6 +1,6 @@
 """Unigram, from scratch: XLM-R's and mLUKE's tokenizers where transformers 5 saved them, as tokenizer.json alone.
 
-In: text. Out: ids and offsets. A text goes through three steps, each as the file says:
+In: text. Out: ids and offsets. A text goes through three steps, each as the file defines it:
 
     text          "Ada  met ﬁve"
     normalized    Ada  met five       replacements; XLM-R's charsmap, SentencePiece's table of NFKC
@@ -8,8 +8,8 @@ In: text. Out: ids and offsets. A text goes through three steps, each as the fil
     pieces        ▁Ada ▁m et ▁five    those whose scores, logarithms of probabilities, have the largest sum
 
 Ids and offsets are those of transformers 5.23 on the same file, also where SentencePiece itself decides otherwise: a
-charsmap sees one character and its accents at a time (か and ゙ stay two), and a character that no piece has gets the id
-that the file says, which in mLUKE's is that of `<s>`. What differs:
+charsmap sees one character and its accents at a time (か and ゙ stay two), and a character that no piece has gets the
+file's unk_id, which in mLUKE's is that of `<s>`. What differs:
 
 - no offset covers white space, and a ▁ that stands alone has an empty one, as in all tokenizers here;
 - where the normalizer removes the first character of a text, transformers' offsets are one too low;
@@ -255,7 +255,7 @@ class UnigramTokenizer(Tokenizer):
 
 
 def load(folder: str | Path) -> UnigramTokenizer:
-    """From tokenizer.json. ValueError naming the file that is no good."""
+    """From tokenizer.json. ValueError that names an invalid file."""
     folder = Path(folder)
     settings, form = tokenizer.read_files(folder)
     try:

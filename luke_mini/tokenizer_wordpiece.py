@@ -151,7 +151,7 @@ class WordPieceTokenizer(Tokenizer):
 
 
 def load(folder: str | Path) -> WordPieceTokenizer:
-    """From vocab.txt, or from tokenizer.json. ValueError naming the folder if it is no good."""
+    """From vocab.txt, otherwise from tokenizer.json. ValueError that names an invalid folder."""
     folder = Path(folder)
     settings, whole = tokenizer.read_files(folder)
     if (folder / FILE_NAME).is_file():

@@ -359,12 +359,16 @@ def encode_sequences(
 
 
 def mention_sequences(
-    tokenizer, entity_vocab: EntityVocab, texts: list[str], spans: list[list[CharSpan]], *, task: str, max_length: int
-) -> list[tuple[Sequence | None, bool]]:
+    tokenizer, entity_vocab: EntityVocab, texts: list[str], spans: list[list[CharSpan]], *, task: str, max_length: int,
+    first_space: bool,
+) -> list[tuple[Sequence | None, bool]]:  # fmt: skip
     """For a task on one or two mentions: each text, cut around them to max_length tokens, and whether it was cut.
 
-    None: the mentions alone are too long (differs from LUKE, where that ends the run).
+    first_space: the first word, too, is encoded as one after a space. None: the mentions alone are too long (differs
+    from LUKE, where that ends the run).
     """
+    if first_space:
+        texts, spans = [" " + text for text in texts], [[(start + 1, end + 1) for start, end in own] for own in spans]
     made = encode_sequences(tokenizer, entity_vocab, texts, entity_spans=spans, task=task)
     return [(truncate_around(sequence, max_length), len(sequence.word_ids) > max_length) for sequence in made]
 
@@ -372,7 +376,7 @@ def mention_sequences(
 # --- Hugging Face's names ---------------------------------------------------------------------------------------------
 
 
-def _arrays(
+def as_arrays(
     sequences: list[Sequence], mention: int, with_ends: bool = False, with_kept: bool = False
 ) -> list[dict[str, np.ndarray]]:
     """Positions and masks of a batch are made at once; a text has views of them."""
@@ -386,7 +390,7 @@ def _arrays(
         entities, words = slice(n_entities, n_entities + len(spans)), slice(n_ones, n_ones + len(word_ids))
         n_entities, n_ones = entities.stop, words.stop + len(spans)
         arrays = {"input_ids": word_ids, "attention_mask": ones[words]}
-        if kept is not None:
+        if kept is not None or len(spans):
             arrays["entity_ids"] = entity_ids
             arrays["entity_position_ids"] = positions[entities]
             arrays["entity_attention_mask"] = ones[words.stop : n_ones]
@@ -409,7 +413,7 @@ def encode_batch(
     """
     made = encode_sequences(tokenizer, entity_vocab, texts, text_pairs, **arguments)
     is_cut = arguments.get("max_length") is not None
-    return _arrays(made, max_mention_length, with_ends=arguments.get("task") == SPAN, with_kept=is_cut)
+    return as_arrays(made, max_mention_length, with_ends=arguments.get("task") == SPAN, with_kept=is_cut)
 
 
 def encode(
@@ -421,16 +425,6 @@ def encode(
         return encode_batch(tokenizer, entity_vocab, [text], [text_pair], **lists)[0]
     except ValueError as error:
         raise ValueError(str(error).removeprefix("text 0: ")) from None
-
-
-def encode_mentions(
-    tokenizer, entity_vocab: EntityVocab, texts: list[str], spans: list[list[CharSpan]], *, task: str, max_length: int,
-    max_mention_length: int,
-) -> list[tuple[dict[str, np.ndarray] | None, bool]]:  # fmt: skip
-    """`mention_sequences` as arrays."""
-    made = mention_sequences(tokenizer, entity_vocab, texts, spans, task=task, max_length=max_length)
-    arrays = iter(_arrays([sequence for sequence, _ in made if sequence], max_mention_length))
-    return [(next(arrays) if sequence else None, is_cut) for sequence, is_cut in made]
 
 
 def collate(inputs: list[dict[str, np.ndarray]], pad_id: int = 1, entity_pad_id: int = 0) -> dict[str, Tensor]:

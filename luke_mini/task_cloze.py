@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, formats, inputs, optim, trainer
+from luke_mini import files, formats, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -158,7 +158,7 @@ class Feature(NamedTuple):
     """One window of a question's passage with C candidates."""
 
     example: int  # index in the list of questions
-    arrays: dict[str, np.ndarray]  # as of inputs.encode; entity 0 is the placeholder, then the candidates
+    sequence: packing.Sequence  # entity 0 is the placeholder, then the candidates
     mentions: np.ndarray  # int64 [C], indices in the question's mentions
     labels: np.ndarray  # float32 [C], 1 = right
     is_cut: bool  # the query was longer than max_query
@@ -185,7 +185,7 @@ def _tokenize(tokenizer, items: Sequence[int | tuple[str, bool]]) -> list[list[i
 
 
 def passage_tokens(tokenizer, text: str, mentions: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 [n] of a passage with its markers; where each mention is with its two: half-open, int64 [mentions, 2]."""
+    """Ids int64 [n] of a passage with its markers, and the half-open span of each mention with its two [mentions, 2]."""
     highlight, _, entity = marker_ids(tokenizer)
     items, first, last, done = [], [], [], 0
     for start, end in mentions:
@@ -231,17 +231,10 @@ def make_features(
                 word_ids = np.concatenate([[tokenizer.bos_id], query, [tokenizer.eos_id] * 2, ids[start:end],
                                            [tokenizer.eos_id]]).astype(np.int64)  # fmt: skip
                 where = np.concatenate([[[place + 1, place + 2]], spans[chosen] - start + len(query) + 3])
-                arrays = entity_arrays(word_ids, where, entity_vocab.mask_id, options.max_mention)
+                sequence = packing.Sequence(word_ids, np.full(len(where), entity_vocab.mask_id), where)
                 gold = np.array([k in question.gold for k in chosen.tolist()], np.float32)
-                features.append(Feature(index, arrays, chosen, gold, is_cut))
+                features.append(Feature(index, sequence, chosen, gold, is_cut))
     return features
-
-
-def entity_arrays(word_ids: np.ndarray, spans: np.ndarray, entity_id: int, max_mention: int) -> dict[str, np.ndarray]:
-    """What `inputs.pack` takes. spans [E, 2]: half-open, in word_ids."""
-    positions = spans[:, :1] + np.arange(max_mention)
-    positions = np.where(positions < spans[:, 1:], positions, -1)
-    return {"input_ids": word_ids, "entity_ids": np.full(len(spans), entity_id), "entity_position_ids": positions}
 
 
 def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
@@ -257,9 +250,9 @@ def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], pad_id: int, max_mention: int) -> Batch:
     """The classifier sees the placeholder, the first entity of a window, and each candidate, the others."""
-    packed = inputs.pack([feature.arrays for feature in features], pad_id)
+    packed = packing.pack([feature.sequence for feature in features], pad_id, max_mention)
     candidates = torch.tensor(packed.entity_lengths) - 1  # of each window
     first = packed.cu_entities[:-1].long()
     is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
@@ -274,7 +267,8 @@ def build_model(
     config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.4). config: of a checkpoint after `prepare`."""
-    model = TaskModel(LukeModel(config), (), "entity", 2, partial(collate, pad_id=config.pad_token_id))
+    make_batch = partial(collate, pad_id=config.pad_token_id, max_mention=options.max_mention)
+    model = TaskModel(LukeModel(config), (), "entity", 2, make_batch)
     optim.freeze_idle(model.luke)
     return model
 
@@ -293,7 +287,7 @@ def predict(
     """The answer to each question: the best mention of all its windows; of equal ones the later one."""
     best: list[tuple[float, int]] = [(float("-inf"), -1)] * len(questions)
     of_mention: list[dict[int, float]] = [{} for _ in questions]
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, scores in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         found = of_mention[feature.example]
         for mention, score in zip(feature.mentions.tolist(), scores.flatten().tolist()):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, formats, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -139,7 +139,7 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
 
 class Feature(NamedTuple):
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # of inputs.encode
+    sequence: packing.Sequence
     label: int  # IGNORED: no training example has it
     is_cut: bool  # the text was longer than max_length
 
@@ -152,17 +152,15 @@ def make_features(
     # code glues them to the word before, which is the same in SentencePiece, the published use
     label_ids = {label: i for i, label in enumerate(labels)}
     chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
-    space = " " * options.first_space
-    texts = [space + examples[i].text for i in chosen]
-    spans = [[(a + len(space), b + len(space)) for a, b in (examples[i].head, examples[i].tail)] for i in chosen]
-    made = inputs.encode_mentions(
+    texts, spans = [examples[i].text for i in chosen], [[examples[i].head, examples[i].tail] for i in chosen]
+    made = inputs.mention_sequences(
         tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_length,
-        max_mention_length=options.max_mention,
+        first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(i, arrays, label_ids.get(examples[i].label, IGNORED), is_cut)
-        for i, (arrays, is_cut) in zip(chosen, made)
-        if arrays is not None
+        Feature(i, sequence, label_ids.get(examples[i].label, IGNORED), is_cut)
+        for i, (sequence, is_cut) in zip(chosen, made)
+        if sequence
     ]
 
 
@@ -185,14 +183,14 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], head: str, pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], head: str, pad_id: int, max_mention: int) -> Batch:
     labels = torch.tensor([feature.label for feature in features])
-    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
+    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.2)."""
-    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id)
+    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention)
     n_states = HEAD_INPUTS[options.head]
     model = TaskModel(LukeModel(config), labels, options.head, n_states, make_batch, options.classifier_bias)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
@@ -212,7 +210,7 @@ def predict(
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
     predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         label = int(logits.numpy().argmax())  # of equal ones the first
         predictions[feature.example] = Prediction(model.labels[label], logits.softmax(dim=0)[label].item())

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, formats, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel, collate_mentions
@@ -126,7 +126,7 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 
 class Feature(NamedTuple):
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # of inputs.encode
+    sequence: packing.Sequence
     types: list[int]  # indices of the gold types, those that the training file lacks left out
     is_cut: bool  # the text was longer than max_length
 
@@ -136,17 +136,15 @@ def make_features(
 ) -> list[Feature]:
     """One input for each example, but none for a mention that is longer than an input: see `lost`."""
     type_ids = {name: i for i, name in enumerate(labels)}
-    space = " " * options.first_space
-    texts = [space + example.text for example in examples]
-    spans = [[(start + len(space), end + len(space))] for _, (start, end), _ in examples]
-    made = inputs.encode_mentions(
+    texts, spans = [example.text for example in examples], [[example.mention] for example in examples]
+    made = inputs.mention_sequences(
         tokenizer, entity_vocab, texts, spans, task=inputs.ENTITY, max_length=options.max_length,
-        max_mention_length=options.max_mention,
+        first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(index, arrays, [type_ids[name] for name in example.types if name in type_ids], is_cut)
-        for index, (example, (arrays, is_cut)) in enumerate(zip(examples, made))
-        if arrays is not None
+        Feature(index, sequence, [type_ids[name] for name in example.types if name in type_ids], is_cut)
+        for index, (example, (sequence, is_cut)) in enumerate(zip(examples, made))
+        if sequence
     ]
 
 
@@ -163,16 +161,18 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int, max_mention: int) -> Batch:
     labels = torch.zeros(len(features), n_types)
     for row, feature in enumerate(features):
         labels[row, feature.types] = 1
-    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
+    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.1)."""
-    make_batch = partial(collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id)
+    make_batch = partial(
+        collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention
+    )
     model = TaskModel(LukeModel(config), labels, options.head, 1, make_batch)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
@@ -191,7 +191,7 @@ def predict(
 ) -> list[list[Type]]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
     predictions: list[list[Type]] = [[] for _ in examples]
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         probability = logits.sigmoid().tolist()
         predictions[feature.example] = [Type(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]

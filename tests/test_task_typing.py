@@ -36,13 +36,19 @@ OWN = {
 ADA = Example("Ada is a chemist .", (0, 3), ("person",))
 
 
+def arrays_of(feature, max_mention: int = 30) -> dict:
+    """As Hugging Face has it."""
+    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
+    return arrays
+
+
 @pytest.fixture(scope="session")
 def tiny(tiny_checkpoint):
     return checkpoint.read(tiny_checkpoint)
 
 
 def spelled(tiny, feature) -> str:
-    return " ".join(tiny.tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+    return " ".join(tiny.tokenizer.pieces(arrays_of(feature)["input_ids"].tolist())).replace("Ġ", "_")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -129,8 +135,8 @@ def test_open_entity_as_published(split):
 def test_an_input_by_hand(tiny):
     (feature,) = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["other", "person"])
     assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is _a _chemist _ . </s>"
-    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
-    assert feature.arrays["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
+    assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
+    assert arrays_of(feature)["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
     assert feature.types == [1] and not feature.is_cut
 
 
@@ -158,8 +164,8 @@ def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published,
     first = 1 + len(pieces[0])
     positions = [*range(first, first + len(pieces[1]) + 2), *[-1] * max_mention][:max_mention]
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, [], Options(max_mention=max_mention))
-    assert feature.arrays["input_ids"].tolist() == ids
-    assert feature.arrays["entity_position_ids"].tolist() == [positions]
+    assert arrays_of(feature)["input_ids"].tolist() == ids
+    assert arrays_of(feature, max_mention)["entity_position_ids"].tolist() == [positions]
 
 
 def _read_one(record):
@@ -176,7 +182,7 @@ def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
     for example, feature in zip(examples, features, strict=True):
         expected = theirs(example.text, entity_spans=[example.mention])
         for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
-            assert feature.arrays[name].tolist() == expected[name]
+            assert arrays_of(feature)[name].tolist() == expected[name]
 
 
 def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
@@ -191,7 +197,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
     assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
     assert list(task_typing.lost(examples, features).values()) == [1, 1, 1]
-    assert len(features[1].arrays["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
+    assert len(arrays_of(features[1])["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
     model = build(tiny, ["person"], options)
     torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person
     predictions = task_typing.predict(model, features, examples)
@@ -239,7 +245,7 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
     batch = model.collate(features)
     with torch.no_grad():
-        expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.labels)
+        expected = theirs(**inputs.collate([arrays_of(feature) for feature in features]), labels=batch.labels)
         ours, (loss, hits) = model.logits(batch), model(batch)["label"]
     assert expected.logits.std(dim=0).min() > 1e-3  # the examples differ
     assert_same(ours, expected.logits)
@@ -256,8 +262,8 @@ def test_a_model_of_words_sees_the_marker(tiny):
     with torch.no_grad():
         together = model.logits(model.collate(features))
         for row, feature in zip(together, features):
-            hidden = model.luke(inputs.pack([{"input_ids": feature.arrays["input_ids"]}], model.config.pad_token_id))
-            place = feature.arrays["input_ids"].tolist().index(tiny.tokenizer.ent_id)
+            hidden = model.luke(inputs.pack([{"input_ids": arrays_of(feature)["input_ids"]}], model.config.pad_token_id))
+            place = arrays_of(feature)["input_ids"].tolist().index(tiny.tokenizer.ent_id)
             expected = F.linear(hidden[place], model.classifier.weight, model.classifier.bias)
             assert_same(row, expected)
 

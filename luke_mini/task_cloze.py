@@ -33,7 +33,7 @@ from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel
-from luke_mini.metrics_qa import answer_scores
+from luke_mini.metrics import answer_scores
 from luke_mini.model import LukeModel
 from luke_mini.qa_windows import windows
 from luke_mini.files import Record
@@ -303,7 +303,7 @@ def predict(
 def evaluate(
     questions: Sequence[Question], predictions: Sequence[Prediction], features: Sequence[Feature]
 ) -> dict[str, float | int]:
-    """`metrics_qa.answer_scores`, over all questions, and exact match as `em`."""
+    """`metrics.answer_scores`, over all questions, and exact match as `em`."""
     gold = {str(k): question.answers for k, question in enumerate(questions)}
     scores = answer_scores(gold, {str(k): prediction.text for k, prediction in enumerate(predictions)})
     return {"em": scores["exact_match"]} | scores

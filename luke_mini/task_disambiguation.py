@@ -4,8 +4,8 @@ Yamada et al. 2022, "Global entity disambiguation with BERT": the model that was
 is asked for them. Every mention is an entity of the input, at first [MASK]; the one that the model is surest about gets
 its entity put in, and the next is decided with that knowledge.
 
-    read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_files.py`) -> documents, mentions with candidates
-    make_features   -> one input for a document; several for a long one (`disambiguation_inputs.py`, `Options` too)
+    read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_data.py`) -> documents, mentions with candidates
+    make_features   -> one input for a document; several for a long one (`disambiguation_data.py`, `Options` too)
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
     evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
@@ -28,13 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luke_mini import disambiguation_files as data
+from luke_mini import disambiguation_data as data
 from luke_mini import files, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Feature, Options, make_features, pack, padded
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Feature, Options, make_features, pack, padded
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.mentions import Mentions, find_statistics
 from luke_mini.metrics import disambiguation_scores

@@ -1,6 +1,6 @@
 """Inputs of entity disambiguation equal a plain transcription of the rules, whatever the document; nothing crashes.
 
-    python -m pytest -q tests/test_disambiguation_inputs.py
+    python -m pytest -q tests/test_disambiguation_data.py
 """
 
 from collections import Counter
@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Options, candidate_ids, make_features, pack, padded
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Options, candidate_ids, make_features, pack, padded
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.spans import equal_parts
 

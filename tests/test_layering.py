@@ -15,13 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "config distributed entity_vocab files masking metrics metrics_qa ops_cpu packing shards spans tokenizer "
+    "config distributed entity_vocab files masking metrics ops_cpu packing shards spans tokenizer "
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wiki_names wikitext workers",
     "batching conll documents formats mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "disambiguation_files inputs model qa_entities trainer",
-    "heads initialization",
-    "checkpoint disambiguation_inputs",
+    "inputs model qa_entities trainer",
+    "disambiguation_data heads initialization",
+    "checkpoint",
     "model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning",
     "export inference",

@@ -19,8 +19,8 @@ from conftest import shared_data
 import finetune
 from luke_mini import checkpoint, optim, task_disambiguation, tokenizer
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Options, make_features
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Options, make_features
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
 from luke_mini.initialization import initialize

@@ -7,15 +7,15 @@
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
-    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know; nothing is trained
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
     python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. The recipe is the one that
-was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With --predict
-nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
-shows them), and one line of JSON comes out for each; --view and --html show the same to people.
+was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With
+--predict nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its
+mentions (--describe shows them), and each is answered with a line of JSON; --view and --html show the same to people.
 """
 
 import argparse

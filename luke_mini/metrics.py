@@ -6,8 +6,8 @@ keys can be written to a results file as they are. No tensors, no files.
 Each score is that of a program or paper, named where it stands: conlleval (named entities), the TACRED scorer, the
 scorer of SemEval-2010 task 8 (KBP37, RELX), the ultra-fine entity typing scorer, scipy's correlations (JSTS), LUKE's
 own counts for entity disambiguation, mLAMA's top-k hits; SQuAD evaluate-v1.1 and v2.0, MLQA evaluation v1, ReCoRD
-evaluation v1.0 and JGLUE's patch of transformers, see "Answers that are free text". Where such a program would divide by zero or leave out
-examples without saying so, ours raises a ValueError or says in its docstring what it returns.
+evaluation v1.0 and JGLUE's patch of transformers, see "Answers that are free text". Where such a program would divide
+by zero or leave out examples without saying so, ours raises a ValueError or says in its docstring what it returns.
 
 Left out on purpose: token accuracy of named entities, and any strict reading of a tag scheme: a strict IOB2 reader
 silently drops most mentions of an IOB1 file, conlleval reads both. The precision-recall curves of the SQuAD 2.0 script.
@@ -115,7 +115,7 @@ def relation_scores(gold: Sequence[str], predicted: Sequence[str], no_relation: 
     """TACRED: micro scores over all examples but those that gold and prediction both call `no_relation`.
 
     Keys: precision, recall, f1, gold, predicted, correct (these without `no_relation`), and accuracy (with it). As in
-    the official scorer, precision is 1 where nothing is predicted (differs from LUKE: 0 there); f1 is then 0. ValueError
+    the official scorer, precision is 1 where nothing is predicted (differs from LUKE: 0 there), and f1 0. ValueError
     if no gold label is a relation: recall would be 0 of 0.
     """
     pairs = list(zip(gold, predicted, strict=True))

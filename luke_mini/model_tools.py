@@ -353,7 +353,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "info": "print what a folder holds: sizes, heads, vocabularies, unexpected tensors",
-        "convert": "write a Hugging Face folder from a checkpoint of the original code, a run of train.py or an old file",
+        "convert": "write a Hugging Face folder from the original code's checkpoint, a run of train.py or an old file",
         "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
     }
     for name, text in helps.items():

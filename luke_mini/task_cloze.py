@@ -185,7 +185,7 @@ def _tokenize(tokenizer, items: Sequence[int | tuple[str, bool]]) -> list[list[i
 
 
 def passage_tokens(tokenizer, text: str, mentions: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 [n] of a passage with its markers, and the half-open span of each mention with its two [mentions, 2]."""
+    """Ids int64 [n] of a passage with its markers; the half-open span of each mention with its two [mentions, 2]."""
     highlight, _, entity = marker_ids(tokenizer)
     items, first, last, done = [], [], [], 0
     for start, end in mentions:

@@ -1,6 +1,6 @@
 """Inputs of entity disambiguation equal a plain transcription of the rules, whatever the document; nothing crashes.
 
-    python -m pytest -q tests/test_disambiguation_data.py
+    python -m pytest -q tests/test_disambiguation_inputs.py
 """
 
 from collections import Counter

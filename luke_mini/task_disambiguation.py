@@ -150,7 +150,7 @@ def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str
 
 @dataclass(frozen=True)
 class DisambiguationBatch(trainer.Batch):
-    """Inputs for training: E mentions, of which each input's share is to be masked. packed.entity_ids: the gold ones."""
+    """E mentions, of which each input's share is masked in training. packed.entity_ids: the gold ones."""
 
     candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
     labels: Tensor  # int64 [E], which candidate is the gold entity
@@ -176,9 +176,8 @@ class DisambiguationModel(LukeForPretraining):
         gold = np.concatenate([feature.gold for feature in features])
         labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
         n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
-        return DisambiguationBatch(
-            packed, packed.entity_lengths, torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64), n_masked
-        )
+        candidates, labels = torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64)
+        return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
         """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.

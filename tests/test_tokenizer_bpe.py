@@ -212,6 +212,12 @@ def test_cuts_by_hand(tokenizer):
     assert encode_cut(tokenizer, "", []) == ([], []) and encode_cut(tokenizer, "", [0]) == ([], [0])
 
 
+def test_of_two_special_tokens_the_longer_one_counts(tokenizer):
+    vocab, n = {piece: k for k, piece in enumerate(all_pieces(tokenizer))}, len(tokenizer)
+    longer = BpeTokenizer(vocab, tokenizer.merges, added={"<x>": n, "<x>y": n + 1})
+    assert encode_cut(longer, "<x>y<x>", [])[0] == [n + 1, n]
+
+
 def test_cuts_of_a_small_vocabulary(tokenizer, some_strings):
     oracle, draw = rust(tokenizer, special=True), random.Random(2)
     for text in [*english()[:40], *some_strings]:

@@ -120,7 +120,7 @@ def main():
     measured = [measure(part, ours_first=number % 2 == 0) for number, part in enumerate(parts)]
     again = [measure(parts[-1], ours_first=number % 2 == 0) for number in range(5)]
     print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}; x: times transformers' rate")
-    print(f"{'texts a second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
+    print(f"{'texts per second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
     for name in measured[0]:
         peer = "transformers, padded tensors" if "and" in name else "transformers, lists"
         columns = []

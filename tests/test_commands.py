@@ -52,7 +52,7 @@ def found_commands() -> dict[str, str]:
     return {
         command: place
         for command, place in found.items()
-        if not (name := re.search(r"bench_\w+", command)) or not (name[0] in seen or seen.add(name[0]))
+        if not (name := re.search(r"bench/bench_\w+", command)) or not (name[0] in seen or seen.add(name[0]))
     }
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics metrics_qa ops_cross_entropy packing "
     "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
-    "toyworld_tasks toyworld_text views wiki_dump wiki_names wikitext windows workers",
+    "toyworld_tasks toyworld_text views wiki_dump wikitext windows workers",
     "batching conll documents mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
     "disambiguation_files model qa_entities run_state tokenizer",
@@ -30,7 +30,7 @@ LAYERS = [
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 # Layer 0 has a floor: these may be imported by its other files.
 FLOOR = {"files", "spans", "toyworld", "toyworld_examples", "toyworld_facts", "toyworld_questions", "toyworld_text"}
-FLOOR |= {"wiki_dump", "wiki_names"}
+FLOOR |= {"wikitext"}
 OURS = sorted((ROOT / "luke_mini").glob("*.py"))
 THIRD_PARTY = {"torch", "triton", "numpy", "sentencepiece", "safetensors", "tqdm"}
 

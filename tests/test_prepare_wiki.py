@@ -301,7 +301,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
     cut.write_bytes(dump.read_bytes()[:-200])
     assert_one_line(run("--dump", cut, *out), "cut.xml.bz2")
     (tmp_path / "bad.jsonl").write_text('{"title": 3}\n')
-    assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl: line 1")
+    assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl, line 1: field 'title' is 3")
     assert_one_line(run("--wiki", "sw", *out, cwd=tmp_path), "https://dumps.wikimedia.org/sw")
     assert_one_line(run("--dump", dump, "--tokenizer", tmp_path, *out), "no tokenizer here")
     assert_one_line(run("--dump", dump, "--vocab-size", "20", *out), "word vocabulary of 20")
@@ -347,7 +347,7 @@ prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["make_vocabularies", "second_pass", "print_summary"])
+@pytest.mark.parametrize("name", ["make_entity_vocab", "write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
     arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]

@@ -28,8 +28,7 @@ from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentenc
 from luke_mini.corpus import Corpus
 from luke_mini.entity_vocab import EntityVocab, resolve_counts
 from luke_mini.mentions import STATISTICS
-from luke_mini.pretrain_examples import build_examples
-from luke_mini.shards import ShardWriter
+from luke_mini.examples import ShardWriter, build_examples
 
 # Flag: default, default for the built-in encyclopedia (a small world for small models), help.
 SIZES = {

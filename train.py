@@ -26,7 +26,7 @@ from luke_mini import optim, run_state, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining
-from luke_mini.shards import Shards
+from luke_mini.examples import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
 

@@ -35,8 +35,8 @@ from torch import Tensor
 from luke_mini import masking
 from luke_mini.config import PretrainConfig
 from luke_mini.distributed import Place
+from luke_mini.examples import Examples, Shards, ranges
 from luke_mini.packing import PackedBatch
-from luke_mini.shards import Gathered, Shards, ranges
 
 ORDER, INTERLEAVE, MASKS = range(3)  # branches of the seed in the tree of generators
 
@@ -67,7 +67,6 @@ class PretrainBatch:
     masked_word_labels: Tensor  # [K], the original ids at these rows
     masked_entity_rows: Tensor  # [L], rows of inputs.entity_ids, ascending
     masked_entity_labels: Tensor  # [L]
-    page_ids: Tensor  # [B], the entity that the page is about, -1 if the vocabulary lacks it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,7 +84,6 @@ class PretrainBatch:
             self.masked_word_labels.to(device, non_blocking=True),
             self.masked_entity_rows.to(device, non_blocking=True),
             self.masked_entity_labels.to(device, non_blocking=True),
-            self.page_ids.to(device, non_blocking=True),
         )
 
 
@@ -149,38 +147,6 @@ def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> 
     return examples, passes
 
 
-def gather(folders: Sequence[Shards], examples: np.ndarray) -> Gathered:
-    """Examples by their numbers over all folders, in the order asked for."""
-    ends = np.cumsum([len(folder) for folder in folders])
-    owner = np.searchsorted(ends, examples, side="right")
-    parts = []
-    for number in np.unique(owner):
-        begin = ends[number] - len(folders[number])
-        parts.append(folders[number].gather(examples[owner == number] - begin))
-    if len(parts) == 1:
-        return parts[0]
-    return _reordered(parts, np.argsort(np.argsort(owner, kind="stable")))
-
-
-def _reordered(parts: list[Gathered], order: np.ndarray) -> Gathered:
-    """Joins the parts; sequence i of the result is sequence order[i] of the parts one after the other."""
-
-    def joined(field: str) -> np.ndarray:
-        return np.concatenate([getattr(part, field) for part in parts])
-
-    word_lengths, entity_lengths = joined("word_lengths"), joined("entity_lengths")
-    words = ranges((np.cumsum(word_lengths) - word_lengths)[order], word_lengths[order])
-    entities = ranges((np.cumsum(entity_lengths) - entity_lengths)[order], entity_lengths[order])
-    return Gathered(
-        word_ids=joined("word_ids")[words],
-        word_lengths=word_lengths[order],
-        entity_ids=joined("entity_ids")[entities],
-        entity_lengths=entity_lengths[order],
-        mention_spans=joined("mention_spans")[entities],
-        page_ids=joined("page_ids")[order],
-    )
-
-
 def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules) -> tuple[np.ndarray, np.ndarray]:
     """`<s>` and `</s>` around each sequence. -> (ids with both, int64; where the given ids now are)"""
     lengths = word_lengths + 2
@@ -193,20 +159,20 @@ def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules
     return ids, inner
 
 
-def make_batch(gathered: Gathered, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
-    """Masks B gathered examples and packs them; keys uint64 [B], one per example and pass."""
-    word_lengths = gathered.word_lengths.astype(np.int64)
-    entity_lengths = gathered.entity_lengths.astype(np.int64)
+def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
+    """Masks and packs B examples; keys uint64 [B], one per example and pass."""
+    word_lengths = examples.word_lengths.astype(np.int64)
+    entity_lengths = examples.entity_lengths.astype(np.int64)
     kept = np.minimum(entity_lengths, rules.max_entities)
     entities = ranges(np.cumsum(entity_lengths) - entity_lengths, kept)
-    starts, ends = gathered.mention_spans[entities].astype(np.int64).T
+    starts, ends = examples.mention_spans[entities].astype(np.int64).T
     ends = np.minimum(ends, starts + rules.max_mention_length)
-    masked_entities = masking.mask_entities(gathered.entity_ids[entities], kept, keys, rules.entities)
+    masked_entities = masking.mask_entities(examples.entity_ids[entities], kept, keys, rules.entities)
     spans = None
     if rules.mask_words_in_entity_span:
         row = np.repeat(np.cumsum(word_lengths) - word_lengths, kept)  # where the entity's sequence begins
         spans = np.stack([row + starts, row + ends], axis=1)[masked_entities.rows]
-    masked_words = masking.mask_words(gathered.word_ids, word_lengths, keys, rules.words, rules.starts_word, spans)
+    masked_words = masking.mask_words(examples.word_ids, word_lengths, keys, rules.words, rules.starts_word, spans)
 
     word_ids, inner = _with_ends(masked_words.ids, word_lengths, rules)
     mention_lengths = ends - starts
@@ -225,12 +191,11 @@ def make_batch(gathered: Gathered, keys: np.ndarray, rules: BatchRules) -> Pretr
         masked_word_labels=torch.from_numpy(masked_words.labels),
         masked_entity_rows=torch.from_numpy(masked_entities.rows),
         masked_entity_labels=torch.from_numpy(masked_entities.labels),
-        page_ids=torch.from_numpy(gathered.page_ids.astype(np.int64)),
     )
 
 
 def batches(
-    folders: Sequence[Shards],
+    shards: Shards,
     rules: BatchRules,
     *,
     global_batch: int,
@@ -247,8 +212,7 @@ def batches(
 
     ValueError at once if the sizes do not fit or there is no example.
     """
-    sizes = [len(folder) for folder in folders]
-    if sum(sizes) == 0:
+    if len(shards) == 0:
         raise ValueError("the data folders hold no example to train on")
     if global_batch < 1 or micro_batch < 1 or not 0 <= rank < world_size or start_step < 0:
         raise ValueError(
@@ -261,18 +225,18 @@ def batches(
     n_micro = -(-part // micro_batch)
     cuts = [part * i // n_micro for i in range(n_micro + 1)]
     starts = count(start_step * global_batch + rank * part, global_batch)
-    return _steps(folders, sizes, rules, starts, cuts)
+    return _steps(shards, rules, starts, cuts)
 
 
-def _steps(folders, sizes, rules, starts, cuts):
+def _steps(shards, rules, starts, cuts):
     # One plan is kept: 16 bytes an example, and seconds to make for ten million.
-    plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, sizes, rules.sampling_exponent))
+    plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, shards.sizes, rules.sampling_exponent))
     for start in starts:
         step = []
         for low, high in pairwise(cuts):
-            examples, passes = _places(start + low, start + high, sum(sizes), plan)
+            examples, passes = _places(start + low, start + high, len(shards), plan)
             keys = masking.derive(rules.seed, MASKS, passes, examples)
-            step.append(make_batch(gather(folders, examples), keys, rules))
+            step.append(make_batch(shards.gather(examples), keys, rules))
         yield step
 
 
@@ -295,7 +259,7 @@ def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
 
 
 def training_steps(
-    shards: Shards | Sequence[Shards],
+    shards: Shards,
     tokenizer,
     entity_vocab,
     recipe: PretrainConfig,
@@ -303,12 +267,9 @@ def training_steps(
     start_step: int,
     total_steps: int,
 ) -> Iterator[list[PretrainBatch]]:
-    """The micro-batches of this process for each of the steps start_step <= step < total_steps of a recipe.
-
-    shards: a data folder's, or a list of several folders' with the same tokenizer and entity vocabulary.
-    """
+    """The micro-batches of this process for each of the steps start_step <= step < total_steps of a recipe."""
     steps = batches(
-        [shards] if isinstance(shards, Shards) else shards,
+        shards,
         batch_rules(tokenizer, entity_vocab, recipe),
         global_batch=recipe.global_batch,
         micro_batch=recipe.micro_batch,

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.shards import Gathered, ShardWriter, flatten
+from luke_mini.examples import Examples, ShardWriter, flatten
 from luke_mini.wiki_dump import Page, read_dump
 from luke_mini.wikitext import Link, Paragraph, normalize_title
 
@@ -169,7 +169,7 @@ def _pages_with_names(trie: mentions.Trie, block: bytes) -> tuple[np.ndarray, np
     return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in from_bytes(block)])
 
 
-def _make_examples(build: Callable, block: bytes) -> Gathered:
+def _make_examples(build: Callable, block: bytes) -> Examples:
     return flatten([example for title, paragraphs in from_bytes(block) for example in build(paragraphs, title)])
 
 

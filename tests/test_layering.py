@@ -16,11 +16,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics metrics_qa ops_cross_entropy packing "
-    "sentence_split shards spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
+    "sentence_split spans tokenizer_special toyworld toyworld_examples toyworld_facts toyworld_questions "
     "toyworld_tasks toyworld_text views wiki_dump wikitext windows",
-    "batching conll mentions ops optim pretrain_examples qa_files qa_windows recipes weights "
+    "conll examples mentions ops optim qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "corpus disambiguation_files model qa_entities run_state tokenizer",
+    "batching corpus disambiguation_files model qa_entities run_state tokenizer",
     "heads initialization inputs trainer",
     "checkpoint disambiguation_inputs",
     "model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",

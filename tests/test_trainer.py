@@ -25,7 +25,7 @@ from luke_mini.distributed import Place
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
-from luke_mini.shards import Shards
+from luke_mini.examples import Shards
 
 ROOT = Path(__file__).parent.parent
 RECIPE = replace(config.SCRATCH_TINY, global_batch=8, micro_batch=8, dropout=0.0)

@@ -20,7 +20,7 @@ LAYERS = [
     "toyworld_tasks toyworld_text views wiki_dump wikitext windows",
     "conll examples mentions ops optim qa_files qa_windows recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "batching corpus disambiguation_files model qa_entities run_state tokenizer",
+    "batching corpus disambiguation_files model run_state tokenizer",
     "heads initialization inputs trainer",
     "checkpoint disambiguation_inputs",
     "model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",

@@ -22,11 +22,11 @@ import numpy
 import torch
 
 from luke_mini import batching, checkpoint, config, distributed, files, initialization, ops
-from luke_mini import optim, run_state, tokenizer, trainer
+from luke_mini import optim, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.examples import Shards
 from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining
-from luke_mini.examples import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
 
@@ -124,7 +124,7 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
         if start.unexpected:
-            print(f"weights ignored, not part of any LUKE model: {', '.join(start.unexpected)}", flush=True)
+            print(f"ignored     {', '.join(start.unexpected)}: not part of any LUKE model", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 
@@ -153,40 +153,31 @@ def describe(arguments, recipe, model, shards: Shards) -> dict:
     }
 
 
-def check_same_run(saved: dict, now: dict, folder: Path) -> None:
-    """Raises ValueError naming the first setting in which a saved run differs from this one."""
-    for key, value in now.items():
-        if isinstance(value, dict):
-            check_same_run(saved.get(key, {}), value, folder)
-        elif saved.get(key) != value:
-            held = f"{folder}: saved with {key} = {saved.get(key)}"
-            raise ValueError(f"{held}, to be resumed with {value}: give the same options")
-
-
 def print_header(place, arguments, recipe, model, total_steps: int, precision: str) -> None:
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
     print(f"device      {place.device} x {place.world_size}, {torch.get_num_threads()} threads each, {precision}")
-    print(f"kernels     {ops.form_on(place.device)}")
+    print(f"kernels     {ops.backend_for(place.device)}")
     print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
     print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
 
 
-def prepare_out(arguments, place) -> Path | None:
-    """The saved step to go on from, or None for a fresh start."""
-    steps = run_state.saved_steps(arguments.out)
+def prepare_out(arguments, place) -> None:
+    """Clears OUT for a fresh start. ValueError if it holds saved steps and nothing says what to do with them."""
+    steps = trainer.saved_steps(arguments.out)
     if steps and arguments.resume:
-        return steps[-1]
+        return
     if steps and not arguments.overwrite:
         held = f"{arguments.out} holds {steps[-1].name} already"
-        raise ValueError(f"{held}: --resume goes on from it, --overwrite starts over")
+        raise ValueError(f"{held}: --resume continues from it, --overwrite starts over")
     if place.is_first:
-        run_state.clear(arguments.out)
+        for folder in steps:
+            shutil.rmtree(folder)
+        arguments.out.mkdir(parents=True, exist_ok=True)
         keep_statistics(arguments.data / STATISTICS, arguments.out / STATISTICS)
     distributed.barrier()
-    return None
 
 
 def keep_statistics(source: Path, target: Path) -> None:
@@ -199,14 +190,6 @@ def keep_statistics(source: Path, target: Path) -> None:
             shutil.copy(source, target)
 
 
-def resume(folder: Path, model, optimizer, description: dict) -> int:
-    """Fills model and optimiser from a saved step; returns the number of steps done."""
-    run = run_state.load(folder, optimizer)
-    check_same_run(run, description, folder)
-    checkpoint.fill(model, checkpoint.read(folder).weights)
-    return run["step"]
-
-
 def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place) -> None:
     hidden_size = config.SIZES[arguments.size].hidden_size
     precision = arguments.precision or trainer.default_precision(place.device, hidden_size)
@@ -215,38 +198,34 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
     model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
-    optimizer = optim.AdamW.of(model, recipe)
-    description = describe(arguments, recipe, model, shards)
-    start = prepare_out(arguments, place)
-    start_step = resume(start, model, optimizer, description) if start else 0
+    prepare_out(arguments, place)
     if place.is_first:
-        run_state.cut_metrics(arguments.out / "metrics.jsonl", start_step)
         print_header(place, arguments, recipe, model, total_steps, precision)
-        print(f"start       {f'after step {start_step}' if start else 'fresh'}, into {arguments.out}", flush=True)
 
-    def learning_rate(step: int) -> float:
-        return optim.linear_schedule(step, total_steps, recipe.warmup_steps, recipe.learning_rate)
+    def batches(start_step: int):
+        return batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
 
     def write_model(folder: Path) -> None:
         checkpoint.write(folder, model, word_tokenizer, entity_vocab, {"luke_mini": {"stage": arguments.stage}})
 
-    steps = batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
-    metrics = arguments.out / "metrics.jsonl"
-    progress = trainer.Progress(place, total_steps, start_step, arguments.log_every, metrics, "pretrain")
-    for step, sums in trainer.train(
-        distributed.wrap(model, place), optimizer, steps, recipe=recipe, place=place, precision=precision,
-        learning_rate=learning_rate, start_step=start_step,
-    ):  # fmt: skip
-        progress.update(step, sums, learning_rate(step - 1))
+    def read_model(folder: Path) -> None:
+        checkpoint.fill(model, checkpoint.read(folder).weights)
+
+    def add_markers(step: int) -> None:  # the last step is what downstream tasks start from
         if step == total_steps:
             initialization.copy_marker_rows(model.state_dict(), word_tokenizer, entity_vocab)
-        if step == total_steps or step % arguments.save_every == 0:
-            if place.is_first:
-                run_state.save(arguments.out, step, write_model, optimizer, description)
-            distributed.barrier()
-    progress.close()
+
+    saving = trainer.Saving(
+        arguments.out, arguments.out / "metrics.jsonl", describe(arguments, recipe, model, shards),
+        write_model, read_model, arguments.resume, every_steps=arguments.save_every,
+    )  # fmt: skip
+    trainer.fit(
+        model, batches, recipe=recipe, place=place, precision=precision, total_steps=total_steps,
+        warmup_steps=recipe.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
+        validate=add_markers,
+    )  # fmt: skip
     if place.is_first:
-        print(f"model in    {run_state.saved_steps(arguments.out)[-1]}")
+        print(f"model in    {trainer.saved_steps(arguments.out)[-1]}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -57,7 +57,7 @@ costs float32 the digits that are left; `ops.py` does without, as a pass over p 
 3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Saves*, counted for 512
 words and 64 entities: 30 times fewer bytes than the layer in transformers forward, 15 times backward.
 
-*Tried, and dearer* (instructions per score in the hot loop; `kernels/bench.py` says how they are counted):
+*Tried, and dearer* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
   tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
   (dk) on sm_80, where the compiler takes a join in front of a product for unpacking of 4-bit numbers and shuffles;
   every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1;
@@ -408,7 +408,7 @@ class Tile(NamedTuple):
     tma: bool  # full tiles come by tensor descriptors (sm_90 and newer)
 
 
-# (kernel, architecture): tile without dropout, tile with. Chosen by `kernels/bench.py --static`: no spills, few
+# (kernel, architecture): tile without dropout, tile with. Chosen by `bench_kernels.py --static`: no spills, few
 # instructions per score, and block_m = 128 or block_n = 128 where it halves how often the other side is read again.
 TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,

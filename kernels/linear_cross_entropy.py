@@ -157,7 +157,7 @@ class Tile(NamedTuple):
     num_stages: int  # depth of the load pipeline
 
 
-# Without spills on sm_80, sm_90 and sm_100, for 256, 768 and 1024 features (`kernels/bench.py --static`).
+# Without spills on sm_80, sm_90 and sm_100, for 256, 768 and 1024 features (`bench_kernels.py --static`).
 TILE = Tile(128, 128, 64, 8, 3)
 ROUNDING_TILE = Tile(128, 128, 64, 8, 2)  # float32 weight beside a half-precision x
 FLOAT32_TILE = Tile(32, 32, 32, 4, 1)  # for checks: exact float32 products do not run on tensor cores

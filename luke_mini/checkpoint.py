@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luke_mini import files, initialization, run_state, tokenizer
+from luke_mini import files, initialization, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
+from luke_mini.trainer import saved_steps
 from luke_mini.weights import OPTIONAL, canonical, from_released, missing_message, name_table
-from luke_mini.weights import read_folder, to_released, unexpected_names
+from luke_mini.weights import read_folder, save_tensors, to_released, unexpected_names
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def find_folder(folder: Path | str) -> Path:
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
-    steps = run_state.saved_steps(folder)
+    steps = saved_steps(folder)
     if not steps:
         raise ValueError(f"{folder}: neither a checkpoint (no config.json) nor a run with a saved step-NNNNNN folder")
     return steps[-1]
@@ -308,7 +309,7 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
         released["lm_head.decoder.weight"] = released["luke.embeddings.word_embeddings.weight"].clone()
         released["lm_head.decoder.bias"] = released["lm_head.bias"].clone()
-    run_state.save_tensors(released, folder / "model.safetensors")
+    save_tensors(released, folder / "model.safetensors")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
     if checkpoint.entity_vocab is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from luke_mini import inputs
+from luke_mini import inputs, packing
 from luke_mini.config import option
 from luke_mini.disambiguation_files import Document, Mention
 from luke_mini.packing import PackedBatch
@@ -125,13 +125,8 @@ def make_features(
 
 def pack(features: Sequence[Feature], entity_ids: Sequence[np.ndarray], pad_word_id: int) -> PackedBatch:
     """A batch of the features with these entities at their mentions: E ids each."""
-    width = max(1, *(int(np.diff(feature.spans).max(initial=0)) for feature in features))
-    arrays = []
-    for feature, ids in zip(features, entity_ids):
-        positions = feature.spans[:, :1] + np.arange(width)
-        positions = np.where(positions < feature.spans[:, 1:], positions, -1)
-        arrays.append({"input_ids": feature.word_ids, "entity_ids": ids, "entity_position_ids": positions})
-    return inputs.pack(arrays, pad_word_id)
+    rows = zip(features, entity_ids)
+    return packing.pack([packing.Sequence(f.word_ids, ids, f.spans) for f, ids in rows], pad_word_id)
 
 
 def padded(rows: Sequence[np.ndarray]) -> np.ndarray:

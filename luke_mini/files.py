@@ -162,6 +162,11 @@ def parse_record(text: str | bytes, where: str) -> Record:
     return Record(where, check(where, _parse(text, where), dict))
 
 
+def line_record(line: str, number: int) -> Record | None:
+    """A line of --predict as a record if it is a JSON object, else None."""
+    return parse_record(line, f"line {number}") if line.lstrip().startswith("{") else None
+
+
 def read_text(path: str | Path) -> str:
     """The whole of a UTF-8 file, without a byte order mark."""
     try:
@@ -206,7 +211,7 @@ def is_json(path: str | Path) -> bool:
 
 
 def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
-    """Runs a script's main: a fault of the input is one line and exit status 2, Ctrl-C one line that says what stays."""
+    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays."""
     try:
         main()
     except (ValueError, OSError) as error:

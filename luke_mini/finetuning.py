@@ -61,11 +61,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from luke_mini import checkpoint, config, distributed, optim, recipes, run_state, trainer
+from luke_mini import checkpoint, config, recipes, trainer
 from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Place
 from luke_mini.initialization import initialize
+from luke_mini.weights import save_tensors
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def header(
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
         aware = f"entity-aware, four query matrices{added}"
     numbers, weights = {"training": recipe.training, "options": options}, sum(w.numel() for w in start.weights.values())
-    unread = [f"not read    {', '.join(start.unexpected)}: not part of any LUKE model"] if start.unexpected else []
+    unread = [f"ignored     {', '.join(start.unexpected)}: not part of any LUKE model"] if start.unexpected else []
     return [
         *unread,
         f"checkpoint  {source}: {weights:,} weights, hidden size {shape.hidden_size}",
@@ -267,43 +268,34 @@ def score(job: Job, model: nn.Module, name: str) -> tuple[dict, list]:
 def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title: str) -> dict[str, float]:
     """Trains the model; it ends with its last weights, or with the best epoch's on dev if the recipe selects.
 
-    Returns dev scores of the weights that stay, {} without a dev file. A long run saves its state in `folder` now and
-    then, and a job that resumes goes on from there.
+    Returns dev scores of the weights that it ends with, {} without a dev file. folder: for the saved state of the run.
     """
     n = len(job.features["train"])
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
     epoch_ends = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
-    optimizer = optim.AdamW.of(model, recipe)
-    start_step, best, best_weights = load_state(job, folder, model, optimizer, recipe)
-    if start_step == 0:
-        (job.out / "metrics.jsonl").unlink(missing_ok=True)
-    saved = time.monotonic()
+    scored = {total_steps} if recipe.select == "last" else epoch_ends | {total_steps}
 
-    def learning_rate(step: int) -> float:
-        return optim.linear_schedule(step, total_steps, int(recipe.warmup_ratio * total_steps), recipe.learning_rate)
+    def validate(step: int) -> dict | None:
+        if "dev" not in job.examples or step not in scored:
+            return None
+        found, _ = score(job, model, "dev")
+        if recipe.select == "loss":
+            found["loss"] = mean_loss(job, model, "dev", recipe)
+        model.train()
+        return found
 
-    progress = trainer.Progress(job.place, total_steps, start_step, 10, job.out / "metrics.jsonl", title)
-    steps = steps_of(job, model, recipe, start_step, total_steps)
-    for step, sums in trainer.train(
-        distributed.wrap(model, job.place), optimizer, steps, recipe=recipe, place=job.place, precision=job.precision,
-        learning_rate=learning_rate, start_step=start_step,
-    ):  # fmt: skip
-        progress.update(step, sums, learning_rate(step - 1))
-        if "dev" in job.examples and (step == total_steps or (recipe.select != "last" and step in epoch_ends)):
-            found, _ = score(job, model, "dev")
-            if recipe.select == "loss":
-                found["loss"] = mean_loss(job, model, "dev", recipe)
-            model.train()
-            if not best or recipe.select == "last" or is_better(found, best, job.metric):
-                best = found
-                best_weights = None if recipe.select == "last" else copy_weights(model)
-        if job.place.is_first and time.monotonic() - saved > 60 * job.save_minutes:
-            save_state(folder, step, model, optimizer, recipe, best, best_weights)
-            saved = time.monotonic()
-    progress.close()
-    if best_weights:
-        model.load_state_dict(best_weights)
-    return best
+    saving = trainer.Saving(
+        folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe)},
+        lambda into: save_tensors(model.state_dict(), into / "weights.safetensors"),
+        lambda saved: model.load_state_dict(safetensors.torch.load_file(saved / "weights.safetensors")),
+        job.resume, every_minutes=job.save_minutes,
+    )  # fmt: skip
+    return trainer.fit(
+        model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps), recipe=recipe,
+        place=job.place, precision=job.precision, total_steps=total_steps,
+        warmup_steps=int(recipe.warmup_ratio * total_steps), saving=saving, log_every=10, title=title,
+        validate=validate, is_better=lambda found, best: is_better(found, best, job.metric),
+    )  # fmt: skip
 
 
 def is_better(found: dict, best: dict, metric: str) -> bool:
@@ -319,38 +311,6 @@ def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> 
             counts.update(batch.counts)
             sums.update({term: loss.item() for term, (loss, _) in model(batch).items()})
     return sum(sums[term] / max(1, counts[term]) for term in sums)
-
-
-def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer, recipe: FinetuneConfig, best: dict, best_weights: dict | None
-) -> None:
-    def write_model(into: Path) -> None:
-        run_state.save_tensors(model.state_dict(), into / "weights.safetensors")
-        if best_weights:
-            run_state.save_tensors(best_weights, into / "best.safetensors")
-
-    run_state.save(folder, step, write_model, optimizer, {"recipe": config.as_dict(recipe), "best": best})
-
-
-def load_state(
-    job: Job, folder: Path, model: nn.Module, optimizer, recipe: FinetuneConfig
-) -> tuple[int, dict, dict | None]:
-    """(steps done, best dev scores, best weights) of a saved run, or of one that begins."""
-    saved = run_state.saved_steps(folder) if job.resume else []
-    if not saved:
-        return 0, {}, None
-    run = run_state.load(saved[-1], optimizer)
-    if run["recipe"] != config.as_dict(recipe):
-        raise ValueError(f"{saved[-1]}: saved with another recipe; give the same options, or leave out --resume")
-    optimizer.updates = run["step"]
-    model.load_state_dict(safetensors.torch.load_file(saved[-1] / "weights.safetensors"))
-    best = saved[-1] / "best.safetensors"
-    print(f"going on after step {run['step']}", flush=True)
-    return run["step"], run["best"], safetensors.torch.load_file(best) if best.exists() else None
-
-
-def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 # --- A grid of runs -------------------------------------------------------------------------------------------------
@@ -376,7 +336,7 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
             print(f"{kind}, seed {seed}, learning rate {recipe.learning_rate:g}: {shown}"
                   f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
             scores.append(found.get(job.metric, 0.0))
-            weights.append(copy_weights(model))
+            weights.append(trainer.copy_weights(model))
         if best is None or statistics.mean(scores) > statistics.mean(best[1]):
             best, kept = (recipe, scores), weights
     recipe, scores = best

@@ -12,19 +12,20 @@ loss if there are labels. H is the hidden size, C the number of classes.
     QuestionAnswering             the word; C = 2, start and end      H       each word, no dropout
     MultipleChoice                pooled `<s>` of each choice; C = 1  H       each choice
 
-A task of its own makes its layer a `RowClassifier` and picks rows from the encoder's output (see task_ner.py). Masked
-words and entities are `LukeForPretraining`; `masked_lm` is its padded call.
+Fine-tuning has one model for most tasks: `TaskModel` classifies the rows that a task's `collate` selected (see
+task_ner.py). Masked words and entities are `LukeForPretraining`; `masked_lm` is its padded call.
 Dropout of the entity heads and the loss of each are transformers'. Padding is no row of a packed batch and so in no
 loss: the differences that this makes are marked below.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import ops, packing
+from luke_mini import inputs, ops, packing, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.packing import PackedBatch
@@ -118,7 +119,68 @@ def answer_loss(scores: Tensor, mask: Tensor | None, starts: Tensor, ends: Tenso
     return (losses[0] + losses[1]) / 2
 
 
-# --- Models -----------------------------------------------------------------------------------------------------------
+# --- A task's model ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch(trainer.Batch):
+    """A micro-batch of a task: which rows are classified, and as what."""
+
+    rows: tuple[Tensor, ...]  # int64 [n] each: rows of the encoder's output, laid side by side before the classifier
+    labels: Tensor  # int64 [n] (IGNORED: no label), or float32 [n, classes] of 0 and 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"label": self.labels.numel()}
+
+
+class TaskModel(nn.Module):
+    """The encoder, dropout, and one linear layer over selected hidden states.
+
+    head: what the classifier sees, in the task's words. n_states: hidden states per prediction. collate: the task's
+    function from features to a Batch.
+    """
+
+    def __init__(
+        self, luke: LukeModel, labels: Sequence[str], head: str, n_states: int, collate: Callable, bias: bool = True
+    ):
+        super().__init__()
+        self.config, self.labels, self.head, self.collate = luke.config, tuple(labels), head, collate
+        self.luke = luke
+        size, dropout = luke.config.hidden_size, luke.config.hidden_dropout_prob
+        self.classifier = RowClassifier(size, n_states, max(1, len(labels)), bias, dropout)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[n, classes]"""
+        hidden = self.luke(batch.packed)
+        return self.classifier(*(hidden.index_select(0, row) for row in batch.rows))
+
+    def forward(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `trainer` asks for: the summed loss and the number of correct predictions."""
+        logits, labels = self.logits(batch).float(), batch.labels
+        if labels.is_floating_point():
+            loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+            return {"label": (loss, ((logits > 0) == (labels > 0)).sum())}
+        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED)
+        return {"label": (loss, (logits.argmax(dim=1) == labels).sum())}
+
+
+def collate_mentions(arrays: Sequence[dict], labels: Tensor, head: str, pad_id: int) -> Batch:
+    """The batch of texts with one marked mention each, or two.
+
+    head: what is classified, "entity", "token" (the marker in front of the mention) or both. Without entities in it the
+    encoder sees words alone, the papers' baseline. arrays: of `inputs.encode`.
+    """
+    markers = torch.stack([torch.from_numpy(x["entity_position_ids"][:, 0]) for x in arrays])  # [batch, mentions]
+    if "entity" not in head:
+        arrays = [{"input_ids": x["input_ids"]} for x in arrays]
+    packed = inputs.pack(arrays, pad_id)
+    rows = (markers + packed.cu_words[:-1, None]).unbind(dim=1) if "token" in head else ()
+    rows += first_entities(packed, markers.shape[1]) if "entity" in head else ()
+    return Batch(packed, (1,) * len(arrays), rows, labels)
+
+
+# --- Released models --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

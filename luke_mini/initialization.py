@@ -194,7 +194,7 @@ def word_model_shape(folder: Path) -> dict:
 
 
 def shift_positions(released: dict) -> None:
-    """Puts a row in front of BERT's position table, so that it is read from pad_token_id + 1 = 1. Changes the dictionary.
+    """Puts a row in front of BERT's position table: it is then read from pad_token_id + 1 = 1. Changes the dictionary.
 
     Every LUKE reads the entities' table from 0, so that one gets an unused last row: both must have the same size.
     """
@@ -222,8 +222,8 @@ def _luke_name(name: str) -> str:
 def read_word_model(folder: Path, config: ModelConfig, word_tokenizer) -> dict[str, Tensor]:
     """The weights of the word side under our names, for a LUKE of this configuration.
 
-    A tokenizer with the markers `<ent>` and `<ent2>` on top of the folder's vocabulary gets two more rows, copies of "@"
-    and "#". ValueError if it is another tokenizer: its ids would mean other words.
+    A tokenizer with the markers `<ent>` and `<ent2>` on top of the folder's vocabulary gets two more rows, copies of
+    "@" and "#". ValueError if it is another tokenizer: its ids would mean other words.
     """
     folder = Path(folder)
     settings = files.read_object(folder / "config.json")

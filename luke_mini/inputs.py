@@ -34,6 +34,7 @@ from torch import Tensor
 
 from luke_mini.entity_vocab import MASK2, EntityVocab
 from luke_mini.packing import PackedBatch
+from luke_mini import packing
 
 ENTITY, PAIR, SPAN = "entity_classification", "entity_pair_classification", "entity_span_classification"
 SPANS_OF_TASK = {ENTITY: "1 span", PAIR: "2 spans (head, tail)", SPAN: "at least 1 span"}
@@ -479,22 +480,10 @@ def collate(inputs: Sequence[dict[str, np.ndarray]], pad_id: int = 1, entity_pad
 
 def pack(inputs: Sequence[dict[str, np.ndarray]], pad_id: int) -> PackedBatch:
     """The same batch without padding, for our own model. pad_id: the tokenizer's, word positions start behind it."""
-    word_ids = np.concatenate([x["input_ids"] for x in inputs])
-    lengths = [len(x["input_ids"]) for x in inputs]
-    is_token = word_ids != pad_id  # "<pad>" written out in a text takes no position, see packing.roberta_positions
-    rank = np.cumsum(is_token)
-    before = np.concatenate([[0], rank])[np.cumsum([0, *lengths[:-1]])]
-    with_entities = [x for x in inputs if "entity_ids" in x]
-    positions = np.concatenate([np.zeros(0, np.int64), *(x["entity_position_ids"].ravel() for x in with_entities)])
-    entity_ids = np.concatenate([np.zeros(0, np.int64), *(x["entity_ids"] for x in with_entities)])
-    is_position = positions >= 0
-    counts = is_position.reshape(len(entity_ids), -1).sum(axis=1) if len(entity_ids) else entity_ids
-    return PackedBatch(
-        word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy((rank - np.repeat(before, lengths)) * is_token + pad_id),
-        entity_ids=torch.from_numpy(entity_ids),
-        mention_positions=torch.from_numpy(positions[is_position]),
-        mention_offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
-        word_lengths=tuple(lengths),
-        entity_lengths=tuple(len(x.get("entity_ids", ())) for x in inputs),
-    )
+    sequences = []
+    for x in inputs:
+        ids, positions = x.get("entity_ids", ()), x.get("entity_position_ids", np.zeros((0, 1), np.int64))
+        lengths = (positions >= 0).sum(axis=1)
+        starts = np.where(lengths, positions[:, 0], 0)
+        sequences.append(packing.Sequence(x["input_ids"], ids, np.stack([starts, starts + lengths], axis=1)))
+    return packing.pack(sequences, pad_id)

@@ -341,7 +341,7 @@ def info(folder: Path) -> list[str]:
         ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
         lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
     unexpected = weights.unexpected_names(stored, config)
-    return [*lines, f"not read    {', '.join(unexpected) or 'nothing'}"]
+    return [*lines, f"ignored     {', '.join(unexpected) or 'nothing'}"]
 
 
 def _counts(name: str) -> bool:

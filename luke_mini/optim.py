@@ -1,6 +1,6 @@
 """AdamW as LUKE was trained with it, its parameter groups, the learning-rate schedule, and what each stage trains.
 
-Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimiser, kept by RoBERTa and LUKE):
+Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimizer, kept by RoBERTa and LUKE):
 
     m = beta1 m + (1 - beta1) g                     no bias correction: early steps are smaller,
     v = beta2 v + (1 - beta2) g^2                   the warm-up is there for the rest
@@ -17,24 +17,28 @@ from torch import Tensor, nn
 
 from luke_mini.config import FinetuneConfig, PretrainConfig
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # m and v, under torch's names
 
-class AdamW:
+
+class AdamW(torch.optim.Optimizer):
     """AdamW without bias correction over a module's trainable parameters.
 
-    State: `first` and `second`, the moments m and v by parameter name, so that it is saved and compared like weights.
+    State per parameter: `exp_avg` and `exp_avg_sq`, the moments m and v. Parameter groups: with and without weight decay.
     """
 
     def __init__(
         self, model: nn.Module, *, beta1: float, beta2: float, eps: float, weight_decay: float,
         bias_correction: bool = False,
     ):  # fmt: skip
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.parameters = list(named.values())
-        self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
-        self.bias_correction, self.updates = bias_correction, 0
-        self.first = {name: torch.zeros_like(p) for name, p in named.items()}
-        self.second = {name: torch.zeros_like(p) for name, p in named.items()}
-        self.decayed = [p for name, p in named.items() if decays(name)]
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [pair for pair in trained if decays(pair[0])], "weight_decay": weight_decay},
+            {"params": [pair for pair in trained if not decays(pair[0])], "weight_decay": 0.0},
+        ]
+        defaults = {"lr": 0.0, "betas": (beta1, beta2), "eps": eps, "bias_correction": bias_correction, "updates": 0}
+        super().__init__([group for group in groups if group["params"]], defaults)
+        for _, p in trained:
+            self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
 
     @classmethod
     def of(cls, model: nn.Module, recipe: PretrainConfig | FinetuneConfig) -> "AdamW":
@@ -42,40 +46,53 @@ class AdamW:
         correct = getattr(recipe, "bias_correction", False)  # pretraining never does
         return cls(model, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, bias_correction=correct)
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.param_groups:
+            group["lr"] = learning_rate
+
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, closure: None = None) -> None:
         """One update from the parameters' gradients; a parameter without a gradient counts as gradient 0."""
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        first, second = list(self.first.values()), list(self.second.values())
-        torch._foreach_lerp_(first, grads, 1 - self.beta1)
-        torch._foreach_mul_(second, self.beta2)
-        torch._foreach_addcmul_(second, grads, grads, value=1 - self.beta2)
+        for group in self.param_groups:
+            group["updates"] += 1
+            self._update(group)
+
+    def _update(self, group: dict) -> None:
+        parameters, (beta1, beta2), step_size = group["params"], group["betas"], group["lr"]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        first, second = ([self.state[p][name] for p in parameters] for name in MOMENTS)
+        torch._foreach_lerp_(first, grads, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
         denominators = torch._foreach_sqrt(second)
-        self.updates += 1
-        step_size = learning_rate
-        if self.bias_correction:  # as if m and v were means of the gradients so far (Kingma & Ba 2015, section 3)
-            torch._foreach_div_(denominators, math.sqrt(1 - self.beta2**self.updates))
-            step_size /= 1 - self.beta1**self.updates
-        torch._foreach_add_(denominators, self.eps)
-        torch._foreach_addcdiv_(self.parameters, first, denominators, value=-step_size)
-        torch._foreach_mul_(self.decayed, 1 - learning_rate * self.weight_decay)
+        if group["bias_correction"]:  # as if m and v were means of the gradients so far (Kingma & Ba 2015, section 3)
+            torch._foreach_div_(denominators, math.sqrt(1 - beta2 ** group["updates"]))
+            step_size /= 1 - beta1 ** group["updates"]
+        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_addcdiv_(parameters, first, denominators, value=-step_size)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
 
-    def zero_grad(self) -> None:
-        for p in self.parameters:
-            p.grad = None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Both moments, flat: "first.<parameter>" and "second.<parameter>"."""
-        return {f"{kind}.{name}": t for kind in ("first", "second") for name, t in getattr(self, kind).items()}
+    def moments(self) -> dict[str, Tensor]:
+        """Both moments of every parameter by its name, "exp_avg.<parameter>": the optimizer's own tensors."""
+        named = [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"])]
+        return {f"{moment}.{name}": self.state[p][moment] for moment in MOMENTS for name, p in named}
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        own = self.state_dict()
-        if state.keys() != own.keys():
-            odd = sorted(state.keys() ^ own.keys())
-            raise ValueError(f"the optimiser state does not fit the parameters that train now, for instance {odd[0]!r}")
-        for name, tensor in state.items():
+    def load_moments(self, saved: dict[str, Tensor], updates: int) -> None:
+        """Goes on after `updates` updates with the moments of another optimizer of the same parameters."""
+        own = self.moments()
+        if saved.keys() != own.keys():
+            odd = sorted(saved.keys() ^ own.keys())
+            raise ValueError(f"optimizer state does not match the trainable parameters, e.g. {odd[0]!r}")
+        for name, tensor in saved.items():
             own[name].copy_(tensor)
+        for group in self.param_groups:
+            group["updates"] = updates
 
 
 def decays(name: str) -> bool:
@@ -86,14 +103,8 @@ def decays(name: str) -> bool:
     return not (name.endswith("bias") or ".norm." in name)
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> None:
-    """Scales all gradients down to a joint norm of at most max_norm; 0 leaves them alone."""
-    if max_norm > 0:
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-
 def linear_schedule(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """The learning rate of optimizer step `step` (0-based): up to the peak in a line, then down to 0 in a line.
+    """The learning rate of optimizer step `step` (0-based): linear up to the peak, then linear down to 0.
 
     differs from LUKE: there, the warm-up begins at 0, so that the first step changes nothing; here at peak / steps.
     """

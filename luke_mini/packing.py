@@ -25,20 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GROUP_AREA = 512 * 512  # a group's sequences x rows^2, at most; one sequence may exceed it
-
-
-class Group(NamedTuple):
-    """Sequences of similar size, laid side by side for plain attention on a CPU: G sequences of `size` rows.
-
-    Rows 0 to n_word - 1 of each are its words, the rest its entities, both padded at their ends.
-    """
-
-    rows: Tensor  # int64 [G * size], the packed row at each place; places of padding repeat a row of the sequence
-    is_row: Tensor | None  # bool [G, size], False at places of padding; None if there are none
-    n_word: int  # places for words
-    size: int  # places for words and entities
-
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -78,32 +64,6 @@ class PackedBatch:
         rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
         return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4).to(self.word_ids.device)
 
-    @cached_property
-    def groups(self) -> list[Group]:
-        """All sequences, in groups that bring many short ones into one product and leave long ones alone."""
-        words = np.array(self.word_lengths, dtype=np.int64)
-        entities = np.array(self.entity_lengths, dtype=np.int64)
-        order = np.argsort(-(words + entities), kind="stable")
-        groups, begin = [], 0
-        for end in range(1, len(order) + 1):
-            members = order[begin : end + 1]  # with the next one, if there is one
-            size = words[members].max() + entities[members].max()
-            if end == len(order) or len(members) * size * size > GROUP_AREA:
-                groups.append(self._group(order[begin:end], words, entities))
-                begin = end
-        return groups
-
-    def _group(self, members: np.ndarray, words: np.ndarray, entities: np.ndarray) -> Group:
-        first_word, first_entity = np.cumsum(words) - words, words.sum() + np.cumsum(entities) - entities
-        n_word, n_entity = int(words[members].max()), int(entities[members].max())
-        column, members = np.arange(n_word + n_entity), members[:, None]
-        is_word = column < n_word
-        is_row = np.where(is_word, column < words[members], column - n_word < entities[members])
-        rows = np.where(is_word, first_word[members] + column, first_entity[members] + column - n_word)
-        rows = np.where(is_row, rows, first_word[members]).ravel()
-        rows, mask = (torch.from_numpy(array).to(self.word_ids.device) for array in (rows, is_row))
-        return Group(rows, None if is_row.all() else mask, n_word, n_word + n_entity)
-
     def to(self, device) -> "PackedBatch":
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
@@ -116,6 +76,36 @@ class PackedBatch:
             mention_positions=move(self.mention_positions),
             mention_offsets=move(self.mention_offsets),
         )
+
+
+class Sequence(NamedTuple):
+    """One input of the model, before it is packed with others."""
+
+    word_ids: np.ndarray  # int [W], <s> and </s> included
+    entity_ids: np.ndarray | list[int]  # [E]
+    spans: np.ndarray  # int [E, 2], half-open, in word_ids
+
+
+def pack(sequences: list[Sequence], pad_id: int, max_mention: int | None = None) -> PackedBatch:
+    """The batch of these sequences. Mentions longer than max_mention are represented by their first positions."""
+    word_ids = np.concatenate([s.word_ids for s in sequences]).astype(np.int64)
+    entity_ids = np.concatenate([np.asarray(s.entity_ids, np.int64) for s in sequences])
+    starts, ends = np.concatenate([np.reshape(s.spans, (-1, 2)) for s in sequences]).astype(np.int64).T
+    lengths = ends - starts if max_mention is None else np.minimum(ends - starts, max_mention)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    word_lengths = [len(s.word_ids) for s in sequences]
+    is_token = word_ids != pad_id  # "<pad>" written out in a text takes no position, see roberta_positions
+    rank = np.cumsum(is_token)
+    before = np.repeat(np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])], word_lengths)
+    return PackedBatch(
+        word_ids=torch.from_numpy(word_ids),
+        word_positions=torch.from_numpy((rank - before) * is_token + pad_id),
+        entity_ids=torch.from_numpy(entity_ids),
+        mention_positions=torch.from_numpy(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])),
+        mention_offsets=torch.from_numpy(offsets),
+        word_lengths=tuple(word_lengths),
+        entity_lengths=tuple(len(s.entity_ids) for s in sequences),
+    )
 
 
 def _cumulative(lengths: tuple[int, ...], device) -> Tensor:

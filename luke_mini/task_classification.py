@@ -37,7 +37,6 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
 from luke_mini.metrics import accuracy, pearson, spearman
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import Record
 
 NAME, TITLE = "classification", "classification score"
@@ -238,21 +237,16 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class TextBatch(NamedTuple):
-    packed: PackedBatch  # all choices of the first example, of the second, ...
+@dataclass(frozen=True)
+class TextBatch(trainer.Batch):
+    """packed: all choices of the first example, of the second, ..."""
+
     n_choices: Tensor  # int64 [batch], sequences of each example
     labels: Tensor  # int64 [batch], classes or choices; float32 [batch], numbers
 
     @property
     def counts(self) -> dict[str, int]:
         return {"text": len(self.labels) if self.labels.is_floating_point() else int((self.labels != IGNORED).sum())}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words
-
-    def to(self, device) -> "TextBatch":
-        return TextBatch(*(part.to(device) for part in self))
 
 
 class TextModel(nn.Module):
@@ -270,9 +264,9 @@ class TextModel(nn.Module):
         packed = inputs.pack([arrays for x in features for arrays in x.arrays], self.config.pad_token_id)
         kind = torch.float32 if self.is_regression else torch.int64
         labels = torch.tensor([IGNORED if x.label is None else x.label for x in features], dtype=kind)
-        return TextBatch(packed, torch.tensor([len(x.arrays) for x in features]), labels)
+        return TextBatch(packed, (1,) * len(features), torch.tensor([len(x.arrays) for x in features]), labels)
 
-    def scores(self, batch: TextBatch) -> Tensor:
+    def logits(self, batch: TextBatch) -> Tensor:
         """float32 [batch, classes]; [batch] of numbers; [batch, most choices], -inf where a question has fewer."""
         (rows,) = first_words(batch.packed)
         hidden = self.luke(batch.packed).index_select(0, rows)
@@ -287,7 +281,7 @@ class TextModel(nn.Module):
 
         A number is hit if it is the label when rounded to whole numbers.
         """
-        scores = self.scores(batch)
+        scores = self.logits(batch)
         if self.is_regression:
             difference = scores - batch.labels
             return {"text": (difference.square().sum(), (difference.abs() < 0.5).sum())}
@@ -315,19 +309,14 @@ def predict(
 ) -> list[Prediction]:
     """The likeliest class or choice of each example, or its number."""
     predictions: list[Prediction | None] = [None] * len(examples)
-    lengths = [sum(len(arrays["input_ids"]) for arrays in feature.arrays) for feature in features]
-    with trainer.predicting(model):
-        for batch_indices in trainer.long_to_short(lengths, batch_size):
-            chosen = [features[i] for i in batch_indices]
-            scores = model.scores(model.collate(chosen).to(model.classifier.weight.device)).cpu()
-            if model.is_regression:
-                found = [Prediction(number, None) for number in scores.tolist()]
-            else:
-                best = scores.softmax(dim=1).max(dim=1)
-                answers = zip(best.indices.tolist(), best.values.tolist())
-                found = [Prediction(model.labels[k] if model.labels else k, p) for k, p in answers]
-            for feature, prediction in zip(chosen, found):
-                predictions[feature.example] = prediction
+    sizes = [sum(len(arrays["input_ids"]) for arrays in feature.arrays) for feature in features]
+    for feature, (scores,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        if model.is_regression:
+            predictions[feature.example] = Prediction(scores.item(), None)
+        else:
+            best = scores.softmax(dim=0).max(dim=0)
+            k = best.indices.item()
+            predictions[feature.example] = Prediction(model.labels[k] if model.labels else k, best.values.item())
     return predictions
 
 

@@ -3,7 +3,7 @@
     read_examples   ReCoRD's file, SuperGLUE's JSON lines or your own -> questions
     make_features   -> windows over the passage: <s> query </s></s> window </s>, with a [MASK] entity for the query's
                     placeholder and one for each mention in the window, its candidates
-    ClozeModel      encoder, dropout, one linear layer over [placeholder; candidate] -> the candidate's score
+    build_model     encoder, dropout, one linear layer over [placeholder; candidate] -> the candidate's score
     predict         the text of the best mention of all windows
     evaluate        -> exact match and F1 as ReCoRD's scorer counts them
 What every task module offers: `finetuning.py`.
@@ -21,22 +21,20 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from luke_mini import files, inputs, optim, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
-from luke_mini.heads import RowClassifier
+from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics_qa import answer_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.qa_windows import windows
 from luke_mini.files import Record
 
@@ -291,63 +289,24 @@ def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class ClozeBatch(NamedTuple):
-    """C candidates in all. Rows index the encoder's output [words + entities, hidden]."""
-
-    packed: PackedBatch
-    placeholder_rows: Tensor  # int64 [C], of the candidate's window
-    candidate_rows: Tensor  # int64 [C]
-    labels: Tensor  # float32 [C]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"candidate": len(self.labels)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "ClozeBatch":
-        return ClozeBatch(*(part.to(device) for part in self))
-
-
-class ClozeModel(nn.Module):
-    """The encoder, and one linear layer over the hidden states of placeholder and candidate (paper, section 4.4)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.config = config
-        self.luke = LukeModel(config)
-        self.classifier = RowClassifier(config.hidden_size, 2, 1, dropout=config.hidden_dropout_prob)
-
-    def collate(self, features: Sequence[Feature]) -> ClozeBatch:
-        packed = inputs.pack([feature.arrays for feature in features], self.config.pad_token_id)
-        candidates = torch.tensor(packed.entity_lengths) - 1  # of each window
-        first = packed.n_words + packed.cu_entities[:-1].long()
-        rows = torch.arange(packed.n_entities) + packed.n_words
-        is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
-        is_candidate[packed.cu_entities[:-1].long()] = False
-        labels = torch.from_numpy(np.concatenate([feature.labels for feature in features]))
-        return ClozeBatch(packed, torch.repeat_interleave(first, candidates), rows[is_candidate], labels)
-
-    def logits(self, batch: ClozeBatch) -> Tensor:
-        """Scores [C]"""
-        hidden = self.luke(batch.packed)
-        rows = (batch.placeholder_rows, batch.candidate_rows)
-        return self.classifier(*(hidden.index_select(0, row) for row in rows)).squeeze(1)
-
-    def forward(self, batch: ClozeBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """What `trainer` asks for: the summed binary cross-entropy of the candidates and the number of hits."""
-        logits = self.logits(batch).float()
-        loss = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
-        return {"candidate": (loss, ((logits > 0) == (batch.labels > 0)).sum())}
+def collate(features: Sequence[Feature], pad_id: int) -> Batch:
+    """The classifier sees the placeholder, the first entity of a window, and each candidate, the others."""
+    packed = inputs.pack([feature.arrays for feature in features], pad_id)
+    candidates = torch.tensor(packed.entity_lengths) - 1  # of each window
+    first = packed.cu_entities[:-1].long()
+    is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
+    is_candidate[first] = False
+    placeholder_rows = torch.repeat_interleave(packed.n_words + first, candidates)
+    rows = placeholder_rows, packed.n_words + is_candidate.nonzero()[:, 0]
+    labels = torch.from_numpy(np.concatenate([feature.labels for feature in features]))[:, None]
+    return Batch(packed, tuple(candidates.tolist()), rows, labels)
 
 
 def build_model(
     config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
-) -> ClozeModel:
-    """The model with weights yet to be filled in. config: that of a checkpoint which `prepare` has seen."""
-    model = ClozeModel(config)
+) -> TaskModel:
+    """The model, its weights still to be loaded (paper, section 4.4). config: of a checkpoint after `prepare`."""
+    model = TaskModel(LukeModel(config), (), "entity", 2, partial(collate, pad_id=config.pad_token_id))
     optim.freeze_idle(model.luke)
     return model
 
@@ -360,28 +319,16 @@ class Prediction(NamedTuple):
     logits: dict[int, float]  # mention -> its best score in any window
 
 
-def _logits(model: ClozeModel, features: Sequence[Feature], batch_size: int) -> list[list[float]]:
-    """The scores of each window's candidates, in order."""
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    logits: list[list[float]] = [[] for _ in features]
-    with trainer.predicting(model):
-        for chosen in trainer.long_to_short(lengths, batch_size):
-            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
-            out = model.logits(batch).float().cpu().split([len(features[i].mentions) for i in chosen])
-            for i, rows in zip(chosen, out):
-                logits[i] = rows.tolist()
-    return logits
-
-
 def predict(
-    model: ClozeModel, features: Sequence[Feature], questions: Sequence[Question], batch_size: int = 32
+    model: TaskModel, features: Sequence[Feature], questions: Sequence[Question], batch_size: int = 32
 ) -> list[Prediction]:
     """The answer to each question: the best mention of all its windows; of equal ones the later one."""
     best: list[tuple[float, int]] = [(float("-inf"), -1)] * len(questions)
     of_mention: list[dict[int, float]] = [{} for _ in questions]
-    for feature, scores in zip(features, _logits(model, features, batch_size)):
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, scores in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         found = of_mention[feature.example]
-        for mention, score in zip(feature.mentions.tolist(), scores):
+        for mention, score in zip(feature.mentions.tolist(), scores.flatten().tolist()):
             found[mention] = max(score, found.get(mention, score))
             if score >= best[feature.example][0]:
                 best[feature.example] = (score, mention)
@@ -408,7 +355,7 @@ def write_predictions(folder: Path, name: str, questions: Sequence[Question], pr
 
 
 def predict_lines(
-    model: ClozeModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
     parsed = [files.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]

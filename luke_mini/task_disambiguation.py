@@ -9,7 +9,6 @@ its entity put in, and the next is decided with that knowledge.
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
     evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
-    link            text and mentions with candidates -> titles, for `finetune.py link`
 What every task module offers: `finetuning.py`.
 
 In training nine of ten mentions are masked, the others keep their entity. The entity table stays as it was pretrained,
@@ -19,7 +18,7 @@ A score is computed for candidates only, 30 a mention, never for all entities of
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -149,10 +148,10 @@ def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class DisambiguationBatch(NamedTuple):
-    """Inputs for training: E mentions, of which each input's share is to be masked."""
+@dataclass(frozen=True)
+class DisambiguationBatch(trainer.Batch):
+    """Inputs for training: E mentions, of which each input's share is to be masked. packed.entity_ids: the gold ones."""
 
-    packed: PackedBatch  # entity_ids: the gold entities
     candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
     labels: Tensor  # int64 [E], which candidate is the gold entity
     n_masked: tuple[int, ...]  # of each input
@@ -160,15 +159,6 @@ class DisambiguationBatch(NamedTuple):
     @property
     def counts(self) -> dict[str, int]:
         return {"entity": sum(self.n_masked)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "DisambiguationBatch":
-        return self._replace(
-            packed=self.packed.to(device), candidates=self.candidates.to(device), labels=self.labels.to(device)
-        )
 
 
 class DisambiguationModel(LukeForPretraining):
@@ -187,7 +177,7 @@ class DisambiguationModel(LukeForPretraining):
         labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
         n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
         return DisambiguationBatch(
-            packed, torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64), n_masked
+            packed, packed.entity_lengths, torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64), n_masked
         )
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
@@ -367,22 +357,6 @@ def answer_documents(
 ) -> list[list[Answer]]:
     features = make_features(documents, tokenizer, entity_vocab, (), model.options)
     return predict(model, features, documents)
-
-
-def link(
-    model: DisambiguationModel,
-    text: str,
-    mentions: Sequence[tuple[int, int, Sequence[tuple[str, float]]]],
-    tokenizer,
-    entity_vocab,
-) -> list[str | None]:
-    """Titles of the mentions (start, end, [(title, prior), ...]) of a text of any length; None without candidates."""
-    found = tuple(
-        Mention(start, end, None, tuple(Candidate(*c) for c in sorted(candidates, key=lambda pair: -pair[1])))
-        for start, end, candidates in mentions
-    )
-    (answers,) = answer_documents(model, [Document("", text, found)], tokenizer, entity_vocab)
-    return [answer.title for answer in answers]
 
 
 def predict_lines(

@@ -5,7 +5,7 @@ CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anyb
     read_examples   CoNLL file -> documents (`conll.py`)
     make_features   -> one input for each sentence: its pieces with as much of the document around them as fits, and
                     all spans of at most 16 pieces as candidates, each of which becomes one [MASK] entity
-    NerModel        encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
+    build_model     encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
     predict         logits -> mentions that do not overlap, best score first
     evaluate        -> precision, recall, F1 as conlleval counts them
 What every task module offers: `finetuning.py`.
@@ -16,22 +16,20 @@ excludes, and the AllenNLP reading of over-long gold mentions, which drops them 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from luke_mini import conll, optim, trainer
+from luke_mini import conll, optim, packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.conll import Document, raw_document
-from luke_mini.heads import RowClassifier
+from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import Span, chunks, span_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import is_json
 from luke_mini.spans import is_punctuation
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
@@ -247,90 +245,33 @@ def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature])
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class NerBatch(NamedTuple):
-    """A micro-batch of C candidates. Rows index the encoder's output [words + entities, hidden]."""
+def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, head: str = "token+entity") -> Batch:
+    """Each candidate becomes a [MASK] entity at the positions of its pieces; heads on words alone have no entities.
 
-    packed: PackedBatch
-    start_rows: Tensor  # int64 [C], first piece
-    end_rows: Tensor  # int64 [C], last piece (inclusive)
-    entity_rows: Tensor  # int64 [C], empty when the batch has no entities
-    labels: Tensor  # int64 [C]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"candidate": len(self.labels)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "NerBatch":
-        return NerBatch(*(part.to(device) for part in self))
-
-
-def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, with_entities: bool = True) -> NerBatch:
-    """Each candidate becomes a [MASK] entity at the positions of its pieces; with_entities=False: words only."""
-    word_lengths = [len(feature.word_ids) for feature in features]
+    The classifier sees, for each candidate, its first piece, its last piece and its entity, or what `head` has of these.
+    """
     n_candidates = [len(feature.labels) for feature in features]
+    n_entities = [n * ("entity" in head) for n in n_candidates]
+    sequences = [packing.Sequence(f.word_ids, [mask_entity_id] * n, f.token_spans[:n])
+                 for f, n in zip(features, n_entities)]  # fmt: skip
+    packed = packing.pack(sequences, pad_word_id)
     spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
-    first_row = np.repeat(np.cumsum([0, *word_lengths[:-1]]), n_candidates)  # of the candidate's sequence
-    n_entities = len(spans) if with_entities else 0
-    starts, lengths = spans[:n_entities, 0], spans[:n_entities, 1] - spans[:n_entities, 0]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])  # start, start + 1, ... end - 1
-    word_ids = np.concatenate([feature.word_ids for feature in features]).astype(np.int64)
-    word_positions = np.concatenate([np.arange(n) for n in word_lengths]) + pad_word_id + 1
-    packed = PackedBatch(
-        word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy(word_positions),
-        entity_ids=torch.full((n_entities,), mask_entity_id),
-        mention_positions=torch.from_numpy(positions),
-        mention_offsets=torch.from_numpy(offsets),
-        word_lengths=tuple(word_lengths),
-        entity_lengths=tuple(n_candidates) if with_entities else (0,) * len(features),
-    )
-    return NerBatch(
-        packed,
-        start_rows=torch.from_numpy(first_row + spans[:, 0]),
-        end_rows=torch.from_numpy(first_row + spans[:, 1] - 1),
-        entity_rows=torch.arange(n_entities) + len(word_ids),
-        labels=torch.from_numpy(np.concatenate([feature.labels for feature in features]).astype(np.int64)),
-    )
+    first_row = np.repeat(packed.cu_words[:-1].numpy(), n_candidates)  # of the candidate's sequence
+    words = tuple(torch.from_numpy(first_row + column) for column in (spans[:, 0], spans[:, 1] - 1))
+    entities = (torch.arange(packed.n_entities) + packed.n_words,)
+    rows = {"token+entity": words + entities, "entity": entities, "token": words, TAGS: words[:1]}[head]
+    labels = torch.from_numpy(np.concatenate([feature.labels for feature in features]).astype(np.int64))
+    return Batch(packed, tuple(n_candidates), rows, labels)
 
 
-class NerModel(nn.Module):
-    """The encoder, and one linear layer over the hidden states of each candidate (paper, section 4.3)."""
-
-    def __init__(self, luke: nn.Module, config: ModelConfig, labels: Sequence[str], mask_entity_id: int, head: str):
-        super().__init__()
-        self.config, self.labels, self.mask_entity_id, self.head = config, tuple(labels), mask_entity_id, head
-        self.architecture = ARCHITECTURE[head == TAGS]
-        self.luke = luke
-        self.classifier = RowClassifier(
-            config.hidden_size, HEAD_INPUTS.get(head, 1), len(labels), dropout=config.hidden_dropout_prob
-        )
-
-    def collate(self, features: Sequence[Feature]) -> NerBatch:
-        return collate(features, self.mask_entity_id, self.config.pad_token_id, with_entities="entity" in self.head)
-
-    def logits(self, batch: NerBatch) -> Tensor:
-        """Scores [C, labels]"""
-        hidden = self.luke(batch.packed)
-        words, entity = (batch.start_rows, batch.end_rows), (batch.entity_rows,)
-        rows = {"token+entity": words + entity, "entity": entity, "token": words, TAGS: words[:1]}[self.head]
-        return self.classifier(*(hidden.index_select(0, row) for row in rows))
-
-    def forward(self, batch: NerBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """What `trainer` asks for: the summed cross-entropy of the candidates and the number of hits."""
-        logits = self.logits(batch).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        return {"candidate": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
-
-
-def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> NerModel:
-    """The model with weights yet to be filled in. labels: class names, NIL first."""
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
+    """The model, its weights still to be loaded (paper, section 4.3). labels: class names, NIL first."""
     luke = LukeModel(config, with_pooler=options.head != TAGS)
-    model = NerModel(luke, config, labels, entity_vocab.mask_id, options.head)
+    make_batch = partial(
+        collate, mask_entity_id=entity_vocab.mask_id, pad_word_id=config.pad_token_id, head=options.head
+    )
+    model = TaskModel(luke, labels, options.head, HEAD_INPUTS.get(options.head, 1), make_batch)
+    model.architecture = ARCHITECTURE[options.head == TAGS]
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
@@ -362,26 +303,14 @@ def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[i
     return accepted
 
 
-def _logits(model: NerModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
-    """Logits [C, labels] of each feature, in order."""
-    lengths = [len(feature.word_ids) + len(feature.labels) for feature in features]
-    logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    with trainer.predicting(model):
-        for chosen in trainer.long_to_short(lengths, batch_size):
-            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
-            out = model.logits(batch).float().cpu().split([len(features[i].labels) for i in chosen])
-            for i, rows in zip(chosen, out):
-                logits[i] = rows.numpy()
-    return logits
-
-
 def predict(
-    model: NerModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
+    model: TaskModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
 ) -> list[list[Mention]]:
     """Mentions of each document, in text order; features: what `make_features` made of these documents."""
     of_document: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in documents]
-    for feature, logits in zip(features, _logits(model, features, batch_size)):
-        of_document[feature.document].append((feature.word_spans, logits))
+    sizes = [len(feature.word_ids) + len(feature.labels) for feature in features]
+    for feature, logits in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        of_document[feature.document].append((feature.word_spans, logits.numpy()))
     predictions = []
     for document, parts in zip(documents, of_document):
         # One pass for all sentences of a document: candidates of different sentences have no word in common.
@@ -423,7 +352,7 @@ def write_predictions(folder: Path, name: str, documents: Sequence[Document], pr
 
 
 def predict_lines(
-    model: NerModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line of raw text, a document of its own and of any length: its mentions, in characters of the line."""
     documents, char_spans = zip(*(raw_document(line, options.language) for line in lines)) if lines else ((), ())

@@ -27,13 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, inputs, mentions, metrics_qa, qa_files, qa_windows, trainer
+from luke_mini import files, mentions, metrics_qa, packing, qa_files, qa_windows, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import STATISTICS, find_statistics
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.qa_files import FORMAT, METRICS, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
 from luke_mini.qa_windows import Answer
 from luke_mini.spans import token_span
@@ -244,32 +243,20 @@ def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class QaBatch(NamedTuple):
-    packed: PackedBatch
+@dataclass(frozen=True)
+class QaBatch(trainer.Batch):
     targets: Tensor  # int64 [windows, 2], first and last word of the answer, in words of the window
 
     @property
     def counts(self) -> dict[str, int]:
         return {"answer": len(self.targets)}
 
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "QaBatch":
-        return QaBatch(*(part.to(device) for part in self))
-
 
 def collate(features: Sequence[Feature], pad_word_id: int, max_mention: int = 30) -> QaBatch:
     """A mention of more than max_mention words has the mean position of its first ones."""
-    column = np.arange(max_mention)
-    arrays = []
-    for feature in features:
-        start, end = feature.spans[:, :1], feature.spans[:, 1:]
-        positions = np.where(start + column < end, start + column, -1)
-        word_ids, entity_ids = feature.word_ids.astype(np.int64), feature.entity_ids.astype(np.int64)
-        arrays.append({"input_ids": word_ids, "entity_ids": entity_ids, "entity_position_ids": positions})
-    return QaBatch(inputs.pack(arrays, pad_word_id), torch.tensor([feature.target for feature in features]))
+    sequences = [packing.Sequence(f.word_ids, f.entity_ids, f.spans) for f in features]
+    packed = packing.pack(sequences, pad_word_id, max_mention)
+    return QaBatch(packed, packed.word_lengths, torch.tensor([feature.target for feature in features]))
 
 
 def answer_loss(logits: Tensor, word_lengths: Sequence[int], targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,18 +309,6 @@ class Prediction(NamedTuple):
     null_odds: float  # score of "no answer" - score of the best answer
 
 
-def _logits(model: QaModel, features: Sequence[Feature], batch_size: int) -> list[np.ndarray]:
-    """Logits [W, 2] of each window, in order."""
-    lengths = [len(feature.word_ids) + len(feature.entity_ids) for feature in features]
-    logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    with trainer.predicting(model):
-        for chosen in trainer.long_to_short(lengths, batch_size):
-            batch = model.collate([features[i] for i in chosen]).to(model.classifier.weight.device)
-            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.packed.word_lengths)):
-                logits[i] = rows.numpy()
-    return logits
-
-
 def decode(
     windows: Sequence[tuple[Feature, np.ndarray]], context: str, with_null: bool, options: Options
 ) -> Prediction:
@@ -362,8 +337,9 @@ def predict(
 ) -> list[Prediction]:
     """The answer to each question; features: what `make_features` made of these questions."""
     windows: list[list[tuple[Feature, np.ndarray]]] = [[] for _ in questions]
-    for feature, logits in zip(features, _logits(model, features, batch_size)):
-        windows[feature.example].append((feature, logits))
+    sizes = [len(feature.word_ids) + len(feature.entity_ids) for feature in features]
+    for feature, logits in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        windows[feature.example].append((feature, logits.numpy()))
     return [
         decode(found, question.context, question.data_set.metric == "squad2", model.options)
         for question, found in zip(questions, windows)

@@ -5,7 +5,7 @@ TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in th
     read_examples   TACRED's JSON, KBP37's blocks of text or JSON lines -> texts, each with two character spans
     make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
                     and [MASK2] for the tail, at the pieces of their mentions, markers included
-    RelationModel   encoder, dropout, one linear layer over [head; tail]
+    build_model     encoder, dropout, one linear layer over [head; tail]
     predict         -> the best label of each example
     evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),
                     the macro F1 of SemEval-2010 task 8 (KBP37, RELX)
@@ -17,24 +17,22 @@ Spans are half-open, in characters. Left out: the mentions' types, which TACRED 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from luke_mini import files, inputs, optim, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
-from luke_mini.heads import IGNORED, RowClassifier, first_entities
+from luke_mini.heads import IGNORED, Batch, TaskModel, collate_mentions
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import Record
 
 NAME, TITLE = "relation", "relation F1"
@@ -238,63 +236,16 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class RelationBatch(NamedTuple):
-    packed: PackedBatch
-    marker_rows: Tensor  # int64 [batch, 2], rows of the markers in front of head and tail
-    labels: Tensor  # int64 [batch]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"relation": len(self.labels)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "RelationBatch":
-        return RelationBatch(*(part.to(device) for part in self))
+def collate(features: Sequence[Feature], head: str, pad_id: int) -> Batch:
+    labels = torch.tensor([feature.label for feature in features])
+    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
 
 
-class RelationModel(nn.Module):
-    """The encoder, and one linear layer over the hidden states of the two entities (paper, section 4.2)."""
-
-    def __init__(self, config: ModelConfig, labels: Sequence[str], options: Options):
-        super().__init__()
-        self.config, self.labels, self.head = config, tuple(labels), options.head
-        self.luke = LukeModel(config)
-        self.classifier = RowClassifier(
-            config.hidden_size, HEAD_INPUTS[options.head], len(labels), options.classifier_bias,
-            dropout=config.hidden_dropout_prob,
-        )  # fmt: skip
-
-    def collate(self, features: Sequence[Feature]) -> RelationBatch:
-        arrays = [feature.arrays for feature in features]
-        markers = np.stack([x["entity_position_ids"][:, 0] for x in arrays])
-        if "entity" not in self.head:  # a model of words alone, the baseline of the papers
-            arrays = [{"input_ids": x["input_ids"]} for x in arrays]
-        packed = inputs.pack(arrays, self.config.pad_token_id)
-        marker_rows = torch.from_numpy(markers) + packed.cu_words[:-1, None]
-        return RelationBatch(packed, marker_rows, torch.tensor([feature.label for feature in features]))
-
-    def logits(self, batch: RelationBatch) -> Tensor:
-        """Scores [batch, labels]"""
-        hidden = self.luke(batch.packed)
-        rows = batch.marker_rows.unbind(dim=1) if "token" in self.head else ()
-        rows += first_entities(batch.packed, 2) if "entity" in self.head else ()
-        return self.classifier(*(hidden.index_select(0, row) for row in rows))
-
-    def forward(self, batch: RelationBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """What `trainer` asks for: the summed cross-entropy of the examples and the number of hits."""
-        logits = self.logits(batch).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=IGNORED)
-        return {"relation": (loss, (logits.argmax(dim=1) == batch.labels).sum())}
-
-
-def build_model(
-    config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()
-) -> RelationModel:
-    """The model with weights yet to be filled in."""
-    model = RelationModel(config, labels, options)
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
+    """The model, its weights still to be loaded (paper, section 4.2)."""
+    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id)
+    n_states = HEAD_INPUTS[options.head]
+    model = TaskModel(LukeModel(config), labels, options.head, n_states, make_batch, options.classifier_bias)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
@@ -308,19 +259,14 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: RelationModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+    model: TaskModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
     predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    with trainer.predicting(model):
-        for batch_indices in trainer.long_to_short(lengths, batch_size):
-            chosen = [features[i] for i in batch_indices]
-            batch = model.collate(chosen).to(model.classifier.weight.device)
-            logits = model.logits(batch).float().cpu()
-            best = logits.numpy().argmax(axis=1)  # of equal ones the first
-            for feature, label, row in zip(chosen, best.tolist(), logits.softmax(dim=1).tolist()):
-                predictions[feature.example] = Prediction(model.labels[label], row[label])
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        label = int(logits.numpy().argmax())  # of equal ones the first
+        predictions[feature.example] = Prediction(model.labels[label], logits.softmax(dim=0)[label].item())
     return predictions
 
 
@@ -348,16 +294,14 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
 
 
 def predict_lines(
-    model: RelationModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
     examples = []
     for number, line in enumerate(lines, start=1):
-        where = f"line {number}"
-        if line.lstrip().startswith("{"):
-            examples.append(_from_own(files.parse_record(line, where), has_label=False))
-        else:
-            examples.append(Example("", *_unmarked(line.strip(), where), ""))
+        record = files.line_record(line, number)
+        marked = None if record else Example("", *_unmarked(line.strip(), f"line {number}"), "")
+        examples.append(marked or _from_own(record, has_label=False))
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
     for example, prediction in zip(examples, predict(model, features, examples)):
         mentions = {

@@ -6,7 +6,7 @@ data (Choi et al. 2018). All of that data's types, and anybody's own, as well:
     read_examples   the data as first published or as LUKE's authors had it, or JSON lines -> texts with a mention
     make_features   -> `<s> <ent> Ada <ent> met Bo . </s>`, and one entity, [MASK], at the pieces of the mention,
                     markers included
-    TypingModel     encoder, dropout, one linear layer over the entity: a yes or no for each type
+    build_model     encoder, dropout, one linear layer over the entity: a yes or no for each type
     predict         -> the types whose logit is positive, possibly none
     evaluate        -> loose micro precision, recall and F1, and the loose macro scores of ultra-fine typing
 What every task module offers: `finetuning.py`.
@@ -19,23 +19,21 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from luke_mini import files, inputs, optim, trainer
 from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
-from luke_mini.heads import RowClassifier, first_entities
+from luke_mini.heads import Batch, TaskModel, collate_mentions
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import typing_scores
 from luke_mini.model import LukeModel
-from luke_mini.packing import PackedBatch
 from luke_mini.files import Record
 
 NAME, TITLE = "typing", "typing F1"
@@ -184,59 +182,17 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-class TypingBatch(NamedTuple):
-    packed: PackedBatch
-    marker_rows: Tensor  # int64 [batch], rows of the markers in front of the mentions
-    types: Tensor  # float32 [batch, types], 1 = the mention is of the type
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"type": self.types.numel()}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device) -> "TypingBatch":
-        return TypingBatch(*(part.to(device) for part in self))
+def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int) -> Batch:
+    labels = torch.zeros(len(features), n_types)
+    for row, feature in enumerate(features):
+        labels[row, feature.types] = 1
+    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
 
 
-class TypingModel(nn.Module):
-    """The encoder, and one linear layer over the hidden state of the entity (paper, section 4.1)."""
-
-    def __init__(self, config: ModelConfig, labels: Sequence[str], options: Options):
-        super().__init__()
-        self.config, self.labels, self.head = config, tuple(labels), options.head
-        self.luke = LukeModel(config)
-        self.classifier = RowClassifier(config.hidden_size, 1, len(labels), dropout=config.hidden_dropout_prob)
-
-    def collate(self, features: Sequence[Feature]) -> TypingBatch:
-        arrays = [feature.arrays for feature in features]
-        markers = np.array([x["entity_position_ids"][0, 0] for x in arrays])
-        if self.head == "token":  # a model of words alone, the baseline of the papers
-            arrays = [{"input_ids": x["input_ids"]} for x in arrays]
-        packed = inputs.pack(arrays, self.config.pad_token_id)
-        types = torch.zeros(len(features), len(self.labels))
-        for row, feature in enumerate(features):
-            types[row, feature.types] = 1
-        return TypingBatch(packed, torch.from_numpy(markers) + packed.cu_words[:-1], types)
-
-    def logits(self, batch: TypingBatch) -> Tensor:
-        """Scores [batch, types]"""
-        hidden = self.luke(batch.packed)
-        (row,) = first_entities(batch.packed, 1) if self.head == "entity" else (batch.marker_rows,)
-        return self.classifier(hidden.index_select(0, row))
-
-    def forward(self, batch: TypingBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """What `trainer` asks for: the summed binary cross-entropies and the number of right decisions."""
-        logits = self.logits(batch).float()
-        loss = F.binary_cross_entropy_with_logits(logits, batch.types, reduction="sum")
-        return {"type": (loss, ((logits > 0) == (batch.types > 0)).sum())}
-
-
-def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TypingModel:
-    """The model with weights yet to be filled in."""
-    model = TypingModel(config, labels, options)
+def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
+    """The model, its weights still to be loaded (paper, section 4.1)."""
+    make_batch = partial(collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id)
+    model = TaskModel(LukeModel(config), labels, options.head, 1, make_batch)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
 
@@ -250,18 +206,14 @@ class Type(NamedTuple):
 
 
 def predict(
-    model: TypingModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+    model: TaskModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
 ) -> list[list[Type]]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
     predictions: list[list[Type]] = [[] for _ in examples]
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
-    with trainer.predicting(model):
-        for batch_indices in trainer.long_to_short(lengths, batch_size):
-            chosen = [features[i] for i in batch_indices]
-            logits = model.logits(model.collate(chosen).to(model.classifier.weight.device)).float().cpu()
-            probability = logits.sigmoid().tolist()
-            for row, label in (logits > 0).nonzero().tolist():
-                predictions[chosen[row].example].append(Type(model.labels[label], probability[row][label]))
+    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
+        probability = logits.sigmoid().tolist()
+        predictions[feature.example] = [Type(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]
     return predictions
 
 
@@ -294,7 +246,7 @@ def _from_line(line: str, where: str) -> list[Example]:
 
 
 def predict_lines(
-    model: TypingModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
+    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a text with marks or a JSON object: its mentions with their types."""
     of_line = [_from_line(line, f"line {number}") for number, line in enumerate(lines, start=1)]

@@ -1,4 +1,4 @@
-"""The loop that pretraining and fine-tuning share: accumulation, mixed precision, many processes, progress.
+"""Training, shared by pretraining and fine-tuning: gradient accumulation, mixed precision, many processes, log, saves.
 
 A *micro-batch* is anything with
     .to(device)   the same on another device
@@ -9,23 +9,40 @@ and the model turns it into {"word": (summed loss, number of hits), "entity": (â
 The loss of a step is, for each term, the mean over *all* predictions of the step, whichever process or micro-batch they
 fell in. So one process with 64 sequences, two with 32, and two micro-batches of 32 give the same gradients.
 # differs from LUKE: the reference averages the means of the micro-batches, which weighs a prediction by its company.
+
+A saved step is a folder, whole or absent, with all that a run needs to continue exactly where it stopped:
+
+    step-000400/    model files (for pretraining, a complete checkpoint folder)
+                    optimizer.safetensors                both moments, by parameter name
+                    run.json                             step, configuration, best scores so far
+    metrics.jsonl   one line per logged step
+
+There is no random state to keep: the order of the examples, the masks and the seed of dropout are functions of (seed,
+step), so the step alone is the position in the data.
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from luke_mini import distributed, optim
+from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Place
+from luke_mini.packing import PackedBatch
+from luke_mini.weights import save_tensors
+
+KEPT = 2  # saved steps that stay on disk
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
@@ -51,7 +68,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 @dataclass
 class StepSums:
-    """What this process saw in one optimiser step, or in several added up."""
+    """What this process saw in one optimizer step, or in several added up."""
 
     terms: dict[str, Tensor]  # float64 [3] each: summed loss, hits, predictions
     tokens: int
@@ -93,24 +110,193 @@ def train(
     learning_rate: Callable[[int], float],
     start_step: int = 0,
 ) -> Iterator[tuple[int, StepSums]]:
-    """Runs one optimiser step for each list of micro-batches; yields (steps done so far, what the step saw).
+    """Runs one optimizer step for each list of micro-batches; yields (steps done so far, what the step saw).
 
     model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
-    and saves between the steps, where weights and optimiser are consistent.
+    and saves between the steps, where weights and optimizer are consistent.
     """
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
         seed_step(recipe.seed, step, place.rank)
         sums = accumulate_gradients(model, micro_batches, place, precision)
-        optim.clip_gradients(optimizer.parameters, recipe.max_grad_norm)
-        optimizer.step(learning_rate(step))
+        if recipe.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
+        optimizer.set_learning_rate(learning_rate(step))
+        optimizer.step()
         optimizer.zero_grad()
         yield step + 1, sums
 
 
+@dataclass
+class Saving:
+    """Where a run saves its steps, what it saves, and when."""
+
+    out: Path  # holds the step-NNNNNN folders
+    metrics: Path  # metrics.jsonl
+    info: dict  # what the run depends on, for run.json; a run is resumed only with equal ones
+    write_model: Callable[[Path], None]  # writes the model's files into a folder
+    read_model: Callable[[Path], None]  # reads them back into the model
+    resume: bool
+    every_steps: int = 0  # 0: not by steps
+    every_minutes: float = 0.0
+
+    def is_due(self, step: int, total_steps: int, since: float) -> bool:
+        """since: the time of the last save, in seconds of `time.monotonic`."""
+        if self.every_steps:
+            return step == total_steps or step % self.every_steps == 0
+        return time.monotonic() - since > 60 * self.every_minutes
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int], Iterable[list]],
+    *,
+    recipe: PretrainConfig | FinetuneConfig,
+    place: Place,
+    precision: str,
+    total_steps: int,
+    warmup_steps: int,
+    saving: Saving,
+    log_every: int,
+    title: str,
+    validate: Callable[[int], dict | None] = lambda step: None,
+    is_better: Callable[[dict, dict], bool] = lambda found, best: True,
+) -> dict:
+    """Trains the model from the latest saved step, if any, to the last; it ends with its last weights, or the best ones.
+
+    batches: from a step to the lists of micro-batches from there on. validate: scores of the weights after a step, or
+    None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
+    Returns the scores of the weights that the model ends with, {} if there were none.
+    """
+    optimizer = optim.AdamW.of(model, recipe)
+    start_step, best, best_weights = load_step(saving, optimizer)
+    if place.is_first:
+        cut_metrics(saving.metrics, start_step)
+        if start_step:
+            print(f"resumed     after step {start_step} of {total_steps}", flush=True)
+
+    def learning_rate(step: int) -> float:
+        return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
+
+    progress, saved = Progress(place, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
+    for step, sums in train(
+        distributed.wrap(model, place), optimizer, batches(start_step), recipe=recipe, place=place,
+        precision=precision, learning_rate=learning_rate, start_step=start_step,
+    ):  # fmt: skip
+        progress.update(step, sums, learning_rate(step - 1))
+        found = validate(step)
+        if found and (not best or is_better(found, best)):
+            best, best_weights = found, copy_weights(model) if step < total_steps else None
+        if place.is_first and saving.is_due(step, total_steps, saved):
+            save_step(saving, step, optimizer, best, best_weights)
+            saved = time.monotonic()
+    progress.close()
+    distributed.barrier()  # the last step is on disk
+    if best_weights:
+        model.load_state_dict(best_weights)
+    return best
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+# --- Saved steps ------------------------------------------------------------------------------------------------------
+
+
+def saved_steps(out: Path) -> list[Path]:
+    """The folders of all saved steps, oldest first: by number, as step 1,000,000 has a digit more."""
+    return sorted((p for p in Path(out).glob("step-*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
+
+
+def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None) -> None:
+    """Saves a step and drops all but the latest ones. OSError when the disk is full."""
+    with files.write_folder(saving.out / f"step-{step:06d}") as folder:
+        saving.write_model(folder)
+        if best_weights:
+            save_tensors(best_weights, folder / "best.safetensors")
+        save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
+        run = {"step": step, **saving.info, "best": best}
+        (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
+    for old in saved_steps(saving.out)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict | None]:
+    """Reads the latest saved step, if the run resumes and there is one, into model and optimizer.
+
+    Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
+    """
+    folders = saved_steps(saving.out) if saving.resume else []
+    if not folders:
+        return 0, {}, None
+    moments, run, best = (folders[-1] / name for name in ("optimizer.safetensors", "run.json", "best.safetensors"))
+    for path in (moments, run):
+        if not path.is_file():
+            held = f"{path}: missing, so the run cannot resume from {path.parent.name}"
+            raise ValueError(f"{held}; remove that folder or restart")
+    found = files.read_object(run)
+    check_same_run(found, saving.info, folders[-1])
+    try:
+        optimizer.load_moments(safetensors.torch.load_file(moments), found["step"])
+        best_weights = safetensors.torch.load_file(best) if best.exists() else None
+    except SafetensorError as error:
+        raise ValueError(f"{moments}: not a complete safetensors file ({error})") from None
+    saving.read_model(folders[-1])
+    return found["step"], found["best"], best_weights
+
+
+def check_same_run(saved: dict, now: dict, folder: Path) -> None:
+    """Raises ValueError naming the first setting in which a saved run differs from this one."""
+    for key, value in now.items():
+        if isinstance(value, dict):
+            check_same_run(saved.get(key, {}), value, folder)
+        elif saved.get(key) != value:
+            held = f"{folder}: saved with {key} = {saved.get(key)}"
+            raise ValueError(f"{held}, to be resumed with {value}: give the same options")
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Drops the lines of metrics.jsonl after the step that a run resumes from, and a half-written last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            break
+    with files.write_file(path) as file:
+        file.write("".join(line + "\n" for line in kept))
+
+
+# --- Prediction and progress ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of a task; a task adds the tensors that its head and its loss need."""
+
+    packed: PackedBatch
+    rows_per_input: tuple[int, ...]  # rows of logits that belong to each input
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device):
+        def move(part):
+            if isinstance(part, tuple):
+                return tuple(map(move, part))
+            return part.to(device) if hasattr(part, "to") else part
+
+        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
+
+
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
-    """`with predicting(model):` no dropout and no gradients inside; then the mode that the model was in before."""
+    """`with predicting(model):` eval mode without gradients; restores the previous mode on exit."""
     was_training = model.training
     model.eval()
     try:
@@ -127,8 +313,20 @@ def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
         yield order[begin : begin + batch_size]
 
 
+def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], batch_size: int) -> list[Tensor]:
+    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones."""
+    logits: list[Tensor] = [None] * len(features)
+    device = next(model.parameters()).device
+    with predicting(model):
+        for chosen in long_to_short(sizes, batch_size):
+            batch = model.collate([features[i] for i in chosen]).to(device)
+            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.rows_per_input)):
+                logits[i] = rows
+    return logits
+
+
 class Progress:
-    """Progress bar on the terminal and one JSON line each `every` steps in a file; only the first process shows them.
+    """Progress bar on the terminal and one JSON line per `every` steps in a file, by the first process.
 
     A line: step, seconds, tokens_per_second, learning_rate, and for each term `<term>_loss` and `<term>_accuracy`,
     means over all predictions since the last line on all processes.

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -155,6 +156,14 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: expected tensors by name, found {type(found).__name__}")
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes safetensors. OSError, as for a full disk, in place of the library's own error."""
+    try:
+        safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path}: could not be written: {error}") from None
 
 
 def stack(parts: Sequence[Tensor]) -> Tensor:

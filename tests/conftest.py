@@ -11,7 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/bench")]
 SHARED = ROOT.parent / "shared" / "data"
 
 import closeness  # noqa: E402 (needs the path)

@@ -1,15 +1,15 @@
-"""The competitors in kernels/bench_gpu.py compute what they claim to: each against the equations, on a CPU, small.
+"""The competitors in bench_gpu.py compute what they claim to: each against the equations, on a CPU, small.
 
 pytest tests/test_bench_gpu.py
 """
 
+import bench_gpu
 import pytest
 import torch
 import torch.nn.functional as F
 from closeness import assert_as_good, assert_same, generator, seeded
 from test_ops import packed
 
-from kernels import bench_gpu
 from luke_mini import ops
 
 WORDS, ENTITIES = (11, 7, 20), (3, 5, 1)

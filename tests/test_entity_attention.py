@@ -418,7 +418,7 @@ def interpreted_bad_input_is_named(monkeypatch):
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def interpreted_traffic_with_the_tiles_of_each_gpu(monkeypatch, arch):
-    from kernels import bench
+    import bench_kernels as bench
 
     forward, backward = bench.attention_traffic(arch)
     assert forward["unique / minimum"] <= 1.001 and backward["unique / minimum"] <= 1.01

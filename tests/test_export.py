@@ -59,7 +59,7 @@ def ner_inputs(tiny, model):
         positions = spans[:, :1] + np.arange(16)
         arrays.append({
             "input_ids": feature.word_ids, "attention_mask": np.ones(len(feature.word_ids)),
-            "entity_ids": np.full(len(spans), model.mask_entity_id), "entity_attention_mask": np.ones(len(spans)),
+            "entity_ids": np.full(len(spans), tiny.entity_vocab.mask_id), "entity_attention_mask": np.ones(len(spans)),
             "entity_position_ids": np.where(positions < spans[:, 1:], positions, -1),
             "entity_start_positions": spans[:, 0], "entity_end_positions": spans[:, 1] - 1,
         })  # fmt: skip
@@ -109,7 +109,7 @@ def test_scores_of_texts(tiny):
     features = task_classification.make_features(examples, tiny.tokenizer, tiny.entity_vocab, LABELS)
     padded = inputs.collate([feature.arrays[0] for feature in features])
     with torch.no_grad():
-        check(export.Exportable(model, "classification")(**padded), model.scores(model.collate(features)))
+        check(export.Exportable(model, "classification")(**padded), model.logits(model.collate(features)))
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,13 @@ PER_SCORE = {
 def environment(tmp_path_factory):
     """Of all processes here; what one has compiled another finds."""
     mine = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    return mine | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
+    return mine | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/bench'}", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
 
 
 @pytest.fixture(scope="module")
 def everything(environment, tmp_path_factory):
-    """All 36 + 24 kernels, as dicts of numbers from `kernels.bench`."""
-    command = [sys.executable, "-m", "kernels.bench", "--static", "--dtype"]
+    """All 36 + 24 kernels, as dicts of numbers from `bench_kernels.py`."""
+    command = [sys.executable, ROOT / "tests/bench/bench_kernels.py", "--static", "--dtype"]
     runs = []
     for dtype in ("fp16", "bf16"):
         file = tmp_path_factory.mktemp(dtype) / "static.json"
@@ -112,7 +112,8 @@ import sys
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
-from kernels import bench, entity_attention as attention
+import bench_kernels as bench
+from kernels import entity_attention as attention
 
 ARCH = int(sys.argv[1])
 
@@ -158,7 +159,7 @@ def test_model_size_is_not_compiled_in(environment):
     """What is fixed at compile time is the tile, the head size and three switches: no number of heads, no stride."""
     run_script(
         environment,
-        "from kernels import bench\n"
+        "import bench_kernels as bench\n"
         "fixed = {p.name for kernel in bench.KERNELS.values() for p in kernel.params if p.is_constexpr}\n"
         "tile = {'BLOCK_M', 'BLOCK_N', 'BLOCK_E'}\n"
         "assert fixed == tile | {'HEAD_DIM', 'TWO_QUERIES', 'DROPOUT', 'TMA'}, fixed\n"
@@ -169,7 +170,7 @@ def test_these_checks_can_fail(environment):
     """Without the promise of aligned pointers the compiler falls back to 2-byte loads, and the numbers say so."""
     run_script(
         environment,
-        "from kernels import bench\n"
+        "import bench_kernels as bench\n"
         "honest = bench.argument_type\n"
         "bench.argument_type = lambda *a: (honest(*a)[0], False)\n"
         "row = bench.inspect('forward', 80)\n"

@@ -19,7 +19,7 @@ from luke_mini.model import LukeForPretraining
 @pytest.fixture(autouse=True)
 def back_to_auto():
     yield
-    ops.use_kernels("auto")
+    ops.use_backend("auto")
 
 
 def test_in_the_interpreter():
@@ -28,13 +28,13 @@ def test_in_the_interpreter():
 
 def test_the_choice_is_made_by_device_and_can_be_forced():
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
-    assert (ops.form_on(cpu), ops.form_on(gpu)) == ("plain", "triton")
-    ops.use_kernels("plain")
-    assert (ops.form_on(cpu), ops.form_on(gpu)) == ("plain", "plain")
-    ops.use_kernels("triton")
-    assert (ops.form_on(cpu), ops.form_on(gpu)) == ("triton", "triton")
-    with pytest.raises(ValueError, match="expected auto, triton or plain"):
-        ops.use_kernels("cuda")
+    assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("torch", "triton")
+    ops.use_backend("torch")
+    assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("torch", "torch")
+    ops.use_backend("triton")
+    assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("triton", "triton")
+    with pytest.raises(ValueError, match="expected auto, triton or torch"):
+        ops.use_backend("cuda")
 
 
 def make_model_and_batch(dropout=0.0):
@@ -61,7 +61,7 @@ def make_model_and_batch(dropout=0.0):
 
 
 def loss_and_gradients(model, batch, form):
-    ops.use_kernels(form)
+    ops.use_backend(form)
     torch.manual_seed(5)
     terms = model(batch)
     model.zero_grad(set_to_none=True)
@@ -72,8 +72,8 @@ def loss_and_gradients(model, batch, form):
 
 def interpreted_model_on_kernels_equals_plain_model():
     model, batch = make_model_and_batch()
-    exact_terms, exact = loss_and_gradients(copy.deepcopy(model).double(), batch, "plain")
-    (terms, gradients), (plain_terms, plain) = (loss_and_gradients(model, batch, form) for form in ("triton", "plain"))
+    exact_terms, exact = loss_and_gradients(copy.deepcopy(model).double(), batch, "torch")
+    (terms, gradients), (plain_terms, plain) = (loss_and_gradients(model, batch, form) for form in ("triton", "torch"))
     assert gradients.keys() == plain.keys() and len(gradients) > 30
     assert [terms[name][1] for name in exact_terms] == [hits for _, hits in exact_terms.values()]
     losses = ([found[name][0] for name in exact_terms] for found in (terms, plain_terms, exact_terms))

@@ -1,8 +1,9 @@
-"""The optimiser and the schedule against worked numbers and against torch where the two agree.
+"""The optimizer and the schedule against worked numbers and against torch where the two agree.
 
 pytest tests/test_optim.py
 """
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,8 @@ def test_one_step_by_hand():
     nn.init.ones_(model.weight)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     model.weight.grad = torch.ones_like(model.weight)
-    optimizer.step(0.1)
+    optimizer.set_learning_rate(0.1)
+    optimizer.step()
     assert_same(model.weight.item(), STEPPED * 0.999)
     assert round(model.weight.item(), 7) == 0.9283605
     # Biases do not decay.
@@ -31,7 +33,8 @@ def test_one_step_by_hand():
     nn.init.ones_(model.bias)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     model.bias.grad = torch.ones_like(model.bias)
-    optimizer.step(0.1)
+    optimizer.set_learning_rate(0.1)
+    optimizer.step()
     assert_same(model.bias.item(), STEPPED)
 
 
@@ -50,7 +53,8 @@ def test_many_steps_equal_the_formula():
             m, v = 0.8 * m + 0.2 * p.grad, 0.95 * v + 0.05 * p.grad**2
             value = value - rate * m / (v.sqrt() + 1e-5)
             state[name] = (value * (1 - rate * 0.1) if name == "0.weight" else value, m, v)
-        optimizer.step(rate)
+        optimizer.set_learning_rate(rate)
+        optimizer.step()
     for name, p in model.named_parameters():
         expected = state[name][0]
         if name == "1.weight":  # "1" is the LayerNorm here; in LUKE its name holds ".norm."
@@ -63,14 +67,50 @@ def test_state_round_trip_and_mismatch():
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0)
     for p in model.parameters():
         p.grad = torch.randn_like(p)
-    optimizer.step(0.1)
-    saved = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    optimizer.set_learning_rate(0.1)
+    optimizer.step()
+    saved = {name: tensor.clone() for name, tensor in optimizer.moments().items()}
     other = optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0)
-    other.load_state_dict(saved)
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in other.state_dict().items())
-    del saved["first.bias"]
-    with pytest.raises(ValueError, match="first.bias"):
-        other.load_state_dict(saved)
+    other.load_moments(saved, 1)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in other.moments().items())
+    del saved["exp_avg.bias"]
+    with pytest.raises(ValueError, match="exp_avg.bias"):
+        other.load_moments(saved, 1)
+
+
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_torch_saves_and_restores_it(bias_correction):
+    """state_dict, as any torch optimizer's, and the form of torch's distributed checkpoints, by parameter names."""
+    from torch.distributed.checkpoint import state_dict as by_name
+
+    def made():
+        torch.manual_seed(seeded())
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        return model, optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0.1,
+                                  bias_correction=bias_correction)  # fmt: skip
+
+    def train(model, optimizer, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            model(torch.randn(5, 3)).square().sum().backward()
+            optimizer.set_learning_rate(0.1 / (step + 1))
+            optimizer.step()
+            optimizer.zero_grad()
+        return [p.detach().clone() for p in model.parameters()]
+
+    expected = train(*made(), range(4))
+    for restore in ("state_dict", "by name"):
+        model, optimizer = made()
+        train(model, optimizer, range(2))
+        again, other = made()
+        again.load_state_dict(model.state_dict())
+        if restore == "state_dict":
+            other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        else:
+            saved = by_name.get_optimizer_state_dict(model, optimizer)
+            assert "0.weight" in saved["state"]
+            by_name.set_optimizer_state_dict(again, other, copy.deepcopy(saved))
+        assert all(torch.equal(p, q) for p, q in zip(train(again, other, range(2, 4)), expected))
 
 
 def test_schedule():
@@ -112,7 +152,8 @@ def test_bias_correction_equals_torch():
     for _ in range(5):
         for p, q in zip(ours.parameters(), theirs.parameters()):
             p.grad = q.grad = torch.randn_like(p)
-        optimizer.step(0.01)
+        optimizer.set_learning_rate(0.01)
+        optimizer.step()
         oracle.step()
     for p, q in zip(ours.parameters(), theirs.parameters()):
         assert_same(p, q)

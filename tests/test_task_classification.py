@@ -257,7 +257,7 @@ def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     with torch.no_grad():
         expected = theirs(**inputs.collate([x.arrays[0] for x in features]), labels=batch.labels)
         loss, hits = model(batch)["text"]
-        ours = model.scores(batch).reshape(4, -1)
+        ours = model.logits(batch).reshape(4, -1)
     assert_rounded(ours, expected.logits)
     assert_rounded(loss / 4, expected.loss, exponent=float(ours.abs().max()))
     near = (ours[:, 0] - batch.labels).abs() < 0.5 if labels == NUMBER else ours.argmax(1) == batch.labels
@@ -279,7 +279,7 @@ def test_same_choices_as_transformers(tiny, tmp_path):
         expected = theirs(**{k: v.view(2, 3, -1) for k, v in padded.items()}, labels=torch.tensor([1, 0]))
         batch = model.collate(features)
         loss, _ = model(batch)["text"]
-        ours = model.scores(batch)
+        ours = model.logits(batch)
     assert_rounded(ours, expected.logits)
     assert_rounded(loss / 2, expected.loss, exponent=float(ours.abs().max()))
 
@@ -291,12 +291,12 @@ def test_questions_may_have_different_numbers_of_choices(tiny):
     examples = [Example("choice", ("Who?", *words[:n]), n - 1) for n in (3, 2, 5, 4)]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ())
     with torch.no_grad():
-        together = model.scores(model.collate(features))
+        together = model.logits(model.collate(features))
         loss, hits = model(model.collate(features))["text"]
         expected = right = 0.0
         for row, feature, example in zip(together, features, examples):
             n = len(example.texts) - 1
-            alone = model.scores(model.collate([feature]))[0]
+            alone = model.logits(model.collate([feature]))[0]
             assert_rounded(row[:n], alone)
             assert alone.shape == (n,) and (row[n:] == -math.inf).all()
             expected -= alone.double().log_softmax(0)[example.label].item()
@@ -355,7 +355,7 @@ def test_a_number_may_be_any(tiny):
     model = build(tiny, NUMBER)
     batch = model.collate(features)
     with torch.no_grad():
-        expected = (model.scores(batch).double() - torch.tensor([-100.0, 3.0])).square().sum().item()
+        expected = (model.logits(batch).double() - torch.tensor([-100.0, 3.0])).square().sum().item()
         assert_rounded(model(batch)["text"][0], expected)
     assert expected > 5000
     assert batch.counts == {"text": 2} and not any(task_classification.lost(examples, features).values())

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, optim, task_cloze, tokenizer
+from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.heads import TaskModel
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 from luke_mini.task_cloze import Options, Question
@@ -239,7 +240,7 @@ def test_features_equal_a_plain_transcription(passage, cuts, left, right, max_qu
 # --- Model ------------------------------------------------------------------------------------------------------------
 
 
-def build(seed=0) -> task_cloze.ClozeModel:
+def build(seed=0) -> TaskModel:
     model = task_cloze.build_model(CONFIG, VOCAB)
     initialize(model, CONFIG, seed)
     return model
@@ -271,10 +272,10 @@ def test_scores_and_loss_equal_transformers_encoder(tmp_path):
         scores += (pairs @ model.classifier.weight[0] + model.classifier.bias).tolist()
         labels += feature.labels.tolist()
     batch = model.collate(features)
-    assert_same(model.logits(batch), scores)
-    loss, hits = model(batch)["candidate"]
+    assert_same(model.logits(batch).flatten(), scores)
+    loss, hits = model(batch)["label"]
     mean = F.binary_cross_entropy_with_logits(*(torch.tensor(x, dtype=torch.float64) for x in (scores, labels)))
-    assert_rounded(loss, mean * batch.counts["candidate"], exponent=max(map(abs, scores)))
+    assert_rounded(loss, mean * batch.counts["label"], exponent=max(map(abs, scores)))
     assert hits == sum((score > 0) == (label > 0) for score, label in zip(scores, labels))
 
 
@@ -289,17 +290,18 @@ def test_the_best_mention_of_all_windows_wins_and_of_equal_ones_the_later(monkey
     features = [feature for feature in features if feature.example < 2]
     seen = {}
 
-    def scores(model, found, batch_size):
+    def scores(model, found, sizes, batch_size):
         made = []
         for feature in found:
             fixed = {0: {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}, 1: {0: 2.0, 1: -1.0, 2: 0.0, 3: 0.0}}[feature.example]
             # the second time that a mention is seen, it has one point more
-            made.append([fixed[k] + seen.setdefault((feature.example, k), 0) for k in feature.mentions.tolist()])
+            points = [fixed[k] + seen.setdefault((feature.example, k), 0) for k in feature.mentions.tolist()]
+            made.append(torch.tensor(points))
             for k in feature.mentions.tolist():
                 seen[feature.example, k] = 1.0 * (feature.example == 1)
         return made
 
-    monkeypatch.setattr(task_cloze, "_logits", scores)
+    monkeypatch.setattr(trainer, "predict_logits", scores)
     predictions = task_cloze.predict(None, features, [QUESTION] * 3)
     assert [prediction.text for prediction in predictions] == ["Oslo", "Ada", ""]
     assert predictions[0].logits == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}
@@ -340,9 +342,10 @@ def test_a_tiny_model_learns():
     optimizer = optim.AdamW(model, **recipe)
     model.config = replace(CONFIG, hidden_dropout_prob=0.0)
     for step in range(150):
-        loss, _ = model(model.collate(features))["candidate"]
+        loss, _ = model(model.collate(features))["label"]
         (loss / len(features)).backward()
-        optimizer.step(3e-3)
+        optimizer.set_learning_rate(3e-3)
+        optimizer.step()
         optimizer.zero_grad()
     predictions = task_cloze.predict(model, features, questions)
     assert task_cloze.evaluate(questions, predictions, features)["em"] == 1.0

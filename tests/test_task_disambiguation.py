@@ -293,7 +293,8 @@ def test_a_tiny_model_learns_with_its_table_frozen():
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01)
     for _ in range(40):
         (model(model.collate(features))["entity"][0] / 20).backward()
-        optimizer.step(1e-3)
+        optimizer.set_learning_rate(1e-3)
+        optimizer.step()
         optimizer.zero_grad()
     predictions = task_disambiguation.predict(model, features, documents)
     assert task_disambiguation.evaluate(documents, predictions, features)["in_kb_accuracy"] == 1.0
@@ -324,11 +325,12 @@ def test_scores_and_losses_worked_by_hand():
 
 def test_candidates_outside_of_the_vocabulary_share_a_row_and_the_first_of_them_is_the_answer():
     model = build()
-    titles = task_disambiguation.link(model, "ab", [(0, 1, [("Y", 0.2), ("X", 0.8)]), (1, 2, [])], LETTERS, VOCAB)
-    assert titles == ["X", None]
+    mentions = Mention(0, 1, None, (Candidate("X", 0.8), Candidate("Y", 0.2))), Mention(1, 2, None, ())
+    (answers,) = task_disambiguation.answer_documents(model, [Document("", "ab", mentions)], LETTERS, VOCAB)
+    assert [answer.title for answer in answers] == ["X", None]
 
 
-def test_link_and_lines_give_the_same_answers(monkeypatch):
+def test_plain_lines_and_given_mentions_get_the_same_answers(monkeypatch):
     model, links = build(), {("ab", "T1"): 2, ("ab", "T2"): 1, ("cd", "T3"): 1}
     statistics = from_links(links)
     monkeypatch.setattr(task_disambiguation, "statistics_for", lambda *_: statistics)
@@ -336,9 +338,11 @@ def test_link_and_lines_give_the_same_answers(monkeypatch):
     plain, given = task_disambiguation.predict_lines(model, lines, LETTERS, VOCAB, Options())
     assert [(m["start"], m["end"], m["text"]) for m in plain["mentions"]] == [(0, 2, "Ab"), (7, 9, "cd")]
     assert plain["mentions"] == given["mentions"][::-1]
-    mentions = [(0, 2, [("T2", 1 / 3), ("T1", 2 / 3)]), (7, 9, [("T3", 1.0)])]
-    titles = task_disambiguation.link(model, "Ab met cd.", mentions, LETTERS, VOCAB)
-    assert titles == [m["title"] for m in plain["mentions"]]
+    mentions = (Mention(0, 2, None, (Candidate("T1", 2 / 3), Candidate("T2", 1 / 3))),
+                Mention(7, 9, None, (Candidate("T3", 1.0),)))  # fmt: skip
+    document = Document("", "Ab met cd.", mentions)
+    (answers,) = task_disambiguation.answer_documents(model, [document], LETTERS, VOCAB)
+    assert [answer.title for answer in answers] == [m["title"] for m in plain["mentions"]]
 
 
 # --- From the command line --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ scores of the head against transformers, decoding against brute force, and a tin
 import random
 import string
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from luke_mini import checkpoint, optim, task_ner
 from luke_mini.config import ModelConfig
 from luke_mini.conll import Document, read_examples
+from luke_mini.heads import TaskModel
 from luke_mini.metrics import chunks
 from luke_mini.initialization import initialize
 from luke_mini.task_ner import CONLL_LABELS, Mention, Options
@@ -283,7 +285,8 @@ class Echo(torch.nn.Module):
 @pytest.mark.parametrize("head", task_ner.HEAD_INPUTS)
 def test_the_head_sees_start_end_and_entity_of_its_own_candidate(head):
     features = features_of(TEXT, TEXT)
-    model = task_ner.NerModel(Echo(), SMALL, CONLL_LABELS, MASK_ENTITY, head)
+    model = task_ner.build_model(SMALL, SimpleNamespace(mask_id=MASK_ENTITY), CONLL_LABELS, Options(head=head))
+    model.luke = Echo()
     seen = []
     model.classifier.forward = lambda *states: torch.cat(states, dim=1)
     model.eval()
@@ -309,10 +312,10 @@ def test_an_entity_covers_all_pieces_of_its_candidate():
 
 def test_words_only_has_no_entities():
     features = features_of(TEXT)
-    batch = task_ner.collate(features, MASK_ENTITY, 1, with_entities=False)
-    assert batch.packed.n_entities == len(batch.entity_rows) == len(batch.packed.mention_positions) == 0
+    batch = task_ner.collate(features, MASK_ENTITY, 1, head="token")
+    assert batch.packed.n_entities == len(batch.packed.mention_positions) == 0 and len(batch.rows) == 2
     assert batch.packed.mention_offsets.tolist() == [0] and batch.packed.entity_lengths == (0,) * len(features)
-    assert batch.counts == {"candidate": sum(len(feature.labels) for feature in features)}
+    assert batch.counts == {"label": sum(len(feature.labels) for feature in features)}
     assert batch.n_tokens == sum(len(feature.word_ids) for feature in features)
 
 
@@ -321,7 +324,7 @@ def test_loss_is_the_cross_entropy_of_all_candidates(head):
     model = build(head=head, seed=seeded(3)).eval().double()
     batch = model.collate(features_of(TEXT))
     logits = model.logits(batch)
-    loss, hits = model(batch)["candidate"]
+    loss, hits = model(batch)["label"]
     log_probability = torch.log(torch.softmax(logits, dim=1)).tolist()
     expected = -sum(log_probability[i][k] for i, k in enumerate(batch.labels.tolist()))
     assert_rounded(loss, expected)
@@ -445,11 +448,14 @@ def test_decode_takes_linear_time():
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
 
-class Oracle(task_ner.NerModel):
+class Oracle(TaskModel):
     """Knows the gold labels; names the batches' sizes."""
 
     def __init__(self, sure: float = 4.0):
-        super().__init__(torch.nn.Identity(), SMALL, CONLL_LABELS, MASK_ENTITY, "token+entity")
+        luke = torch.nn.Identity()
+        luke.config = SMALL
+        collate = partial(task_ner.collate, mask_entity_id=MASK_ENTITY, pad_word_id=SMALL.pad_token_id)
+        super().__init__(luke, CONLL_LABELS, "token+entity", 3, collate)
         self.sure, self.sizes = sure, []
 
     def logits(self, batch):
@@ -551,9 +557,10 @@ def trained(tmp_path_factory):
     for _ in range(25):
         for begin in range(0, len(features), 5):
             batch = model.collate(features[begin : begin + 5])
-            loss, _ = model(batch)["candidate"]
-            (loss / batch.counts["candidate"]).backward()
-            optimizer.step(5e-3)
+            loss, _ = model(batch)["label"]
+            (loss / batch.counts["label"]).backward()
+            optimizer.set_learning_rate(5e-3)
+            optimizer.step()
             optimizer.zero_grad()
     return documents, features, model, tokenizer
 

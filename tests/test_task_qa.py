@@ -373,7 +373,8 @@ def trained():
             batch = model.collate(features[begin::4])
             loss, _ = model(batch)["answer"]
             (loss / len(batch.targets)).backward()
-            optimizer.step(3e-3)
+            optimizer.set_learning_rate(3e-3)
+            optimizer.step()
             optimizer.zero_grad()
     return questions, features, model, pieces
 

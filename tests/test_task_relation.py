@@ -230,12 +230,13 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert [p.label == "per:title" for p in predictions] == [True, False, False, False, True, True]
     scores = task_relation.evaluate(examples, predictions, features)
     assert (scores["gold"], scores["predicted"], scores["correct"]) == (6, 3, 2)
-    batch = model.collate(features)
-    markers = batch.packed.word_ids[batch.marker_rows]
+    batch = build(tiny, ["per:title"], replace(options, head="token")).collate(features)
+    marker_rows = torch.stack(batch.rows, dim=1)
+    markers = batch.packed.word_ids[marker_rows]
     assert markers.tolist() == [[tiny.tokenizer.ent_id, tiny.tokenizer.ent2_id]] * 3
     written = spelled(tiny, features[2])
     assert written == "<s> _ <ent> <ent> _Ada <ent> _ <ent2> _met <ent2> _Bo <ent2> </s>"
-    assert batch.marker_rows[2].tolist() == [64 + len(features[0].arrays["input_ids"]) + place for place in (3, 9)]
+    assert marker_rows[2].tolist() == [64 + len(features[0].arrays["input_ids"]) + place for place in (3, 9)]
 
 
 def test_a_vocabulary_without_the_second_mask_is_an_error(tiny):
@@ -309,11 +310,11 @@ def test_loss_and_batches(tiny):
     model = build(tiny, labels).double()
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
     batch = model.collate(features)
-    loss, hits = model(batch)["relation"]
+    loss, hits = model(batch)["label"]
     probability = model.logits(batch).detach().softmax(dim=1)
     expected = -sum(probability[i, k].log().item() for i, k in ((0, 1), (1, 0), (2, 1)))
     assert_rounded(loss, expected)
-    assert batch.counts == {"relation": 4} and hits == (probability.argmax(1)[:3] == torch.tensor([1, 0, 1])).sum()
+    assert batch.counts == {"label": 4} and hits == (probability.argmax(1)[:3] == torch.tensor([1, 0, 1])).sum()
     alone, together = (task_relation.predict(model, features, examples, batch_size=size) for size in (1, 4))
     assert [p.label for p in alone] == [p.label for p in together]
     assert_rounded([p.probability for p in alone], [p.probability for p in together])
@@ -326,7 +327,7 @@ def test_every_weight_that_trains_has_a_gradient(tiny, head):
     options, labels = Options(head=head), ["a", "b", "c"]
     model = build(tiny, labels, options)
     batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
-    model(batch)["relation"][0].backward()
+    model(batch)["label"][0].backward()
     parameters = dict(model.named_parameters())
     frozen = {name for name in parameters if not parameters[name].requires_grad}
     assert {name for name in parameters if parameters[name].grad is None} == frozen

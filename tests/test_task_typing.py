@@ -197,9 +197,10 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert [[t.name for t in types] for types in predictions] == [["person"], [], ["person"], ["person"]]
     scores = task_typing.evaluate(examples, predictions, features)
     assert (scores["gold"], scores["predicted"], scores["correct"]) == (4, 3, 2)
-    batch = model.collate(features)
-    assert (batch.packed.word_ids[batch.marker_rows] == tiny.tokenizer.ent_id).all()
-    assert batch.types.tolist() == [[1], [1], [0]]
+    batch = build(tiny, ["person"], replace(options, head="token")).collate(features)
+    (marker_rows,) = batch.rows
+    assert (batch.packed.word_ids[marker_rows] == tiny.tokenizer.ent_id).all()
+    assert batch.labels.tolist() == [[1], [1], [0]]
 
 
 # --- Model ------------------------------------------------------------------------------------------------------------
@@ -237,14 +238,14 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
     batch = model.collate(features)
     with torch.no_grad():
-        expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.types)
-        ours, (loss, hits) = model.logits(batch), model(batch)["type"]
+        expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.labels)
+        ours, (loss, hits) = model.logits(batch), model(batch)["label"]
     assert expected.logits.std(dim=0).min() > 1e-3  # the examples differ
     assert_same(ours, expected.logits)
-    assert_rounded(loss / batch.counts["type"], expected.loss)
-    assert batch.counts == {"type": 12}
+    assert_rounded(loss / batch.counts["label"], expected.loss)
+    assert batch.counts == {"label": 12}
     gold = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]])
-    assert hits == ((expected.logits > 0).long() == gold).sum() and torch.equal(batch.types.long(), gold)
+    assert hits == ((expected.logits > 0).long() == gold).sum() and torch.equal(batch.labels.long(), gold)
 
 
 def test_a_model_of_words_sees_the_marker(tiny):
@@ -289,7 +290,7 @@ def test_every_weight_that_trains_has_a_gradient(tiny, head):
     options, labels = Options(head=head), ["a", "b", "c"]
     model = build(tiny, labels, options)
     batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
-    model(batch)["type"][0].backward()
+    model(batch)["label"][0].backward()
     parameters = dict(model.named_parameters())
     frozen = {name for name in parameters if not parameters[name].requires_grad}
     assert {name for name in parameters if parameters[name].grad is None} == frozen

@@ -1,9 +1,9 @@
 """What the kernels cost, measured without a GPU: from the compiler's output and from the interpreter.
 
-    python -m kernels.bench                      all tables
-    python -m kernels.bench --static             only the compiled code (two minutes on one core)
-    python -m kernels.bench --traffic            only bytes, FLOPs and exponentials (seconds)
-    python -m kernels.bench --json out.json      the same numbers for a program to read
+    python tests/bench/bench_kernels.py                      all tables
+    python tests/bench/bench_kernels.py --static             only the compiled code (two minutes on one core)
+    python tests/bench/bench_kernels.py --traffic            only bytes, FLOPs and exponentials (seconds)
+    python tests/bench/bench_kernels.py --json out.json      the same numbers for a program to read
 
 *Static.* Every kernel is compiled ahead of time for sm_80 (A100), sm_90 (H100) and sm_100 (B200) with the tiles it
 would be launched with, and the machine code is read back: registers, spills, shared memory, which tensor-core
@@ -30,6 +30,7 @@ import tempfile
 from typing import NamedTuple
 
 import numpy as np
+import project  # noqa: F401 (finds kernels)
 import torch
 import triton
 
@@ -406,7 +407,7 @@ def interpreted_traffic():
     """The same program once more with the interpreter on: kernels are interpreted or compiled, never both at once."""
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "traffic.json")
-        command = [sys.executable, "-m", "kernels.bench", "--traffic", "--json", file]
+        command = [sys.executable, __file__, "--traffic", "--json", file]
         subprocess.run(command, env=dict(os.environ, TRITON_INTERPRET="1"), check=True)
         with open(file) as stream:
             return json.load(stream)["traffic"]

@@ -1,6 +1,6 @@
 """The kernels against other ways to the same numbers, timed on a GPU.
 
-    python -m kernels.bench_gpu [--json out.json] [--batch 32] [--rounds 20]
+    python tests/bench/bench_gpu.py [--json out.json] [--batch 32] [--rounds 20]
 
 Attention, forward and forward + backward, bfloat16, base (12 heads) and large (16), on sequences as long as those of
 English Wikipedia's examples (471 words on average, 19 mentions):
@@ -25,6 +25,7 @@ import argparse
 import json
 import statistics
 
+import project  # noqa: F401 (finds kernels)
 import torch
 import torch.nn.functional as F
 
@@ -212,7 +213,7 @@ def main():
     parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("needs a GPU; kernels/bench.py tells what can be told without one")
+        raise SystemExit("needs a GPU; bench_kernels.py tells what can be told without one")
     cases = {}
     for size, heads in (("base", 12), ("large", 16)):
         for direction in ("forward", "forward + backward"):

@@ -1,6 +1,6 @@
 """The chunked cross-entropy in plain PyTorch against the definition in float64, chunk by chunk and kept whole.
 
-pytest tests/test_ops_cross_entropy.py
+pytest tests/test_ops_cpu.py
 
 Proved: loss, log-sum-exp, hit and all gradients for ragged chunks and all types, as good as of all scores at once
 (closeness.py), against float64 on the same rounded inputs; ties as argmax breaks them; derivatives by finite
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from closeness import assert_as_good, assert_same, error, generator, targets
 from conftest import PEAK, needs_proc
 
-from luke_mini import ops_cross_entropy
+from luke_mini import ops_cpu
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(params=["kept", "recomputed"])
 def chunked(request, monkeypatch):
     """Chunks of a few hundred classes; scores kept for the backward pass or computed again."""
-    monkeypatch.setattr(ops_cross_entropy, "CHUNK_BYTES", 37 * 250 * 4)
+    monkeypatch.setattr(ops_cpu, "CHUNK_BYTES", 37 * 250 * 4)
     if request.param == "recomputed":
-        monkeypatch.setattr(ops_cross_entropy, "KEPT_BYTES", 0)
+        monkeypatch.setattr(ops_cpu, "KEPT_BYTES", 0)
 
 
 def make_inputs(rows=37, classes=1003, features=24, dtype=torch.float32, bias=True, seed=0):
@@ -63,7 +63,7 @@ def plain(hidden, weight, bias, target, g):
 def ours(hidden, weight, bias, target, g):
     leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias) if x is not None]
     inputs = [*leaves, None][:3]
-    loss, hit, lse = ops_cross_entropy.linear_cross_entropy(*inputs, target)
+    loss, hit, lse = ops_cpu.linear_cross_entropy(*inputs, target)
     return loss.detach(), hit, lse, torch.autograd.grad(loss, leaves, g.to(loss.dtype))
 
 
@@ -100,13 +100,13 @@ def test_is_as_good_as_the_definition(chunked, dtype, bias):
 def test_derivative_by_finite_differences(chunked):
     *leaves, target, _ = make_inputs(rows=5, classes=30, features=4, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in leaves]
-    assert torch.autograd.gradcheck(lambda *x: ops_cross_entropy.linear_cross_entropy(*x, target)[0], leaves)
+    assert torch.autograd.gradcheck(lambda *x: ops_cpu.linear_cross_entropy(*x, target)[0], leaves)
 
 
 def test_only_what_is_wanted_is_differentiated(chunked):
     hidden, weight, bias, target, g = inputs = make_inputs()
     hidden.requires_grad_()
-    ops_cross_entropy.linear_cross_entropy(hidden, weight, bias, target)[0].backward(g)
+    ops_cpu.linear_cross_entropy(hidden, weight, bias, target)[0].backward(g)
     assert_as_good(hidden.grad, plain(*inputs)[3][0], definition(*inputs)[3][0])
     assert weight.grad is None
 
@@ -116,7 +116,7 @@ def test_of_equally_good_classes_the_first_counts(chunked):
     bias = torch.randint(0, 3, (1003,), generator=generator()).float()
     target = torch.cat([(bias == 2).nonzero()[:30, 0], torch.tensor([int((bias == 2).long().argmax()), 1002])])
     zeros = torch.zeros(32, 4, requires_grad=True)
-    hit = ops_cross_entropy.linear_cross_entropy(zeros, torch.zeros(1003, 4), bias, target)[1]
+    hit = ops_cpu.linear_cross_entropy(zeros, torch.zeros(1003, 4), bias, target)[1]
     assert torch.equal(hit, bias.expand(32, -1).argmax(1) == target) and 1 <= hit.sum() <= 2
 
 
@@ -158,7 +158,7 @@ def test_extra_memory_is_one_chunk():
     """Peak memory of the process in a run of its own, beyond inputs and gradients."""
     script = PEAK + (
         "import torch\n"
-        "from luke_mini.ops_cross_entropy import linear_cross_entropy\n"
+        "from luke_mini.ops_cpu import linear_cross_entropy\n"
         "torch.set_num_threads(1)\n"
         "for classes in (20_000, 200_000):\n"
         "    hidden, weight = torch.ones(256, 32, requires_grad=True), torch.ones(classes, 32, requires_grad=True)\n"

@@ -26,8 +26,9 @@ from pathlib import Path
 
 from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
 from luke_mini.corpus import Corpus
-from luke_mini.entity_vocab import EntityVocab, resolve_counts
+from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.mentions import STATISTICS
+from luke_mini.wikitext import normalize_title
 from luke_mini.examples import ShardWriter, build_examples
 
 # Flag: default, default for the built-in encyclopedia (a small world for small models), help.
@@ -54,12 +55,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="minimum links to an entity [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
+    entities = content.add_mutually_exclusive_group()
+    entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
+    entities.add_argument("--titles", type=Path, metavar="FILE", help="entities to keep if linked once, one per line")
     pieces = ["unigram", "bpe", "byte-bpe"]
     content.add_argument("--pieces", choices=pieces, help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")
     content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only the text before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
     content.add_argument("--keep-red-links", action="store_true", help="entities need no article: for part of a dump")
+    content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE [they become [UNK], as in LUKE]")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
     run = parser.add_argument_group("the run")
@@ -73,12 +78,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def prepare_out(arguments: argparse.Namespace) -> None:
-    """Resolves what depends on the source and clears DIR. Writes the built-in encyclopedia if there is no source."""
+    """Opens the input, resolves defaults and clears DIR. Writes the built-in encyclopedia if there is no source."""
     if arguments.wiki:
         arguments.dump = corpus.find_dump(arguments.wiki)
     sources = arguments.dump or arguments.jsonl
+    # All input is opened before anything is deleted.
     for file in sources or ():
-        file.stat()  # OSError before anything is deleted
+        file.stat()
+    arguments.tokenizer = arguments.tokenizer and tokenizer.load(arguments.tokenizer)
+    arguments.entity_vocab = arguments.entity_vocab and EntityVocab.load(arguments.entity_vocab)
+    titles = files.read_text(arguments.titles).split("\n") if arguments.titles else []
+    arguments.titles = [title for title in titles if title.strip()]
     for name, (default, built_in, _) in SIZES.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default if sources else built_in)
@@ -99,9 +109,9 @@ def prepare_out(arguments: argparse.Namespace) -> None:
         toyworld_tasks.write_tasks(out, arguments.seed)
 
 
-def parse_pages(arguments: argparse.Namespace, store, word_tokenizer) -> Corpus:
+def parse_pages(arguments: argparse.Namespace, store) -> Corpus:
     """The parsed pages of the sources; with a sample of the text if a tokenizer has to be trained."""
-    sample = None if word_tokenizer else corpus.TextSample(SAMPLE_CHARACTERS, arguments.seed)
+    sample = None if arguments.tokenizer else corpus.TextSample(SAMPLE_CHARACTERS, arguments.seed)
     pages = Corpus(store, arguments.workers, arguments.language, sample)
     sources, reader = (arguments.jsonl, corpus.read_jsonl) if arguments.jsonl else (arguments.dump, corpus.read_dump)
     pages.parse(sources, reader, arguments.max_pages)
@@ -111,22 +121,26 @@ def parse_pages(arguments: argparse.Namespace, store, word_tokenizer) -> Corpus:
     return pages
 
 
-def make_tokenizer(arguments: argparse.Namespace, word_tokenizer, sample: corpus.TextSample):
-    """Saves the given tokenizer in DIR, or trains one there if it is None."""
-    folder = arguments.out / "tokenizer"
-    if word_tokenizer:
-        word_tokenizer.save(folder)
-        return word_tokenizer
+def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
     print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
+    folder = arguments.out / "tokenizer"
     if arguments.pieces == "byte-bpe":
         return tokenizer_bpe.train(sample.texts(), arguments.vocab_size, folder)
     return tokenizer_sentencepiece.train(sample.texts(), arguments.vocab_size, folder, arguments.pieces)
 
 
-def make_entity_vocab(arguments: argparse.Namespace, pages: Corpus, links: Counter[str]) -> EntityVocab:
-    titles = None if arguments.keep_red_links else pages.titles
-    size, min_count = arguments.entity_vocab_size, arguments.min_count
-    return EntityVocab.build(links, size, language=pages.language, page_titles=titles, min_count=min_count)
+def count_entities(arguments: argparse.Namespace, pages: Corpus, links: Counter[str]) -> EntityVocab:
+    listed = {resolve_redirect(normalize_title(title, pages.language), pages.redirects) for title in arguments.titles}
+    if listed:
+        print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
+    return EntityVocab.build(
+        links,
+        arguments.entity_vocab_size,
+        language=pages.language,
+        page_titles=None if arguments.keep_red_links else pages.titles,
+        min_count=arguments.min_count,
+        allowlist=listed,
+    )
 
 
 def write_examples(arguments: argparse.Namespace, pages: Corpus, word_tokenizer, entity_ids, unk_id) -> ShardWriter:
@@ -134,7 +148,7 @@ def write_examples(arguments: argparse.Namespace, pages: Corpus, word_tokenizer,
         build_examples,
         tokenizer=word_tokenizer,
         entity_ids=entity_ids,
-        unk_entity_id=unk_id,
+        unk_entity_id=None if arguments.drop_unknown_links else unk_id,
         language=pages.language,
         max_seq_length=arguments.max_seq_length,
         sentences_without_entities=arguments.sentences_without_entities,
@@ -147,15 +161,17 @@ def write_examples(arguments: argparse.Namespace, pages: Corpus, word_tokenizer,
     return writer
 
 
-def prepare(arguments: argparse.Namespace, word_tokenizer) -> dict:
+def prepare(arguments: argparse.Namespace) -> dict:
     """Writes everything but the manifest; returns its contents."""
     with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
-        pages = parse_pages(arguments, store, word_tokenizer)
+        pages = parse_pages(arguments, store)
         if not arguments.no_mentions:
             pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
         links = resolve_counts(pages.links, pages.redirects)
-        word_tokenizer = make_tokenizer(arguments, word_tokenizer, pages.sample)
-        vocab = make_entity_vocab(arguments, pages, links)
+        if arguments.tokenizer:
+            arguments.tokenizer.save(arguments.out / "tokenizer")
+        word_tokenizer = arguments.tokenizer or train_tokenizer(arguments, pages.sample)
+        vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
         writer = write_examples(arguments, pages, word_tokenizer, entity_ids, vocab.unk_id)
@@ -182,9 +198,10 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     known = made["links_to_known_entities"] / max(made["links"], 1)
     words, entities = (made[name] / made["examples"] for name in ("words", "entities"))
     fewer = made["word_vocab_size"] < arguments.vocab_size and not arguments.tokenizer
+    rest = "dropped" if arguments.drop_unknown_links else "to [UNK]"
     excerpt = known < 0.5 and not arguments.keep_red_links
     print(f"pages       {made['pages']:,} and {made['redirects']:,} redirects; {made['characters']:,} characters")
-    print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the rest to [UNK]")
+    print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the rest {rest}")
     print(f"entities    {made['entity_vocab_size']:,}{', few: for part of a dump use --keep-red-links' * excerpt}")
     print(f"word pieces {made['word_vocab_size']:,}{', the text is too small for more' * fewer}")
     print(f"examples    {made['examples']:,}, on average {words:.1f} word pieces and {entities:.1f} entities: "
@@ -195,10 +212,9 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     start = time.monotonic()
-    word_tokenizer = tokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     prepare_out(arguments)
     try:
-        made = prepare(arguments, word_tokenizer)
+        made = prepare(arguments)
     except OSError as error:
         raise files.with_path(error, arguments.out) from None
     with files.write_file(arguments.out / "manifest.json") as file:

@@ -51,11 +51,9 @@ class BatchRules:
     words: masking.Scheme
     entities: masking.Scheme
     starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking, None: piece by piece (mLUKE)
-    seed: int = 0
-    sampling_exponent: float = 0.7  # of folder sizes; 1: as they are, 0: all folders alike (mLUKE: 0.7)
     mask_words_in_entity_span: bool = False
-    max_entities: int = 128  # per sequence, the first ones
-    max_mention_length: int = 30  # positions per mention, the first ones
+    seed: int = 0
+    sampling_exponent: float = 0.7  # of folder sizes; 1: in proportion, 0: all folders alike (mLUKE: 0.7)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class PretrainBatch:
 
 
 def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
-    """The recipe's rules for a tokenizer and an entity vocabulary; `dataclasses.replace` changes the rest."""
+    """The recipe's rules for a tokenizer and an entity vocabulary."""
     tk, ev = tokenizer, entity_vocab
     special_words = (tk.bos_id, tk.pad_id, tk.eos_id, tk.unk_id, tk.mask_id, tk.ent_id, tk.ent2_id)
     special_entities = (ev.pad_id, ev.unk_id, ev.mask_id, ev.mask2_id)
@@ -99,7 +97,9 @@ def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
         words=masking.Scheme(tk.mask_id, len(tk), _known(special_words), recipe.masked_word_prob),
         entities=masking.Scheme(ev.mask_id, len(ev), _known(special_entities), recipe.masked_entity_prob, 0.0, 0.0),
         starts_word=tk.starts_word if recipe.whole_word_masking else None,
+        mask_words_in_entity_span=recipe.mask_words_in_entity_span,
         seed=recipe.seed,
+        sampling_exponent=recipe.sampling_exponent,
     )
 
 
@@ -161,16 +161,12 @@ def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules
 
 def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
     """Masks and packs B examples; keys uint64 [B], one per example and pass."""
-    word_lengths = examples.word_lengths.astype(np.int64)
-    entity_lengths = examples.entity_lengths.astype(np.int64)
-    kept = np.minimum(entity_lengths, rules.max_entities)
-    entities = ranges(np.cumsum(entity_lengths) - entity_lengths, kept)
-    starts, ends = examples.mention_spans[entities].astype(np.int64).T
-    ends = np.minimum(ends, starts + rules.max_mention_length)
-    masked_entities = masking.mask_entities(examples.entity_ids[entities], kept, keys, rules.entities)
+    word_lengths, entity_lengths = examples.word_lengths, examples.entity_lengths
+    starts, ends = examples.mention_spans.T
+    masked_entities = masking.mask_entities(examples.entity_ids, entity_lengths, keys, rules.entities)
     spans = None
     if rules.mask_words_in_entity_span:
-        row = np.repeat(np.cumsum(word_lengths) - word_lengths, kept)  # where the entity's sequence begins
+        row = np.repeat(np.cumsum(word_lengths) - word_lengths, entity_lengths)  # where the entity's sequence starts
         spans = np.stack([row + starts, row + ends], axis=1)[masked_entities.rows]
     masked_words = masking.mask_words(examples.word_ids, word_lengths, keys, rules.words, rules.starts_word, spans)
 
@@ -178,12 +174,12 @@ def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> Pretr
     mention_lengths = ends - starts
     inputs = PackedBatch(
         word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy(ranges(np.full(len(kept), rules.pad_id + 1), word_lengths + 2)),
+        word_positions=torch.from_numpy(ranges(np.full(len(word_lengths), rules.pad_id + 1), word_lengths + 2)),
         entity_ids=torch.from_numpy(masked_entities.ids),
         mention_positions=torch.from_numpy(ranges(starts + 1, mention_lengths)),
         mention_offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(mention_lengths)])),
         word_lengths=tuple((word_lengths + 2).tolist()),
-        entity_lengths=tuple(kept.tolist()),
+        entity_lengths=tuple(entity_lengths.tolist()),
     )
     return PretrainBatch(
         inputs,

@@ -91,27 +91,24 @@ class EntityVocab:
         language: str | None = None,
         page_titles: Collection[str] | None = None,
         min_count: int = 1,
-        white_list: Collection[str] = (),
-        white_list_only: bool = False,
+        allowlist: Collection[str] = frozenset(),
     ) -> "EntityVocab":
-        """The most frequent titles, until the vocabulary has `size` entries with the four special ones.
+        """The most frequent titles, until the vocabulary has `size` entries including the four special ones.
 
-        counts are per resolved title. A title is kept if it is linked at least min_count times, is no category and,
-        with page_titles given, is a page. Titles in white_list are kept if they are linked at all, before any other.
+        counts are per resolved title. A title is kept if it is linked at least min_count times, is not a category and,
+        with page_titles given, is a page. Titles of the allowlist come first and need only one link.
         """
-        listed = frozenset(white_list)
 
         def allowed(title: str, count: int) -> bool:
-            if title in listed:
-                return count > 0
             is_page = page_titles is None or title in page_titles
-            return not white_list_only and count >= min_count and is_page and not title.startswith("Category:")
+            return title in allowlist or count >= min_count and is_page and not title.startswith("Category:")
 
         kept = [title for title, count in counts.items() if allowed(title, count) and title not in SPECIAL]
-        kept.sort(key=lambda title: (title not in listed, -counts[title], title))
+        kept.sort(key=lambda title: (title not in allowlist, -counts[title], title))
+        least = len(SPECIAL) + sum(title in allowlist for title in kept)
+        if size < least:
+            raise ValueError(f"an entity vocabulary of {size}: expected at least {least} for special and listed entities")
         room = size - len(SPECIAL)
-        if room < 0 or room < len(listed.intersection(kept)):
-            raise ValueError(f"an entity vocabulary of {size} has no room for 4 special entities and the white list")
         kept = sorted(kept[:room], key=lambda title: (-counts[title], title))
         # differs from LUKE: [MASK2] is not appended when pretraining is over, one vocabulary serves for everything
         entities = [[(name, None)] for name in (PAD, UNK, MASK)] + [[(title, language)] for title in kept]

@@ -172,15 +172,15 @@ def test_labels_are_the_original_ids_at_the_selected_rows(shards, rules):
 
 
 def test_extreme_examples():
-    """1, 2 and 3 words, no words, no entities, 150 entities, a mention of 45 words, an empty mention."""
+    """1, 2 and 3 words, no words, no entities, 128 entities, a mention of 30 words, an empty mention."""
     long = list(range(100, 160))
     examples = [
         Example(0, [10], [], []),
         Example(1, [10, 11], [20], [(0, 2)]),
         Example(2, [10, 11, 12], [20], [(1, 1)]),
         Example(3, [], [], []),
-        Example(4, long, list(range(100, 250)), [(i % 60, i % 60 + 1) for i in range(150)]),
-        Example(5, long, [20, 21], [(10, 55), (55, 60)]),
+        Example(4, long, list(range(100, 228)), [(i % 60, i % 60 + 1) for i in range(128)]),
+        Example(5, long, [20, 21], [(10, 40), (55, 60)]),
     ]
     batch = make_batch(flatten(examples), masking.derive(0, np.arange(6)), RULES)
     assert batch.inputs.word_lengths == (3, 4, 5, 2, 62, 62)
@@ -188,15 +188,15 @@ def test_extreme_examples():
     parts = sequences(batch)
     assert parts[1][4] == [[1, 2]] and parts[2][4] == [[]] and parts[3][1] == [0, 2]
     assert parts[4][4] == [[i % 60 + 1] for i in range(128)] and len(parts[4][6]) == round(0.15 * 128)
-    assert parts[5][4] == [list(range(11, 41)), [56, 57, 58, 59, 60]]  # the first 30 positions
+    assert parts[5][4] == [list(range(11, 41)), [56, 57, 58, 59, 60]]
     n_labels = [len(part[5]) for part in parts]
     assert n_labels[:4] == [1, 1, 1, 0] and all(1 <= n <= round(0.15 * 60) for n in n_labels[4:])
     alone = make_batch(flatten(examples[3:4]), masking.derive(0, 0), RULES)
     assert alone.inputs.word_ids.tolist() == [0, 2] and alone.n_tokens == 2
 
 
-def test_words_under_a_masked_mention_stop_at_the_mention_limit():
-    example = Example(0, list(range(100, 160)), [20], [(10, 55)])
+def test_words_under_a_masked_mention_are_all_predicted():
+    example = Example(0, list(range(100, 160)), [20], [(10, 40)])
     rules = replace(RULES, mask_words_in_entity_span=True)
     batch = make_batch(flatten([example]), masking.derive(0, 0), rules)
     assert batch.masked_word_rows.tolist() == list(range(11, 41))  # more than the budget of 9, so nothing else
@@ -391,13 +391,17 @@ def test_training_steps_reads_the_recipe_and_stops(shards):
     steps = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 2, 6))
     rules = batching.batch_rules(tokenizer, entity_vocab, recipe)
     assert rules.words.special_ids == (0, 1, 2, 3, 4, 598) and rules.entities.special_ids == (0, 1, 2, 299)
+    assert (rules.sampling_exponent, rules.mask_words_in_entity_span) == (0.7, False)
     assert rules.words.random == rules.words.unmasked == 0.1 and rules.entities.random == rules.entities.unmasked == 0
     expected = stream(shards, 4, rules=rules, global_batch=16, micro_batch=16, start_step=2)
     assert [[one for batch in step for one in sequences(batch)] for step in steps] == [step[8:] for step in expected]
     again = batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 6, 6)
     assert list(again) == []
-    pieces = batching.batch_rules(tokenizer, entity_vocab, replace(recipe, whole_word_masking=False))
-    assert pieces.starts_word is None
+    other = replace(recipe, whole_word_masking=False, sampling_exponent=0.3, mask_words_in_entity_span=True)
+    rules = batching.batch_rules(tokenizer, entity_vocab, other)
+    assert rules.starts_word is None and rules.sampling_exponent == 0.3 and rules.mask_words_in_entity_span
+    with pytest.raises(ValueError, match="--sampling-exponent 1.5 must lie in"):
+        replace(recipe, sampling_exponent=1.5)
 
 
 def test_steps_for():

@@ -215,6 +215,39 @@ def test_options(dump, made, tmp_path):
     assert more["words"] > manifest("--max-seq-length", "40")["words"]
 
 
+def test_listed_titles(dump, made, tmp_path, capsys):
+    """Kept before more frequent ones, redirects followed; with a large --min-count nothing else is kept."""
+    (tmp_path / "titles.txt").write_text("old_Lovik\n\nUld\nNever linked\nUld#Source\n")
+    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump} --titles {tmp_path}/titles.txt"
+
+    def titles(*options) -> list[str]:
+        prepare_wiki.main([*given.split(), *options])
+        vocab = EntityVocab.load(tmp_path / "entity_vocab.jsonl")
+        return [vocab.title(k) for k in range(3, len(vocab) - 1)]
+
+    assert set(titles()) == {"Uld", *NAMES}
+    assert "2 of the 3 listed are linked" in capsys.readouterr().out
+    assert titles("--entity-vocab-size", "7") == ["Uld", "Balen", "Lovik"]
+    assert titles("--min-count", "999999") == ["Uld", "Lovik"]
+    linked = [example.entity_ids for example in read_examples(tmp_path)]
+    assert {entity for entities in linked for entity in entities} == {1, 3, 4}
+    titles("--min-count", "999999", "--drop-unknown-links")
+    known = [[entity for entity in entities if entity > 1] for entities in linked]
+    assert [example.entity_ids for example in read_examples(tmp_path)] == [entities for entities in known if entities]
+    assert "the rest dropped" in capsys.readouterr().out
+
+
+def test_a_given_entity_vocabulary(dump, made, tmp_path):
+    """The same ids as another folder has, whatever is linked how often here; a released vocabulary has its own order."""
+    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump}".split()
+    prepare_wiki.main([*given, "--min-count", "9", "--entity-vocab", str(made / "entity_vocab.jsonl")])
+    assert contents(tmp_path) == contents(made)
+    (tmp_path / "given.json").write_text('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "Uld": 3, "[MASK2]": 4}')
+    prepare_wiki.main([*given, "--entity-vocab", str(tmp_path / "given.json")])
+    first = read_examples(tmp_path)[0]
+    assert first.entity_ids == [3, 1, 1, 1, 1] and first.page_id == -1
+
+
 def test_the_result_names_its_folder_after_the_source(dump, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "swwiki-1-pages-articles.xml.bz2").write_bytes(dump.read_bytes())
@@ -311,7 +344,8 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
 
 
 def test_usage_errors(tmp_path):
-    for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"]):
+    for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"],
+                  ["--titles", "a", "--entity-vocab", "b"]):  # fmt: skip
         result = run(*wrong)
         assert result.returncode == 2 and "Traceback" not in result.stderr
     text = run("--help").stdout
@@ -320,7 +354,9 @@ def test_usage_errors(tmp_path):
 
 def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
     prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"])
-    for wrong in (["--dump", tmp_path / "absent.xml"], ["--dump", dump, "--tokenizer", tmp_path / "absent"]):
+    options = ("--tokenizer", "--entity-vocab", "--titles")
+    wrongs = [["--dump", dump, option, tmp_path / "absent"] for option in options]
+    for wrong in (["--dump", tmp_path / "absent.xml"], *wrongs):
         assert_one_line(run(*wrong, "--out", tmp_path), "absent")
         assert contents(tmp_path) == contents(made)
 
@@ -345,7 +381,7 @@ prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["make_entity_vocab", "write_examples", "print_summary"])
+@pytest.mark.parametrize("name", ["train_tokenizer", "write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
     arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]

@@ -21,7 +21,6 @@ import re
 import tempfile
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
@@ -29,7 +28,6 @@ from luke_mini.corpus import Corpus
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.mentions import STATISTICS
 from luke_mini.wikitext import normalize_title
-from luke_mini.examples import ShardWriter, build_examples
 
 # Flag: default, default for the built-in encyclopedia (a small world for small models), help.
 SIZES = {
@@ -143,24 +141,6 @@ def count_entities(arguments: argparse.Namespace, pages: Corpus, links: Counter[
     )
 
 
-def write_examples(arguments: argparse.Namespace, pages: Corpus, word_tokenizer, entity_ids, unk_id) -> ShardWriter:
-    build = partial(
-        build_examples,
-        tokenizer=word_tokenizer,
-        entity_ids=entity_ids,
-        unk_entity_id=None if arguments.drop_unknown_links else unk_id,
-        language=pages.language,
-        max_seq_length=arguments.max_seq_length,
-        sentences_without_entities=arguments.sentences_without_entities,
-        abstract_only=arguments.abstract_only,
-    )
-    writer = ShardWriter(arguments.out, len(word_tokenizer))
-    pages.write_examples(build, writer)
-    if not writer.examples:
-        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")
-    return writer
-
-
 def prepare(arguments: argparse.Namespace) -> dict:
     """Writes everything but the manifest; returns its contents."""
     with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
@@ -174,7 +154,17 @@ def prepare(arguments: argparse.Namespace) -> dict:
         vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
-        writer = write_examples(arguments, pages, word_tokenizer, entity_ids, vocab.unk_id)
+        writer = pages.write_examples(
+            arguments.out,
+            word_tokenizer,
+            entity_ids=entity_ids,
+            unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
+            max_seq_length=arguments.max_seq_length,
+            sentences_without_entities=arguments.sentences_without_entities,
+            abstract_only=arguments.abstract_only,
+        )
+    if not writer.examples:
+        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")
     return {
         "version": 1,  # of this file's format
         "sources": [file.name for file in arguments.jsonl or arguments.dump],

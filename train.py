@@ -6,7 +6,8 @@
 
 Stage 1 trains the entity side of a model whose word side is pretrained, stage 2 trains everything; `scratch` trains
 everything from random weights. Several --data folders (languages, with one tokenizer and one entity vocabulary) are
-mixed by --sampling-exponent. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the data's mention statistics.
+mixed by --sampling-exponent. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the first
+folder's mention statistics.
 """
 
 import argparse
@@ -68,13 +69,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def open_data(folders: list[Path], shape: config.ModelConfig) -> Shards:
     """The examples of the data folders, which must have the same tokenizer and entity vocabulary."""
+    first = folders[0]
     for folder in folders:
         check_data(folder, shape)
-        for path in [*sorted((folders[0] / "tokenizer").iterdir()), folders[0] / "entity_vocab.jsonl"]:
-            other = folder / path.relative_to(folders[0])
+        for path in [*sorted((first / "tokenizer").iterdir()), first / "entity_vocab.jsonl"]:
+            other = folder / path.relative_to(first)
             if not other.is_file() or not filecmp.cmp(path, other, shallow=False):
-                raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py "
-                                 f"--tokenizer {folders[0]}/tokenizer --entity-vocab {folders[0]}/entity_vocab.jsonl")  # fmt: skip
+                options = f"--tokenizer {first}/tokenizer --entity-vocab {first}/entity_vocab.jsonl"
+                raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py {options}")
     return Shards.open(*folders)
 
 

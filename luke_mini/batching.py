@@ -1,25 +1,24 @@
 """Examples on disk -> packed, masked batches for pretraining, in an order that resumes exactly.
 
-In: opened shards (one folder, or one per language) and `BatchRules`. Out: for each optimiser step the list of this
-process's micro-batches (`PretrainBatch`).
+In: the shards of one data folder, or of several (one per language), and `BatchRules`. Out: for each optimizer step the
+micro-batches of this process (`PretrainBatch`).
 
-One endless *stream* of examples is a function of the seed alone, and step s sees its places s * global_batch up to
-(s + 1) * global_batch. Each process takes a contiguous part of these, cut into micro-batches. As order and masks are
-drawn by counters (see masking.py), 1 process x 64 sequences, 2 x 32 and twice 32 accumulated see the same examples
-with the same masks, and a run resumes with nothing but the number of its step.
+One endless *stream* of examples depends on the seed alone; step s sees its places s * global_batch to
+(s + 1) * global_batch. Each process takes a contiguous part of these, cut into micro-batches. Order and masks are drawn
+by counters (see masking.py), so 1 process x 64 sequences, 2 x 32 and 2 accumulated micro-batches of 32 see the same
+examples with the same masks, and the number of the step is all that is needed to resume.
 
-An *epoch* is N consecutive places, N the number of all examples.
-- One folder: each epoch holds every example once, in a new order. A batch that reaches beyond its end goes on with the
-  next epoch: nothing is dropped, nothing comes twice within an epoch.
+An *epoch* is N consecutive places, where N is the number of all examples.
+- One folder: every example once per epoch, in a new order. A batch that crosses the end continues with the next epoch.
 - Several folders (mLUKE's languages): each has a fixed quota of the N places, proportional to size ** 0.7, so small
-  ones come more often than their share. A folder is read in passes of its own, every example once a pass, and goes on
-  in the next epoch where it stopped. The places of an epoch are shuffled, so languages mix within every batch.
-  differs from LUKE: there a language is drawn anew for each batch, with replacement, and all of that batch is in it;
-  training ends when any of the languages does.
-Masks belong to (example, pass): a folder's next pass masks other words.
+  ones are read more often than their share. A folder has its own passes, with every example once per pass, and the
+  next epoch continues where the last one stopped. The places of an epoch are shuffled: every batch mixes languages.
+  differs from LUKE: there each batch draws one language, with replacement, and training ends with the first language
+  that does.
+Masks depend on (example, pass): the next pass masks other words.
 
 Left out on purpose: shuffle buffers (memory-mapped shards are read in any order), sorting by length (no padding to
-save), worker processes (one core makes more than 20,000 sequences a second: tests/bench/bench_batching.py).
+save), worker processes (one core makes more than 20,000 sequences per second: tests/bench/bench_batching.py).
 """
 
 import math
@@ -43,14 +42,14 @@ ORDER, INTERLEAVE, MASKS = range(3)  # branches of the seed in the tree of gener
 
 @dataclass(frozen=True, eq=False)
 class BatchRules:
-    """Everything that batches depend on, apart from the data and the batch size."""
+    """Everything that batches depend on except the data and the batch size."""
 
     bos_id: int
     pad_id: int
     eos_id: int
     words: masking.Scheme
     entities: masking.Scheme
-    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking, None: piece by piece (mLUKE)
+    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking; None masks pieces (mLUKE)
     mask_words_in_entity_span: bool = False
     seed: int = 0
     sampling_exponent: float = 0.7  # of folder sizes; 1: in proportion, 0: all folders alike (mLUKE: 0.7)
@@ -76,13 +75,9 @@ class PretrainBatch:
         return self.inputs.n_words + self.inputs.n_entities
 
     def to(self, device) -> "PretrainBatch":
-        return PretrainBatch(
-            self.inputs.to(device),
-            self.masked_word_rows.to(device, non_blocking=True),
-            self.masked_word_labels.to(device, non_blocking=True),
-            self.masked_entity_rows.to(device, non_blocking=True),
-            self.masked_entity_labels.to(device, non_blocking=True),
-        )
+        words, entities = self.masked_word_rows, self.masked_entity_rows
+        tensors = (words, self.masked_word_labels, entities, self.masked_entity_labels)
+        return PretrainBatch(self.inputs.to(device), *(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
@@ -110,11 +105,11 @@ def _known(ids) -> tuple[int, ...]:
 def epoch_order(seed: int, epoch: int, n: int, folder: int = 0) -> np.ndarray:
     """The order of n examples in one pass through a folder: a permutation of range(n), int64 [n]."""
     numbers = masking.draw(masking.derive(seed, ORDER, folder, epoch), np.arange(n))
-    return np.argsort(numbers)  # no two are equal, so every sorting algorithm gives the same order
+    return np.argsort(numbers)  # no two are equal, so all sorting algorithms agree
 
 
 def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
-    """Places of each folder in an epoch of sum(sizes) places: proportional to size ** exponent, largest remainders up.
+    """Each folder's places in an epoch of sum(sizes): proportional to size ** exponent, largest remainders rounded up.
 
     quotas([80, 20], 1.0) == [80, 20]; quotas([80, 20], 0.0) == [50, 50]; quotas([80, 20], 0.7) == [73, 27].
     """
@@ -129,12 +124,12 @@ def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
 def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of the stream: (examples, passes), both int64 [sum(sizes)].
 
-    examples: numbers over all folders, one folder after the other; passes: how many times the example's folder had
-    been read completely before.
+    examples: indices into all folders, one after the other; passes: how often the example's folder was completely read
+    before.
     """
     examples, passes, base = [], [], 0
     for folder, (size, quota) in enumerate(zip(sizes, quotas(sizes, exponent))):
-        first, last = epoch * quota, (epoch + 1) * quota  # places in the endless sequence of this folder's passes
+        first, last = epoch * quota, (epoch + 1) * quota  # places in this folder's endless sequence of passes
         for number in range(first // size, -(-last // size)) if quota else ():
             order = epoch_order(seed, number, size, folder)[max(first - number * size, 0) : last - number * size]
             examples.append(base + order)
@@ -148,7 +143,7 @@ def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> 
 
 
 def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules) -> tuple[np.ndarray, np.ndarray]:
-    """`<s>` and `</s>` around each sequence. -> (ids with both, int64; where the given ids now are)"""
+    """Adds `<s>` and `</s>` to each sequence. -> (int64 ids with both; the rows of the given ids)"""
     lengths = word_lengths + 2
     begin = np.cumsum(lengths) - lengths
     inner = ranges(begin + 1, word_lengths)
@@ -200,20 +195,17 @@ def batches(
     world_size: int = 1,
     start_step: int = 0,
 ) -> Iterator[list[PretrainBatch]]:
-    """Endless: for each optimiser step from start_step on, the micro-batches of process `rank` of `world_size`.
+    """Endless: the micro-batches of process `rank` of `world_size` for each optimizer step from start_step on.
 
-    global_batch  sequences of a step over all processes, a multiple of world_size
-    micro_batch   sequences of a micro-batch at most; a process's part is cut as evenly as possible, and into equally
-                  many micro-batches on each process
-
-    ValueError at once if the sizes do not fit or there is no example.
+    global_batch  sequences per step, across all processes; a multiple of world_size
+    micro_batch   maximum sequences per micro-batch; each process has equally many micro-batches of nearly equal size
     """
     if len(shards) == 0:
-        raise ValueError("the data folders hold no example to train on")
+        raise ValueError("the data folders contain no examples")
     if global_batch < 1 or micro_batch < 1 or not 0 <= rank < world_size or start_step < 0:
         raise ValueError(
             f"global batch {global_batch}, micro-batch {micro_batch}, rank {rank} of {world_size}, step {start_step}: "
-            "sizes must be at least 1, the rank below the number of processes, the step at least 0"
+            "expected sizes of at least 1, a rank below the number of processes, a step of at least 0"
         )
     if global_batch % world_size:
         raise ValueError(f"a global batch of {global_batch} cannot be split evenly over {world_size} processes")
@@ -225,7 +217,7 @@ def batches(
 
 
 def _steps(shards, rules, starts, cuts):
-    # One plan is kept: 16 bytes an example, and seconds to make for ten million.
+    # One plan is kept: 16 bytes per example, and seconds to make for ten million.
     plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, shards.sizes, rules.sampling_exponent))
     for start in starts:
         step = []
@@ -237,7 +229,7 @@ def _steps(shards, rules, starts, cuts):
 
 
 def _places(first, last, epoch_size, plan):
-    """(examples, passes) at the stream's places first <= place < last, which may lie in several epochs."""
+    """(examples, passes) at the places [first, last) of the stream, which may span several epochs."""
     examples, passes = [], []
     while first < last:
         epoch, offset = divmod(first, epoch_size)
@@ -250,7 +242,7 @@ def _places(first, last, epoch_size, plan):
 
 
 def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
-    """Optimiser steps that see `epochs` epochs, the last one rounded up to a whole batch."""
+    """Optimizer steps for `epochs` epochs, rounded up."""
     return math.ceil(n_examples * epochs / global_batch)
 
 
@@ -263,7 +255,7 @@ def training_steps(
     start_step: int,
     total_steps: int,
 ) -> Iterator[list[PretrainBatch]]:
-    """The micro-batches of this process for each of the steps start_step <= step < total_steps of a recipe."""
+    """The micro-batches of this process for the steps [start_step, total_steps) of a recipe."""
     steps = batches(
         shards,
         batch_rules(tokenizer, entity_vocab, recipe),

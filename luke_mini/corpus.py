@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.examples import Examples, ShardWriter, flatten
+from luke_mini.examples import Examples, ShardWriter, build_examples, flatten
 from luke_mini.wiki_dump import Page, read_dump
 from luke_mini.wikitext import Link, Paragraph, normalize_title
 
@@ -280,8 +281,11 @@ class Corpus:
             pages[names] += counts
         return mentions.with_pages(table, pages)
 
-    def write_examples(self, build: Callable, writer: ShardWriter) -> None:
-        """The last pass. build: (paragraphs, title) -> examples."""
+    def write_examples(self, folder: Path, tokenizer, **rules) -> ShardWriter:
+        """The last pass. rules: arguments of `build_examples`."""
+        build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
+        writer = ShardWriter(folder, len(tokenizer))
         for block in self._map(_make_examples, build, "2/2 examples"):
             writer.write(block)
         writer.close()
+        return writer

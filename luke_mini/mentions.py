@@ -53,8 +53,8 @@ UNSPACED += "\uff66-\uff9f\U00020000-\U0002fa1f"
 def _word_pattern() -> re.Pattern:
     """An unspaced character with its marks (vowel signs), a punctuation mark, or a run of anything else but spaces.
 
-    The first alternative, an ASCII word before an ASCII space or mark, is a fast path. Punctuation above U+FFFF (ancient
-    scripts) counts as letters, because classes without such characters are faster.
+    The first alternative, an ASCII word before an ASCII space or mark, is a fast path. Punctuation above U+FFFF, of
+    ancient scripts, counts as letters, because classes without such characters are faster.
     """
     characters = [chr(code) for code in range(0x10000)]
     unspaced = re.compile(f"[{UNSPACED}]")
@@ -106,7 +106,8 @@ PARAGRAPH = 1  # between paragraphs; practically never the hash of a word
 @lru_cache(1 << 20)
 def _hash(word: str) -> int:
     """64 bits of a word of a text, equal for words with the same normal form."""
-    return int.from_bytes(blake2b(normalize_word(word).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    name = normalize_word(word).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
 def _hashes(text: str) -> list[int]:

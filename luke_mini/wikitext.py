@@ -172,10 +172,6 @@ _EXTERNAL = re.compile(  # [url label], the label with single or double brackets
 )
 
 
-def _magic_word(match: re.Match) -> str:
-    return _GAP if match[0] == match[0].upper() else match[0]  # __NOTOC__, __目次__; not __init__
-
-
 def _variant(match: re.Match) -> str:
     """-{zh-hans:计算机; zh-hant:電腦}- -> 计算机: readers of the Chinese Wikipedia choose a variant."""
     flags, bar, rules = match[1].rpartition("|")
@@ -191,12 +187,13 @@ def _rewrite_markup(text: str, language: str) -> str:
     if language.startswith("zh") and "-{" in text:
         text = _VARIANT.sub(_variant, text)
     if "__" in text:
-        text = _MAGIC_WORD.sub(_magic_word, text)
+        # __NOTOC__, __目次__; not __init__
+        text = _MAGIC_WORD.sub(lambda match: _GAP if match[0] == match[0].upper() else match[0], text)
     text = _BREAK.sub(" ", _BLOCK_TAG.sub("\n\n", text))
     return _EXTERNAL.sub(r"\1", _TAG.sub(_GAP, text))
 
 
-# ------------------------------------------------------------------------------------------------------ where links lead
+# ----------------------------------------------------------------------------------------------------- where links lead
 
 # What the target of a link is. HIDDEN: files, media and categories, which do not show up in the text.
 ARTICLE, HIDDEN, LANGUAGE, OTHER = "article", "hidden", "language", "other"

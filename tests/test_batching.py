@@ -355,7 +355,7 @@ def test_an_empty_folder_is_no_obstacle(tmp_path):
     folders = Shards.open(empty, write_shards(tmp_path / "full", examples), empty)
     assert folders.sizes == [0, 10, 0]
     assert sorted(pages(stream(folders, 5, global_batch=2, micro_batch=2))) == list(range(10))
-    with pytest.raises(ValueError, match="no example"):
+    with pytest.raises(ValueError, match="no examples"):
         batches(Shards.open(empty), RULES, global_batch=2, micro_batch=2)
 
 

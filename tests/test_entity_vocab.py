@@ -36,7 +36,7 @@ def test_size_counts_the_special_entities():
     vocab = EntityVocab.build(COUNTS, 6, page_titles=PAGES)
     assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "[MASK2]"]
     assert len(EntityVocab.build(COUNTS, 4)) == 4
-    with pytest.raises(ValueError, match="vocabulary of 3: expected at least 4"):
+    with pytest.raises(ValueError, match="vocabulary of 3: special and listed entities need at least 4"):
         EntityVocab.build(COUNTS, 3)
 
 
@@ -51,7 +51,7 @@ def test_options():
     assert titles(kept)[3:-1] == ["Norway", "Ada Lie"]  # before Bergen and Oslo, though linked only once
     only = EntityVocab.build(COUNTS, 100, allowlist=["Oslo", "Nowhere"], min_count=10**9, page_titles=PAGES)
     assert titles(only)[3:-1] == ["Nowhere", "Oslo"]
-    with pytest.raises(ValueError, match="vocabulary of 5: expected at least 6 for special and listed entities"):
+    with pytest.raises(ValueError, match="vocabulary of 5: special and listed entities need at least 6"):
         EntityVocab.build(COUNTS, 5, allowlist=["Oslo", "Nowhere"])
 
 

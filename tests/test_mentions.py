@@ -1,5 +1,6 @@
 """Mention statistics: names by hand in several scripts; counts, probabilities and detection against brute force on
-strings without any trie or hash; files; and a real dump where there is one. Listed mentions, by hand and by brute force.
+strings without any trie or hash; files; and a real dump where there is one. Listed mentions, by hand and by brute
+force.
 
     python -m pytest -q tests/test_mentions.py
 """

@@ -238,7 +238,7 @@ def test_listed_titles(dump, made, tmp_path, capsys):
 
 
 def test_a_given_entity_vocabulary(dump, made, tmp_path):
-    """The same ids as another folder has, whatever is linked how often here; a released vocabulary has its own order."""
+    """The ids of another folder, however often a title is linked here; a released vocabulary has its own order."""
     given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump}".split()
     prepare_wiki.main([*given, "--min-count", "9", "--entity-vocab", str(made / "entity_vocab.jsonl")])
     assert contents(tmp_path) == contents(made)
@@ -376,12 +376,12 @@ def _limit_files(limit: int) -> None:
 KILLED = """
 import os, signal, sys
 import prepare_wiki
-prepare_wiki.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+prepare_wiki.{name} = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["train_tokenizer", "write_examples", "print_summary"])
+@pytest.mark.parametrize("name", ["train_tokenizer", "Corpus.write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
     arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]

@@ -247,13 +247,7 @@ def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
 
 
 def training_steps(
-    shards: Shards,
-    tokenizer,
-    entity_vocab,
-    recipe: PretrainConfig,
-    place: Place,
-    start_step: int,
-    total_steps: int,
+    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, place: Place, start_step: int, total_steps: int
 ) -> Iterator[list[PretrainBatch]]:
     """The micro-batches of this process for the steps [start_step, total_steps) of a recipe."""
     steps = batches(

@@ -17,6 +17,7 @@ import pytest
 from luke_mini.corpus import (
     HASHES,
     TASKS_IN_FLIGHT,
+    Corpus,
     Document,
     TextSample,
     find_dump,
@@ -43,13 +44,13 @@ def write(path: Path, *lines) -> Path:
 
 def test_jsonl_by_hand(tmp_path):
     """Titles are normalized as in a dump; links may be missing or in any order."""
-    unsorted = [{"title": "B", "start": 2, "end": 3}, {"title": "A", "start": 0, "end": 1}]
+    unsorted = [{"title": "B", "start": 1, "end": 3}, {"title": "A", "start": 0, "end": 1}]
     second = {"title": "x_y", "paragraphs": [{"text": "a b"}, {"text": "a b", "is_abstract": True, "links": unsorted}]}
     path = write(tmp_path / "c.jsonl", OSLO, "", second)
     read = []
     assert list(read_jsonl(path, read.append)) == [
         Document("Oslo", [Paragraph("In Norway.", [Link("Norway", 3, 9)], False)]),
-        Document("X y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 2, 3)], True)]),
+        Document("X y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 1, 3)], True)]),
     ]
     assert sum(read) == path.stat().st_size
 
@@ -106,6 +107,18 @@ def test_the_language_decides_what_a_category_is():
     page = Page("A", None, "[[Kategorie:X]] [[B]]", "en")
     assert set(parse_pages(None, [page])[2]) == {"Kategorie:X", "B"}
     assert set(parse_pages("de", [page])[2]) == {"B"}
+
+
+def test_what_is_no_article_is_skipped(tmp_path):
+    """Redirects and LUKE's three prefixes; max_pages counts articles. The language is the dump's."""
+    pages = [Page("A", "B", "", "de"), Page("File:C", None, "[[B]]", "de"), Page("B", None, "[[A]]", "de"),
+             Document("Category:D", []), Page("E", None, "[[A]] [[B]]", "de"), Page("F", None, "x", "de")]  # fmt: skip
+    (tmp_path / "dump").touch()
+    with open(tmp_path / "store", "w+b") as store:
+        corpus = Corpus(store, 1)
+        corpus.parse([tmp_path / "dump"], lambda path, on_bytes: pages, max_pages=2)
+    assert corpus.titles == {"B", "E"} and corpus.redirects == {"A": "B"} and corpus.language == "de"
+    assert corpus.links == {"A": 2, "B": 1} and corpus.characters == len("A") + len("A B")
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
-    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know; nothing is trained
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
     python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. The recipe is the one that
-was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With --predict
-nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions (--describe
-shows them), and one line of JSON comes out for each; --view and --html show the same to people.
+was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With
+--predict nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its
+mentions (--describe shows them), and each is answered with a line of JSON; --view and --html show the same to people.
 """
 
 import argparse
@@ -69,6 +69,8 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     if name in export.INPUTS:
         run.add_argument("--export", type=Path, metavar="FILE.pt2", help="write the fine-tuned model for torch.export")
     run.add_argument("--describe", action="store_true", help="print the formats of the files and stop")
+    if hasattr(task, "records"):
+        run.add_argument("--to-jsonl", type=Path, metavar="FILE", help="print a published file as JSON lines and stop")
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
     run.add_argument("--compare-random", action="store_true", help="random weights too, print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
@@ -240,6 +242,12 @@ def put_out(answers, arguments) -> None:
             print(json.dumps(answer, ensure_ascii=False))
 
 
+def to_jsonl(task, arguments) -> None:
+    """Every example of a published file in our own form, which --describe describes."""
+    for record in task.records(arguments.to_jsonl, config.from_flags(task.Options(), arguments)):
+        print(json.dumps(record.values, ensure_ascii=False))
+
+
 def export_model(task, arguments) -> None:
     changes = given_options(task.Options, arguments)
     source = finetuned(task, arguments)
@@ -254,6 +262,9 @@ def main(argv: list[str] | None = None) -> None:
     task = TASKS.get(arguments.task)
     if task and arguments.describe:
         print(task.FORMAT)
+        return
+    if getattr(arguments, "to_jsonl", None):
+        to_jsonl(task, arguments)
         return
     place = distributed.join()
     said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes

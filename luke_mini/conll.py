@@ -24,9 +24,10 @@ from functools import cache
 from pathlib import Path
 from unicodedata import category
 
-from luke_mini import files, sentence_split
+from luke_mini import files
 from luke_mini.files import write_file
 from luke_mini.metrics import Span, chunks, to_tags
+from luke_mini.spans import split_sentences
 
 
 @dataclass(slots=True)
@@ -176,7 +177,7 @@ def raw_document(
     borders = sorted({border for start, end, _ in mentions for border in (start, end)})
     char_spans: list[tuple[int, int]] = []
     sentences = [0]
-    for begin, end in sentence_split.split(text, language):
+    for begin, end in split_sentences(text, language):
         cuts = [begin, *borders[bisect_right(borders, begin) : bisect_left(borders, end)], end]
         for cut, stop in zip(cuts, cuts[1:]):
             char_spans += [(cut + a, cut + b) for a, b in split_words(text[cut:stop])]

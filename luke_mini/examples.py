@@ -36,7 +36,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from luke_mini import files, sentence_split
+from luke_mini import files
+from luke_mini.spans import split_sentences
 from luke_mini.wikitext import Link, Paragraph
 
 MAX_ENTITIES = 128  # per example, the first ones
@@ -104,7 +105,7 @@ def _cut_sentence(text: str, start: int, end: int, links: list[Link], segments: 
 def _cut_paragraph(text: str, links: list[Link], language: str, segments: Segments) -> Iterator[list[Link]]:
     """Cuts a paragraph into segments; yields the links of each sentence."""
     position = 0
-    for start, end in sentence_split.split(text, language):
+    for start, end in split_sentences(text, language):
         inside = []
         while position < len(links) and links[position].start < end:  # both are in text order
             link = links[position]

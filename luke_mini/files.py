@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -128,11 +128,11 @@ class Record(NamedTuple):
         found = self.get(name, list, default)
         return [check(f"{self.where}: {name} {i}", item, str) for i, item in enumerate(found, start=1)]
 
-    def span(self, text: str, start: str = "start", end: str = "end", inclusive: bool = False) -> tuple[int, int]:
-        """Two fields as a half-open span of characters with something between them; inclusive: the end is in it."""
-        first, last = self.get(start, int), self.get(end, int) + inclusive
-        if not 0 <= first < last <= len(text):
-            held = f"{self.where}: fields {start!r} and {end!r} are {first} and {last - inclusive}"
+    def span(self, text: str, inclusive: bool = False, may_be_empty: bool = False) -> tuple[int, int]:
+        """Fields start and end as a half-open span of characters; inclusive: the end is part of it."""
+        first, last = self.get("start", int), self.get("end", int) + inclusive
+        if not 0 <= first <= last - (not may_be_empty) <= len(text) - (not may_be_empty):
+            held = f"{self.where}: fields 'start' and 'end' are {first} and {last - inclusive}"
             raise ValueError(f"{held}, expected a span inside the text of {len(text)} characters")
         return first, last
 
@@ -162,9 +162,10 @@ def parse_record(text: str | bytes, where: str) -> Record:
     return Record(where, check(where, _parse(text, where), dict))
 
 
-def line_record(line: str, number: int) -> Record | None:
-    """A line of --predict as a record if it is a JSON object, else None."""
-    return parse_record(line, f"line {number}") if line.lstrip().startswith("{") else None
+def line_records(lines: Sequence[str], unmark: Callable[[str, str], Record]) -> list[Record]:
+    """The lines of --predict as records: JSON objects, or what `unmark` makes of a line and of where it stands."""
+    places = ((line, f"line {number}") for number, line in enumerate(lines, start=1))
+    return [parse_record(*place) if place[0].lstrip().startswith("{") else unmark(*place) for place in places]
 
 
 def read_text(path: str | Path) -> str:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import inputs, ops, packing, trainer
+from luke_mini import ops, packing, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.packing import PackedBatch
@@ -165,19 +165,21 @@ class TaskModel(nn.Module):
         return {"label": (loss, (logits.argmax(dim=1) == labels).sum())}
 
 
-def collate_mentions(arrays: Sequence[dict], labels: Tensor, head: str, pad_id: int) -> Batch:
+def collate_mentions(
+    sequences: Sequence[packing.Sequence], labels: Tensor, head: str, pad_id: int, max_mention: int
+) -> Batch:
     """The batch of texts with one marked mention each, or two.
 
     head: what is classified, "entity", "token" (the marker in front of the mention) or both. Without entities in it the
-    encoder sees words alone, the papers' baseline. arrays: of `inputs.encode`.
+    encoder sees words alone, the papers' baseline.
     """
-    markers = torch.stack([torch.from_numpy(x["entity_position_ids"][:, 0]) for x in arrays])  # [batch, mentions]
+    markers = torch.stack([torch.from_numpy(sequence.spans[:, 0]) for sequence in sequences])  # [batch, mentions]
     if "entity" not in head:
-        arrays = [{"input_ids": x["input_ids"]} for x in arrays]
-    packed = inputs.pack(arrays, pad_id)
+        sequences = [packing.Sequence(s.word_ids, s.entity_ids[:0], s.spans[:0]) for s in sequences]
+    packed = packing.pack(sequences, pad_id, max_mention)
     rows = (markers + packed.cu_words[:-1, None]).unbind(dim=1) if "token" in head else ()
     rows += first_entities(packed, markers.shape[1]) if "entity" in head else ()
-    return Batch(packed, (1,) * len(arrays), rows, labels)
+    return Batch(packed, (1,) * len(sequences), rows, labels)
 
 
 # --- Released models --------------------------------------------------------------------------------------------------

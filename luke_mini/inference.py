@@ -29,7 +29,7 @@ from torch import nn
 from luke_mini import checkpoint, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
-from luke_mini.disambiguation_files import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Candidate, Document, Mention
 from luke_mini.distributed import Place
 from luke_mini.mentions import Mentions
 

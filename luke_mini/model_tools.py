@@ -275,14 +275,14 @@ def _labels(path: Path, released: dict) -> list[str]:
     return [names[row] for row in order]
 
 
-# --- Tools --------------------------------------------------------------------------------------------------------------
+# --- Tools ------------------------------------------------------------------------------------------------------------
 
 
 def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool | None = None) -> Checkpoint:
     """A checkpoint of the original LUKE code, a run of train.py or a model folder, as a `Checkpoint`.
 
     tokenizer_folder: the tokenizer's, if not `path`; for AllenNLP's models, the folder that was fine-tuned.
-    entity_aware: None switches it on in pretraining archives and runs, with copies of the query, and keeps it in others.
+    entity_aware: None switches it on in pretraining archives and runs, with copies of the query; others keep theirs.
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
@@ -353,7 +353,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "info": "print what a folder holds: sizes, heads, vocabularies, unexpected tensors",
-        "convert": "write a Hugging Face folder from a checkpoint of the original LUKE code, a run of train.py or an old file",
+        "convert": "write a Hugging Face folder from the original code's checkpoint, a run of train.py or an old file",
         "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
     }
     for name, text in helps.items():

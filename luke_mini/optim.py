@@ -23,7 +23,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # m and v, under torch's names
 class AdamW(torch.optim.Optimizer):
     """AdamW without bias correction over a module's trainable parameters.
 
-    State per parameter: `exp_avg` and `exp_avg_sq`, the moments m and v. Parameter groups: with and without weight decay.
+    State per parameter: `exp_avg` and `exp_avg_sq`, the moments m and v. Groups: with and without weight decay.
     """
 
     def __init__(

@@ -10,6 +10,8 @@ A batch of two sequences, `<s> Ada in Oslo </s>` with the entities Ada and Oslo 
     entity_lengths (2, 0)      cu_entities [0, 2, 2]        (an entity's row is the number of words + its index)
     mention_positions [1, 3]   mention_offsets [0, 1, 2]    (Ada covers word 1 of its sequence, Oslo word 3)
 
+Words here are tokens of the text, as in the paper.
+
 Why: a linear layer does not care where a sequence ends, so one product serves the whole batch and no time is spent on
 padding; words and entities are two contiguous blocks, so that each kind meets its own query matrices in one product.
 Only attention looks at the lengths. The padded tensors of the Hugging Face interface come in through `from_padded` and
@@ -79,32 +81,32 @@ class PackedBatch:
 
 
 class Sequence(NamedTuple):
-    """One input of the model, before it is packed with others."""
+    """One input, not packed yet: `<s> text </s>` and the mentions of entities in it."""
 
-    word_ids: np.ndarray  # int [W], <s> and </s> included
-    entity_ids: np.ndarray | list[int]  # [E]
+    word_ids: np.ndarray  # int [W]
+    entity_ids: np.ndarray  # int [E]
     spans: np.ndarray  # int [E, 2], half-open, in word_ids
+    kept: np.ndarray | None = None  # int [E], where a text was cut: which mentions these are, see `inputs`
 
 
 def pack(sequences: list[Sequence], pad_id: int, max_mention: int | None = None) -> PackedBatch:
-    """The batch of these sequences. Mentions longer than max_mention are represented by their first positions."""
-    word_ids = np.concatenate([s.word_ids for s in sequences]).astype(np.int64)
-    entity_ids = np.concatenate([np.asarray(s.entity_ids, np.int64) for s in sequences])
-    starts, ends = np.concatenate([np.reshape(s.spans, (-1, 2)) for s in sequences]).astype(np.int64).T
-    lengths = ends - starts if max_mention is None else np.minimum(ends - starts, max_mention)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    word_lengths = [len(s.word_ids) for s in sequences]
+    """Their batch. A mention of more than max_mention words is represented by the positions of its first ones."""
+    word_ids = np.concatenate([sequence.word_ids for sequence in sequences], dtype=np.int64)
+    word_lengths = [len(sequence.word_ids) for sequence in sequences]
     is_token = word_ids != pad_id  # "<pad>" written out in a text takes no position, see roberta_positions
     rank = np.cumsum(is_token)
-    before = np.repeat(np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])], word_lengths)
+    before = np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])]
+    starts, ends = np.concatenate([sequence.spans for sequence in sequences], dtype=np.int64).T
+    lengths = ends - starts if max_mention is None else np.minimum(ends - starts, max_mention)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
     return PackedBatch(
         word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy((rank - before) * is_token + pad_id),
-        entity_ids=torch.from_numpy(entity_ids),
+        word_positions=torch.from_numpy((rank - np.repeat(before, word_lengths)) * is_token + pad_id),
+        entity_ids=torch.from_numpy(np.concatenate([sequence.entity_ids for sequence in sequences], dtype=np.int64)),
         mention_positions=torch.from_numpy(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])),
         mention_offsets=torch.from_numpy(offsets),
         word_lengths=tuple(word_lengths),
-        entity_lengths=tuple(len(s.entity_ids) for s in sequences),
+        entity_lengths=tuple(len(sequence.entity_ids) for sequence in sequences),
     )
 
 
@@ -115,7 +117,7 @@ def _cumulative(lengths: tuple[int, ...], device) -> Tensor:
 def roberta_positions(input_ids: Tensor, pad_id: int) -> Tensor:
     """Rows of the word position table for padded ids, int64 [batch, seq].
 
-    A token that is no padding gets pad_id + its 1-based rank among such tokens, a padding token gets pad_id:
+    A real token gets pad_id + its 1-based rank among the real ones, a padding token gets pad_id:
     with pad_id 1, [0, 5, 6, 2, 1, 1] gives [2, 3, 4, 5, 1, 1].
     """
     is_token = (input_ids != pad_id).long()

@@ -1,6 +1,6 @@
-"""Tokens and the characters they come from: one type, and one decision about what "the tokens of a span" means.
+"""Spans of a text: its sentences, its tokens and the characters they come from, the window of it that an input sees.
 
-In: the offsets that a tokenizer gives. Out: character span -> token span, and back. Spans are half-open (start, end).
+All spans are half-open (start, end). Offsets are what a tokenizer gives: the characters that each token comes from.
 
     text      B a r a c k _ O b a m a      characters 0..11, _ is a space
     tokens    ▁Ba  rack   ▁Obama
@@ -10,22 +10,43 @@ In: the offsets that a tokenizer gives. Out: character span -> token span, and b
     token_span(offsets, 3, 8)  -> (1, 3)   a token counts when it shares at least one character with the span
     char_span(offsets, 0, 2)   -> (0, 6)
 
-LUKE itself never asks this question while it pretrains or reads a span given with the text: there, the text is cut at
-the span's borders and tokenised piece by piece, so that a mention's tokens are exact. Offsets are for the way back,
+LUKE itself needs no offsets while it pretrains or reads a span given with the text: there, the text is cut at the
+span's borders and each part tokenized by itself, so that a mention's tokens are exact. Offsets are for the way back,
 from predictions to the user's characters, and for labels that come with whole texts.
+
+    split_sentences("Mr. Obama lives in the U.S. He was its president.")  ->  [(0, 27), (28, 49)]
+
+White space between sentences belongs to none, every other character to exactly one. A regular expression finds the
+stops, a few rules judge each. Stops of scripts without spaces (。！？) always end a sentence; others do if white space
+follows, and then something that can begin a sentence. If the word before a full stop is an abbreviation, an initial, an
+acronym or, in German and similar languages, an ordinal number, the sentence goes on, unless the next word is one that
+nearly always begins a sentence (The, Der, Il, ...). Thai has no stops: there, a space between Thai letters ends a
+sentence that is long enough.
+
+differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++
+library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.
+
+Of a long document, an input sees a part: `context_window`, one span in the middle with as much around it as fits, or
+`equal_parts`, the whole document in parts of one size that cut no mention.
 """
 
+import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
+import numpy as np
+
+# --- Tokens and characters --------------------------------------------------------------------------------------------
+
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
+
 
 class Encoding(NamedTuple):
     """Token ids of a text and where each comes from.
 
-    `offsets[k]` are half-open characters of the text as it was given, without the white space around them. Starts and
-    ends never decrease. Tokens made from one character (½ -> 1 ⁄ 2) all have that character's offsets. A token that is
+    `offsets[k]` are characters of the text as it was given, without the white space around them. Starts and ends never
+    decrease. Tokens made from one character (½ -> 1 ⁄ 2) all have that character's offsets. A token that is
     nothing but a space marker has the empty span (s, s) where the next token starts.
     """
 
@@ -53,7 +74,7 @@ def without_space(text: str, start: int, end: int) -> tuple[int, int]:
 def token_span(offsets: list[tuple[int, int]], char_start: int, char_end: int) -> tuple[int, int]:
     """The tokens that share a character with text[char_start:char_end]; (k, k) if there is none.
 
-    A lone space marker right before the first of them comes along, as it does when a mention is tokenised by itself.
+    A lone space marker right before the first of them comes along, as it does when a mention is tokenized by itself.
     """
     first = bisect_right(offsets, char_start, key=lambda span: span[1])
     last = bisect_left(offsets, char_end, key=lambda span: span[0])
@@ -69,3 +90,137 @@ def char_span(offsets: list[tuple[int, int]], token_start: int, token_end: int) 
     if not 0 <= token_start < token_end <= len(offsets):
         raise ValueError(f"token span ({token_start}, {token_end}) is empty or outside of {len(offsets)} tokens")
     return offsets[token_start][0], offsets[token_end - 1][1]
+
+
+# --- Sentences --------------------------------------------------------------------------------------------------------
+
+_FULL_STOPS = frozenset("。！？｡．")  # Chinese, Japanese: no space follows
+_STOPS = ".!?…‽।॥؟۔։።၊။᙮᠃๚๛\n"  # ... Devanagari, Arabic, Armenian, Ethiopic, Burmese, Mongolian, Thai; end of line
+_ANY_STOP = _STOPS + "".join(sorted(_FULL_STOPS))
+_CLOSERS = r"[\"'”’»›«‹)\]}」』）】》〉]*(?:\s»(?=\s|$))?"  # quotes that close: German »Ja.«, French « Oui. »
+# The set stands twice because `re` skips quickly to the first character of a pattern only if that is a plain set.
+_CANDIDATE = re.compile(f"[{_ANY_STOP}][{_ANY_STOP}]*{_CLOSERS}")
+_THAI_CANDIDATE = re.compile(f"{_CANDIDATE.pattern}|(?<=[\u0e00-\u0e7f]) (?=[\u0e00-\u0e7f])")
+MIN_THAI_SENTENCE = 60  # characters; Thai writes spaces between clauses too
+
+_NEXT_WORD = re.compile(r"[\s\"'“”„‘«»‹›(\[{「『（【《〈¿¡*–—-]*(\w*)(\.?)")
+_LAST_WORD = re.compile(r"[^\s([{\"“”„«»‹›/–—]*$")
+_ACRONYM = re.compile(r"[^\W\d_]|[^\W\d_]{1,3}(?:\.-?[^\W\d_]{1,3})+")  # no last stop: J  J.-P  U.S  z.B  Ph.D
+_ORDINAL = re.compile(r"\d{1,2}|[IVX]+")
+_ORDINAL_LANGUAGES = frozenset("cs da de et fi hr hu lv nb nn no pl sk sl sr tr".split())
+LONGEST_ABBREVIATION = 12  # characters looked at before a full stop
+
+# Without the last stop, as they are written within a sentence. Acronyms (e.g, z.B, t.ex) have their own rule.
+_ABBREVIATIONS = {
+    "en": "Mr Mrs Ms Messrs Dr Prof St Ste Mt Ft Gen Col Lt Sgt Capt Maj Cmdr Adm Rev Hon Gov Sen Rep Pres Fr Sr Jr"
+    " Bros Inc Ltd Co Corp vs cf ca approx fig figs eq vol vols No Nos pp ch sec ed eds al est etc esp incl lit viz"
+    " trans dept univ Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec",
+    "de": "bzw ca Dr evtl geb gest ggf Hl Hrsg inkl Jh Jhd kgl lat max mind min Mio Mrd Nr Prof sog Str usw vgl bd Bd"
+    " Abt Art griech engl franz ehem dt amtl eigtl urspr chr Chr",
+    "fr": "MM Mme Mlle Mgr Dr Pr St Ste av apr env pp vol chap art fig éd ex cf no boul",
+    "es": "Sr Sra Srta Dr Dra Dña Ud Uds Avda pág págs vol núm cap art ed fig gral ca",
+    "it": "sig Sig dott Dott ing avv prof Prof pag pagg vol cap art ca ecc ed fig",
+    "pt": "Sr Sra Dr Dra Prof Profa St av pág vol art ed ca",
+    "nl": "dhr mevr mw dr drs ir ing prof St nr blz pag ca bijv bv ed resp jl Chr",
+    "sv": "dr prof St nr ca kl fl Kr",
+    "fi": "esim mm ks ns mr eaa jaa tri prof",
+    "pl": "np ul tzw im św ks prof dr nr tj wg ok gen płk por zob",
+    "ru": "гг др им см напр ул пр рис стр род акад проф св оз км млн млрд тыс лат англ",
+    "tr": "dr prof doç Dr Prof Doç av vb yy bkz hz cad sok",
+    "id": "dr prof Dr Prof Ir Drs Hj no No hlm jl Jl tgl",
+    "vi": "Tp tp ts gs pgs ths tr TS GS",
+    "sw": "Dkt Prof Bw Bi",
+}
+_ENGLISH = frozenset(_ABBREVIATIONS["en"].split())
+_BY_LANGUAGE = {language: _ENGLISH | set(words.split()) for language, words in _ABBREVIATIONS.items()}
+_STARTERS = frozenset(
+    "The A An In On At It He She They We I This That These Those His Her Its Their But And As For From After Before"
+    " When While Although However If There Some Many Most Der Die Das Ein Eine Er Sie Es Im Am Le La Les Il Elle Un Une"
+    " El Los Las En Se De Het Een Den Det В На Он Она Это".split()
+)
+
+
+def _continues(word: str, language: str) -> bool:
+    """Whether a full stop after this word usually does not end a sentence."""
+    known = _BY_LANGUAGE.get(language, _ENGLISH)
+    if word in known or word[:1].lower() + word[1:] in known and len(word) > 1:
+        return True
+    return bool(_ACRONYM.fullmatch(word) or language in _ORDINAL_LANGUAGES and _ORDINAL.fullmatch(word))
+
+
+def _ends_sentence(text: str, stop: str, begin: int, end: int, language: str) -> bool:
+    """Whether the candidate text[begin:end], a stop with the quotes that close after it, ends a sentence."""
+    if end == len(text) or "\n" in stop or not _FULL_STOPS.isdisjoint(stop):
+        return True
+    if not text[end].isspace():
+        return False  # 3.14, example.org
+    following = _NEXT_WORD.match(text, end)
+    if following[1][:1].islower() or not following[1][:1].isalnum():
+        return following.end() == len(text)
+    if stop != ".":
+        return True
+    word = _LAST_WORD.search(text, max(0, begin - LONGEST_ABBREVIATION), begin)[0].lstrip("'‘’")
+    return not _continues(word, language) or following[1] in _STARTERS and not following[2]
+
+
+def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
+    """The sentences of a text, in order. A language without abbreviations of its own gets the English ones."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+
+    def close(end: int) -> None:
+        sentence = text[start:end].rstrip()
+        if kept := sentence.lstrip():
+            spans.append((start + len(sentence) - len(kept), start + len(sentence)))
+
+    for match in (_THAI_CANDIDATE if language == "th" else _CANDIDATE).finditer(text):
+        begin, end = match.span()
+        stop = match[0]
+        if stop == " ":
+            ends = begin - start >= MIN_THAI_SENTENCE
+        else:
+            ends = _ends_sentence(text, stop, begin, end, language)
+        if ends:
+            close(end)
+            start = end
+    close(len(text))
+    return spans
+
+
+# --- Windows ----------------------------------------------------------------------------------------------------------
+
+
+def context_window(n: np.ndarray, before: np.ndarray, after: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of context to take on the left and on the right of a span.
+
+    n tokens in the span, `before` and `after` around it in the document. Each side gets half of the room; what the
+    shorter side leaves goes to the other. Sentences of 100, 300, 200, 250 tokens and a limit of 510 take (0, 410),
+    (100, 110), (155, 155), (260, 0). Context may cut words and cross sentences, never documents.
+    """
+    half = (limit - n) // 2
+    left, right = np.minimum(before, half), np.minimum(after, half)
+    left_is_shorter = before < after
+    return (
+        np.where(left_is_shorter, left, np.minimum(before, limit - n - right)),
+        np.where(left_is_shorter, np.minimum(after, limit - n - left), right),
+    )
+
+
+def equal_parts(n: int, limit: int, spans: np.ndarray) -> list[int]:
+    """Borders 0, ..., n of parts of at most `limit` tokens: ceil(n / limit) of one size, if no border has to move.
+
+    spans [mentions, 2]: a border inside of one moves to its start. It stays inside of a mention that is longer than a
+    part.
+    """
+    if n == 0:
+        return [0, 0]
+    n_parts = -(-n // limit)
+    size = -(-n // n_parts)
+    borders = [0]
+    while borders[-1] < n:
+        border = full = min(borders[-1] + size, n)
+        # differs from LUKE: also in training, and for the first mention of a document, too; there, mentions may be cut
+        while (inside := (spans[:, 0] < border) & (border < spans[:, 1])).any():
+            border = int(spans[inside, 0].min())
+        borders.append(border if border > borders[-1] else full)
+    return borders

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -94,11 +94,15 @@ class Example(NamedTuple):
     label: str | float | int | None  # class; number; which choice, from 0; None: it is to be found
 
 
+def records(path: str | Path, options: Options = Options()) -> list[Record]:
+    return [formats.jglue(record) for record in files.read_records(path)]
+
+
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The examples of a file of JSON lines (or of one list), all of one form."""
     examples: list[Example] = []
-    for record in files.read_records(path):
-        example = _texts(record)
+    for record in records(path, options):
+        example = from_record(record)
         example = example._replace(label=_label(record, example, options))
         kinds = [_kind(some) for some in (example, *examples[:1])]
         if kinds[0] != kinds[-1]:
@@ -107,22 +111,16 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
     return examples
 
 
-def _texts(record: Record) -> Example:
+def from_record(record: Record) -> Example:
     """The texts of a record, without its label."""
-    values = record.values
-    if "choices" in values:
+    if "choices" in record.values:
         choices = record.texts("choices")
-    elif "question" in values:
-        found = sum(name.startswith("choice") and name[6:].isdecimal() for name in values)
-        choices = [record.get(f"choice{i}", str) for i in range(max(found, 1))]
-    else:
-        for names in (("sentence1", "sentence2"), ("text", "text_pair")):
-            if names[1] in values:
-                return Example("pair", tuple(record.get(name, str) for name in names), None)
-        return Example("single", (record.get("text" if "text" in values else "sentence", str),), None)
-    if len(choices) < 2:
-        raise ValueError(f"{record.where}: {len(choices)} choices, expected at least 2")
-    return Example("choice", (record.get("question", str), *choices), None)
+        if len(choices) < 2:
+            raise ValueError(f"{record.where}: {len(choices)} choices, expected at least 2")
+        return Example("choice", (record.get("question", str), *choices), None)
+    if "text_pair" in record.values:
+        return Example("pair", (record.get("text", str), record.get("text_pair", str)), None)
+    return Example("single", (record.get("text", str),), None)
 
 
 def _label(record: Record, example: Example, options: Options) -> str | float | int:
@@ -340,7 +338,7 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
 def _from_line(line: str, where: str, labels: Sequence[str]) -> Example:
     """A user's example: a JSON object, or texts between tabs."""
     if line.lstrip().startswith("{"):
-        example = _texts(files.parse_record(line, where))
+        example = from_record(formats.jglue(files.parse_record(line, where)))
     else:
         texts = tuple(line.split("\t"))
         example = Example("choice" if not labels else "single" if len(texts) == 1 else "pair", texts, None)

@@ -28,12 +28,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, inputs, optim, trainer
+from luke_mini import files, formats, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel
-from luke_mini.metrics_qa import answer_scores
+from luke_mini.metrics import answer_scores
 from luke_mini.model import LukeModel
 from luke_mini.qa_windows import windows
 from luke_mini.files import Record
@@ -92,66 +92,34 @@ class Question(NamedTuple):
     gold: frozenset[int]  # the mentions that are right
 
 
-def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file in one of the three formats, each record in its own."""
-    if Path(path).suffix == ".json":
-        file = files.read_json(path)
-        found = file.list("data") if isinstance(file, Record) else file
-    else:
-        found = files.read_json_lines(path)
-    return [question for record in found for question in _questions(record)]
+def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
+    return formats.cloze(path)
 
 
-def _questions(record: Record) -> Iterator[Question]:
-    if "qas" not in record.values:
-        yield _own(record)
-        return
-    passage = Record(f"{record.where}, passage", record.get("passage", dict))
-    text = passage.get("text", str)
-    mentions = _sorted_spans(passage.list("entities"), text, inclusive=True)
-    for number, qa in enumerate(record.list("qas")):
-        answers = [(item.span(text, inclusive=True), item.get("text", str)) for item in qa.list("answers")]
-        gold = frozenset(k for k, span in enumerate(mentions) if span in [place for place, _ in answers])
-        name = str(qa.values.get("id", qa.values.get("idx", f"{record.values.get('id', record.where)}-{number}")))
-        yield Question(name, _one_line(text), mentions, _query(qa), _different([t for _, t in answers], qa), gold)
-
-
-def _different(answers: list[str], record: Record) -> tuple[str, ...]:
-    if not answers:
-        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
-    return tuple(dict.fromkeys(answers))
-
-
-def _own(record: Record, has_answers: bool = True) -> Question:
+def from_record(record: Record, labelled: bool = True) -> Question:
+    """Lines of the text are joined. Mentions become ordered; one that is listed twice is one."""
     text = record.get("text", str)
-    mentions = _sorted_spans(record.list("spans"), text, inclusive=False)
-    answers = _different(record.texts("answers"), record) if has_answers else ()
-    gold = frozenset(k for k, (start, end) in enumerate(mentions) if text[start:end] in answers)
+    query = _one_line(record.get("query", str))
+    if query.count(PLACEHOLDER) != 1:
+        found = query.count(PLACEHOLDER)
+        raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
+    mentions = formats.sorted_spans(record.list("spans"), text)
+    answers = tuple(dict.fromkeys(record.texts("answers"))) if labelled else ()
+    if labelled and not answers:
+        raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
+    gold = [item.span(text) for item in record.list("gold", [])]
+    right = gold if "gold" in record.values else [span for span in mentions if text[slice(*span)] in answers]
     name = str(record.values.get("id", record.where))
-    return Question(name, _one_line(text), mentions, _query(record), answers, gold)
+    return Question(name, _one_line(text), mentions, query, answers, frozenset(map(mentions.index, right)))
 
 
 def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _sorted_spans(items: list[Record], text: str, inclusive: bool) -> tuple[CharSpan, ...]:
-    """The ends become exclusive here, once. A mention that is listed twice is one."""
-    spans = {item.span(text, inclusive=inclusive): item.where for item in items}
-    ordered = sorted(spans)
-    for first, second in zip(ordered, ordered[1:]):
-        if second[0] < first[1]:
-            raise ValueError(f"{spans[second]}: expected mentions that do not overlap, characters {second[0]} to "
-                             f"{min(first[1], second[1])} are in two")  # fmt: skip
-    return tuple(ordered)
-
-
-def _query(record: Record) -> str:
-    query = _one_line(record.get("query", str))
-    if query.count(PLACEHOLDER) != 1:
-        found = query.count(PLACEHOLDER)
-        raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
-    return query
+def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
+    """The questions of a file in one of the three formats, each record in its own."""
+    return [from_record(record) for record in records(path, options)]
 
 
 def about(questions: Sequence[Question]) -> str:
@@ -190,7 +158,7 @@ class Feature(NamedTuple):
     """One window of a question's passage with C candidates."""
 
     example: int  # index in the list of questions
-    arrays: dict[str, np.ndarray]  # as of inputs.encode; entity 0 is the placeholder, then the candidates
+    sequence: packing.Sequence  # entity 0 is the placeholder, then the candidates
     mentions: np.ndarray  # int64 [C], indices in the question's mentions
     labels: np.ndarray  # float32 [C], 1 = right
     is_cut: bool  # the query was longer than max_query
@@ -217,7 +185,7 @@ def _tokenize(tokenizer, items: Sequence[int | tuple[str, bool]]) -> list[list[i
 
 
 def passage_tokens(tokenizer, text: str, mentions: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 [n] of a passage with its markers; where each mention is with its two: half-open, int64 [mentions, 2]."""
+    """Ids int64 [n] of a passage with its markers; the half-open span of each mention with its two [mentions, 2]."""
     highlight, _, entity = marker_ids(tokenizer)
     items, first, last, done = [], [], [], 0
     for start, end in mentions:
@@ -263,17 +231,10 @@ def make_features(
                 word_ids = np.concatenate([[tokenizer.bos_id], query, [tokenizer.eos_id] * 2, ids[start:end],
                                            [tokenizer.eos_id]]).astype(np.int64)  # fmt: skip
                 where = np.concatenate([[[place + 1, place + 2]], spans[chosen] - start + len(query) + 3])
-                arrays = entity_arrays(word_ids, where, entity_vocab.mask_id, options.max_mention)
+                sequence = packing.Sequence(word_ids, np.full(len(where), entity_vocab.mask_id), where)
                 gold = np.array([k in question.gold for k in chosen.tolist()], np.float32)
-                features.append(Feature(index, arrays, chosen, gold, is_cut))
+                features.append(Feature(index, sequence, chosen, gold, is_cut))
     return features
-
-
-def entity_arrays(word_ids: np.ndarray, spans: np.ndarray, entity_id: int, max_mention: int) -> dict[str, np.ndarray]:
-    """What `inputs.pack` takes. spans [E, 2]: half-open, in word_ids."""
-    positions = spans[:, :1] + np.arange(max_mention)
-    positions = np.where(positions < spans[:, 1:], positions, -1)
-    return {"input_ids": word_ids, "entity_ids": np.full(len(spans), entity_id), "entity_position_ids": positions}
 
 
 def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
@@ -289,9 +250,9 @@ def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], pad_id: int, max_mention: int) -> Batch:
     """The classifier sees the placeholder, the first entity of a window, and each candidate, the others."""
-    packed = inputs.pack([feature.arrays for feature in features], pad_id)
+    packed = packing.pack([feature.sequence for feature in features], pad_id, max_mention)
     candidates = torch.tensor(packed.entity_lengths) - 1  # of each window
     first = packed.cu_entities[:-1].long()
     is_candidate = torch.ones(packed.n_entities, dtype=torch.bool)
@@ -306,7 +267,8 @@ def build_model(
     config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.4). config: of a checkpoint after `prepare`."""
-    model = TaskModel(LukeModel(config), (), "entity", 2, partial(collate, pad_id=config.pad_token_id))
+    make_batch = partial(collate, pad_id=config.pad_token_id, max_mention=options.max_mention)
+    model = TaskModel(LukeModel(config), (), "entity", 2, make_batch)
     optim.freeze_idle(model.luke)
     return model
 
@@ -325,7 +287,7 @@ def predict(
     """The answer to each question: the best mention of all its windows; of equal ones the later one."""
     best: list[tuple[float, int]] = [(float("-inf"), -1)] * len(questions)
     of_mention: list[dict[int, float]] = [{} for _ in questions]
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, scores in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         found = of_mention[feature.example]
         for mention, score in zip(feature.mentions.tolist(), scores.flatten().tolist()):
@@ -341,7 +303,7 @@ def predict(
 def evaluate(
     questions: Sequence[Question], predictions: Sequence[Prediction], features: Sequence[Feature]
 ) -> dict[str, float | int]:
-    """`metrics_qa.answer_scores`, over all questions, and exact match as `em`."""
+    """`metrics.answer_scores`, over all questions, and exact match as `em`."""
     gold = {str(k): question.answers for k, question in enumerate(questions)}
     scores = answer_scores(gold, {str(k): prediction.text for k, prediction in enumerate(predictions)})
     return {"em": scores["exact_match"]} | scores
@@ -359,7 +321,7 @@ def predict_lines(
 ) -> Iterator[dict]:
     """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
     parsed = [files.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
-    questions = [_own(record, has_answers=False) for record in parsed]
+    questions = [from_record(record, labelled=False) for record in parsed]
     features = make_features(questions, tokenizer, entity_vocab, (), options)
     for question, prediction in zip(questions, predict(model, features, questions)):
         probabilities = torch.tensor(list(prediction.logits.values())).sigmoid().tolist()

@@ -4,8 +4,8 @@ Yamada et al. 2022, "Global entity disambiguation with BERT": the model that was
 is asked for them. Every mention is an entity of the input, at first [MASK]; the one that the model is surest about gets
 its entity put in, and the next is decided with that knowledge.
 
-    read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_files.py`) -> documents, mentions with candidates
-    make_features   -> one input for a document; several for a long one (`disambiguation_inputs.py`, `Options` too)
+    read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_data.py`) -> documents, mentions with candidates
+    make_features   -> one input for a document; several for a long one (`disambiguation_data.py`, `Options` too)
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
     evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
@@ -28,13 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luke_mini import disambiguation_files as data
+from luke_mini import disambiguation_data as data
 from luke_mini import files, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Feature, Options, make_features, pack, padded
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Feature, Options, make_features, pack, padded
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.mentions import Mentions, find_statistics
 from luke_mini.metrics import disambiguation_scores
@@ -150,7 +150,7 @@ def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str
 
 @dataclass(frozen=True)
 class DisambiguationBatch(trainer.Batch):
-    """Inputs for training: E mentions, of which each input's share is to be masked. packed.entity_ids: the gold ones."""
+    """E mentions, of which each input's share is masked in training. packed.entity_ids: the gold ones."""
 
     candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
     labels: Tensor  # int64 [E], which candidate is the gold entity
@@ -176,9 +176,8 @@ class DisambiguationModel(LukeForPretraining):
         gold = np.concatenate([feature.gold for feature in features])
         labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
         n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
-        return DisambiguationBatch(
-            packed, packed.entity_lengths, torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64), n_masked
-        )
+        candidates, labels = torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64)
+        return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
         """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.

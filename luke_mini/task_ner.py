@@ -31,10 +31,9 @@ from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import Span, chunks, span_scores
 from luke_mini.model import LukeModel
 from luke_mini.files import is_json
-from luke_mini.spans import is_punctuation
+from luke_mini.spans import context_window, is_punctuation
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
 from luke_mini.tokenizer_unigram import UnigramTokenizer
-from luke_mini.windows import context_window
 
 NAME, TITLE = "ner", "NER F1"
 FILES = (
@@ -252,7 +251,7 @@ def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, 
     """
     n_candidates = [len(feature.labels) for feature in features]
     n_entities = [n * ("entity" in head) for n in n_candidates]
-    sequences = [packing.Sequence(f.word_ids, [mask_entity_id] * n, f.token_spans[:n])
+    sequences = [packing.Sequence(f.word_ids, np.full(n, mask_entity_id), f.token_spans[:n])
                  for f, n in zip(features, n_entities)]  # fmt: skip
     packed = packing.pack(sequences, pad_word_id)
     spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, mentions, metrics_qa, packing, qa_files, qa_windows, trainer
+from luke_mini import files, mentions, metrics, packing, qa_files, qa_windows, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
@@ -349,20 +349,20 @@ def predict(
 def evaluate(
     questions: Sequence[Question], predictions: Sequence[Prediction], features: Sequence[Feature]
 ) -> dict[str, float | int]:
-    """What the data set's function of `metrics_qa` gives, and exact match as `em`."""
+    """What the data set's function of `metrics` gives, and exact match as `em`."""
     gold = {one.id: one.answers for one in questions}
     predicted = {one.id: prediction.text for one, prediction in zip(questions, predictions)}
     metric, language, _ = questions[0].data_set
     if metric == "squad2":
         odds = {one.id: prediction.null_odds for one, prediction in zip(questions, predictions)}
-        scores = metrics_qa.squad2_scores(gold, predicted, odds)
+        scores = metrics.squad2_scores(gold, predicted, odds)
         return {"em": scores["exact"]} | scores
     if metric == "jsquad":
-        scores = metrics_qa.jsquad_scores(gold, predicted)
+        scores = metrics.jsquad_scores(gold, predicted)
     elif metric == "mlqa":
-        scores = metrics_qa.answer_scores(gold, predicted, partial(metrics_qa.normalize_mlqa, language=language))
+        scores = metrics.answer_scores(gold, predicted, partial(metrics.normalize_mlqa, language=language))
     else:
-        scores = metrics_qa.answer_scores(gold, predicted)
+        scores = metrics.answer_scores(gold, predicted)
     return {"em": scores["exact_match"]} | scores
 
 

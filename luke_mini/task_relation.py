@@ -14,18 +14,16 @@ What every task module offers: `finetuning.py`.
 Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from luke_mini import files, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -93,71 +91,22 @@ class Example(NamedTuple):
     label: str
 
 
+def records(path: str | Path, options: Options = Options()) -> list[Record]:
+    return formats.relations(path)
+
+
+def from_record(record: Record, labelled: bool = True) -> Example:
+    text = record.get("text", str)
+    head, tail = (
+        Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # KBP37 lost some
+        for name in ("head", "tail")
+    )
+    return Example(str(record.values.get("id", "")), text, head, tail, record.get("label", str) if labelled else "")
+
+
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The examples of a file in one of the three formats."""
-    if not files.is_json(path):
-        return list(_read_blocks(path))
-    return [_from_tacred(r) if "token" in r.values else _from_own(r) for r in files.read_records(path)]
-
-
-def _from_tacred(record: Record) -> Example:
-    tokens = record.texts("token")
-    starts = [0, *accumulate(len(token) + 1 for token in tokens)]
-
-    def char_span(name: str) -> CharSpan:
-        first, last = record.get(f"{name}_start", int), record.get(f"{name}_end", int)
-        if not 0 <= first <= last < len(tokens):
-            held = f"fields '{name}_start' and '{name}_end' are {first} and {last}"
-            raise ValueError(f"{record.where}: {held}, expected the first and the last of some of {len(tokens)} tokens")
-        return starts[first], starts[last + 1] - 1
-
-    name, label = str(record.values.get("id", "")), record.get("relation", str)
-    return Example(name, " ".join(tokens), char_span("subj"), char_span("obj"), label)
-
-
-def _from_own(record: Record, has_label: bool = True) -> Example:
-    text = record.get("text", str)
-    head, tail = (Record(f"{record.where}, {name}", record.get(name, dict)).span(text) for name in ("head", "tail"))
-    return Example(str(record.values.get("id", "")), text, head, tail, record.get("label", str) if has_label else "")
-
-
-def _read_blocks(path: str | Path) -> Iterator[Example]:
-    """KBP37 and RELX: blocks of two lines."""
-    lines = enumerate(files.read_text(path).split("\n"), start=1)
-    for is_blank, block in groupby(lines, key=lambda line: not line[1].strip()):
-        if is_blank:
-            continue
-        (number, first), *rest = block
-        where = f"{path}, line {number}"
-        name, tab, sentence = first.partition("\t")
-        if not tab:
-            raise ValueError(f"{where}: no tab, expected an id, a tab and a sentence")
-        if len(rest) != 1:
-            raise ValueError(f"{where}: {len(rest)} lines after the sentence, expected one, the label")
-        # Quotes around the sentence are part of the format, the space before a full stop is of the tokenization.
-        sentence = sentence.strip().strip('"').strip().replace(" .", ".")
-        yield Example(name.strip(), *_unmarked(sentence, where), rest[0][1].strip())
-
-
-def _unmarked(sentence: str, where: str) -> tuple[str, CharSpan, CharSpan]:
-    """`<e1> Ada </e1> met <e2> Bo </e2>.` -> `Ada met Bo.`, the spans of e1 and e2.
-
-    A mention may be empty, as some of KBP37's are: there, numbers have been lost.
-    """
-    stretches = re.split(r"(</?e[12]>)", sentence)
-    marks = stretches[1::2]
-    first, second = ["<e1>", "</e1>"], ["<e2>", "</e2>"]
-    if marks not in (first + second, second + first):
-        found = " ".join(marks) or "missing"
-        raise ValueError(f"{where}: the marks are {found}, expected <e1> ... </e1> and <e2> ... </e2>")
-    text, spans = "", {}
-    for stretch, mark in zip(stretches[::2], [*marks, ""]):
-        if mark.startswith("</"):
-            spans[mark] = len(text), len(text) + len(stretch.strip())
-            text += stretch.strip()
-        else:  # an empty mention, or a sentence that begins with one, would leave two spaces
-            text += stretch if text and not text.endswith(" ") else stretch.lstrip()
-    return text, spans["</e1>"], spans["</e2>"]
+    return [from_record(record) for record in records(path, options)]
 
 
 def is_directed(labels: Iterable[str]) -> bool:
@@ -190,7 +139,7 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
 
 class Feature(NamedTuple):
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # of inputs.encode
+    sequence: packing.Sequence
     label: int  # IGNORED: no training example has it
     is_cut: bool  # the text was longer than max_length
 
@@ -203,17 +152,15 @@ def make_features(
     # code glues them to the word before, which is the same in SentencePiece, the published use
     label_ids = {label: i for i, label in enumerate(labels)}
     chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
-    space = " " * options.first_space
-    texts = [space + examples[i].text for i in chosen]
-    spans = [[(a + len(space), b + len(space)) for a, b in (examples[i].head, examples[i].tail)] for i in chosen]
-    made = inputs.encode_mentions(
+    texts, spans = [examples[i].text for i in chosen], [[examples[i].head, examples[i].tail] for i in chosen]
+    made = inputs.mention_sequences(
         tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_length,
-        max_mention_length=options.max_mention,
+        first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(i, arrays, label_ids.get(examples[i].label, IGNORED), is_cut)
-        for i, (arrays, is_cut) in zip(chosen, made)
-        if arrays is not None
+        Feature(i, sequence, label_ids.get(examples[i].label, IGNORED), is_cut)
+        for i, (sequence, is_cut) in zip(chosen, made)
+        if sequence
     ]
 
 
@@ -236,14 +183,14 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], head: str, pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], head: str, pad_id: int, max_mention: int) -> Batch:
     labels = torch.tensor([feature.label for feature in features])
-    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
+    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.2)."""
-    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id)
+    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention)
     n_states = HEAD_INPUTS[options.head]
     model = TaskModel(LukeModel(config), labels, options.head, n_states, make_batch, options.classifier_bias)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
@@ -263,7 +210,7 @@ def predict(
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
     predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         label = int(logits.numpy().argmax())  # of equal ones the first
         predictions[feature.example] = Prediction(model.labels[label], logits.softmax(dim=0)[label].item())
@@ -297,11 +244,8 @@ def predict_lines(
     model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
-    examples = []
-    for number, line in enumerate(lines, start=1):
-        record = files.line_record(line, number)
-        marked = None if record else Example("", *_unmarked(line.strip(), f"line {number}"), "")
-        examples.append(marked or _from_own(record, has_label=False))
+    found = files.line_records([line.strip() for line in lines], formats.unmark_pair)
+    examples = [from_record(record, labelled=False) for record in found]
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
     for example, prediction in zip(examples, predict(model, features, examples)):
         mentions = {

@@ -16,18 +16,16 @@ and an answer for mentions without a positive logit, which other work on ultra-f
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from luke_mini import files, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel, collate_mentions
@@ -87,39 +85,22 @@ class Example(NamedTuple):
     types: tuple[str, ...]
 
 
+def records(path: str | Path, options: Options = Options()) -> list[Record]:
+    kept = OPEN_ENTITY if options.types == "general" else None
+    return [formats.open_entity(record, kept) for record in files.read_records(path)]
+
+
+def from_record(record: Record, labelled: bool = True) -> list[Example]:
+    text, spans = record.get("text", str), record.list("spans")
+    if not spans and not labelled:
+        raise ValueError(f"{record.where}: field 'spans' is empty, expected at least one mention")
+    types = [tuple(dict.fromkeys(item.texts("labels"))) if labelled else () for item in spans]
+    return [Example(text, item.span(text, may_be_empty=not labelled), names) for item, names in zip(spans, types)]
+
+
 def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
     """The mentions of a file in one of the three formats, each record in its own."""
-    examples = []
-    for record in files.read_records(path):
-        if "sent" in record.values:
-            text = record.get("sent", str)
-            start, end = record.span(text)
-            examples.append(_joined(text[:start], text[start:end], text[end:], record.texts("labels")))
-        elif "y_str" in record.values:
-            left, right = (" ".join(record.texts(f"{side}_context_token")) for side in ("left", "right"))
-            types = [name for name in record.texts("y_str") if options.types == "all" or name in OPEN_ENTITY]
-            examples.append(_joined(f"{left} " if left else "", record.get("mention_span", str), f" {right}", types))
-        else:
-            examples += _from_own(record)
-    return examples
-
-
-def _joined(left: str, mention: str, right: str, types: Sequence[str]) -> Example:
-    """Published texts write brackets as -LRB- and the like; a space at the end of a mention is not part of it."""
-    space = mention[len(mention.rstrip()) :]
-    left, mention, right = (
-        re.sub("-([LR])[RCS]B-", lambda found: "(" if found[1] == "L" else ")", part)
-        for part in (left, mention.rstrip(), (space + right).rstrip())
-    )
-    return Example(left + mention + right, (len(left), len(left + mention)), tuple(dict.fromkeys(types)))
-
-
-def _from_own(record: Record, has_types: bool = True) -> list[Example]:
-    text, examples = record.get("text", str), []
-    for item in record.list("spans"):
-        types = item.texts("labels") if has_types else ()
-        examples.append(Example(text, item.span(text), tuple(dict.fromkeys(types))))
-    return examples
+    return [example for record in records(path, options) for example in from_record(record)]
 
 
 def about(examples: Sequence[Example]) -> str:
@@ -145,7 +126,7 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 
 class Feature(NamedTuple):
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # of inputs.encode
+    sequence: packing.Sequence
     types: list[int]  # indices of the gold types, those that the training file lacks left out
     is_cut: bool  # the text was longer than max_length
 
@@ -155,17 +136,15 @@ def make_features(
 ) -> list[Feature]:
     """One input for each example, but none for a mention that is longer than an input: see `lost`."""
     type_ids = {name: i for i, name in enumerate(labels)}
-    space = " " * options.first_space
-    texts = [space + example.text for example in examples]
-    spans = [[(start + len(space), end + len(space))] for _, (start, end), _ in examples]
-    made = inputs.encode_mentions(
+    texts, spans = [example.text for example in examples], [[example.mention] for example in examples]
+    made = inputs.mention_sequences(
         tokenizer, entity_vocab, texts, spans, task=inputs.ENTITY, max_length=options.max_length,
-        max_mention_length=options.max_mention,
+        first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(index, arrays, [type_ids[name] for name in example.types if name in type_ids], is_cut)
-        for index, (example, (arrays, is_cut)) in enumerate(zip(examples, made))
-        if arrays is not None
+        Feature(index, sequence, [type_ids[name] for name in example.types if name in type_ids], is_cut)
+        for index, (example, (sequence, is_cut)) in enumerate(zip(examples, made))
+        if sequence
     ]
 
 
@@ -182,16 +161,18 @@ def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, 
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int) -> Batch:
+def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int, max_mention: int) -> Batch:
     labels = torch.zeros(len(features), n_types)
     for row, feature in enumerate(features):
         labels[row, feature.types] = 1
-    return collate_mentions([feature.arrays for feature in features], labels, head, pad_id)
+    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
     """The model, its weights still to be loaded (paper, section 4.1)."""
-    make_batch = partial(collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id)
+    make_batch = partial(
+        collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention
+    )
     model = TaskModel(LukeModel(config), labels, options.head, 1, make_batch)
     optim.freeze_idle(model.luke, entities="entity" in options.head)
     return model
@@ -210,7 +191,7 @@ def predict(
 ) -> list[list[Type]]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
     predictions: list[list[Type]] = [[] for _ in examples]
-    sizes = [len(feature.arrays["input_ids"]) for feature in features]
+    sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         probability = logits.sigmoid().tolist()
         predictions[feature.example] = [Type(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]
@@ -230,26 +211,11 @@ def write_predictions(folder: Path, name: str, examples: Sequence[Example], pred
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
-def _from_line(line: str, where: str) -> list[Example]:
-    """The mentions of a user's text, with marks or as JSON. ValueError if there is none."""
-    if line.lstrip().startswith("{"):
-        if not (examples := _from_own(files.parse_record(line, where), has_types=False)):
-            raise ValueError(f"{where}: field 'spans' is empty, expected at least one mention")
-        return examples
-    stretches = re.split("(</?e>)", line)
-    marks = stretches[1::2]
-    if not marks or marks != ["<e>", "</e>"] * (len(marks) // 2):
-        found = " ".join(marks) or "missing"
-        raise ValueError(f"{where}: the marks are {found}, expected <e> </e> around each mention")
-    borders = list(accumulate(map(len, stretches[::2])))  # in the text without marks
-    return [Example("".join(stretches[::2]), span, ()) for span in zip(borders[0:-1:2], borders[1::2])]
-
-
 def predict_lines(
     model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a text with marks or a JSON object: its mentions with their types."""
-    of_line = [_from_line(line, f"line {number}") for number, line in enumerate(lines, start=1)]
+    of_line = [from_record(record, labelled=False) for record in files.line_records(lines, formats.unmark)]
     examples = [example for mentions in of_line for example in mentions]
     features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
     predictions = iter(predict(model, features, examples))

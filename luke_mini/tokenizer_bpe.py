@@ -5,17 +5,16 @@ In: text. Out: ids and offsets; `train` learns a vocabulary. A text goes through
     text            "Ada's café"
     pre-tokens      "Ada" "'s" " café"              GPT-2's rule, `_pattern`: a space belongs to the word after it
     bytes           A d a   ' s   Ġ c a f Ã ©       UTF-8, each byte written as one visible character, the space as Ġ
-    pieces          Ada     's    Ġcaf Ã©           neighbours merged, those first that were learnt first
+    pieces          Ada     's    Ġcaf Ã©           neighbors merged, those first that were learned first
 
 No text is unknown, as every byte is a piece. RoBERTa's ids are in its vocab.json: <s> <pad> </s> <unk>, pieces,
 <mask> 50264; LUKE adds <ent> 50265 and <ent2> 50266. Texts repeat their words: a dictionary of pre-tokens seen so far
-does most of the work, and another of short stretches of text for `encode_cut`.
+does most of the work.
 
 GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
-on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 does not know yet.
+on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 lacks.
 
-Left out: dropout, and the flags of added tokens but one: <mask> swallows the white space on its left, unless the folder
-says otherwise, the others nothing. tokenizer_special.py reads the folder.
+Left out: dropout, and the flags of added tokens, except whether <mask> swallows the white space on its left.
 """
 
 import heapq
@@ -28,15 +27,10 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from luke_mini import files, tokenizer_special
+from luke_mini import files, tokenizer
 from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
-from luke_mini.tokenizer_special import Memory, Stretches
+from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first ids
-ADDED = ("<mask>", "<ent>", "<ent2>")  # the last ids
-ROLES = dict(zip(("bos", "pad", "eos", "unk", "mask", "ent", "ent2"), SPECIAL + ADDED))
 NEVER = 1 << 60  # the rank of a pair that is not merged
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
@@ -103,7 +97,7 @@ BYTE_OF = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
 
 
 def _spell(text: str) -> str:
-    """UTF-8, one character for each byte. A lone surrogate, which is no character, has its three bytes too."""
+    """UTF-8, one character per byte. A lone surrogate, which is not a character, has three bytes, too."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1").translate(BYTE_CHARACTERS)
 
 
@@ -129,96 +123,63 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
 # --- The tokenizer ----------------------------------------------------------------------------------------------------
 
 
-class BpeTokenizer:
-    """Implements the interface that `tokenizer.py` describes.
-
-    vocab: piece -> id. merges: pairs of pieces, the earliest learnt first. special: role ("bos", "mask", ...) ->
-    spelling, where it is not RoBERTa's. added: further tokens that are never cut -> id. takes_space: <mask> swallows
-    the white space on its left. prefixes: `encode_cut` puts a space before every stretch, as the option
-    add_prefix_space of transformers does. The markers <ent> and <ent2> get the next ids after the last if they have
-    none; ids that the vocabulary skips are named as RoBERTa names its own spare ones.
+class BpeTokenizer(Tokenizer):
+    """vocab: token -> id. merges: pairs of tokens, the earliest learned first. names: role ("bos", "mask", ...) ->
+    token, where it is not RoBERTa's. added: further tokens that are never cut -> id. prefixes: a space goes before
+    every segment, as the option add_prefix_space of transformers has it. Ids that the vocabulary skips are named as
+    RoBERTa names its own spare ones. Otherwise see `tokenizer.complete` and `Tokenizer`.
     """
 
     def __init__(
         self,
         vocab: dict[str, int],
         merges: list[tuple[str, str]],
-        special: dict[str, str] | None = None,
+        names: dict[str, str] | None = None,
         added: dict[str, int] | None = None,
         takes_space: bool = True,
         prefixes: bool = False,
     ):
-        special, added = ROLES | (special or {}), added or {}
-        vocab = vocab | added
-        named = set(vocab.values())
-        for number, spare in enumerate(sorted(set(range(max(named, default=-1) + 1)) - named)):
+        names, vocab = NAMES | (names or {}), vocab | (added or {})
+        taken = set(vocab.values())
+        for number, spare in enumerate(sorted(set(range(max(taken, default=-1) + 1)) - taken)):
             vocab[f"madeupword{number:04}"] = spare
-        for role in ("ent", "ent2"):
-            vocab.setdefault(special[role], len(vocab))
-        tokenizer_special.check(vocab, special)
-        self._vocab, self._merges = vocab, merges
+        super().__init__(*tokenizer.complete(vocab, names, added or ()), names, takes_space)
+        self.merges, self._prefixes = merges, prefixes
+        self._ids = {token: k for k, token in enumerate(self._tokens)}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._pieces = sorted(vocab, key=vocab.__getitem__)
-        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
-            vocab[special[role]] for role in ROLES
-        )
-        self._names, self._swallows, self._prefixes = special, special["mask"] if takes_space else None, prefixes
-        self._special = {token: vocab[token] for token in [*special.values(), *added]}
-        self._bytes = [self._bytes_of(piece) for piece in self._pieces]
-        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._bytes = list(map(self._bytes_of, self._tokens))
         self._words = Memory(self._encode_word)  # pre-token -> ids
-        self._stretches = Stretches(self._encode_stretch)  # the same for stretches between cuts
-        self.starts_word = np.array([self._begins_word(k) for k in range(len(vocab))])  # bool [vocabulary]
 
-    def _bytes_of(self, piece: str) -> bytes:
-        if piece in self._special or not all(character in BYTE_OF for character in piece):
-            return piece.encode()
-        return bytes(BYTE_OF[character] for character in piece)
+    def _bytes_of(self, token: str) -> bytes:
+        if token in self._special or not all(character in BYTE_OF for character in token):
+            return token.encode()
+        return bytes(BYTE_OF[character] for character in token)
 
-    def _begins_word(self, token: int) -> bool:
-        if self._pieces[token] in self._special:
+    def _begins_word(self, token: str) -> bool:
+        if token in self._special:
             return True
         # differs from LUKE: it looks at the character that stands for the first byte, so that – and — continue a word
         # there, and half of some other characters begins one (72 pieces of RoBERTa's, 0.13 % of the tokens).
-        first = self._bytes[token].decode("utf-8", "ignore")[:1]  # pieces may begin or end within a character
-        starts_whole = first and self._bytes[token].startswith(first.encode())
+        spelled = self._bytes_of(token)
+        first = spelled.decode("utf-8", "ignore")[:1]  # tokens may begin or end within a character
+        starts_whole = first and spelled.startswith(first.encode())
         return bool(starts_whole and (first.isspace() or is_punctuation(first)))
 
-    def __len__(self) -> int:
-        return len(self._pieces)
-
     def _encode_word(self, word: str) -> list[int]:
-        pieces = merge(list(_spell(word)), self._ranks)
-        return [self._vocab.get(piece, self.unk_id) for piece in pieces]
+        return [self._ids.get(piece, self.unk_id) for piece in merge(list(_spell(word)), self._ranks)]
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_words(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._words.__getitem__, pre_tokens(text))))
 
-    def _encode_stretch(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens count, as the released tokenizers have it."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
-        if self._prefixes:  # before other white space too, as in transformers 5
-            parts[::2] = [f" {part}" if part and part[0] != " " else part for part in parts[::2]]
-        ids = self._encode_plain(parts[0])
-        for token, plain in zip(parts[1::2], parts[2::2]):
-            ids += [self._special[token], *self._encode_plain(plain)]
-        return ids
-
-    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
-        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
-        return self._stretches.cut(text, cuts)
-
-    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
-        return self._stretches.encode(stretches)
+    def _encode_plain(self, text: str) -> list[int]:
+        if self._prefixes and text and text[0] != " ":  # before other white space too, as in transformers 5
+            text = f" {text}"
+        return self._encode_words(text)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        """Ids of many pieces of text. prefix_spaces False: the text goes on where another ended, in mid-word if it does
-        not begin with white space."""
-        return [self._encode_plain(_prefixed(text, space)) for text, space in zip(texts, prefix_spaces)]
+        return [self._encode_words(_prefixed(text, space)) for text, space in zip(texts, prefix_spaces)]
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
-        """Ids and offsets of one text; special tokens are neither added nor looked for."""
         prefixed = _prefixed(text, prefix_space)
         start = len(text) - len(prefixed)  # -1: the first character is the added space
         ids, offsets = [], []
@@ -235,11 +196,8 @@ class BpeTokenizer:
             start += len(word)
         return Encoding(ids, offsets)
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        return [self._pieces[k] for k in ids]
-
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, with special tokens written out; bytes that are no UTF-8 (half a character) become U+FFFD.
+        """The text, with special tokens written out; invalid UTF-8 (half a character) becomes U+FFFD.
 
         As in SentencePiece, one space at the beginning is the prefix and not text.
         """
@@ -249,11 +207,10 @@ class BpeTokenizer:
         """Writes vocab.json, merges.txt and tokenizer_config.json: transformers' LukeTokenizer reads them, too."""
         folder = Path(folder)
         with files.write_file(folder / "vocab.json") as file:
-            json.dump({piece: k for k, piece in enumerate(self._pieces)}, file, ensure_ascii=False)
+            json.dump(self._ids, file, ensure_ascii=False)
         with files.write_file(folder / "merges.txt") as file:
-            file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self._merges))
-        more = {"takes_space": self._swallows is not None, "add_prefix_space": self._prefixes}
-        tokenizer_special.write_config(folder, "LukeTokenizer", self._names, **more)
+            file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self.merges))
+        self._write_config(folder, "LukeTokenizer", add_prefix_space=self._prefixes)
 
 
 def _prefixed(text: str, prefix_space: bool) -> str:
@@ -261,9 +218,9 @@ def _prefixed(text: str, prefix_space: bool) -> str:
 
 
 def load(folder: str | Path) -> BpeTokenizer:
-    """From vocab.json and merges.txt, or from tokenizer.json. ValueError naming the file that is no good."""
+    """From vocab.json and merges.txt, otherwise from tokenizer.json. ValueError that names an invalid file."""
     folder = Path(folder)
-    settings, whole = tokenizer_special.read_files(folder)
+    settings, whole = tokenizer.read_files(folder)
     if (folder / "vocab.json").is_file():
         vocab, merges = files.read_object(folder / "vocab.json"), _read_merges(folder / "merges.txt")
     else:
@@ -271,18 +228,18 @@ def load(folder: str | Path) -> BpeTokenizer:
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]
     for pair in merges:
         if len(pair) != 2 or "".join(pair) not in vocab:
-            raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two pieces whose sum the vocabulary has")
-    special, takes_space = tokenizer_special.special_tokens(settings), tokenizer_special.mask_takes_space(settings, whole)
+            raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two tokens whose sum the vocabulary has")
+    names, takes_space = tokenizer.special_tokens(settings), tokenizer.mask_takes_space(settings, whole)
     try:
-        added = tokenizer_special.added_tokens(folder, settings, whole, vocab)
-        return BpeTokenizer(vocab, merges, special, added, takes_space, bool(settings.get("add_prefix_space")))
+        added = tokenizer.added_tokens(folder, settings, whole, vocab)
+        return BpeTokenizer(vocab, merges, names, added, takes_space, bool(settings.get("add_prefix_space")))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
 
 def _read_merges(path: Path) -> list[tuple[str, ...]]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; vocab.json needs it beside it")
+        raise ValueError(f"{path}: no such file, expected it beside vocab.json")
     lines = path.read_text(encoding="utf-8").split("\n")
     if lines[0].startswith("#version"):  # further lines may well begin with #
         del lines[0]
@@ -293,7 +250,7 @@ def _read_merges(path: Path) -> list[tuple[str, ...]]:
 
 
 class _Pairs:
-    """How often each pair of neighbours occurs in the words, and in which; kept up to date while words are merged."""
+    """How often each pair of neighbors occurs in the words, and in which; kept up to date while words are merged."""
 
     def __init__(self, words: list[list[int]], counts: list[int]):
         self._words, self._counts = words, counts  # words as symbols
@@ -346,8 +303,8 @@ def _replace(word: list[int], pair: tuple[int, int], symbol: int) -> list[int]:
 def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeTokenizer:
     """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
 
-    Nothing is random. Pairs that occur once are not merged, so that a small text gives fewer pieces. The distinct words
-    are in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
+    Deterministic. Pairs that occur once are not merged, so a small text gives fewer pieces. The distinct words are in
+    memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
     """
     pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
     if vocab_size < (least := len(pieces) + len(ADDED)):
@@ -362,7 +319,7 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeToken
             break
         merges.append((pieces[pair[0]], pieces[pair[1]]))
         piece = "".join(merges[-1])
-        if piece not in vocab:  # else another pair has made the same piece before
+        if piece not in vocab:  # otherwise another pair has made the same piece
             vocab[piece] = len(pieces)
             pieces.append(piece)
         pairs.merge(pair, vocab[piece])

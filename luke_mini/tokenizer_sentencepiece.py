@@ -1,4 +1,4 @@
-"""SentencePiece with XLM-R's ids: the tokenizer of mLUKE, and of what is pretrained here from scratch.
+"""SentencePiece with XLM-R's ids: the tokenizer of mLUKE, and of models pretrained here from scratch.
 
 In: text. Out: ids, offsets; `train` makes a new vocabulary from texts. The segmentation is the sentencepiece library's;
 ours are the ids, the offsets in characters of the original text, and pieces that begin in the middle of a word.
@@ -15,7 +15,6 @@ must get none. mLUKE's pretraining puts an unknown character in front and drops 
 when the text itself begins with an unknown character, as SentencePiece merges the two. Here a second copy of the model
 has that rule switched off.
 
-Special tokens written out in a text ("<mask>") are ordinary characters, but not to `encode_cut`.
 Left out: byte fallback, sampling, BPE dropout.
 """
 
@@ -24,16 +23,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import sentencepiece
 
-from luke_mini import files, tokenizer_special
-from luke_mini.spans import Encoding, is_punctuation
-from luke_mini.tokenizer_special import MARK
+from luke_mini import files
+from luke_mini.spans import Encoding
+from luke_mini.tokenizer import ADDED, MARK, SPECIAL, Tokenizer
 
 FILE_NAME = "sentencepiece.bpe.model"  # XLM-R's name for it, though the model is a unigram one
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
-ADDED = ("<mask>", "<ent>", "<ent2>")  # the last three ids
 TRAIN_THREADS = 4  # fixed: sums of floats depend on how the texts are dealt out to threads
 MAX_TEXT_BYTES = 1 << 20  # SentencePiece ignores longer training texts; its own limit of 4,192 loses paragraphs
 # Appended to a model, these bytes say: normalizer_spec (field 3, 2 bytes) { add_dummy_prefix (field 3) = false }.
@@ -41,97 +37,56 @@ MAX_TEXT_BYTES = 1 << 20  # SentencePiece ignores longer training texts; its own
 NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 
-class SentencePieceTokenizer:
-    """Implements the interface that `tokenizer.py` describes. `model` holds the bytes of a SentencePiece model."""
+class SentencePieceTokenizer(Tokenizer):
+    """model: the bytes of a SentencePiece model."""
 
     def __init__(self, model: bytes):
-        self._model = model
-        self._with_mark = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         # differs from LUKE: exact for every text, where mLUKE drops the pieces of a sacrificial character
         self._without_mark = sentencepiece.SentencePieceProcessor(model_proto=model + NO_DUMMY_PREFIX)
-        size = self._with_mark.get_piece_size()
-        self._pieces = [*SPECIAL, *(self._with_mark.id_to_piece(k) for k in range(3, size)), *ADDED]
-        first = (self._with_mark.unk_id(), self._with_mark.bos_id(), self._with_mark.eos_id())
-        if first != (0, 1, 2) or any(self._with_mark.is_byte(k) for k in range(size)):
+        size = self.processor.get_piece_size()
+        first = (self.processor.unk_id(), self.processor.bos_id(), self.processor.eos_id())
+        if first != (0, 1, 2) or any(map(self.processor.is_byte, range(size))):
             raise ValueError("expected <unk> <s> </s> at ids 0, 1, 2 and no byte pieces, as in XLM-R's model")
-        self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(SPECIAL))
-        self.mask_id, self.ent_id, self.ent2_id = range(len(self._pieces) - len(ADDED), len(self._pieces))
+        tokens = [*SPECIAL, *map(self.processor.id_to_piece, range(3, size)), *ADDED]
+        special = {tokens[k]: k for k in (*range(len(SPECIAL)), *range(size + 1, len(tokens)))}
+        super().__init__(tokens, special)  # a learned piece may be spelled like a special token, and is not one
         self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
-        self._special = {self._pieces[k]: k for k in (*range(len(SPECIAL)), self.mask_id, self.ent_id, self.ent2_id)}
-        self._special_pattern = tokenizer_special.pattern(self._special)
-        self._stretches = tokenizer_special.Stretches(self._encode_stretch)  # stretch between cuts -> ids
-        self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
-
-    def _begins_word(self, piece: str) -> bool:
-        return piece in SPECIAL + ADDED or piece[0] == MARK or is_punctuation(piece[0])
-
-    def __len__(self) -> int:
-        return len(self._pieces)
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
-        """Ids and offsets of one text, without special tokens. See `encode_pieces` for prefix_space."""
-        model = self._with_mark if prefix_space or text[:1].isspace() else self._without_mark
+        model = self.processor if prefix_space or text[:1].isspace() else self._without_mark
         ids = [self._ids[k] for k in model.encode(text)]
-        pieces = model.encode(text, out_type=str)  # spelt as in the normalised text, unknown ones too
-        return Encoding(ids, _offsets(text, pieces, *model.normalize(text, with_offsets=True)))
+        pieces = model.encode(text, out_type=str)  # spelled as in the normalized text, unknown ones too
+        return Encoding(ids, offsets(text, pieces, *model.normalize(text, with_offsets=True)))
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        """Ids of many pieces of text, in two calls of the library.
-
-        Where prefix_spaces is False, a text that does not begin with white space continues a word: no ▁ in front.
-        """
+        """In two calls of the library."""
         marked = [prefix or text[:1].isspace() for text, prefix in zip(texts, prefix_spaces)]
-        first = iter(_encode_many(self._with_mark, [text for text, mark in zip(texts, marked) if mark]))
+        first = iter(_encode_many(self.processor, [text for text, mark in zip(texts, marked) if mark]))
         second = iter(_encode_many(self._without_mark, [text for text, mark in zip(texts, marked) if not mark]))
         ours = self._ids.__getitem__
         return [list(map(ours, next(first if mark else second))) for mark in marked]
 
     def _encode_plain(self, text: str) -> list[int]:
-        return [self._ids[k] for k in self._with_mark.encode(text)]  # a call for a list of texts costs 40 times as much
-
-    def _encode_stretch(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens count, as the released tokenizers have it: ▁ begins every part."""
-        parts = tokenizer_special.split(text, self._special_pattern, ADDED[0])
-        ids = self._encode_plain(parts[0])
-        for token, plain in zip(parts[1::2], parts[2::2]):
-            ids += [self._special[token], *self._encode_plain(plain)]
-        return ids
-
-    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
-        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
-        return self._stretches.cut(text, cuts)
-
-    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
-        return self._stretches.encode(stretches)
-
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        return [self._pieces[k] for k in ids]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text, as far as the normaliser kept it. Special tokens are written out, unknown characters as <unk>."""
-        return "".join(self.pieces(ids)).replace(MARK, " ").removeprefix(" ")
+        return [self._ids[k] for k in self.processor.encode(text)]  # a call for a list of texts costs 40 times as much
 
     def save(self, folder: str | Path) -> None:
         """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json."""
         folder = Path(folder)
         with files.write_file(folder / FILE_NAME, "wb") as file:
-            file.write(self._model)
-        special = dict(zip(("bos", "pad", "eos", "unk", "mask", "ent", "ent2"), SPECIAL + ADDED))
-        tokenizer_special.write_config(folder, "MLukeTokenizer", special)
-        scores = [self._with_mark.get_score(k) for k in range(3, self._with_mark.get_piece_size())]
+            file.write(self.model)
+        self._write_config(folder, "MLukeTokenizer")
+        scores = [self.processor.get_score(k) for k in range(3, self.processor.get_piece_size())]
         if not all(score.is_integer() for score in scores):  # ranks are: a BPE model, which MLukeTokenizer cannot be
-            form = _rust_form(self._pieces, scores)
-            form["added_tokens"] = tokenizer_special.listed(self._special, ADDED[0])
+            form = _rust_form(self._tokens, scores) | {"added_tokens": self._added_tokens()}
             with files.write_file(folder / "tokenizer.json") as file:
                 json.dump(form, file, ensure_ascii=False)
 
 
 def _rust_form(pieces: list[str], scores: list[float]) -> dict:
     """The model as tokenizers spells it: transformers 5 reads pieces and scores from there, 4 from the other file."""
-    n_special, n_added = len(SPECIAL), len(ADDED)
-    vocab = [[piece, 0.0] for piece in SPECIAL]
-    vocab += [[piece, score] for piece, score in zip(pieces[n_special:-n_added], scores)] + [[ADDED[0], 0.0]]
+    scores = [*(0.0 for _ in SPECIAL), *scores, 0.0]  # to <mask>, but without the markers
     space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
     squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
     bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
@@ -148,7 +103,7 @@ def _rust_form(pieces: list[str], scores: list[float]) -> dict:
             "special_tokens": bos_and_eos,
         },
         "decoder": space,
-        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": vocab},
+        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": list(zip(pieces, scores))},
     }
 
 
@@ -156,16 +111,16 @@ def _encode_many(model: sentencepiece.SentencePieceProcessor, texts: list[str]) 
     return model.encode(texts, num_threads=1) if texts else []  # callers run one process per core
 
 
-def _offsets(text: str, pieces: list[str], normalized: str, source: list[int]) -> list[tuple[int, int]]:
+def offsets(text: str, pieces: list[str], normalized: str, source: list[int]) -> list[tuple[int, int]]:
     """Characters of `text` that each piece comes from. source[j]: where the j-th character of `normalized` comes from.
 
-    The normaliser makes one character of several (e + accent) or several of one (½): a character that is made
+    The normalizer makes one character of several (e + accent) or several of one (½): a character that is made
     from text[s] reaches up to the next larger source.
     """
     ends = [len(text)] * len(source)
     for j in range(len(source) - 2, -1, -1):
         ends[j] = source[j + 1] if source[j + 1] > source[j] else ends[j + 1]
-    offsets, position = [], 0
+    found, position = [], 0
     for piece in pieces:
         # A mark stands for a space or for nothing, unless it is the middle of one character (ﷺ becomes four words).
         skip = piece[0] == MARK and (position == 0 or source[position] > source[position - 1])
@@ -176,8 +131,8 @@ def _offsets(text: str, pieces: list[str], normalized: str, source: list[int]) -
             end -= 1
         while start < end and text[start].isspace():
             start += 1
-        offsets.append((start, end))
-    return offsets
+        found.append((start, end))
+    return found
 
 
 def load(folder: str | Path) -> SentencePieceTokenizer:
@@ -195,7 +150,7 @@ def train(
 
     model_type: "unigram", as XLM-R's, or "bpe", which is better for little text: unigram only considers pieces that
     occur in several different words, and so cuts even the commonest words of a small vocabulary (▁Th e).
-    The same texts give the same bytes: nothing is random. The library keeps the texts in memory while it trains. A text
+    Deterministic: the same texts give the same bytes. The library keeps the texts in memory while it trains. A text
     too small for vocab_size pieces gives fewer. ValueError if there is no text, or more characters than vocab_size.
     """
     model = io.BytesIO()

@@ -1,6 +1,6 @@
 """Unigram, from scratch: XLM-R's and mLUKE's tokenizers where transformers 5 saved them, as tokenizer.json alone.
 
-In: text. Out: ids and offsets. A text goes through three steps, each as the file says:
+In: text. Out: ids and offsets. A text goes through three steps, each as the file defines it:
 
     text          "Ada  met ﬁve"
     normalized    Ada  met five       replacements; XLM-R's charsmap, SentencePiece's table of NFKC
@@ -8,8 +8,8 @@ In: text. Out: ids and offsets. A text goes through three steps, each as the fil
     pieces        ▁Ada ▁m et ▁five    those whose scores, logarithms of probabilities, have the largest sum
 
 Ids and offsets are those of transformers 5.23 on the same file, also where SentencePiece itself decides otherwise: a
-charsmap sees one character and its accents at a time (か and ゙ stay two), and a character that no piece has gets the id
-that the file says, which in mLUKE's is that of `<s>`. What differs:
+charsmap sees one character and its accents at a time (か and ゙ stay two), and a character that no piece has gets the
+file's unk_id, which in mLUKE's is that of `<s>`. What differs:
 
 - no offset covers white space, and a ▁ that stands alone has an empty one, as in all tokenizers here;
 - where the normalizer removes the first character of a text, transformers' offsets are one too low;
@@ -26,19 +26,17 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from luke_mini import files, tokenizer_special
-from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
-from luke_mini.tokenizer_special import MARK, Memory, Stretches
+from luke_mini import files, tokenizer
+from luke_mini.spans import WHITE_SPACE, Encoding, without_space
+from luke_mini.tokenizer import MARK, NAMES, Memory, Tokenizer
 
 FILE_NAME = "tokenizer.json"
-ROLES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
-ROLES |= {"ent": "<ent>", "ent2": "<ent2>"}
 UNKNOWN_PENALTY = 10.0  # an unknown character's score is so much below that of the least likely piece
 NMT = {  # of Google's translation models: control characters vanish, others are spaces
     r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]": "",
@@ -169,56 +167,36 @@ def splitting(pre_tokenizer: dict | None) -> tuple[re.Pattern, bool]:
 # --- The tokenizer ----------------------------------------------------------------------------------------------------
 
 
-class UnigramTokenizer:
-    """Implements the interface that `tokenizer.py` describes.
-
-    form: the content of a tokenizer.json. special: role ("bos", "mask", ...) -> spelling, where it is not XLM-R's.
-    added: further tokens that are never cut -> id. <ent> and <ent2> get the next ids if they have none. takes_space:
-    <mask> swallows the white space on its left. opened_as: the class that transformers is to open it with, which knows
-    rules of its own beside the file's.
+class UnigramTokenizer(Tokenizer):
+    """form: the content of a tokenizer.json. names: role ("bos", "mask", ...) -> token, where it is not XLM-R's. added:
+    further tokens that are never cut -> id. opened_as: the class that transformers is to open it with, which has rules
+    of its own beside the file's. Otherwise see `tokenizer.complete` and `Tokenizer`.
     """
 
     def __init__(
         self,
         form: dict,
-        special: dict[str, str] | None = None,
+        names: dict[str, str] | None = None,
         added: dict[str, int] | None = None,
         takes_space: bool = True,
         opened_as: str = "MLukeTokenizer",
     ):
-        names, model, added = ROLES | (special or {}), form["model"], added or {}
+        names, model, added = NAMES | (names or {}), form["model"], added or {}
         vocab = {piece: k for k, (piece, _) in enumerate(model["vocab"])} | added
-        for role in ("ent", "ent2"):
-            vocab.setdefault(names[role], len(vocab))
-        tokenizer_special.check(vocab, names)
+        super().__init__(*tokenizer.complete(vocab, names, added), names, takes_space)
         if model.get("byte_fallback"):
             raise ValueError("byte_fallback is true, expected a model without byte pieces, as XLM-R's")
-        self._form, self._names, self._opened_as = form, names, opened_as
-        self._swallows = names["mask"] if takes_space else None
-        self._pieces = sorted(vocab, key=vocab.__getitem__)
-        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
-            vocab[names[role]] for role in ROLES
-        )
-        self._special = {token: vocab[token] for token in [*names.values(), *added]}
-        self._special_pattern = tokenizer_special.pattern(self._special)
+        self._form, self._opened_as = form, opened_as
         self._scored = {piece: (vocab[piece], score) for piece, score in model["vocab"] if piece not in self._special}
         self._longest = max(map(len, self._scored), default=0)
         unknown = self.unk_id if model.get("unk_id") is None else model["unk_id"]
         self._unknown = (unknown, min(score for _, score in model["vocab"]) - UNKNOWN_PENALTY)
         self._rules = rules(form.get("normalizer"))
         self._sections, self._prepend = splitting(form.get("pre_tokenizer"))
-        self._segmented = Memory(self._segment)  # word -> ids, ends
-        self._stretches = Stretches(self._encode_stretch)  # stretch between cuts -> ids
-        self.starts_word = np.array([self._begins_word(piece) for piece in self._pieces])  # bool [vocabulary]
+        self._best = Memory(self._best_pieces)  # word -> ids, ends
 
-    def _begins_word(self, piece: str) -> bool:
-        return piece in self._special or piece[0] == MARK or is_punctuation(piece[0])
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    def _segment(self, word: str) -> tuple[list[int], list[int]]:
-        """Ids of the pieces of a word, and where each ends in it (Viterbi's algorithm). Unknown neighbours are one."""
+    def _best_pieces(self, word: str) -> tuple[list[int], list[int]]:
+        """Ids of the pieces of a word, and where each ends in it (Viterbi's algorithm). Unknown neighbors are one."""
         unknown, penalty = self._unknown
         best = [(0.0, 0, 0)] + [(-math.inf, 0, 0)] * len(word)  # up to here: score; start and id of the last piece
         for start in range(len(word)):
@@ -248,16 +226,15 @@ class UnigramTokenizer:
     def _encode_plain(self, text: str, prefix: bool = True) -> list[int]:
         for rule in self._rules:
             text = rule.apply(text)
-        return [k for word, _, _ in self._words(text, prefix) for k in self._segmented[word][0]]
+        return [k for word, _, _ in self._words(text, prefix) for k in self._best[word][0]]
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
-        """Ids and offsets of one text, without special tokens. See `encode_pieces` for prefix_space."""
         normalized, spans = text, [(k, k + 1) for k in range(len(text))]
         for rule in self._rules:
             normalized, spans = rule.apply_to_both(normalized, spans)
         ids, offsets = [], []
         for word, begin, first in self._words(normalized, prefix_space or text[:1].isspace()):
-            found, ends = self._segmented[word]
+            found, ends = self._best[word]
             ids += found
             for low, high in zip([0, *ends], ends):
                 start, end = spans[max(begin + low, first)][0], spans[max(begin + high - 1, first)][1]
@@ -267,55 +244,27 @@ class UnigramTokenizer:
         return Encoding(ids, offsets)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        """Ids of many pieces of text.
-
-        Where prefix_spaces is False, a text that does not begin with white space continues a word: no ▁ in front.
-        """
         return [self._encode_plain(text, prefix or text[:1].isspace()) for text, prefix in zip(texts, prefix_spaces)]
-
-    def _encode_stretch(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens count, as the released tokenizers have it: ▁ begins every part."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._swallows)
-        ids = self._encode_plain(parts[0])
-        for token, plain in zip(parts[1::2], parts[2::2]):
-            ids += [self._special[token], *self._encode_plain(plain)]
-        return ids
-
-    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
-        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
-        return self._stretches.cut(text, cuts)
-
-    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
-        return self._stretches.encode(stretches)
-
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        return [self._pieces[k] for k in ids]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text, as far as the normalizer kept it. Special tokens are written out, unknown characters as <unk>."""
-        return "".join(self.pieces(ids)).replace(MARK, " ").removeprefix(" ")
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, from which transformers makes the same tokenizer."""
         folder = Path(folder)
         with files.write_file(folder / FILE_NAME) as file:
-            added = tokenizer_special.listed(self._special, self._swallows)
-            json.dump(self._form | {"added_tokens": added}, file, ensure_ascii=False)
-        tokenizer_special.write_config(folder, self._opened_as, self._names, self._swallows is not None)
+            json.dump(self._form | {"added_tokens": self._added_tokens()}, file, ensure_ascii=False)
+        self._write_config(folder, self._opened_as)
 
 
 def load(folder: str | Path) -> UnigramTokenizer:
-    """From tokenizer.json. ValueError naming the file that is no good."""
+    """From tokenizer.json. ValueError that names an invalid file."""
     folder = Path(folder)
-    settings, form = tokenizer_special.read_files(folder)
+    settings, form = tokenizer.read_files(folder)
     try:
         vocab = {piece: k for k, (piece, _) in enumerate(form["model"]["vocab"])}
         return UnigramTokenizer(
             form,
-            tokenizer_special.special_tokens(settings),
-            tokenizer_special.added_tokens(folder, settings, form, vocab),
-            tokenizer_special.mask_takes_space(settings, form),
+            tokenizer.special_tokens(settings),
+            tokenizer.added_tokens(folder, settings, form, vocab),
+            tokenizer.mask_takes_space(settings, form),
             settings.get("tokenizer_class") or "MLukeTokenizer",
         )
     except KeyError as error:

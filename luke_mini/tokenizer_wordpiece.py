@@ -8,13 +8,13 @@ In: text. Out: ids and offsets. A text goes through three steps:
     pieces        zoe ' s na ##ive 東 京     the longest piece of the vocabulary that fits, then the longest that goes on
 
 A word with a part that no piece fits, or of more than 100 characters, is one [UNK]. The vocabulary is vocab.txt, one
-piece a line; ## marks those that go on in a word. <ent> and <ent2> come after the last line if the file lacks them.
+piece per line; ## marks those that go on in a word. <ent> and <ent2> come after the last line if the file lacks them.
 
 Google's BERT is followed where its descendants disagree. transformers' own Python version composes characters first
 (NFC), which changes what a cased model sees of "e" + accent; the Rust one does not. In lower case Python, and so
 Google's code, writes Σ at the end of a word as ς, the Rust version σ.
 
-A piece of text that begins in mid-word cannot say so here: prefix_space has no effect. Left out: training.
+prefix_space has no effect, as a text that begins in mid-word cannot be told apart here. Left out: training.
 """
 
 import re
@@ -23,15 +23,13 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from luke_mini import files, tokenizer_special
+from luke_mini import files, tokenizer
 from luke_mini.spans import Encoding, is_punctuation
-from luke_mini.tokenizer_special import Memory, Stretches
+from luke_mini.tokenizer import Memory, Tokenizer
 
 FILE_NAME = "vocab.txt"
-ROLES = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
-ROLES |= {"ent": "<ent>", "ent2": "<ent2>"}
+NAMES = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+NAMES |= {"ent": "<ent>", "ent2": "<ent2>"}
 GOES_ON = "##"
 LONGEST_WORD = 100  # characters
 # White space of Unicode, but not \v \f \x85, which are control characters here.
@@ -50,59 +48,46 @@ def _is_dropped(character: str) -> bool:
     return hidden or character == "\ufffd"
 
 
-class WordPieceTokenizer:
-    """Implements the interface that `tokenizer.py` describes.
-
-    vocab: piece -> id. special: role ("bos", "mask", ...) -> spelling, where it is not BERT's. strip_accents: None does
-    what lower_case does.
+class WordPieceTokenizer(Tokenizer):
+    """vocab: token -> id. names: role ("bos", "mask", ...) -> token, where it is not BERT's. strip_accents: None means
+    as lower_case. Otherwise see `tokenizer.complete`.
     """
 
     def __init__(
         self,
         vocab: dict[str, int],
-        special: dict[str, str] | None = None,
+        names: dict[str, str] | None = None,
         lower_case: bool = True,
         strip_accents: bool | None = None,
         split_chinese: bool = True,
     ):
-        names = ROLES | (special or {})
-        vocab = dict(vocab)
-        for role in ("ent", "ent2"):
-            vocab.setdefault(names[role], len(vocab))
-        tokenizer_special.check(vocab, names)
-        self._vocab, self._names = vocab, names
-        self._lower_case, self._split_chinese = lower_case, split_chinese
-        self._strip_accents = lower_case if strip_accents is None else strip_accents
-        self._pieces = sorted(vocab, key=vocab.__getitem__)
-        self._longest = max(map(len, vocab))
-        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id, self.ent_id, self.ent2_id = (
-            vocab[names[role]] for role in ROLES
-        )
-        self._special = {token: vocab[token] for token in names.values()}
-        self._special_pattern = tokenizer_special.pattern(self._special)
+        names = NAMES | (names or {})
+        super().__init__(*tokenizer.complete(vocab, names), names)
+        self._ids = {token: k for k, token in enumerate(self._tokens)}
+        self._longest = max(map(len, self._tokens))
+        self.lower_case, self._split_chinese = lower_case, split_chinese
+        self.strip_accents = lower_case if strip_accents is None else strip_accents
         self._chunks = Memory(self._encode_chunk)  # what stands between white space -> ids, starts, ends
-        self._stretches = Stretches(self._encode_stretch)  # what stands between cuts -> ids
-        self.starts_word = np.array([not piece.startswith(GOES_ON) for piece in self._pieces])  # bool [vocabulary]
 
-    def __len__(self) -> int:
-        return len(self._pieces)
+    def _begins_word(self, token: str) -> bool:
+        return not token.startswith(GOES_ON)
 
     def _normalize(self, chunk: str) -> tuple[str, list[int]]:
         """The chunk as the vocabulary writes it, and for each of its characters where it comes from."""
         source = [k for k, character in enumerate(chunk) if not _is_dropped(character)]
         text = "".join(chunk[k] for k in source)
-        if self._lower_case:
+        if self.lower_case:
             # As one, for the sake of Σ; that changes a character, never a length.
             source = [k for k in source for _ in chunk[k].lower()]
             text = text.lower()
-        if self._strip_accents:
+        if self.strip_accents:
             decomposed = [unicodedata.normalize("NFD", character) for character in text]
             source = [k for k, part in zip(source, decomposed) for c in part if unicodedata.category(c) != "Mn"]
             text = "".join(c for c in chain.from_iterable(decomposed) if unicodedata.category(c) != "Mn")
         return text, source
 
     def _words(self, text: str) -> list[tuple[int, int]]:
-        """Spans of the words in normalised text."""
+        """Spans of the words in normalized text."""
         spans, start = [], 0
         for k, character in enumerate(text):
             if is_punctuation(character) or self._split_chinese and CHINESE.match(character):
@@ -116,7 +101,7 @@ class WordPieceTokenizer:
         while start < len(word):
             mark = GOES_ON if start else ""
             for end in range(min(len(word), start + self._longest), start, -1):
-                if (piece := self._vocab.get(mark + word[start:end])) is not None:
+                if (piece := self._ids.get(mark + word[start:end])) is not None:
                     break
             else:
                 return [(self.unk_id, len(word))]
@@ -141,37 +126,16 @@ class WordPieceTokenizer:
     def _encode_plain(self, text: str) -> list[int]:
         return [k for chunk in CHUNK.findall(text) for k in self._chunks[chunk][0]]
 
-    def _encode_stretch(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens count, as the released tokenizers have it."""
-        parts = tokenizer_special.split(text, self._special_pattern, self._names["mask"])
-        ids = self._encode_plain(parts[0])
-        for token, plain in zip(parts[1::2], parts[2::2]):
-            ids += [self._special[token], *self._encode_plain(plain)]
-        return ids
-
-    def encode_cut(self, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
-        """Ids of text cut into stretches, and for each cut the number of ids before it. See tokenizer.py."""
-        return self._stretches.cut(text, cuts)
-
-    def encode_stretches(self, stretches: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many stretches of text in a row, int32, and how many each has. See tokenizer.py."""
-        return self._stretches.encode(stretches)
-
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        """Ids of many pieces of text, each of which begins a word, whatever prefix_spaces says."""
         return [self._encode_plain(text) for text, _ in zip(texts, prefix_spaces, strict=True)]
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
-        """Ids and offsets of one text, without special tokens. prefix_space has no effect."""
         ids, offsets = [], []
         for chunk in CHUNK.finditer(text):
             found, starts, ends = self._chunks[chunk[0]]
             ids += found
             offsets += [(start + chunk.start(), end + chunk.start()) for start, end in zip(starts, ends)]
         return Encoding(ids, offsets)
-
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        return [self._pieces[k] for k in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words with a space between any two, punctuation too: where spaces were is lost."""
@@ -181,35 +145,29 @@ class WordPieceTokenizer:
         """Writes vocab.txt and tokenizer_config.json."""
         folder = Path(folder)
         with files.write_file(folder / FILE_NAME) as file:
-            file.writelines(piece + "\n" for piece in self._pieces)
-        tokenizer_special.write_config(
-            folder,
-            "BertTokenizer",
-            self._names,
-            do_lower_case=self._lower_case,
-            strip_accents=self._strip_accents,
-            tokenize_chinese_chars=self._split_chinese,
-        )
+            file.writelines(token + "\n" for token in self._tokens)
+        more = {"do_lower_case": self.lower_case, "strip_accents": self.strip_accents}
+        self._write_config(folder, "BertTokenizer", **more, tokenize_chinese_chars=self._split_chinese)
 
 
 def load(folder: str | Path) -> WordPieceTokenizer:
-    """From vocab.txt, or from tokenizer.json. ValueError naming the folder if it is no good."""
+    """From vocab.txt, otherwise from tokenizer.json. ValueError that names an invalid folder."""
     folder = Path(folder)
-    settings, whole = tokenizer_special.read_files(folder)
+    settings, whole = tokenizer.read_files(folder)
     if (folder / FILE_NAME).is_file():
         lines = (folder / FILE_NAME).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         vocab = {piece: k for k, piece in enumerate(lines)}
     else:
         vocab = whole["model"]["vocab"]
-    vocab |= tokenizer_special.added_tokens(folder, settings, whole, vocab)
+    vocab |= tokenizer.added_tokens(folder, settings, whole, vocab)
     try:
-        return WordPieceTokenizer(vocab, tokenizer_special.special_tokens(settings), *_settings(settings, whole))
+        return WordPieceTokenizer(vocab, tokenizer.special_tokens(settings), *_settings(settings, whole))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
 
 def _settings(config: dict, whole: dict) -> tuple[bool, bool | None, bool]:
-    """lower_case, strip_accents, split_chinese: as in tokenizer_config.json, else tokenizer.json, else uncased."""
+    """lower_case, strip_accents, split_chinese: of tokenizer_config.json, else of tokenizer.json, else uncased."""
     normalizer = whole.get("normalizer") or {}
     return (
         config.get("do_lower_case", normalizer.get("lowercase", True)),

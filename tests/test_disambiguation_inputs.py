@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Options, candidate_ids, make_features, pack, padded
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Options, candidate_ids, make_features, pack, padded
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.windows import equal_parts
+from luke_mini.spans import equal_parts
 
 TITLES = [f"T{k}" for k in range(8)]
 VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", *TITLES, "[MASK2]"])
@@ -24,8 +24,8 @@ class LetterTokenizer:
 
     bos_id, pad_id, eos_id, unk_id = 0, 1, 2, 3
 
-    def encode_stretches(self, stretches):
-        ids = [[10 + ord(char) % 80 for char in stretch if char != " "] for stretch in stretches]
+    def encode_segments(self, segments):
+        ids = [[10 + ord(char) % 80 for char in segment if char != " "] for segment in segments]
         return np.array([k for part in ids for k in part], np.int32), np.array([*map(len, ids)])
 
 

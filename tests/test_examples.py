@@ -22,8 +22,9 @@ from conftest import PEAK, needs_proc, read_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import examples, sentence_split, tokenizer_sentencepiece
+from luke_mini import examples, tokenizer_sentencepiece
 from luke_mini.examples import Example, Shards, ShardWriter, build_examples, flatten, open_shard, write_shard
+from luke_mini.spans import split_sentences
 
 ROOT = Path(__file__).parent.parent
 
@@ -171,7 +172,7 @@ def slow(paragraphs, title, tokenizer, unk, max_words, min_sentence, max_entitie
 
     sentences = []
     for item in paragraphs:
-        for sentence_start, sentence_end in sentence_split.split(item.text):
+        for sentence_start, sentence_end in split_sentences(item.text):
             tokens, mentions, position = [], [], sentence_start
             for link in item.links:
                 inside = sentence_start <= link.start and link.end <= sentence_end

@@ -73,7 +73,7 @@ def task_inputs(tiny, task, options):
     else:
         examples = [task_typing.Example(text, (0, 3), ("PER",)) for text in TEXTS]
     features = task.make_features(examples, tiny.tokenizer, vocab, LABELS, options)
-    return features, inputs.collate([feature.arrays for feature in features])
+    return features, inputs.collate(inputs.as_arrays([feature.sequence for feature in features], 30))
 
 
 def check(found, expected):

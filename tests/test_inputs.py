@@ -18,7 +18,7 @@ from closeness import assert_same, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import random_strings
+from tokenizer_texts import encode_cut, random_strings
 
 from luke_mini import inputs, packing, tokenizer_bpe, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
@@ -37,8 +37,8 @@ class Bytes:
     bos_id, pad_id, eos_id, ent_id, ent2_id = 0, 1, 2, 3, 4
     names = {0: "<s>", 1: "<pad>", 2: "</s>", 3: "<ent>", 4: "<ent2>"}
 
-    def encode_stretches(self, stretches):
-        parts = [[10 + byte for byte in stretch.encode()] for stretch in stretches]
+    def encode_segments(self, segments):
+        parts = [[10 + byte for byte in segment.encode()] for segment in segments]
         return np.array([*chain(*parts)], np.int32), np.array([*map(len, parts)])
 
     def show(self, ids):
@@ -307,7 +307,7 @@ def test_equal_to_the_rules_with_and_without_truncation(task, seed):
         limits |= {"max_length": draw.randint(6, 50), "max_entity_length": draw.choice([0, 1, 3, 32])}
     expected = shown(case, Bytes(), lambda piece: [10 + byte for byte in piece.encode()], limits)
     if expected is None:
-        with pytest.raises(ValueError, match="tokens with their markers, max_length leaves room for"):
+        with pytest.raises(ValueError, match="tokens including markers, but max_length leaves only"):
             inputs.encode(Bytes(), VOCAB, **case, **limits)
         return
     made = plain(inputs.encode(Bytes(), VOCAB, **case, **limits))
@@ -344,12 +344,33 @@ def test_truncation_around_mentions_by_hand(spans, max_length, expected):
 
 
 def test_mentions_that_cannot_fit():
-    with pytest.raises(ValueError, match="the mentions have 6 tokens with their markers, max_length leaves room for 5"):
+    with pytest.raises(ValueError, match="mentions take 6 tokens including markers, but max_length leaves only 5"):
         truncated([(10, 11), (24, 25)], 7)
-    with pytest.raises(ValueError, match="text 1: the mentions have 28 tokens"):
+    with pytest.raises(ValueError, match="text 1: mentions take 28 tokens"):
         texts = ["ab", "abcdefghijklmnopqrstuvwxyz"]
         spans = [[(0, 1)], [(0, 26)]]
         inputs.encode_batch(Bytes(), VOCAB, texts, entity_spans=spans, task=TASKS[1], max_length=20)
+
+
+@pytest.mark.parametrize(("task", "limit"), [(TASKS[1], 13), (TASKS[2], 15)])  # "Bo in LA." just fits
+def test_mention_sequences_are_those_of_encode(task, limit):
+    """Whole or cut as `encode` cuts; None where it says that the mentions are too long."""
+    draw = random.Random(1)
+    cases = [draw_case(draw, ["abc de " * 6, "Bo in LA."], task) for _ in range(100)]
+    texts, spans = [case["text"] for case in cases], [case["entity_spans"] for case in cases]
+    made = inputs.mention_sequences(Bytes(), VOCAB, texts, spans, task=task, max_length=limit, first_space=False)
+    for case, (sequence, is_cut) in zip(cases, made, strict=True):
+        assert is_cut == (len(inputs.encode(Bytes(), VOCAB, **case)["input_ids"]) > limit)
+        try:
+            expected = plain(inputs.encode(Bytes(), VOCAB, **case, max_length=limit, max_mention_length=7))
+        except ValueError:
+            assert sequence is None
+            continue
+        del expected["kept_spans"]
+        (arrays,) = inputs.as_arrays([sequence], 7)
+        assert plain(arrays) == expected and sequence.word_ids.tolist() == expected["input_ids"]
+        assert [list(range(*span))[:7] for span in sequence.spans.tolist()] == positions(arrays)
+    assert {(sequence is None, is_cut) for sequence, is_cut in made} == {(True, True), (False, True), (False, False)}
 
 
 def test_longest_first_by_hand():
@@ -431,6 +452,12 @@ def draw_batch(seed: int, task: str | None) -> list[dict]:
     return [draw_case(draw, [*ENGLISH[:5], *random_strings(20, seed), "", "<pad> é"], task) for _ in range(9)]
 
 
+def columns_of(cases: list[dict]) -> dict[str, list]:
+    names = {"text": "texts", "text_pair": "text_pairs"}
+    keys = ("text", "text_pair", "entity_spans", "entity_spans_pair", "entities")
+    return {names.get(key, key): [case.get(key) for case in cases] for key in keys}
+
+
 @pytest.fixture(scope="module")
 def bpe(tmp_path_factory):
     return tokenizer_bpe.train(ENGLISH, 420, tmp_path_factory.mktemp("bpe"))
@@ -442,12 +469,7 @@ def test_encode_batch_equals_encode(bpe, task, limit):
     cases = draw_batch(1, task)
     limit = 300 if limit and task in TASKS[1:3] else limit  # so that every mention fits
     expected = [plain(inputs.encode(bpe, VOCAB, **case, max_length=limit)) for case in cases]
-    names = {"text": "texts", "text_pair": "text_pairs"}
-    columns = {
-        names.get(key, key): [case.get(key) for case in cases]
-        for key in ("text", "text_pair", "entity_spans", "entity_spans_pair", "entities")
-    }
-    made = inputs.encode_batch(bpe, VOCAB, **columns, task=task, max_length=limit)
+    made = inputs.encode_batch(bpe, VOCAB, **columns_of(cases), task=task, max_length=limit)
     assert list(map(plain, made)) == expected
 
 
@@ -455,14 +477,16 @@ def test_encode_batch_equals_encode(bpe, task, limit):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_packed_is_padded(bpe, task, seed):
     """The same batch as `packing.from_padded` makes of the padded tensors, "<pad>" in the text included."""
-    batch = [inputs.encode(bpe, VOCAB, **case) for case in draw_batch(seed, task)]
+    cases = draw_batch(seed, task)
+    batch = [inputs.encode(bpe, VOCAB, **case) for case in cases]
     padded = inputs.collate(batch, bpe.pad_id, VOCAB.pad_id)
     names = "input_ids attention_mask entity_ids entity_position_ids entity_attention_mask".split()
     expected = packing.from_padded(**{name: padded[name] for name in names}, pad_id=bpe.pad_id)
-    made = inputs.pack(batch, bpe.pad_id)
-    for name in "word_ids word_positions entity_ids mention_positions mention_offsets".split():
-        assert torch.equal(getattr(made, name), getattr(expected, name)), name
-    assert made.word_lengths == expected.word_lengths and made.entity_lengths == expected.entity_lengths
+    sequences = inputs.encode_sequences(bpe, VOCAB, **columns_of(cases), task=task)
+    for made in (inputs.pack(batch, bpe.pad_id), packing.pack(sequences, bpe.pad_id, max_mention=30)):
+        for name in "word_ids word_positions entity_ids mention_positions mention_offsets".split():
+            assert torch.equal(getattr(made, name), getattr(expected, name)), name
+        assert made.word_lengths == expected.word_lengths and made.entity_lengths == expected.entity_lengths
 
 
 def test_batches_without_entities(bpe):
@@ -577,8 +601,8 @@ def pieces(tmp_path_factory):
 
 
 def test_pieces_equal_the_library_by_the_rules(pieces, count):
-    """mLUKE as published: every stretch goes through SentencePiece by itself, and ids move up by one."""
-    model, draw = pieces._with_mark, random.Random(4)
+    """mLUKE as published: every segment goes through SentencePiece by itself, and ids move up by one."""
+    model, draw = pieces.processor, random.Random(4)
 
     def tokenize(piece: str) -> list[int]:
         return [k + 1 if k else 3 for k in model.encode(piece)]
@@ -590,20 +614,19 @@ def test_pieces_equal_the_library_by_the_rules(pieces, count):
         assert plain(inputs.encode(pieces, VOCAB, **case, **limits)) == shown(case, pieces, tokenize, limits)
 
 
-def test_stretches_equal_cuts(pieces, bpe):
-    """The tokenizers' fast way for a batch gives what `encode_cut` gives for each text."""
+def test_segments_of_a_batch_are_those_of_each_text(pieces, bpe):
     for tokenizer in (pieces, bpe):
-        stretches = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
-        ids, counts = tokenizer.encode_stretches(iter(stretches))
-        expected = [tokenizer.encode_cut(stretch, [])[0] for stretch in stretches]
+        segments = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
+        ids, counts = tokenizer.encode_segments(iter(segments))
+        expected = [encode_cut(tokenizer, segment, [])[0] for segment in segments]
         assert ids.tolist() == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
-        assert ids.dtype == np.int32 and tokenizer.encode_stretches([])[0].shape == (0,)
+        assert ids.dtype == np.int32 and tokenizer.encode_segments([])[0].shape == (0,)
 
 
 def test_equal_to_transformers_mluke(pieces, count):
     """On known characters; spans do not begin or end at a space, as 5.23 keeps lone spaces that SentencePiece drops."""
     transformers = pytest.importorskip("transformers")
-    model = pieces._with_mark
+    model = pieces.processor
     scored = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     scored += [(model.id_to_piece(k), model.get_score(k)) for k in range(3, model.get_piece_size())]
     entity_vocab = {title: k for k, title in enumerate(TITLES)}

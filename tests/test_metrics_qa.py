@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luke_mini.metrics_qa import (
+from luke_mini.metrics import (
     answer_scores,
     jsquad_scores,
     normalize_jsquad,

@@ -3,6 +3,7 @@
 pytest tests/test_packing.py
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,26 @@ def test_the_example_of_the_module():
     assert batch.word_lengths == (5, 3) and batch.entity_lengths == (2, 0)
     assert batch.cu_words.tolist() == [0, 5, 8] and batch.cu_entities.tolist() == [0, 2, 2]
     assert batch.cu_words.dtype == torch.int32
+
+
+def test_sequences_of_the_example():
+    """The same batch from its sequences; "<pad>" (1) as a word has no position of its own, Oslo only its first word."""
+    ada, rain = np.array([0, 11, 12, 13, 14, 2]), np.array([0, 1, 14, 2], np.int32)
+    sequences = [
+        packing.Sequence(ada, np.array([7, 8, 9]), np.array([[1, 2], [3, 5], [5, 5]])),
+        packing.Sequence(rain, np.zeros(0, np.int64), np.zeros((0, 2), np.int64)),
+        packing.Sequence(rain, np.array([7], np.int32), np.array([[2, 3]], np.int32)),
+    ]
+    batch = packing.pack(sequences, pad_id=1)
+    assert batch.word_ids.tolist() == [*ada, *rain, *rain]
+    assert batch.word_positions.tolist() == [2, 3, 4, 5, 6, 7, 2, 1, 3, 4, 2, 1, 3, 4]
+    assert batch.entity_ids.tolist() == [7, 8, 9, 7] and batch.entity_lengths == (3, 0, 1)
+    assert batch.word_lengths == (6, 4, 4)
+    assert batch.mention_positions.tolist() == [1, 3, 4, 2] and batch.mention_offsets.tolist() == [0, 1, 3, 3, 4]
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 5 and {tensor.dtype for tensor in tensors} == {torch.int64}
+    batch = packing.pack(sequences, pad_id=1, max_mention=1)
+    assert batch.mention_positions.tolist() == [1, 3, 2] and batch.mention_offsets.tolist() == [0, 1, 2, 2, 3]
 
 
 def test_missing_masks_mean_that_all_rows_are_real():

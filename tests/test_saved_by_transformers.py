@@ -14,11 +14,13 @@ import torch
 from fixtures import make_hf_fixtures as oracle
 from fixtures import make_tokenizer_fixtures as texts
 from test_heads import check_outputs, in_float64, ours_of, theirs_of
+from tokenizer_texts import encode_cut
 
 import finetune
 from luke_mini import checkpoint, inference, inputs, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.spans import without_space
+from luke_mini.tokenizer_bpe import BpeTokenizer
 
 NAMES = ["luke", "mluke", "xlmr"]
 FAMILIES = {"luke": ("LukeTokenizer", texts.ENTITIES), "mluke": ("MLukeTokenizer", texts.LANGUAGES)}
@@ -38,7 +40,7 @@ def made(transformers):
 
 def assert_reads(words, text: str, ids: list[int], offsets) -> None:
     """words: our tokenizer. ids, offsets: those of transformers, in which white space counts; None: not compared."""
-    assert words.encode_cut(text, [])[0] == ids, text
+    assert encode_cut(words, text, [])[0] == ids, text
     if "<" in text:  # special tokens that are written out: text to `encode`
         return
     found = words.encode(text)
@@ -52,8 +54,8 @@ def assert_reads(words, text: str, ids: list[int], offsets) -> None:
 
 def assert_reads_all(words, recorded) -> None:
     for text, ids, offsets in recorded:
-        if isinstance(words, tokenizer.tokenizer_bpe.BpeTokenizer):  # its `encode` puts a space in front
-            assert words.encode_cut(text, [])[0] == ids, text
+        if isinstance(words, BpeTokenizer):  # its `encode` puts a space in front
+            assert encode_cut(words, text, [])[0] == ids, text
             if "<" not in text and not text[:1].isspace():
                 found = words.encode(text, prefix_space=False)
                 assert found == (ids, [without_space(text, *span) for span in offsets]), text
@@ -86,9 +88,9 @@ def test_entities_are_no_words(name):
     assert (has_markers, len(words)) == (2 * (name != "xlmr"), len(saved["model"]["vocab"]) + 2 * (name != "luke"))
     assert words.pieces([words.mask_id, words.ent_id, words.ent2_id]) == ["<mask>", "<ent>", "<ent2>"]
     for text in ("[MASK]", "the [MASK] of [UNK]", "[PAD][MASK2]"):
-        ids, _ = words.encode_cut(text, [])
+        ids, _ = encode_cut(words, text, [])
         assert max(ids) < words.mask_id and "[MASK]" not in words.pieces(ids)
-    assert words.encode_cut("a <ent> b", [])[0].count(words.ent_id) == 1
+    assert encode_cut(words, "a <ent> b", [])[0].count(words.ent_id) == 1
 
 
 def test_a_model_that_was_resized_has_rows_for_entities(tmp_path):
@@ -97,7 +99,7 @@ def test_a_model_that_was_resized_has_rows_for_entities(tmp_path):
     (tmp_path / "luke/config.json").write_text('{"vocab_size": 327}')
     plain, resized = tokenizer.load(texts.HERE / "luke"), tokenizer.load(tmp_path / "luke")
     assert len(resized) == len(plain) + 4
-    assert resized.pieces(resized.encode_cut("[MASK]", [])[0]) == ["[MASK]"]
+    assert resized.pieces(encode_cut(resized, "[MASK]", [])[0]) == ["[MASK]"]
 
 
 @pytest.mark.parametrize("name, keys", [("luke", texts.ENTITIES), ("mluke", texts.LANGUAGES)])
@@ -116,7 +118,7 @@ def test_the_entities_lie_in_tokenizer_config(name, keys, tmp_path):
         EntityVocab.of_folder(tmp_path)
 
 
-def test_a_space_before_every_stretch(transformers, made, tmp_path, some_strings):
+def test_a_space_before_every_segment(transformers, made, tmp_path, some_strings):
     """add_prefix_space, as people save it for NER: every part of a text that is cut at its mentions gets a space."""
     made["luke"].save_pretrained(tmp_path / "luke")
     theirs = transformers.LukeTokenizer.from_pretrained(tmp_path / "luke", add_prefix_space=True)
@@ -128,7 +130,7 @@ def test_a_space_before_every_stretch(transformers, made, tmp_path, some_strings
     for text in texts.TEXTS + some_strings:
         if not any(token in text for token in texts.ENTITIES):
             ids = theirs(text, add_special_tokens=False).input_ids
-            assert words.encode_cut(text, [])[0] == ids == again.encode_cut(text, [])[0], text
+            assert encode_cut(words, text, [])[0] == ids == encode_cut(again, text, [])[0], text
     ours = inputs.encode(words, EntityVocab.of_folder(tmp_path / "prefix"), "Ada met LA.", entity_spans=[(8, 10)])
     assert ours["input_ids"].tolist() == theirs("Ada met LA.", entity_spans=[(8, 10)]).input_ids
     assert words.pieces(ours["input_ids"])[-3:-1] == ["Ġ", "."]  # after the mention
@@ -148,7 +150,7 @@ def test_live_tokenizers(transformers, made, tmp_path, some_strings):
         assert type(again) is type(theirs)
         for text in lines:
             ids = theirs(text, add_special_tokens=False).input_ids
-            assert words.encode_cut(text, [])[0] == ids == again(text, add_special_tokens=False).input_ids, text
+            assert encode_cut(words, text, [])[0] == ids == again(text, add_special_tokens=False).input_ids, text
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------

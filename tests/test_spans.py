@@ -1,15 +1,20 @@
-"""Characters <-> tokens: the docstring's example by hand, and every span of random tokenisations by brute force.
+"""Characters <-> tokens: the docstring's example by hand, and every span of random tokenizations by brute force.
+Sentences: expected ones per language, and what must hold for any text. Parts of long documents against brute force.
+(`context_window` is worked by hand in test_task_ner.py.)
 
     pytest tests/test_spans.py
 """
 
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luke_mini.spans import char_span, is_punctuation, token_span
+from luke_mini.spans import char_span, equal_parts, is_punctuation, split_sentences, token_span
+
+# --- Tokens and characters --------------------------------------------------------------------------------------------
 
 OFFSETS = [(0, 2), (2, 6), (7, 12)]  # "Barack Obama" as ▁Ba rack ▁Obama
 
@@ -59,3 +64,115 @@ def test_punctuation_is_berts():
     for code in range(0x3000):
         bert = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
         assert is_punctuation(chr(code)) == (bert or unicodedata.category(chr(code)).startswith("P")), hex(code)
+
+
+# --- Sentences --------------------------------------------------------------------------------------------------------
+
+# Each expected list joined by its spaces is the text.
+CASES = [
+    ("en", ["Mr. Obama lives in the U.S.", "He was its president."]),
+    ("en", ["J. R. R. Tolkien wrote for the U.S. Army.", "The end."]),
+    ("en", ["It is 3.14 cm long, see www.example.org for No. 7, p. 5 and fig. 3.", "Why?", "Nobody knows..."]),
+    ("en", ['"Why?" she asked.', '"Go home."', "(He left.)", "Nothing!", "Yahoo! is a firm."]),
+    ("en", ["Smith et al. (1999) met Dr. Jones on Jan. 5 at St. Mary's.", "Vitamin C.", "It helps."]),
+    ("en", ["He said no.", "Then he went to Acme Inc.", "The firm was his."]),
+    ("en", ["Who is it?!", "[1] A footnote.", "2001 was a year."]),
+    (
+        "de",
+        ["Am 3. Oktober 1990 fuhr z. B. Prof. Meier ab.", "Im 19. Jahrhundert nicht.", "Das war 1990.", "Er kam an."],
+    ),
+    ("de", ["Er rief: »Ja.«", "»Nein!« rief sie."]),
+    ("fr", ["M. Dupont est arrivé.", "« Pourquoi ? »", "Il ne sait pas."]),
+    ("es", ["El Sr. Pérez vive aquí.", "¿Por qué?", "¡Nadie lo sabe!"]),
+    ("ru", ["Он родился в 1799 г. в Москве.", "Потом уехал."]),
+    ("hi", ["यह दिल्ली है।", "वह भारत की राजधानी है।"]),
+    ("bn", ["ঢাকা একটি শহর।", "এটি বড়।"]),
+    ("ar", ["هل هذا صحيح؟", "نعم.", "هذا صحيح."]),
+    ("ko", ["서울은 수도이다.", "크다."]),
+]
+
+
+@pytest.mark.parametrize(("language", "sentences"), CASES)
+def test_sentences(language, sentences):
+    text = " ".join(sentences)
+    assert [text[start:end] for start, end in split_sentences(text, language)] == sentences
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences"),
+    [
+        ("ja", ["東京は日本の首都。", "「大きい。」", "１９９０年には３．１４倍！", "そう"]),
+        ("zh", ["北京是首都。", "人口很多？", "是。"]),
+    ],
+)
+def test_scripts_without_spaces(language, sentences):
+    text = "".join(sentences).replace("３．１４", "3.14")
+    assert [text[start:end] for start, end in split_sentences(text, language)] == [
+        s.replace("３．１４", "3.14") for s in sentences
+    ]
+
+
+def test_thai_breaks_at_spaces_of_long_sentences_only():
+    clause = "กรุงเทพมหานครเป็นเมืองหลวง"  # 26 characters
+    text = " ".join([clause] * 6)
+    assert [text[start:end] for start, end in split_sentences(text, "th")] == [" ".join([clause] * 3)] * 2
+    assert split_sentences(text, "en") == [(0, len(text))]
+
+
+def test_lines_and_white_space():
+    assert split_sentences("  One line\n another one \n\n", "en") == [(2, 10), (12, 23)]
+    assert split_sentences("", "en") == split_sentences(" \n\t ", "en") == []
+    assert split_sentences("No stop", "en") == [(0, 7)]
+
+
+@given(
+    st.text(alphabet=st.sampled_from('aB. !?。」"(\n1ก\u00a0é।'), max_size=60),
+    st.sampled_from(["en", "de", "th", "xx"]),
+)
+def test_every_character_is_in_exactly_one_sentence(text, language):
+    spans = split_sentences(text, language)
+    covered = [k for start, end in spans for k in range(start, end)]
+    assert covered == sorted(set(covered))  # in order, no overlap
+    assert all(text[k].isspace() for k in set(range(len(text))) - set(covered))
+    for start, end in spans:
+        assert start < end and not text[start].isspace() and not text[end - 1].isspace()
+
+
+@given(st.text(max_size=40))
+def test_any_text(text):
+    spans = split_sentences(text)
+    assert "".join("".join(text[start:end].split()) for start, end in spans) == "".join(text.split())
+
+
+# --- Windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "n, limit, spans, expected",
+    [
+        (0, 10, [], [0, 0]),
+        (10, 10, [], [0, 10]),
+        (11, 10, [], [0, 6, 11]),  # two of ceil(11 / 2)
+        (11, 10, [(5, 7)], [0, 5, 11]),  # the border at 6 would cut the mention
+        (11, 10, [(0, 7)], [0, 6, 11]),  # longer than a part: cut all the same
+        (20, 10, [(8, 12), (4, 9)], [0, 4, 14, 20]),  # overlapping mentions: as far left as needed
+    ],
+)
+def test_parts_by_hand(n, limit, spans, expected):
+    assert equal_parts(n, limit, np.array(spans, np.int64).reshape(-1, 2)) == expected
+
+
+@given(st.integers(1, 80), st.integers(1, 20), st.lists(st.tuples(st.integers(0, 79), st.integers(0, 9)), max_size=8))
+def test_parts_fit_and_cut_no_mention_that_fits(n, limit, found):
+    spans = np.array([(start, min(start + length, n)) for start, length in found if start < n], np.int64).reshape(-1, 2)
+    borders = equal_parts(n, limit, spans)
+    size = -(-n // -(-n // limit))
+    assert borders[0] == 0 and borders[-1] == n
+    for first, last in zip(borders, borders[1:]):
+        assert 0 < last - first <= size <= limit
+        cut = [(s, e) for s, e in spans.tolist() if s < last < e]
+        if cut:  # only where no border between `first` and the full size cuts none
+            assert last == min(first + size, n)
+            assert all(any(s < b < e for s, e in spans.tolist()) for b in range(first + 1, last + 1))
+        elif last < min(first + size, n):  # moved no further than needed
+            assert all(any(s < b < e for s, e in spans.tolist()) for b in range(last + 1, first + size + 1))

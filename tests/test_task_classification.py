@@ -164,7 +164,7 @@ def test_inputs_by_hand(tiny):
 
 def by_the_book(first, second, tokenizer, max_length):
     """One token at a time goes, from the longer text, from the second if both are as long."""
-    first, second = (list(tokenizer.encode_cut(text, [])[0]) for text in (first, second or ""))
+    first, second = (tokenizer.encode_segments([text])[0].tolist() for text in (first, second or ""))
     while len(first) + len(second) + (2 if second == [] else 4) > max_length:
         (first if len(first) > len(second) else second).pop()
     end = tokenizer.eos_id

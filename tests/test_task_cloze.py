@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
+from luke_mini import checkpoint, inputs, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import TaskModel
@@ -32,6 +32,12 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 VOCAB = EntityVocab.from_titles(["[UNK]", "[PAD]", "[MASK]", "[MASK2]"])
 MASK_ENTITY = 2
+
+
+def arrays_of(feature, max_mention: int = 30) -> dict:
+    """As Hugging Face has it."""
+    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
+    return arrays
 
 
 class LetterTokenizer:
@@ -135,12 +141,12 @@ def test_features_worked_by_hand():
         [HIGHLIGHT], [ENTITY], LETTERS.one("Bo", True), [ENTITY], LETTERS.one(" was happy", True),
     ]  # fmt: skip
     passage = [token for part in parts for token in part]
-    assert feature.arrays["input_ids"].tolist() == [0, *query, 2, 2, *passage, 2]
-    positions = [[p for p in row if p >= 0] for row in feature.arrays["entity_position_ids"].tolist()]
+    assert arrays_of(feature)["input_ids"].tolist() == [0, *query, 2, 2, *passage, 2]
+    positions = [[p for p in row if p >= 0] for row in arrays_of(feature)["entity_position_ids"].tolist()]
     assert positions[0] == [7]  # <s>, 6 pieces of " Later"
     first = len(query) + 3
     assert positions[1] == list(range(first, first + 6)) and positions[2] == list(range(first + 10, first + 15))
-    assert feature.arrays["entity_ids"].tolist() == [MASK_ENTITY] * 5
+    assert arrays_of(feature)["entity_ids"].tolist() == [MASK_ENTITY] * 5
     assert feature.mentions.tolist() == [0, 1, 2, 3] and feature.labels.tolist() == [0, 1, 0, 1]
 
 
@@ -226,8 +232,8 @@ def test_features_equal_a_plain_transcription(passage, cuts, left, right, max_qu
     expected = plain_features(question, options)
     assert len(found) == len(expected)
     for feature, (ids, rows, inside) in zip(found, expected):
-        assert feature.arrays["input_ids"].tolist() == ids and len(ids) <= 30
-        shown = [[p for p in row if p >= 0] for row in feature.arrays["entity_position_ids"].tolist()]
+        assert arrays_of(feature)["input_ids"].tolist() == ids and len(ids) <= 30
+        shown = [[p for p in row if p >= 0] for row in arrays_of(feature, 5)["entity_position_ids"].tolist()]
         assert shown == rows and ids[rows[0][0]] == PLACEHOLDER  # never lost
         assert feature.mentions.tolist() == inside
         assert feature.labels.tolist() == [float(k == 0) for k in inside]
@@ -265,7 +271,7 @@ def test_scores_and_loss_equal_transformers_encoder(tmp_path):
     assert len(features) > 2
     scores, labels = [], []
     for feature in features:
-        arrays = {name: torch.from_numpy(array)[None] for name, array in feature.arrays.items()}
+        arrays = {name: torch.from_numpy(array)[None] for name, array in arrays_of(feature).items()}
         with torch.no_grad():
             entities = theirs(**arrays).entity_last_hidden_state[0]
         pairs = torch.cat([entities[:1].expand(len(entities) - 1, -1), entities[1:]], dim=1)
@@ -410,6 +416,6 @@ def test_published_samples(name, pretrained):
         assert {question.text[slice(*question.mentions[k])] for k in question.gold} == set(question.answers)
     words = tokenizer.load(pretrained)
     features = task_cloze.make_features(questions, words, VOCAB)
-    assert max(len(feature.arrays["input_ids"]) for feature in features) <= 512
+    assert max(len(arrays_of(feature)["input_ids"]) for feature in features) <= 512
     assert task_cloze.lost(questions, features)["questions whose answer is no candidate"] == 0
-    assert all(np.isin(feature.arrays["input_ids"], len(words) + 1).sum() == 1 for feature in features)
+    assert all(np.isin(arrays_of(feature)["input_ids"], len(words) + 1).sum() == 1 for feature in features)

@@ -19,8 +19,8 @@ from conftest import shared_data
 import finetune
 from luke_mini import checkpoint, optim, task_disambiguation, tokenizer
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_files import Candidate, Document, Mention
-from luke_mini.disambiguation_inputs import Options, make_features
+from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Options, make_features
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
 from luke_mini.initialization import initialize
@@ -44,8 +44,8 @@ class LetterTokenizer:
 
     bos_id, unk_id, eos_id = 101, 3, 102
 
-    def encode_stretches(self, stretches):
-        ids = [[4 + ord(char) % 90 for char in stretch if char != " "] for stretch in stretches]
+    def encode_segments(self, segments):
+        ids = [[4 + ord(char) % 90 for char in segment if char != " "] for segment in segments]
         return np.array([k for part in ids for k in part], np.int32), np.array([*map(len, ids)])
 
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, task_relation
+from luke_mini import checkpoint, formats, inputs, task_relation
+from luke_mini.files import Record
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
 from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features, read_examples
@@ -31,13 +32,19 @@ BLOCKS = '1\t" <e1> Ada </e1> works for <e2> Acme </e2> . "\nper:employee_of(e1,
 ADA = Example("e1", "Ada is a chemist .", (0, 3), (7, 16), "per:title")
 
 
+def arrays_of(feature, max_mention: int = 30) -> dict:
+    """As Hugging Face has it."""
+    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
+    return arrays
+
+
 @pytest.fixture(scope="session")
 def tiny(tiny_checkpoint):
     return checkpoint.read(tiny_checkpoint)
 
 
 def spelled(tiny, feature) -> str:
-    return " ".join(tiny.tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+    return " ".join(tiny.tokenizer.pieces(arrays_of(feature)["input_ids"].tolist())).replace("Ġ", "_")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -139,8 +146,8 @@ def test_an_input_by_hand(tiny):
     (feature,) = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["no_relation", "per:title"])
     assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is <ent2> _a _chemist <ent2> _ . </s>"
     mask, mask2 = tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id
-    assert feature.arrays["entity_ids"].tolist() == [mask, mask2] and mask != mask2
-    positions = feature.arrays["entity_position_ids"]
+    assert arrays_of(feature)["entity_ids"].tolist() == [mask, mask2] and mask != mask2
+    positions = arrays_of(feature)["entity_position_ids"]
     assert positions.shape == (2, 30)
     assert positions[:, :5].tolist() == [[1, 2, 3, -1, -1], [5, 6, 7, 8, -1]] and (positions[:, 5:] == -1).all()
     assert feature.label == 1 and not feature.is_cut
@@ -150,8 +157,8 @@ def test_the_head_is_first_wherever_it_stands(tiny):
     turned = ADA._replace(head=ADA.tail, tail=ADA.head)
     (feature,) = make_features([turned], tiny.tokenizer, tiny.entity_vocab, ["per:title"], Options(max_mention=3))
     assert spelled(tiny, feature) == "<s> <ent2> _Ada <ent2> _is <ent> _a _chemist <ent> _ . </s>"
-    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id]
-    assert feature.arrays["entity_position_ids"].tolist() == [[5, 6, 7], [1, 2, 3]]
+    assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id]
+    assert arrays_of(feature, 3)["entity_position_ids"].tolist() == [[5, 6, 7], [1, 2, 3]]
 
 
 def by_the_book(words, head, tail, tokenizer, max_mention):
@@ -188,12 +195,12 @@ def test_inputs_are_those_of_the_rules(tiny, words, data):
     (subj_start, subj_end), (obj_start, obj_end) = spans
     record = {"relation": "r", "token": words, "subj_start": subj_start, "subj_end": subj_end - 1,
               "obj_start": obj_start, "obj_end": obj_end - 1}  # fmt: skip
-    example = task_relation._from_tacred(task_relation.Record("here", record))
+    example = task_relation.from_record(formats.tacred(Record("here", record)))
     max_mention = data.draw(st.integers(1, 8))
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, ["r"], Options(max_mention=max_mention))
     ids, positions = by_the_book(words, *spans, tiny.tokenizer, max_mention)
-    assert feature.arrays["input_ids"].tolist() == ids
-    assert feature.arrays["entity_position_ids"].tolist() == positions
+    assert arrays_of(feature)["input_ids"].tolist() == ids
+    assert arrays_of(feature, max_mention)["entity_position_ids"].tolist() == positions
 
 
 def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
@@ -204,7 +211,7 @@ def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
     for example, feature in zip(examples, features, strict=True):
         expected = theirs(example.text, entity_spans=[example.head, example.tail])
         for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
-            assert feature.arrays[name].tolist() == expected[name]
+            assert arrays_of(feature)[name].tolist() == expected[name]
 
 
 def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
@@ -223,7 +230,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert [feature.label for feature in features] == [0, IGNORED, 0]
     assert list(task_relation.lost(examples, features).values()) == [2, 1, 1, 1]
     cut = features[1]
-    assert cut.is_cut and len(cut.arrays["input_ids"]) == 64
+    assert cut.is_cut and len(arrays_of(cut)["input_ids"]) == 64
     assert "<ent> _Ada <ent> _met <ent2> _Bo <ent2> . </s>" in spelled(tiny, cut)
     model = build(tiny, ["per:title"], options)
     predictions = task_relation.predict(model, features, examples)
@@ -236,7 +243,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert markers.tolist() == [[tiny.tokenizer.ent_id, tiny.tokenizer.ent2_id]] * 3
     written = spelled(tiny, features[2])
     assert written == "<s> _ <ent> <ent> _Ada <ent> _ <ent2> _met <ent2> _Bo <ent2> </s>"
-    assert marker_rows[2].tolist() == [64 + len(features[0].arrays["input_ids"]) + place for place in (3, 9)]
+    assert marker_rows[2].tolist() == [64 + len(arrays_of(features[0])["input_ids"]) + place for place in (3, 9)]
 
 
 def test_a_vocabulary_without_the_second_mask_is_an_error(tiny):
@@ -280,7 +287,7 @@ def test_same_logits_as_transformers(tiny, tmp_path, bias):
     model = model.double()
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options)
     with torch.no_grad():
-        expected = theirs(**inputs.collate([feature.arrays for feature in features])).logits
+        expected = theirs(**inputs.collate([arrays_of(feature) for feature in features])).logits
         ours = model.logits(model.collate(features)) - (model.classifier.bias if bias else 0)
     assert expected.std(dim=0).min() > 1e-3  # the examples differ
     assert_same(ours, expected)
@@ -295,7 +302,7 @@ def test_the_head_sees_the_rows_it_should(tiny, head):
     with torch.no_grad():
         together = model.logits(model.collate(features))
         for row, feature in zip(together, features):
-            arrays = feature.arrays if "entity" in head else {"input_ids": feature.arrays["input_ids"]}
+            arrays = arrays_of(feature) if "entity" in head else {"input_ids": arrays_of(feature)["input_ids"]}
             packed = inputs.pack([arrays], model.config.pad_token_id)
             hidden = model.luke(packed)
             assert len(hidden) == len(arrays["input_ids"]) + 2 * ("entity" in head)

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, task_typing
+from luke_mini import checkpoint, formats, inputs, task_typing
+from luke_mini.files import Record
 from luke_mini.initialization import initialize
 from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features, read_examples
 
@@ -35,13 +36,19 @@ OWN = {
 ADA = Example("Ada is a chemist .", (0, 3), ("person",))
 
 
+def arrays_of(feature, max_mention: int = 30) -> dict:
+    """As Hugging Face has it."""
+    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
+    return arrays
+
+
 @pytest.fixture(scope="session")
 def tiny(tiny_checkpoint):
     return checkpoint.read(tiny_checkpoint)
 
 
 def spelled(tiny, feature) -> str:
-    return " ".join(tiny.tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+    return " ".join(tiny.tokenizer.pieces(arrays_of(feature)["input_ids"].tolist())).replace("Ġ", "_")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -128,8 +135,8 @@ def test_open_entity_as_published(split):
 def test_an_input_by_hand(tiny):
     (feature,) = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["other", "person"])
     assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is _a _chemist _ . </s>"
-    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
-    assert feature.arrays["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
+    assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
+    assert arrays_of(feature)["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
     assert feature.types == [1] and not feature.is_cut
 
 
@@ -157,8 +164,8 @@ def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published,
     first = 1 + len(pieces[0])
     positions = [*range(first, first + len(pieces[1]) + 2), *[-1] * max_mention][:max_mention]
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, [], Options(max_mention=max_mention))
-    assert feature.arrays["input_ids"].tolist() == ids
-    assert feature.arrays["entity_position_ids"].tolist() == [positions]
+    assert arrays_of(feature)["input_ids"].tolist() == ids
+    assert arrays_of(feature, max_mention)["entity_position_ids"].tolist() == [positions]
 
 
 def _read_one(record):
@@ -175,7 +182,7 @@ def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
     for example, feature in zip(examples, features, strict=True):
         expected = theirs(example.text, entity_spans=[example.mention])
         for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
-            assert feature.arrays[name].tolist() == expected[name]
+            assert arrays_of(feature)[name].tolist() == expected[name]
 
 
 def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
@@ -190,7 +197,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
     assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
     assert list(task_typing.lost(examples, features).values()) == [1, 1, 1]
-    assert len(features[1].arrays["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
+    assert len(arrays_of(features[1])["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
     model = build(tiny, ["person"], options)
     torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person
     predictions = task_typing.predict(model, features, examples)
@@ -238,7 +245,7 @@ def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
     features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
     batch = model.collate(features)
     with torch.no_grad():
-        expected = theirs(**inputs.collate([feature.arrays for feature in features]), labels=batch.labels)
+        expected = theirs(**inputs.collate([arrays_of(feature) for feature in features]), labels=batch.labels)
         ours, (loss, hits) = model.logits(batch), model(batch)["label"]
     assert expected.logits.std(dim=0).min() > 1e-3  # the examples differ
     assert_same(ours, expected.logits)
@@ -255,8 +262,8 @@ def test_a_model_of_words_sees_the_marker(tiny):
     with torch.no_grad():
         together = model.logits(model.collate(features))
         for row, feature in zip(together, features):
-            hidden = model.luke(inputs.pack([{"input_ids": feature.arrays["input_ids"]}], model.config.pad_token_id))
-            place = feature.arrays["input_ids"].tolist().index(tiny.tokenizer.ent_id)
+            hidden = model.luke(inputs.pack([{"input_ids": arrays_of(feature)["input_ids"]}], model.config.pad_token_id))
+            place = arrays_of(feature)["input_ids"].tolist().index(tiny.tokenizer.ent_id)
             expected = F.linear(hidden[place], model.classifier.weight, model.classifier.bias)
             assert_same(row, expected)
 
@@ -352,13 +359,13 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 @pytest.mark.parametrize("text", ["Ada met Bo.", "<e>Ada met Bo.", "<e>Ada</e> met </e>Bo<e>.", "<e>A<e>da</e></e>"])
 def test_marks_that_do_not_fit(text):
     with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
-        task_typing._from_line(text, "text 3")
+        formats.unmark(text, "text 3")
     with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
-        task_typing._from_line('{"text": "Ada met Bo.", "spans": []}', "text 3")
+        task_typing.from_record(Record("text 3", {"text": "Ada met Bo.", "spans": []}), labelled=False)
 
 
 def test_marks():
-    examples = task_typing._from_line("<e>Ada</e> met <e>Bo</e><e></e>", "text 1")
+    examples = task_typing.from_record(formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1"), labelled=False)
     assert examples == [Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))]
 
 

@@ -15,10 +15,10 @@ import pytest
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import english, random_cuts, random_strings
+from tokenizer_texts import all_pieces, encode_cut, english, random_cuts, random_strings
 
-from luke_mini import tokenizer_special
 from luke_mini.spans import is_punctuation
+from luke_mini.tokenizer import SHORT, Memory
 from luke_mini.tokenizer_bpe import BYTE_CHARACTERS, BpeTokenizer, load, merge, pre_tokens, train
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as published
@@ -37,8 +37,8 @@ def roberta(tmp_path_factory) -> BpeTokenizer:
 def rust(tokenizer: BpeTokenizer, add_prefix_space: bool = False, special: bool = False):
     """The same vocabulary in the tokenizers library."""
     tokenizers = pytest.importorskip("tokenizers")
-    vocab = {piece: k for k, piece in enumerate(tokenizer._pieces)}
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=tokenizer._merges))
+    vocab = {piece: k for k, piece in enumerate(all_pieces(tokenizer))}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=tokenizer.merges))
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     if special:
         names = tokenizer.pieces([0, 1, 2, 3, tokenizer.mask_id, tokenizer.ent_id, tokenizer.ent2_id])
@@ -181,8 +181,8 @@ def test_long_runs_are_quick(tokenizer):
     assert merge(["="] * 64 * 300, ranks) == ["=" * 64] * 300
 
 
-def test_initialization_word(tokenizer):
-    table = dict(zip(tokenizer._pieces, tokenizer.starts_word.tolist()))
+def test_starts_word(tokenizer):
+    table = dict(zip(all_pieces(tokenizer), tokenizer.starts_word.tolist()))
     for piece in ("Ġ", "Ġthe", ".", "'s", "_", "Ċ", "<s>", "<mask>", "<ent2>"):
         assert table.get(piece, True), piece
     for piece in ("a", "est", "é".encode().decode("latin-1"), "Ã", "©"):
@@ -199,17 +199,23 @@ def assert_cuts_as(tokenizer, oracle, text: str, draw: random.Random) -> None:
     for start, end in zip([0, *cuts], [*cuts, len(text)]):
         expected += oracle.encode(text[start:end], add_special_tokens=False).ids
         before.append(len(expected))
-    assert tokenizer.encode_cut(text, cuts) == (expected, before[:-1]), (text, cuts)
+    assert encode_cut(tokenizer, text, cuts) == (expected, before[:-1]), (text, cuts)
 
 
 def test_cuts_by_hand(tokenizer):
     text = "Ada  <mask> <ent>Bo's"
-    ids, before = tokenizer.encode_cut(text, [0, 3, 5, 11, 12, 18])
+    ids, before = encode_cut(tokenizer, text, [0, 3, 5, 11, 12, 18])
     assert before[:3] == [0, len(tokenizer.encode("Ada", False).ids), before[1] + 2]
     pieces = tokenizer.pieces(ids)
     assert pieces[before[1] : before[4]] == ["Ġ", "Ġ", "<mask>", "Ġ"] and pieces[before[4]] == "<ent>"
-    assert tokenizer.encode_cut("a  <mask>", [])[0] == [*tokenizer.encode("a", False).ids, tokenizer.mask_id]
-    assert tokenizer.encode_cut("", []) == ([], []) and tokenizer.encode_cut("", [0]) == ([], [0])
+    assert encode_cut(tokenizer, "a  <mask>", [])[0] == [*tokenizer.encode("a", False).ids, tokenizer.mask_id]
+    assert encode_cut(tokenizer, "", []) == ([], []) and encode_cut(tokenizer, "", [0]) == ([], [0])
+
+
+def test_of_two_special_tokens_the_longer_one_counts(tokenizer):
+    vocab, n = {piece: k for k, piece in enumerate(all_pieces(tokenizer))}, len(tokenizer)
+    longer = BpeTokenizer(vocab, tokenizer.merges, added={"<x>": n, "<x>y": n + 1})
+    assert encode_cut(longer, "<x>y<x>", [])[0] == [n + 1, n]
 
 
 def test_cuts_of_a_small_vocabulary(tokenizer, some_strings):
@@ -229,16 +235,18 @@ def test_cuts_of_roberta(roberta, some_strings, real_lines):
 def test_special_tokens_in_text_are_text_to_encode(tokenizer):
     special = {0, 1, 2, 3, tokenizer.mask_id, tokenizer.ent_id, tokenizer.ent2_id}
     for text in ("<mask>", "a <ent> b <ent2>", "<s> </s> <pad>"):
-        tokenizer.encode_cut(text, [])  # must not teach `encode` anything
+        encode_cut(tokenizer, text, [])  # must not teach `encode` anything
         assert special.isdisjoint(tokenizer.encode(text).ids)
 
 
 def test_the_memory_is_bounded(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer_special, "MOST_REMEMBERED", 50)
-    again = BpeTokenizer(dict(zip(tokenizer._pieces, range(len(tokenizer)))), tokenizer._merges)
+    monkeypatch.setattr("luke_mini.tokenizer.MOST_REMEMBERED", 50)
+    again = BpeTokenizer(dict(zip(all_pieces(tokenizer), range(len(tokenizer)))), tokenizer.merges)
+    memories = [value for value in vars(again).values() if isinstance(value, Memory)]  # of words, of segments
+    assert len(memories) == 2
     for text in english() + ["x" * 1000]:
-        assert again.encode_cut(text, [3, 4])[0] and len(again._words) <= 50 >= len(again._stretches)
-    assert max(map(len, again._words)) <= tokenizer_special.SHORT
+        assert encode_cut(again, text, [3, 4])[0] and 1 <= min(map(len, memories)) and max(map(len, memories)) <= 50
+    assert max(len(remembered) for memory in memories for remembered in memory) <= SHORT
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -250,21 +258,21 @@ def test_round_trip_through_a_folder(tokenizer, tmp_path, some_strings):
     again.save(tmp_path / "b")
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert all(again.encode_cut(text, [0]) == tokenizer.encode_cut(text, [0]) for text in some_strings)
+    assert all(encode_cut(again, text, [0]) == encode_cut(tokenizer, text, [0]) for text in some_strings)
 
 
 def test_from_tokenizer_json_alone(tokenizer, tmp_path, some_strings):
     rust(tokenizer, special=True).save(str(tmp_path / "tokenizer.json"))
     again = load(tmp_path)
-    assert again._pieces == tokenizer._pieces and again.ent2_id == tokenizer.ent2_id
+    assert all_pieces(again) == all_pieces(tokenizer) and again.ent2_id == tokenizer.ent2_id
     assert all(again.encode(text) == tokenizer.encode(text) for text in some_strings[:100])
 
 
 def test_added_tokens_of_a_released_folder(tokenizer, tmp_path):
     """added_tokens.json and special_tokens_map.json, as LUKE's first release has them; another spelling of a marker."""
-    vocab = {piece: k for k, piece in enumerate(tokenizer._pieces[:-2])}
+    vocab = {piece: k for k, piece in enumerate(all_pieces(tokenizer)[:-2])}
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
-    merges = "".join(" ".join(pair) + "\n" for pair in tokenizer._merges)
+    merges = "".join(" ".join(pair) + "\n" for pair in tokenizer.merges)
     (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": len(vocab) + 1, "<a>": len(vocab)}))
     mask = {"content": "<mask>", "lstrip": True}
@@ -272,7 +280,7 @@ def test_added_tokens_of_a_released_folder(tokenizer, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"entity_2_token": {"content": "<b>"}}))
     again = load(tmp_path)
     assert (again.ent_id, again.ent2_id, len(again)) == (len(vocab), len(vocab) + 1, len(vocab) + 2)
-    assert again.encode_cut("<a>x<b>", [])[0][::2] == [again.ent_id, again.ent2_id]
+    assert encode_cut(again, "<a>x<b>", [])[0][::2] == [again.ent_id, again.ent2_id]
 
 
 def test_transformers_opens_what_we_save(tokenizer, tmp_path, some_strings):
@@ -287,14 +295,14 @@ def test_transformers_opens_what_we_save(tokenizer, tmp_path, some_strings):
     ]
     for text in [*english()[:40], *some_strings]:
         if not any(token in text for token in ("\x1c", "\x1f", "[MASK]", "[UNK]")):  # it makes these word tokens, too
-            assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode_cut(text, [])[0], text
+            assert theirs(text, add_special_tokens=False)["input_ids"] == encode_cut(tokenizer, text, [])[0], text
 
 
 def broken_folders():
     vocab = {"a": 0, "b": 1, "ab": 2}
     yield {"vocab.json": json.dumps(vocab), "merges.txt": "a b\n"}, "no <s> <pad> </s> <unk> <mask>"
-    yield {"vocab.json": "[]"}, "vocab.json: expected a JSON object"
-    yield {"vocab.json": "{"}, "vocab.json: no JSON"
+    yield {"vocab.json": "[]"}, r"vocab.json is \[\], expected an object"
+    yield {"vocab.json": "{"}, "vocab.json, .*: invalid JSON"
     yield {"vocab.json": json.dumps(vocab)}, "merges.txt: no such file"
     yield {"vocab.json": json.dumps(vocab), "merges.txt": "a b\nb a\n"}, "merge 'b a'"
     yield {"vocab.json": json.dumps(vocab), "merges.txt": "ab\n"}, "merge 'ab'"
@@ -330,15 +338,15 @@ def test_training_equals_tokenizers(tmp_path, some_strings):
         oracle.train_from_iterator(corpus, trainer)
         trained = train(corpus, size, tmp_path)
         model = json.loads(oracle.to_str())["model"]
-        assert trained._merges == [tuple(pair) for pair in model["merges"]]
-        assert trained._pieces == sorted(model["vocab"], key=model["vocab"].get) + ["<mask>", "<ent>", "<ent2>"]
+        assert trained.merges == [tuple(pair) for pair in model["merges"]]
+        assert all_pieces(trained) == sorted(model["vocab"], key=model["vocab"].get) + ["<mask>", "<ent>", "<ent2>"]
 
 
 def test_training_by_hand(tmp_path):
     """Words (with their space) aaab x 2 and ab x 3: ab occurs 5 times, Ġab 3 times, then the rest of Ġaaab twice."""
     trained = train(["aaab aaab ab ab ab"], 267, tmp_path)
-    assert trained._merges[:2] == [("a", "b"), ("Ġ", "ab")] and len(trained) == 267
-    assert trained._pieces[260:262] == ["ab", "Ġab"] and trained._pieces[264:] == ["<mask>", "<ent>", "<ent2>"]
+    assert trained.merges[:2] == [("a", "b"), ("Ġ", "ab")] and len(trained) == 267
+    assert all_pieces(trained)[260:262] == ["ab", "Ġab"] and all_pieces(trained)[264:] == ["<mask>", "<ent>", "<ent2>"]
 
 
 def test_small_text_gives_fewer_pieces(tmp_path):

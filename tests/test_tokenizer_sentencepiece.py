@@ -18,10 +18,10 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import random_cuts
+from tokenizer_texts import encode_cut, random_cuts
 
 from luke_mini.spans import is_punctuation
-from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer, _offsets, load, train
+from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer, load, offsets, train
 
 NAMES = "Ada Bo Cleo Dan Eva Finn Gro Hal Ida Jon".split()
 CITIES = "Oslo Bergen Narvik Hamar Larvik Molde Bodø Ålesund 東京 Владивосток".split()
@@ -43,7 +43,7 @@ def tokenizer(tmp_path_factory) -> SentencePieceTokenizer:
 
 def test_id_layout(tokenizer):
     """The table of the module's docstring, from the library's own ids."""
-    model = tokenizer._with_mark
+    model = tokenizer.processor
     size = model.get_piece_size()
     assert len(tokenizer) == size + 4 == 120
     assert (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id) == (0, 1, 2, 3)
@@ -62,7 +62,7 @@ def plain_sentences() -> list[str]:
 def test_ids_and_offsets_equal_transformers(tokenizer):
     """On normalised text, as transformers leaves the normaliser out when it is built from pieces and scores."""
     transformers = pytest.importorskip("transformers")
-    model = tokenizer._with_mark
+    model = tokenizer.processor
     scored = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     scored += [(model.id_to_piece(k), model.get_score(k)) for k in range(3, model.get_piece_size())] + [("<mask>", 0.0)]
     oracle = transformers.XLMRobertaTokenizer(vocab=scored)
@@ -78,7 +78,7 @@ def test_ids_and_offsets_equal_transformers(tokenizer):
 def assert_offsets_fit(tokenizer, text: str, prefix_space: bool) -> None:
     """Starts and ends in order, white space at no border, every other character covered, slices spell their pieces."""
     encoding = tokenizer.encode(text, prefix_space)
-    model = tokenizer._with_mark
+    model = tokenizer.processor
     assert len(encoding.ids) == len(encoding.offsets)
     covered, previous = set(), (0, 0)
     for token, (start, end) in zip(encoding.ids, encoding.offsets):
@@ -123,9 +123,9 @@ def test_offsets_of_any_text(tokenizer, text, prefix_space):
 def test_offsets_by_hand(tokenizer):
     """e + accent and ㌔ come from 2 and 1 characters; ½ becomes three that all come from it."""
     text, pieces = "cafe\u0301  ½☃", ["▁ca", "fé", "▁1", "⁄2", "☃"]
-    normalized, source = tokenizer._with_mark.normalize(text, with_offsets=True)
+    normalized, source = tokenizer.processor.normalize(text, with_offsets=True)
     assert "".join(pieces) == normalized
-    assert _offsets(text, pieces, normalized, source) == [(0, 2), (2, 5), (7, 8), (7, 8), (8, 9)]
+    assert offsets(text, pieces, normalized, source) == [(0, 2), (2, 5), (7, 8), (7, 8), (8, 9)]
     lone = tokenizer.encode("\u3000 東京")
     assert dict(zip(tokenizer.pieces(lone.ids), lone.offsets)).get("▁", (2, 2)) == (2, 2)
 
@@ -197,7 +197,7 @@ def test_round_trip_through_a_folder(tokenizer, tmp_path):
 
 def test_training_is_reproducible_and_takes_a_generator(tokenizer, tmp_path):
     again = train((text for text in texts()), 120, tmp_path)
-    assert again._model == tokenizer._model
+    assert again.model == tokenizer.model
 
 
 def test_long_texts_are_not_skipped(tmp_path):
@@ -262,7 +262,7 @@ def xlmr(tokenizer, xlmr_pieces) -> SentencePieceTokenizer:
         _message(1, _message(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kinds.get(k, 1)]))
         for k, (piece, score) in enumerate(pieces)
     )
-    return SentencePieceTokenizer(model + _without_pieces(tokenizer._model))
+    return SentencePieceTokenizer(model + _without_pieces(tokenizer.model))
 
 
 def test_released_xlmr_vocabulary(xlmr, xlmr_pieces):
@@ -283,7 +283,7 @@ def test_xlmr_on_real_lines(xlmr, xlmr_pieces, real_lines):
     oracle = transformers.XLMRobertaTokenizer(vocab=xlmr_pieces)
     for text in real_lines:
         assert_offsets_fit(xlmr, text, True)
-        text = xlmr._with_mark.normalize(text).replace("▁", " ")[1:].replace("``", '"').replace("''", '"')
+        text = xlmr.processor.normalize(text).replace("▁", " ")[1:].replace("``", '"').replace("''", '"')
         ours, theirs = xlmr.encode(text), oracle(text, add_special_tokens=False, return_offsets_mapping=True)
         if ours.ids != theirs["input_ids"]:
             assert sorted(ours.ids) == sorted(theirs["input_ids"]), text
@@ -296,8 +296,8 @@ def test_xlmr_on_real_lines(xlmr, xlmr_pieces, real_lines):
 
 
 def released(tokenizer: SentencePieceTokenizer, text: str) -> list[int]:
-    """transformers 4's MLukeTokenizer on a stretch: special tokens out, the rest to the library, shifted."""
-    model, size = tokenizer._with_mark, tokenizer._with_mark.get_piece_size()
+    """transformers 4's MLukeTokenizer on a segment: special tokens out, the rest to the library, shifted."""
+    model, size = tokenizer.processor, tokenizer.processor.get_piece_size()
     added = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": size + 1, "<ent>": size + 2, "<ent2>": size + 3}
     ids = []
     for part in re.split(r"(<s>|<pad>|</s>|<unk>|\s*<mask>|<ent2?>)", text):
@@ -317,7 +317,7 @@ def assert_cuts_as_released(tokenizer: SentencePieceTokenizer, texts: list[str])
         for start, end in zip([0, *cuts], [*cuts, len(text)]):
             expected += released(tokenizer, text[start:end])
             before.append(len(expected))
-        assert tokenizer.encode_cut(text, cuts) == (expected, before[:-1]), (text, cuts)
+        assert encode_cut(tokenizer, text, cuts) == (expected, before[:-1]), (text, cuts)
 
 
 def test_cuts(tokenizer, some_strings):
@@ -329,11 +329,11 @@ def test_cuts_of_real_lines(xlmr, some_strings, real_lines):
 
 
 def test_cuts_by_hand(tokenizer):
-    ids, before = tokenizer.encode_cut("Ada <mask>.<ent>Bo", [1, 3, 10])
+    ids, before = encode_cut(tokenizer, "Ada <mask>.<ent>Bo", [1, 3, 10])
     pieces = tokenizer.pieces(ids)
     assert pieces[0].startswith("▁") and pieces[before[0]].startswith("▁")  # "da" is a new word for SentencePiece
     assert pieces[before[1] : before[2]] == ["<mask>"] and pieces[before[2]] in ("▁.", "▁")
-    assert "<ent>" in pieces and tokenizer.encode_cut("", [0]) == ([], [0])
+    assert "<ent>" in pieces and encode_cut(tokenizer, "", [0]) == ([], [0])
 
 
 LAYOUTS = [{"bos_id": -1}, {"unk_id": 2, "bos_id": 0, "eos_id": 1}, {"pad_id": 1, "bos_id": 3}]

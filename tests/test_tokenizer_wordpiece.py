@@ -16,7 +16,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import SNIPPETS, english, random_cuts, random_strings
+from tokenizer_texts import SNIPPETS, all_pieces, encode_cut, english, random_cuts, random_strings
 
 from luke_mini.tokenizer_wordpiece import WordPieceTokenizer, load
 
@@ -49,10 +49,10 @@ def tokenizer(request, vocab) -> WordPieceTokenizer:
 
 def rust(tokenizer: WordPieceTokenizer, special: bool = False):
     tokenizers = pytest.importorskip("tokenizers")
-    vocab = {piece: k for k, piece in enumerate(tokenizer._pieces)}
+    vocab = {piece: k for k, piece in enumerate(all_pieces(tokenizer))}
     made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     made.normalizer = tokenizers.normalizers.BertNormalizer(
-        lowercase=tokenizer._lower_case, strip_accents=tokenizer._strip_accents
+        lowercase=tokenizer.lower_case, strip_accents=tokenizer.strip_accents
     )
     made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     if special:
@@ -89,7 +89,7 @@ def assert_equals_rust(tokenizer, texts: list[str]) -> None:
         for start, end in zip([0, *cuts], [*cuts, len(text)]):
             ids += with_special.encode(text[start:end], add_special_tokens=False).ids
             before.append(len(ids))
-        assert tokenizer.encode_cut(text, cuts) == (ids, before[:-1]), (text, cuts)
+        assert encode_cut(tokenizer, text, cuts) == (ids, before[:-1]), (text, cuts)
 
 
 def test_equals_tokenizers(tokenizer, some_strings):
@@ -103,11 +103,11 @@ def test_equals_tokenizers_on_real_lines(tokenizer, real_lines):
 def assert_equals_google(tokenizer, texts: list[str]) -> None:
     """transformers' Python version, which drops unassigned characters and composes the others (NFC) in advance."""
     legacy = pytest.importorskip("transformers.models.bert.tokenization_bert_legacy")
-    basic = legacy.BasicTokenizer(do_lower_case=tokenizer._lower_case, strip_accents=tokenizer._strip_accents)
-    wordpiece = legacy.WordpieceTokenizer(tokenizer._vocab, "[UNK]")
+    basic = legacy.BasicTokenizer(do_lower_case=tokenizer.lower_case, strip_accents=tokenizer.strip_accents)
+    wordpiece = legacy.WordpieceTokenizer({piece: k for k, piece in enumerate(all_pieces(tokenizer))}, "[UNK]")
     for text in texts:
         text = "".join(c for c in text if unicodedata.category(c) != "Cn")
-        if not tokenizer._lower_case:  # it composes what is left after control characters are out
+        if not tokenizer.lower_case:  # it composes what is left after control characters are out
             text = basic._clean_text(text)
             text = unicodedata.normalize("NFC", text)
         expected = [piece for word in basic.tokenize(text) for piece in wordpiece.tokenize(word)]
@@ -115,12 +115,12 @@ def assert_equals_google(tokenizer, texts: list[str]) -> None:
 
 
 def test_equals_googles_code(tokenizer, some_strings):
-    if tokenizer._lower_case or not tokenizer._strip_accents:  # it takes accents off only where it lowers
+    if tokenizer.lower_case or not tokenizer.strip_accents:  # it takes accents off only where it lowers
         assert_equals_google(tokenizer, [*english()[:40], *some_strings])
 
 
 def test_equals_googles_code_on_real_lines(tokenizer, real_lines):
-    if tokenizer._lower_case or not tokenizer._strip_accents:
+    if tokenizer.lower_case or not tokenizer.strip_accents:
         assert_equals_google(tokenizer, real_lines)
 
 
@@ -142,7 +142,7 @@ def test_the_example_of_the_docstring(small):
 
 
 def test_unknown_words_and_long_ones(small):
-    assert small.encode("s" * 3 + " s x").ids == [small.unk_id, small._vocab["s"], small.unk_id]
+    assert small.encode("s" * 3 + " s x").ids == [small.unk_id, all_pieces(small).index("s"), small.unk_id]
     long = WordPieceTokenizer({piece: k for k, piece in enumerate([*SPECIAL, "s", "##s"])})
     assert long.encode("s" * 100).ids == [5] + [6] * 99 and long.encode("s" * 101) == ([1], [(0, 101)])
 
@@ -154,10 +154,10 @@ def test_sigma_at_the_end_of_a_word(small):
 def test_special_tokens(small):
     assert [small.bos_id, small.eos_id, small.pad_id, small.unk_id, small.mask_id] == [2, 3, 0, 1, 4]
     assert (small.ent_id, small.ent2_id, len(small)) == (14, 15, 16)
-    assert small.encode_cut("s [MASK]<ent2>s", [1, 2]) == ([7, 4, 15, 7], [1, 1])
+    assert encode_cut(small, "s [MASK]<ent2>s", [1, 2]) == ([7, 4, 15, 7], [1, 1])
     assert not {2, 3, 4, 14, 15} & set(small.encode("[MASK] [CLS] <ent>").ids)
     assert small.encode_pieces(["s", "", "Na"], [True, False, False]) == [[7], [], [8]]
-    assert small.starts_word.tolist() == [not piece.startswith("##") for piece in small._pieces]
+    assert small.starts_word.tolist() == [not piece.startswith("##") for piece in all_pieces(small)]
 
 
 @settings(max_examples=200)
@@ -198,11 +198,11 @@ def test_transformers_opens_what_we_save(tokenizer, tmp_path):
 
 def test_settings_of_a_released_folder(vocab, tmp_path):
     (tmp_path / "vocab.txt").write_text("".join(piece + "\n" for piece in vocab), encoding="utf-8")
-    assert load(tmp_path)._lower_case and load(tmp_path)._strip_accents  # BERT's defaults
+    assert load(tmp_path).lower_case and load(tmp_path).strip_accents  # BERT's defaults
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
-    assert not load(tmp_path)._lower_case and not load(tmp_path)._strip_accents
+    assert not load(tmp_path).lower_case and not load(tmp_path).strip_accents
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "strip_accents": False}))
-    assert load(tmp_path)._lower_case and not load(tmp_path)._strip_accents
+    assert load(tmp_path).lower_case and not load(tmp_path).strip_accents
 
 
 def test_broken_folders_give_one_line(tmp_path):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from luke_mini import toyworld_questions, toyworld_tasks
-from luke_mini.toyworld_facts import build_world
+from luke_mini import toyworld_tasks
+from luke_mini.toyworld_facts import KINDS, build_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "dev", "test")
@@ -219,9 +219,9 @@ def test_types_are_those_of_an_entity_of_that_name(folder, world):
 
 # ---- question answering
 
-def fact_asked(question):
+def fact_asked(world, question):
     """((kind, relation), name asked about), or None for a question about the letter."""
-    for key, fact in toyworld_questions.FACTS.items():
+    for key, fact in world.wordings.items():
         for ask in fact.asks:
             if found := re.fullmatch(re.escape(ask).replace(r"\{\}", "(.+)"), question):
                 yield key, found[1]
@@ -253,7 +253,7 @@ def test_answers_stand_in_the_paragraph_and_are_right(folder, world):
                 assert kinds(world, answer) == {kind} and answer in named
             else:
                 assert any(article.kind == key[0] and article.facts[key[1]] in owners(world, answer)
-                           for key, _ in fact_asked(question)), question  # fmt: skip
+                           for key, _ in fact_asked(world, question)), question  # fmt: skip
         assert 0.3 < letters / len(rows) < 0.8
         ids = [qa["id"] for article in read_json(folder / f"qa/{split}-v1.1.json")["data"]
                for paragraph in article["paragraphs"] for qa in paragraph["qas"]]  # fmt: skip
@@ -285,7 +285,7 @@ def test_cloze_answers_fill_the_gap_with_a_fact(folder, world):
             assert [(one["start"], one["end"] + 1) for one in qa["answers"]] == [
                 span for span, name in zip(spans, names) if name in gold]
             (subject,) = {name for name in names if name in qa["query"] and name not in gold} or {""}
-            true = [key for key in toyworld_questions.FACTS if holds(world, subject, *gold, {key})]
+            true = [key for key in world.wordings if holds(world, subject, *gold, {key})]
             assert true, row
             guess += len(qa["answers"]) / len(spans)
         assert guess / size < 0.4  # a random candidate
@@ -315,7 +315,7 @@ def test_topics_are_of_what_the_sentence_is_about(folder, world):
         assert len(rows) == size and set(rows[0]) == {"review_id", "sentence", "label"}
         for row in rows:
             found = [name for name in names if name in row["sentence"]]
-            topics = {TOPIC_OF.get(one.kind) or next((t for t, nouns in toyworld_questions.TOPICS.items()
+            topics = {TOPIC_OF.get(one.kind) or next((t for t, nouns in toyworld_tasks.TOPICS.items()
                                                       if one.noun in nouns), None)
                       for name in found for one in world.senses[name]}  # fmt: skip
             assert row["label"] in topics, row
@@ -331,7 +331,7 @@ def test_pairs_follow_or_contradict_the_world(folder, world):
         assert max(counts.values()) < 0.5 * size
         for row in rows:
             by_kind = re.fullmatch(r"(.+) is a (\w+)\.", row["sentence2"])
-            if by_kind and by_kind[2] in toyworld_questions.CALLED.values():
+            if by_kind and by_kind[2] in {kind.called for kind in KINDS.values()}:
                 kind = KIND_OF_WORD.get(by_kind[2], by_kind[2])
                 assert row["label"] == ("entailment" if kinds(world, by_kind[1]) == {kind} else "contradiction")
                 checked["kind"] += 1
@@ -343,7 +343,7 @@ def test_pairs_follow_or_contradict_the_world(folder, world):
 
 def stated(world, told):
     """Does the sentence state a fact of the world?"""
-    for (kind, relation), fact in toyworld_questions.FACTS.items():
+    for (kind, relation), fact in world.wordings.items():
         for says in fact.says:
             pattern = re.escape(re.sub(r"\{(me)?\}", "{me}", says)).replace(r"\{me\}", "(?P<me>.+)")
             pattern = pattern.replace(rf"\{{{relation}\}}", "(?P<value>.+)")
@@ -358,8 +358,8 @@ def test_two_sizes_are_added(folder, world):
     sizes = {"work": 0, "product": 0, "person": 0.5, "festival": 1, "school": 1, "club": 1, "firm": 1.5, "town": 2,
              "river": 2.5, "region": 2.5}  # fmt: skip
     lines = [re.sub(r"\\\[.*?\\\]", ".*", re.sub(r"<([^>]*)>", r"(?:\1)", re.escape(line).replace(r"\|", "|")))
-             for line in toyworld_questions.ONE.strip().split("\n")]  # fmt: skip
-    lines = [line.replace(r"\{a\}", "(.+?)") for line in lines]
+             for line in world.text["neutral one"]]  # fmt: skip
+    lines = [line.replace(r"\{\}", "(.+?)") for line in lines]
     for split, size in zip(SPLITS, (1000, 200, 400)):
         rows = jglue_rows(folder, "regression", split)
         assert len(rows) == size
@@ -387,7 +387,7 @@ def test_one_choice_is_right(folder, world):
                 right = [kind in kinds(world, name) for name in five]
             else:
                 facts += 1
-                asked = [(key, name.removeprefix("the ")) for key, name in fact_asked(row["question"])]
+                asked = [(key, name.removeprefix("the ")) for key, name in fact_asked(world, row["question"])]
                 right = [any(holds(world, name, value, {key}) for key, name in asked) for value in five]
             assert right[row["label"]] and sum(right) <= 2, row  # a full name may have another owner
         assert 0.3 < facts / size < 0.7
@@ -408,7 +408,7 @@ def test_probes_are_facts_with_all_their_objects(folder, world):
         assert 20 <= len(rows) <= 80 and len({row["sub_label"] for row in rows}) == len(rows)
         for row in rows:
             subject = world.entities[row["sub_label"]]
-            facts = [relation for (kind, relation), fact in toyworld_questions.FACTS.items()
+            facts = [relation for (kind, relation), fact in world.wordings.items()
                      if kind == subject.kind and fact.property == name]  # fmt: skip
             value = subject.facts[facts[0]].title if facts else subject.noun
             assert value == row["obj_label"] and bool(facts) == (name not in ("P31", "P106"))

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from luke_mini import wiki_dump, wikitext
 
 # What tokenizers trip over: white space of all kinds, joiners, combining marks, contractions, tokens written out.
@@ -60,6 +62,17 @@ def random_cuts(text: str, draw: random.Random) -> list[int]:
     if draw.random() < 0.5:
         places = [k for k in places if " " in text[max(k - 1, 0) : k + 1]] or places
     return sorted(draw.sample(places, draw.randint(0, min(len(places), 12))))
+
+
+def encode_cut(tokenizer, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+    """Ids of the segments between the cuts, and for each cut the number of ids before it."""
+    ids, counts = tokenizer.encode_segments([text[start:end] for start, end in zip([0, *cuts], [*cuts, None])])
+    return ids.tolist(), np.cumsum(counts).tolist()[:-1]
+
+
+def all_pieces(tokenizer) -> list[str]:
+    """The vocabulary, in the order of its ids."""
+    return tokenizer.pieces(range(len(tokenizer)))
 
 
 def english() -> list[str]:

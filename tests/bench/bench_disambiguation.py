@@ -18,7 +18,7 @@ import project  # noqa: F401 (finds luke_mini)
 import torch
 
 from luke_mini import config, task_disambiguation
-from luke_mini.disambiguation_inputs import Feature, Options
+from luke_mini.disambiguation_data import Feature, Options
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.task_disambiguation import DisambiguationModel

@@ -1,4 +1,4 @@
-"""Texts a second on one core from characters to model inputs: ours beside transformers' LukeTokenizer.
+"""Texts per second on one core from characters to model inputs: ours beside transformers' LukeTokenizer.
 
     python tests/bench/bench_inputs.py [--dump FILE] [--tokenizer FOLDER] [--rounds N]
 
@@ -23,7 +23,7 @@ import project  # noqa: F401 (finds luke_mini)
 import torch
 from transformers import LukeTokenizer
 
-from luke_mini import inputs, tokenizer, tokenizer_bpe, toyworld, wiki_dump, wikitext
+from luke_mini import inputs, packing, tokenizer, tokenizer_bpe, toyworld, wiki_dump, wikitext
 from luke_mini.entity_vocab import SPECIAL, EntityVocab
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -33,7 +33,7 @@ Example = tuple[str, list[tuple[int, int]]]  # text and spans
 
 
 def examples(dump: Path) -> Iterator[Example]:
-    """Stretches of 40 words of the articles, end to end."""
+    """Passages of 40 words of the articles, end to end."""
     draw, words = random.Random(0), []
     for page in wiki_dump.read_dump(dump):
         for paragraph in [] if page.redirect else wikitext.parse(page.wikitext, page.language):
@@ -100,7 +100,9 @@ def main():
             "encode_batch": encode,
             "transformers, padded tensors": lambda t, s: theirs(t, entity_spans=s, padding=True, return_tensors="pt"),
             "encode_batch and collate": lambda t, s: inputs.collate(encode(t, s), ours.pad_id),
-            "encode_batch and pack": lambda t, s: inputs.pack(encode(t, s), ours.pad_id),
+            "encode_sequences and pack": lambda t, s: packing.pack(
+                inputs.encode_sequences(ours, vocab, t, entity_spans=s), ours.pad_id, 30
+            ),
             "encode, one text a call": lambda t, s: [
                 inputs.encode(ours, vocab, text, entity_spans=spans) for text, spans in zip(t, s)
             ],
@@ -118,7 +120,7 @@ def main():
     measured = [measure(part, ours_first=number % 2 == 0) for number, part in enumerate(parts)]
     again = [measure(parts[-1], ours_first=number % 2 == 0) for number in range(5)]
     print(f"{rounds} rounds of {options.texts} texts in batches of {options.batch}; x: times transformers' rate")
-    print(f"{'texts a second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
+    print(f"{'texts per second':30s}{'first round':>18s}{'median':>18s}{'again':>18s}")
     for name in measured[0]:
         peer = "transformers, padded tensors" if "and" in name else "transformers, lists"
         columns = []

@@ -5,7 +5,7 @@
 
 BPE_FOLDER: vocab.json and merges.txt, RoBERTa's for instance. The words of a plain text or of a dump's articles are cut
 into texts of 40 words. Two tasks: whole texts (ids), and texts with 50 mentions of 1 to 6 words, whose borders cut them
-into stretches. Takes part what can be imported: transformers 4 has a LukeTokenizer in Python, transformers 5 one on top
+into segments. Takes part what can be imported: transformers 4 has a LukeTokenizer in Python, transformers 5 one on top
 of Rust; to have the former, run this in a virtual environment of its own, with numpy. "cold": the first round of a new
 tokenizer, whose memory is empty. Every round gives every tokenizer all texts, one after the other, so that a busy
 machine is busy for all; CPU times, medians. Only the ratios carry over to other machines.
@@ -48,12 +48,15 @@ def make_texts(path: Path, count: int) -> list[tuple[str, list[int]]]:
     return texts
 
 
-def stretches(text: str, cuts: list[int]) -> list[str]:
+def segments(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None])]
 
 
 def calls(ours) -> tuple:
-    return lambda text: ours.encode_cut(text, [])[0], lambda text, cuts: ours.encode_cut(text, cuts)[0]
+    return (
+        lambda text: ours.encode_segments([text])[0].tolist(),
+        lambda text, cuts: ours.encode_segments(segments(text, cuts))[0].tolist(),
+    )
 
 
 def competitors(folder: Path) -> dict:
@@ -66,11 +69,11 @@ def competitors(folder: Path) -> dict:
         print(f"without tokenizers: {error}")
     else:
         vocab = {piece: k for k, piece in enumerate(ours.pieces(range(len(ours))))}
-        rust = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, ours._merges))
+        rust = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, ours.merges))
         rust.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         found["tokenizers (Rust)"] = (
             lambda text: rust.encode(text).ids,
-            lambda text, cuts: [k for part in stretches(text, cuts) for k in rust.encode(part).ids],
+            lambda text, cuts: [k for part in segments(text, cuts) for k in rust.encode(part).ids],
         )
     try:
         import transformers
@@ -83,7 +86,7 @@ def competitors(folder: Path) -> dict:
         luke = transformers.LukeTokenizer.from_pretrained(saved)
         found[f"LukeTokenizer, transformers {transformers.__version__}"] = (
             lambda text: luke.convert_tokens_to_ids(luke.tokenize(text)),
-            lambda text, cuts: luke.convert_tokens_to_ids([p for s in stretches(text, cuts) for p in luke.tokenize(s)]),
+            lambda text, cuts: luke.convert_tokens_to_ids([p for s in segments(text, cuts) for p in luke.tokenize(s)]),
         )
     return found
 

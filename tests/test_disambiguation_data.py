@@ -1,7 +1,7 @@
 """Files of entity disambiguation: examples of every published format, their faults with file and line, candidates of
 persons against a plain transcription, and the published test sets counted by other means.
 
-    python -m pytest -q tests/test_disambiguation_files.py
+    python -m pytest -q tests/test_disambiguation_data.py
 """
 
 import json
@@ -14,9 +14,9 @@ from conftest import shared_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luke_mini import disambiguation_files as files
+from luke_mini import disambiguation_data as files
 from luke_mini import mentions
-from luke_mini.disambiguation_files import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Candidate, Document, Mention
 
 ADA, OKLAHOMA = Candidate("Ada Lovelace", 0.7), Candidate("Ada, Oklahoma", 0.3)
 

@@ -1,0 +1,185 @@
+"""Published data files as records of our own JSON-lines form, so that every task reads one form only.
+
+    typing           Open Entity, as published or as LUKE's authors had it; ultra-fine types
+    relation         TACRED; KBP37 and RELX
+    cloze            ReCoRD, in its own file or in SuperGLUE's
+    classification   JGLUE: MARC-ja, JNLI, JSTS, JCommonsenseQA
+
+In: a file. Out: `Record`s, whose fields the FORMAT text of each task describes; records that are in that form already
+pass as they are. `finetune.py TASK --to-jsonl FILE` prints them. Lines with marks around mentions, for --predict, are
+the same form. Errors name the file, the line and the field of the published form.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, groupby
+from pathlib import Path
+
+from luke_mini import files
+from luke_mini.files import Record
+
+# --- Entity typing ----------------------------------------------------------------------------------------------------
+
+
+def open_entity(record: Record, kept: tuple[str, ...] | None = None) -> Record:
+    """{"text", "spans": [{"start", "end", "labels"}]}. kept: of the types as published, only these; None: all."""
+    if "sent" in record.values:
+        text = record.get("sent", str)
+        start, end = record.span(text)
+        left, mention, right, labels = text[:start], text[start:end], text[end:], record.texts("labels")
+    elif "y_str" in record.values:
+        left, right = (" ".join(record.texts(f"{side}_context_token")) for side in ("left", "right"))
+        left, mention, right = f"{left} " if left else "", record.get("mention_span", str), f" {right}"
+        labels = [name for name in record.texts("y_str") if kept is None or name in kept]
+    else:
+        return record
+    space = mention[len(mention.rstrip()) :]  # a space at the end of a mention is not part of it
+    left, mention, right = map(_brackets, (left, mention.rstrip(), (space + right).rstrip()))
+    span = {"start": len(left), "end": len(left + mention), "labels": labels}
+    return Record(record.where, {"text": left + mention + right, "spans": [span]})
+
+
+def _brackets(text: str) -> str:
+    """-LRB- and the like -> brackets."""
+    return re.sub("-([LR])[RCS]B-", lambda found: "(" if found[1] == "L" else ")", text)
+
+
+def unmark(line: str, where: str) -> Record:
+    """`<e>Ada</e> met Bo` -> text "Ada met Bo" and its spans."""
+    pieces = re.split("(</?e>)", line)
+    marks = pieces[1::2]
+    if not marks or marks != ["<e>", "</e>"] * (len(marks) // 2):
+        found = " ".join(marks) or "missing"
+        raise ValueError(f"{where}: the marks are {found}, expected <e> </e> around each mention")
+    borders = list(accumulate(map(len, pieces[::2])))  # in the text without marks
+    spans = [{"start": start, "end": end} for start, end in zip(borders[0:-1:2], borders[1::2])]
+    return Record(where, {"text": "".join(pieces[::2]), "spans": spans})
+
+
+# --- Relations --------------------------------------------------------------------------------------------------------
+
+
+def relations(path: str | Path) -> list[Record]:
+    """{"id", "text", "head": {"start", "end"}, "tail": ..., "label"} from TACRED, KBP37, RELX or our own form."""
+    return [tacred(record) for record in files.read_records(path)] if files.is_json(path) else list(kbp37(path))
+
+
+def tacred(record: Record) -> Record:
+    if "token" not in record.values:
+        return record
+    tokens = record.texts("token")
+    starts = [0, *accumulate(len(token) + 1 for token in tokens)]
+    values = {"id": str(record.values.get("id", "")), "text": " ".join(tokens)}
+    for ours, theirs in (("head", "subj"), ("tail", "obj")):
+        first, last = record.get(f"{theirs}_start", int), record.get(f"{theirs}_end", int)
+        if not 0 <= first <= last < len(tokens):
+            held = f"fields '{theirs}_start' and '{theirs}_end' are {first} and {last}"
+            raise ValueError(f"{record.where}: {held}, expected token indices with 0 <= start <= end < {len(tokens)}")
+        values[ours] = {"start": starts[first], "end": starts[last + 1] - 1}
+    return Record(record.where, values | {"label": record.get("relation", str)})
+
+
+def kbp37(path: str | Path) -> Iterator[Record]:
+    """KBP37 and RELX: blocks of two lines, an id with a sentence and a label."""
+    lines = enumerate(files.read_text(path).split("\n"), start=1)
+    for is_blank, block in groupby(lines, key=lambda line: not line[1].strip()):
+        if is_blank:
+            continue
+        (number, first), *rest = block
+        where = f"{path}, line {number}"
+        name, tab, sentence = first.partition("\t")
+        if not tab:
+            raise ValueError(f"{where}: no tab, expected an id, a tab and a sentence")
+        if len(rest) != 1:
+            raise ValueError(f"{where}: {len(rest)} lines after the sentence, expected one, the label")
+        # Quotes around the sentence are part of the format, the space before a full stop is of the tokenization.
+        sentence = sentence.strip().strip('"').strip().replace(" .", ".")
+        values = unmark_pair(sentence, where).values
+        yield Record(where, {"id": name.strip(), **values, "label": rest[0][1].strip()})
+
+
+def unmark_pair(sentence: str, where: str) -> Record:
+    """`<e1> Ada </e1> met <e2> Bo </e2>.` -> text "Ada met Bo.", head and tail.
+
+    A mention may be empty, as some of KBP37's are: there, numbers have been lost.
+    """
+    pieces = re.split(r"(</?e[12]>)", sentence)
+    marks = pieces[1::2]
+    first, second = ["<e1>", "</e1>"], ["<e2>", "</e2>"]
+    if marks not in (first + second, second + first):
+        found = " ".join(marks) or "missing"
+        raise ValueError(f"{where}: the marks are {found}, expected <e1> ... </e1> and <e2> ... </e2>")
+    text, spans = "", {}
+    for piece, mark in zip(pieces[::2], [*marks, ""]):
+        if mark.startswith("</"):
+            spans[mark] = {"start": len(text), "end": len(text) + len(piece.strip())}
+            text += piece.strip()
+        else:  # an empty mention, or a sentence that begins with one, would leave two spaces
+            text += piece if text and not text.endswith(" ") else piece.lstrip()
+    return Record(where, {"text": text, "head": spans["</e1>"], "tail": spans["</e2>"]})
+
+
+# --- Cloze questions --------------------------------------------------------------------------------------------------
+
+
+def cloze(path: str | Path) -> Iterator[Record]:
+    """{"id", "text", "spans": [{"start", "end"}], "query", "answers", "gold"} from ReCoRD, SuperGLUE or our own form.
+
+    gold: the spans that are right; without it, those whose text is an answer.
+    """
+    if Path(path).suffix == ".json":
+        file = files.read_json(path)
+        found = file.list("data") if isinstance(file, Record) else file
+    else:
+        found = files.read_json_lines(path)
+    for record in found:
+        yield from record_questions(record) if "qas" in record.values else [record]
+
+
+def record_questions(record: Record) -> Iterator[Record]:
+    """The questions of one of ReCoRD's passages. Its ends are inclusive; here they become exclusive."""
+    passage = Record(f"{record.where}, passage", record.get("passage", dict))
+    text = passage.get("text", str)
+    spans = sorted_spans(passage.list("entities"), text, inclusive=True)
+    for number, qa in enumerate(record.list("qas")):
+        answers = [(item.span(text, inclusive=True), item.get("text", str)) for item in qa.list("answers")]
+        name = qa.values.get("id", qa.values.get("idx", f"{record.values.get('id', record.where)}-{number}"))
+        gold = [span for span, _ in answers if span in spans]
+        yield Record(qa.where, {
+            "id": str(name), "text": text, "spans": _as_objects(spans), "query": qa.get("query", str),
+            "answers": [text for _, text in answers], "gold": _as_objects(gold),
+        })  # fmt: skip
+
+
+def sorted_spans(items: list[Record], text: str, inclusive: bool = False) -> tuple[tuple[int, int], ...]:
+    """Half-open spans in text order; one that is listed twice is one. ValueError if two overlap."""
+    spans = {item.span(text, inclusive=inclusive): item.where for item in items}
+    ordered = sorted(spans)
+    for first, second in zip(ordered, ordered[1:]):
+        if second[0] < first[1]:
+            raise ValueError(f"{spans[second]}: expected mentions that do not overlap, characters {second[0]} to "
+                             f"{min(first[1], second[1])} are in two")  # fmt: skip
+    return tuple(ordered)
+
+
+def _as_objects(spans: Iterable[tuple[int, int]]) -> list[dict]:
+    return [{"start": start, "end": end} for start, end in dict.fromkeys(spans)]
+
+
+# --- Texts ------------------------------------------------------------------------------------------------------------
+
+
+def jglue(record: Record) -> Record:
+    """{"text"}, {"text", "text_pair"} or {"question", "choices"}, and "label" if there is one."""
+    values = record.values
+    if "sentence1" in values or "sentence2" in values:
+        texts = {"text": record.get("sentence1", str), "text_pair": record.get("sentence2", str)}
+    elif "sentence" in values or not {"text", "text_pair", "question", "choices"} & values.keys():
+        texts = {"text": record.get("sentence", str)}
+    elif "question" in values and "choices" not in values:
+        found = sum(name.startswith("choice") and name[6:].isdecimal() for name in values)
+        choices = [record.get(f"choice{i}", str) for i in range(max(found, 1))]
+        texts = {"question": record.get("question", str), "choices": choices}
+    else:
+        return record
+    return Record(record.where, texts | {name: values[name] for name in ("label",) if name in values})

@@ -36,6 +36,7 @@ SIZES = {
     "max_seq_length": (512, 128, "maximum word pieces per example, including <s> and </s>"),
 }
 SAMPLE_CHARACTERS = 20_000_000  # of text, to train the tokenizer
+EXAMPLE_RULES = ("max_seq_length", "sentences_without_entities", "abstract_only")  # arguments of build_examples
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -55,14 +56,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     entities = content.add_mutually_exclusive_group()
     entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
-    entities.add_argument("--titles", type=Path, metavar="FILE", help="entities to keep if linked once, one per line")
+    titles = "titles to keep if linked at all, one per line; with a large --min-count only these"
+    entities.add_argument("--titles", type=Path, metavar="FILE", help=titles)
     pieces = ["unigram", "bpe", "byte-bpe"]
     content.add_argument("--pieces", choices=pieces, help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")
     content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only the text before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
     content.add_argument("--keep-red-links", action="store_true", help="entities need no article: for part of a dump")
-    content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE [they become [UNK], as in LUKE]")
+    content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; otherwise they become [UNK]")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
     run = parser.add_argument_group("the run")
@@ -154,14 +156,10 @@ def prepare(arguments: argparse.Namespace) -> dict:
         vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
+        rules = {name: getattr(arguments, name) for name in EXAMPLE_RULES}
+        unk_id = None if arguments.drop_unknown_links else vocab.unk_id
         writer = pages.write_examples(
-            arguments.out,
-            word_tokenizer,
-            entity_ids=entity_ids,
-            unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
-            max_seq_length=arguments.max_seq_length,
-            sentences_without_entities=arguments.sentences_without_entities,
-            abstract_only=arguments.abstract_only,
+            arguments.out, word_tokenizer, entity_ids=entity_ids, unk_entity_id=unk_id, **rules
         )
     if not writer.examples:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")

@@ -5,10 +5,13 @@
     torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 2 --init runs/stage1 --out runs/stage2
 
 Stage 1 trains the entity side of a model whose word side is pretrained, stage 2 trains everything; `scratch` trains
-everything from random weights. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the data's mention statistics.
+everything from random weights. Several --data folders (languages, with one tokenizer and one entity vocabulary) are
+mixed by --sampling-exponent. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the first
+folder's mention statistics.
 """
 
 import argparse
+import filecmp
 import io
 import json
 import platform
@@ -24,9 +27,9 @@ import torch
 from luke_mini import batching, checkpoint, config, distributed, files, initialization, ops
 from luke_mini import optim, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.examples import Shards
 from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining
-from luke_mini.shards import Shards
 
 FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
 
@@ -41,7 +44,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     run = parser.add_argument_group("the run")
     data = Path("data/toyworld")
-    run.add_argument("--data", type=Path, default=data, metavar="DIR", help="written by prepare_wiki.py [%(default)s]")
+    run.add_argument(
+        "--data", nargs="+", type=Path, default=[data], metavar="DIR", help=f"written by prepare_wiki.py [{data}]"
+    )
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
     run.add_argument("--init", type=Path, metavar="DIR", help="start from it: LUKE, run, RoBERTa, XLM-R or BERT")
     run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
@@ -62,8 +67,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
-    """The examples of a data folder. ValueError if prepare_wiki.py did not finish it or its sequences are too long."""
+def open_data(folders: list[Path], shape: config.ModelConfig) -> Shards:
+    """The examples of the data folders, which must have the same tokenizer and entity vocabulary."""
+    first = folders[0]
+    for folder in folders:
+        check_data(folder, shape)
+        for path in [*sorted((first / "tokenizer").iterdir()), first / "entity_vocab.jsonl"]:
+            other = folder / path.relative_to(first)
+            if not other.is_file() or not filecmp.cmp(path, other, shallow=False):
+                options = f"--tokenizer {first}/tokenizer --entity-vocab {first}/entity_vocab.jsonl"
+                raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py {options}")
+    return Shards.open(*folders)
+
+
+def check_data(folder: Path, shape: config.ModelConfig) -> None:
+    """ValueError if prepare_wiki.py did not finish this folder or its sequences are too long."""
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder}: no manifest.json, so prepare_wiki.py has not finished; run it with --out {folder}")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -75,7 +93,6 @@ def open_data(folder: Path, shape: config.ModelConfig) -> Shards:
         raise ValueError(
             f"{folder}: sequences of up to {manifest['max_seq_length']} word pieces, the model takes {room}"
         )
-    return shards
 
 
 def base_shape(arguments) -> config.ModelConfig:
@@ -176,7 +193,7 @@ def prepare_out(arguments, place) -> None:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        keep_statistics(arguments.data / STATISTICS, arguments.out / STATISTICS)
+        keep_statistics(arguments.data[0] / STATISTICS, arguments.out / STATISTICS)
     distributed.barrier()
 
 
@@ -194,8 +211,8 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
     hidden_size = config.SIZES[arguments.size].hidden_size
     precision = arguments.precision or trainer.default_precision(place.device, hidden_size)
     shards = open_data(arguments.data, base_shape(arguments))
-    word_tokenizer = tokenizer.load(arguments.data / "tokenizer")
-    entity_vocab = EntityVocab.load(arguments.data / "entity_vocab.jsonl")
+    word_tokenizer = tokenizer.load(arguments.data[0] / "tokenizer")
+    entity_vocab = EntityVocab.load(arguments.data[0] / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
     model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
     prepare_out(arguments, place)
@@ -230,7 +247,7 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    arguments.out = arguments.out or Path("runs") / arguments.data.name
+    arguments.out = arguments.out or Path("runs") / arguments.data[0].name
     recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
     place = distributed.join()
     said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes

@@ -1,25 +1,24 @@
 """Examples on disk -> packed, masked batches for pretraining, in an order that resumes exactly.
 
-In: opened shards (one folder, or one per language) and `BatchRules`. Out: for each optimiser step the list of this
-process's micro-batches (`PretrainBatch`).
+In: the shards of one data folder, or of several (one per language), and `BatchRules`. Out: for each optimizer step the
+micro-batches of this process (`PretrainBatch`).
 
-One endless *stream* of examples is a function of the seed alone, and step s sees its places s * global_batch up to
-(s + 1) * global_batch. Each process takes a contiguous part of these, cut into micro-batches. As order and masks are
-drawn by counters (see masking.py), 1 process x 64 sequences, 2 x 32 and twice 32 accumulated see the same examples
-with the same masks, and a run resumes with nothing but the number of its step.
+One endless *stream* of examples depends on the seed alone; step s sees its places s * global_batch to
+(s + 1) * global_batch. Each process takes a contiguous part of these, cut into micro-batches. Order and masks are drawn
+by counters (see masking.py), so 1 process x 64 sequences, 2 x 32 and 2 accumulated micro-batches of 32 see the same
+examples with the same masks, and the number of the step is all that is needed to resume.
 
-An *epoch* is N consecutive places, N the number of all examples.
-- One folder: each epoch holds every example once, in a new order. A batch that reaches beyond its end goes on with the
-  next epoch: nothing is dropped, nothing comes twice within an epoch.
+An *epoch* is N consecutive places, where N is the number of all examples.
+- One folder: every example once per epoch, in a new order. A batch that crosses the end continues with the next epoch.
 - Several folders (mLUKE's languages): each has a fixed quota of the N places, proportional to size ** 0.7, so small
-  ones come more often than their share. A folder is read in passes of its own, every example once a pass, and goes on
-  in the next epoch where it stopped. The places of an epoch are shuffled, so languages mix within every batch.
-  differs from LUKE: there a language is drawn anew for each batch, with replacement, and all of that batch is in it;
-  training ends when any of the languages does.
-Masks belong to (example, pass): a folder's next pass masks other words.
+  ones are read more often than their share. A folder has its own passes, with every example once per pass, and the
+  next epoch continues where the last one stopped. The places of an epoch are shuffled: every batch mixes languages.
+  differs from LUKE: there each batch draws one language, with replacement, and training ends with the first language
+  that does.
+Masks depend on (example, pass): the next pass masks other words.
 
 Left out on purpose: shuffle buffers (memory-mapped shards are read in any order), sorting by length (no padding to
-save), worker processes (one core makes more than 20,000 sequences a second: tests/bench/bench_batching.py).
+save), worker processes (one core makes more than 20,000 sequences per second: tests/bench/bench_batching.py).
 """
 
 import math
@@ -35,27 +34,25 @@ from torch import Tensor
 from luke_mini import masking
 from luke_mini.config import PretrainConfig
 from luke_mini.distributed import Place
+from luke_mini.examples import Examples, Shards, ranges
 from luke_mini.packing import PackedBatch
-from luke_mini.shards import Gathered, Shards, ranges
 
 ORDER, INTERLEAVE, MASKS = range(3)  # branches of the seed in the tree of generators
 
 
 @dataclass(frozen=True, eq=False)
 class BatchRules:
-    """Everything that batches depend on, apart from the data and the batch size."""
+    """Everything that batches depend on except the data and the batch size."""
 
     bos_id: int
     pad_id: int
     eos_id: int
     words: masking.Scheme
     entities: masking.Scheme
-    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking, None: piece by piece (mLUKE)
-    seed: int = 0
-    sampling_exponent: float = 0.7  # of folder sizes; 1: as they are, 0: all folders alike (mLUKE: 0.7)
+    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking; None masks pieces (mLUKE)
     mask_words_in_entity_span: bool = False
-    max_entities: int = 128  # per sequence, the first ones
-    max_mention_length: int = 30  # positions per mention, the first ones
+    seed: int = 0
+    sampling_exponent: float = 0.7  # of folder sizes; 1: in proportion, 0: all folders alike (mLUKE: 0.7)
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,6 @@ class PretrainBatch:
     masked_word_labels: Tensor  # [K], the original ids at these rows
     masked_entity_rows: Tensor  # [L], rows of inputs.entity_ids, ascending
     masked_entity_labels: Tensor  # [L]
-    page_ids: Tensor  # [B], the entity that the page is about, -1 if the vocabulary lacks it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,18 +75,13 @@ class PretrainBatch:
         return self.inputs.n_words + self.inputs.n_entities
 
     def to(self, device) -> "PretrainBatch":
-        return PretrainBatch(
-            self.inputs.to(device),
-            self.masked_word_rows.to(device, non_blocking=True),
-            self.masked_word_labels.to(device, non_blocking=True),
-            self.masked_entity_rows.to(device, non_blocking=True),
-            self.masked_entity_labels.to(device, non_blocking=True),
-            self.page_ids.to(device, non_blocking=True),
-        )
+        words, entities = self.masked_word_rows, self.masked_entity_rows
+        tensors = (words, self.masked_word_labels, entities, self.masked_entity_labels)
+        return PretrainBatch(self.inputs.to(device), *(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
-    """The recipe's rules for a tokenizer and an entity vocabulary; `dataclasses.replace` changes the rest."""
+    """The recipe's rules for a tokenizer and an entity vocabulary."""
     tk, ev = tokenizer, entity_vocab
     special_words = (tk.bos_id, tk.pad_id, tk.eos_id, tk.unk_id, tk.mask_id, tk.ent_id, tk.ent2_id)
     special_entities = (ev.pad_id, ev.unk_id, ev.mask_id, ev.mask2_id)
@@ -101,7 +92,9 @@ def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
         words=masking.Scheme(tk.mask_id, len(tk), _known(special_words), recipe.masked_word_prob),
         entities=masking.Scheme(ev.mask_id, len(ev), _known(special_entities), recipe.masked_entity_prob, 0.0, 0.0),
         starts_word=tk.starts_word if recipe.whole_word_masking else None,
+        mask_words_in_entity_span=recipe.mask_words_in_entity_span,
         seed=recipe.seed,
+        sampling_exponent=recipe.sampling_exponent,
     )
 
 
@@ -112,11 +105,11 @@ def _known(ids) -> tuple[int, ...]:
 def epoch_order(seed: int, epoch: int, n: int, folder: int = 0) -> np.ndarray:
     """The order of n examples in one pass through a folder: a permutation of range(n), int64 [n]."""
     numbers = masking.draw(masking.derive(seed, ORDER, folder, epoch), np.arange(n))
-    return np.argsort(numbers)  # no two are equal, so every sorting algorithm gives the same order
+    return np.argsort(numbers)  # no two are equal, so all sorting algorithms agree
 
 
 def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
-    """Places of each folder in an epoch of sum(sizes) places: proportional to size ** exponent, largest remainders up.
+    """Each folder's places in an epoch of sum(sizes): proportional to size ** exponent, largest remainders rounded up.
 
     quotas([80, 20], 1.0) == [80, 20]; quotas([80, 20], 0.0) == [50, 50]; quotas([80, 20], 0.7) == [73, 27].
     """
@@ -131,12 +124,12 @@ def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
 def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of the stream: (examples, passes), both int64 [sum(sizes)].
 
-    examples: numbers over all folders, one folder after the other; passes: how many times the example's folder had
-    been read completely before.
+    examples: indices into all folders, one after the other; passes: how often the example's folder was completely read
+    before.
     """
     examples, passes, base = [], [], 0
     for folder, (size, quota) in enumerate(zip(sizes, quotas(sizes, exponent))):
-        first, last = epoch * quota, (epoch + 1) * quota  # places in the endless sequence of this folder's passes
+        first, last = epoch * quota, (epoch + 1) * quota  # places in this folder's endless sequence of passes
         for number in range(first // size, -(-last // size)) if quota else ():
             order = epoch_order(seed, number, size, folder)[max(first - number * size, 0) : last - number * size]
             examples.append(base + order)
@@ -149,40 +142,8 @@ def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> 
     return examples, passes
 
 
-def gather(folders: Sequence[Shards], examples: np.ndarray) -> Gathered:
-    """Examples by their numbers over all folders, in the order asked for."""
-    ends = np.cumsum([len(folder) for folder in folders])
-    owner = np.searchsorted(ends, examples, side="right")
-    parts = []
-    for number in np.unique(owner):
-        begin = ends[number] - len(folders[number])
-        parts.append(folders[number].gather(examples[owner == number] - begin))
-    if len(parts) == 1:
-        return parts[0]
-    return _reordered(parts, np.argsort(np.argsort(owner, kind="stable")))
-
-
-def _reordered(parts: list[Gathered], order: np.ndarray) -> Gathered:
-    """Joins the parts; sequence i of the result is sequence order[i] of the parts one after the other."""
-
-    def joined(field: str) -> np.ndarray:
-        return np.concatenate([getattr(part, field) for part in parts])
-
-    word_lengths, entity_lengths = joined("word_lengths"), joined("entity_lengths")
-    words = ranges((np.cumsum(word_lengths) - word_lengths)[order], word_lengths[order])
-    entities = ranges((np.cumsum(entity_lengths) - entity_lengths)[order], entity_lengths[order])
-    return Gathered(
-        word_ids=joined("word_ids")[words],
-        word_lengths=word_lengths[order],
-        entity_ids=joined("entity_ids")[entities],
-        entity_lengths=entity_lengths[order],
-        mention_spans=joined("mention_spans")[entities],
-        page_ids=joined("page_ids")[order],
-    )
-
-
 def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules) -> tuple[np.ndarray, np.ndarray]:
-    """`<s>` and `</s>` around each sequence. -> (ids with both, int64; where the given ids now are)"""
+    """Adds `<s>` and `</s>` to each sequence. -> (int64 ids with both; the rows of the given ids)"""
     lengths = word_lengths + 2
     begin = np.cumsum(lengths) - lengths
     inner = ranges(begin + 1, word_lengths)
@@ -193,31 +154,27 @@ def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules
     return ids, inner
 
 
-def make_batch(gathered: Gathered, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
-    """Masks B gathered examples and packs them; keys uint64 [B], one per example and pass."""
-    word_lengths = gathered.word_lengths.astype(np.int64)
-    entity_lengths = gathered.entity_lengths.astype(np.int64)
-    kept = np.minimum(entity_lengths, rules.max_entities)
-    entities = ranges(np.cumsum(entity_lengths) - entity_lengths, kept)
-    starts, ends = gathered.mention_spans[entities].astype(np.int64).T
-    ends = np.minimum(ends, starts + rules.max_mention_length)
-    masked_entities = masking.mask_entities(gathered.entity_ids[entities], kept, keys, rules.entities)
+def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
+    """Masks and packs B examples; keys uint64 [B], one per example and pass."""
+    word_lengths, entity_lengths = examples.word_lengths, examples.entity_lengths
+    starts, ends = examples.mention_spans.T
+    masked_entities = masking.mask_entities(examples.entity_ids, entity_lengths, keys, rules.entities)
     spans = None
     if rules.mask_words_in_entity_span:
-        row = np.repeat(np.cumsum(word_lengths) - word_lengths, kept)  # where the entity's sequence begins
+        row = np.repeat(np.cumsum(word_lengths) - word_lengths, entity_lengths)  # where the entity's sequence starts
         spans = np.stack([row + starts, row + ends], axis=1)[masked_entities.rows]
-    masked_words = masking.mask_words(gathered.word_ids, word_lengths, keys, rules.words, rules.starts_word, spans)
+    masked_words = masking.mask_words(examples.word_ids, word_lengths, keys, rules.words, rules.starts_word, spans)
 
     word_ids, inner = _with_ends(masked_words.ids, word_lengths, rules)
     mention_lengths = ends - starts
     inputs = PackedBatch(
         word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy(ranges(np.full(len(kept), rules.pad_id + 1), word_lengths + 2)),
+        word_positions=torch.from_numpy(ranges(np.full(len(word_lengths), rules.pad_id + 1), word_lengths + 2)),
         entity_ids=torch.from_numpy(masked_entities.ids),
         mention_positions=torch.from_numpy(ranges(starts + 1, mention_lengths)),
         mention_offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(mention_lengths)])),
         word_lengths=tuple((word_lengths + 2).tolist()),
-        entity_lengths=tuple(kept.tolist()),
+        entity_lengths=tuple(entity_lengths.tolist()),
     )
     return PretrainBatch(
         inputs,
@@ -225,12 +182,11 @@ def make_batch(gathered: Gathered, keys: np.ndarray, rules: BatchRules) -> Pretr
         masked_word_labels=torch.from_numpy(masked_words.labels),
         masked_entity_rows=torch.from_numpy(masked_entities.rows),
         masked_entity_labels=torch.from_numpy(masked_entities.labels),
-        page_ids=torch.from_numpy(gathered.page_ids.astype(np.int64)),
     )
 
 
 def batches(
-    folders: Sequence[Shards],
+    shards: Shards,
     rules: BatchRules,
     *,
     global_batch: int,
@@ -239,21 +195,17 @@ def batches(
     world_size: int = 1,
     start_step: int = 0,
 ) -> Iterator[list[PretrainBatch]]:
-    """Endless: for each optimiser step from start_step on, the micro-batches of process `rank` of `world_size`.
+    """Endless: the micro-batches of process `rank` of `world_size` for each optimizer step from start_step on.
 
-    global_batch  sequences of a step over all processes, a multiple of world_size
-    micro_batch   sequences of a micro-batch at most; a process's part is cut as evenly as possible, and into equally
-                  many micro-batches on each process
-
-    ValueError at once if the sizes do not fit or there is no example.
+    global_batch  sequences per step, across all processes; a multiple of world_size
+    micro_batch   maximum sequences per micro-batch; each process has equally many micro-batches of nearly equal size
     """
-    sizes = [len(folder) for folder in folders]
-    if sum(sizes) == 0:
-        raise ValueError("the data folders hold no example to train on")
+    if len(shards) == 0:
+        raise ValueError("the data folders contain no examples")
     if global_batch < 1 or micro_batch < 1 or not 0 <= rank < world_size or start_step < 0:
         raise ValueError(
             f"global batch {global_batch}, micro-batch {micro_batch}, rank {rank} of {world_size}, step {start_step}: "
-            "sizes must be at least 1, the rank below the number of processes, the step at least 0"
+            "expected sizes of at least 1, a rank below the number of processes, a step of at least 0"
         )
     if global_batch % world_size:
         raise ValueError(f"a global batch of {global_batch} cannot be split evenly over {world_size} processes")
@@ -261,23 +213,23 @@ def batches(
     n_micro = -(-part // micro_batch)
     cuts = [part * i // n_micro for i in range(n_micro + 1)]
     starts = count(start_step * global_batch + rank * part, global_batch)
-    return _steps(folders, sizes, rules, starts, cuts)
+    return _steps(shards, rules, starts, cuts)
 
 
-def _steps(folders, sizes, rules, starts, cuts):
-    # One plan is kept: 16 bytes an example, and seconds to make for ten million.
-    plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, sizes, rules.sampling_exponent))
+def _steps(shards, rules, starts, cuts):
+    # One plan is kept: 16 bytes per example, and seconds to make for ten million.
+    plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, shards.sizes, rules.sampling_exponent))
     for start in starts:
         step = []
         for low, high in pairwise(cuts):
-            examples, passes = _places(start + low, start + high, sum(sizes), plan)
+            examples, passes = _places(start + low, start + high, len(shards), plan)
             keys = masking.derive(rules.seed, MASKS, passes, examples)
-            step.append(make_batch(gather(folders, examples), keys, rules))
+            step.append(make_batch(shards.gather(examples), keys, rules))
         yield step
 
 
 def _places(first, last, epoch_size, plan):
-    """(examples, passes) at the stream's places first <= place < last, which may lie in several epochs."""
+    """(examples, passes) at the places [first, last) of the stream, which may span several epochs."""
     examples, passes = [], []
     while first < last:
         epoch, offset = divmod(first, epoch_size)
@@ -290,25 +242,16 @@ def _places(first, last, epoch_size, plan):
 
 
 def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
-    """Optimiser steps that see `epochs` epochs, the last one rounded up to a whole batch."""
+    """Optimizer steps for `epochs` epochs, rounded up."""
     return math.ceil(n_examples * epochs / global_batch)
 
 
 def training_steps(
-    shards: Shards | Sequence[Shards],
-    tokenizer,
-    entity_vocab,
-    recipe: PretrainConfig,
-    place: Place,
-    start_step: int,
-    total_steps: int,
+    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, place: Place, start_step: int, total_steps: int
 ) -> Iterator[list[PretrainBatch]]:
-    """The micro-batches of this process for each of the steps start_step <= step < total_steps of a recipe.
-
-    shards: a data folder's, or a list of several folders' with the same tokenizer and entity vocabulary.
-    """
+    """The micro-batches of this process for the steps [start_step, total_steps) of a recipe."""
     steps = batches(
-        [shards] if isinstance(shards, Shards) else shards,
+        shards,
         batch_rules(tokenizer, entity_vocab, recipe),
         global_batch=recipe.global_batch,
         micro_batch=recipe.micro_batch,

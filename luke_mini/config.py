@@ -100,6 +100,8 @@ class PretrainConfig:
     masked_word_prob: float = option(0.15, "share of word pieces to predict")
     masked_entity_prob: float = option(0.15, "share of entities to predict")
     whole_word_masking: bool = option(True, "mask all pieces of a word together (LUKE yes, mLUKE no)")
+    mask_words_in_entity_span: bool = option(False, "mask all words of a mention whose entity is masked")
+    sampling_exponent: float = option(0.7, "several folders: sample proportionally to size ** X (mLUKE: 0.7)")
     dropout: float = option(0.1, "on hidden states and attention probabilities")
     train_words: bool = option(True, "train everything; off: the word side is frozen (stage 1)")
     frequency_start: bool = option(False, "from random weights: both heads begin by guessing what is frequent")
@@ -115,6 +117,8 @@ class PretrainConfig:
         for name in ("masked_word_prob", "masked_entity_prob", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must lie in [0, 1)")
+        if not 0 <= self.sampling_exponent <= 1:
+            raise ValueError(f"--sampling-exponent {self.sampling_exponent} must lie in [0, 1]")
         if self.title_start and not self.entity_aware:
             raise ValueError("--title-start gives entities a query of their own: it needs --entity-aware")
 

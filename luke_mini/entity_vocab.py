@@ -1,17 +1,17 @@
-"""The entities that the model knows: title <-> id, with counts and the special entities (LUKE, section 3.4).
+"""The entity vocabulary: title <-> id, with counts and the special entities (LUKE, section 3.4).
 
 In: how often each title is linked. Out: an id for each title that is kept, and files.
 
     id        0      1      2       3       4       ...  n - 1
     entity    [PAD]  [UNK]  [MASK]  Norway  Oslo    ...  [MASK2]     titles by count, then by title
 
-[MASK2] is the second entity of a pair in downstream tasks. Released files have other orders: ids are always read from
-the file, never assumed. An entity may have several titles, one or more per language (mLUKE).
+[MASK2] is the second entity of a pair in downstream tasks. Released files have other orders, so ids are always read
+from the file. An entity may have several titles, one or more per language (mLUKE).
 
-Three formats are read, told apart by their content: ours, jsonl ({"id": 3, "entities": [["Norway", "en"]], "count": 9}
-a line), LUKE's tsv (title, tab, count; the id is the line number) and Hugging Face's json ({"Norway": 3}, in
-multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in tokenizer_config.json, not
-in a file of its own. Left out for now: merging languages through Wikidata.
+Three formats are detected by their content: ours, jsonl (one {"id": 3, "entities": [["Norway", "en"]], "count": 9} per
+line), LUKE's tsv (title, tab, count; the id is the line number) and Hugging Face's json ({"Norway": 3}, in multilingual
+vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in tokenizer_config.json. Left out for now:
+merging languages through Wikidata.
 """
 
 import json
@@ -24,29 +24,29 @@ from luke_mini import files
 
 PAD, UNK, MASK, MASK2 = "[PAD]", "[UNK]", "[MASK]", "[MASK2]"
 SPECIAL = (PAD, UNK, MASK, MASK2)
-LITE_ENTITIES = [MASK, UNK, PAD, MASK2]  # all that a released lite model has, in its order
+LITE_ENTITIES = [MASK, UNK, PAD, MASK2]  # of a released lite model, in its order
 MAX_REDIRECTS = 10
-# A key of a multilingual file. Article titles begin with a capital, so "en:" can be no part of one.
+# A key of a multilingual file. Titles of articles start with a capital, so "en:" is never part of one.
 LANGUAGE_KEY = re.compile(r"([a-z][a-z-]+):(.+)", re.DOTALL)
 
 Name = tuple[str, str | None]  # (title, language); special entities and plain files have the language None
 
 
 def resolve_redirect(title: str, redirects: Mapping[str, str]) -> str:
-    """Follows redirects, at most 10; a title from where they run in a circle stands for itself."""
+    """Follows at most 10 redirects; a title that leads into a cycle stands for itself."""
     target, seen = title, {title}
     for _ in range(MAX_REDIRECTS):
         if target not in redirects:
             break
         target = redirects[target]
-        if target in seen:  # a circle, not always one through `title`
+        if target in seen:  # a cycle, not always through `title`
             return title
         seen.add(target)
     return target
 
 
 def resolve_counts(counts: Mapping[str, int], redirects: Mapping[str, str]) -> Counter[str]:
-    """Counts per link title -> counts per title that the redirects lead to."""
+    """Counts per linked title -> counts per title after redirects."""
     resolved: Counter[str] = Counter()
     for title, count in counts.items():
         resolved[resolve_redirect(title, redirects)] += count
@@ -54,12 +54,12 @@ def resolve_counts(counts: Mapping[str, int], redirects: Mapping[str, str]) -> C
 
 
 class EntityVocab:
-    """Titles and ids, both ways. `mask2_id` is None in files that lack [MASK2] (LUKE's own tsv)."""
+    """Titles and ids, both ways. `mask2_id` is None for files without [MASK2] (LUKE's own tsv)."""
 
     def __init__(self, entities: list[list[Name]], counts: list[int] | None = None, prefixed: bool = False):
         """entities[id] holds the names of that entity. ValueError if a name occurs twice or [PAD], ... is missing.
 
-        prefixed: `save` writes "ja:title" even if there is no language but one.
+        prefixed: `save` writes "ja:title" even for a single language.
         """
         self._names = entities
         self._prefixed = prefixed
@@ -69,7 +69,7 @@ class EntityVocab:
             for title, language in names:
                 if self._ids.setdefault(language, {}).setdefault(title, entity_id) != entity_id:
                     first = self._ids[language][title]
-                    raise ValueError(f"entity {entity_id}: the title {title!r} has the id {first} already")
+                    raise ValueError(f"entity {entity_id}: the title {title!r} already has the id {first}")
         missing = [name for name in (PAD, UNK, MASK) if name not in self._ids[None]]
         if missing:
             raise ValueError(f"no special entity {' '.join(missing)} among the {len(entities)} entities")
@@ -91,29 +91,26 @@ class EntityVocab:
         language: str | None = None,
         page_titles: Collection[str] | None = None,
         min_count: int = 1,
-        white_list: Collection[str] = (),
-        white_list_only: bool = False,
+        allowlist: Collection[str] = frozenset(),
     ) -> "EntityVocab":
-        """The most frequent titles, until the vocabulary has `size` entries with the four special ones.
+        """The most frequent titles, until the vocabulary has `size` entries including the four special ones.
 
-        counts are per resolved title. A title is kept if it is linked at least min_count times, is no category and,
-        with page_titles given, is a page. Titles in white_list are kept if they are linked at all, before any other.
+        counts are per resolved title. A title is kept if it is linked at least min_count times, is not a category and,
+        with page_titles given, is a page. Titles of the allowlist come first and need only one link.
         """
-        listed = frozenset(white_list)
 
         def allowed(title: str, count: int) -> bool:
-            if title in listed:
-                return count > 0
             is_page = page_titles is None or title in page_titles
-            return not white_list_only and count >= min_count and is_page and not title.startswith("Category:")
+            return title in allowlist or count >= min_count and is_page and not title.startswith("Category:")
 
         kept = [title for title, count in counts.items() if allowed(title, count) and title not in SPECIAL]
-        kept.sort(key=lambda title: (title not in listed, -counts[title], title))
+        kept.sort(key=lambda title: (title not in allowlist, -counts[title], title))
+        least = len(SPECIAL) + sum(title in allowlist for title in kept)
+        if size < least:
+            raise ValueError(f"an entity vocabulary of {size}: special and listed entities need at least {least}")
         room = size - len(SPECIAL)
-        if room < 0 or room < len(listed.intersection(kept)):
-            raise ValueError(f"an entity vocabulary of {size} has no room for 4 special entities and the white list")
         kept = sorted(kept[:room], key=lambda title: (-counts[title], title))
-        # differs from LUKE: [MASK2] is not appended when pretraining is over, one vocabulary serves for everything
+        # differs from LUKE: [MASK2] is part of the vocabulary from the start, not appended after pretraining
         entities = [[(name, None)] for name in (PAD, UNK, MASK)] + [[(title, language)] for title in kept]
         return cls([*entities, [(MASK2, None)]], [0, 0, 0, *(counts[title] for title in kept), 0])
 
@@ -123,7 +120,7 @@ class EntityVocab:
     def get(self, title: str, language: str | None = None, default: int | None = None) -> int | None:
         """The id of a title, or `default`.
 
-        Without a language: the only one of the vocabulary, or the one in front of the title ("en:Norway").
+        language: None takes the vocabulary's only language, or the prefix of the title ("en:Norway").
         """
         if language is None:
             prefixed = LANGUAGE_KEY.fullmatch(title)
@@ -137,18 +134,18 @@ class EntityVocab:
         return default
 
     def id(self, title: str, language: str | None = None) -> int:
-        """The id of a title, [UNK]'s if it has none."""
+        """The id of a title, otherwise of [UNK]."""
         return self.get(title, language, self.unk_id)
 
     def title(self, entity_id: int, language: str | None = None) -> str:
-        """The title in that language, else the first one. IndexError if there is no such id."""
+        """The title in that language, otherwise the first one. IndexError if there is no such id."""
         if not 0 <= entity_id < len(self):
             raise IndexError(f"entity id {entity_id} is not one of the {len(self)}")
         names = self._names[entity_id]
         return next((title for title, other in names if other == language), names[0][0])
 
     def link_table(self, redirects: Mapping[str, str], language: str | None = None) -> dict[str, int]:
-        """Every link title that means a known entity -> its id: titles, and the redirects that lead to them."""
+        """Titles of known entities, and redirects to them -> ids."""
         titles = self._ids[None] | self._ids.get(language or next(iter(self.languages), None), {})
         titles = {title: entity_id for title, entity_id in titles.items() if title not in SPECIAL}
         table = dict(titles)
@@ -159,12 +156,12 @@ class EntityVocab:
         return table
 
     def for_release(self) -> "EntityVocab":
-        """The same with [MASK2] as its last entity, if it has none, and titles that carry their language in files."""
+        """The same with [MASK2] added at the end, if missing, and language prefixes in files."""
         more = [] if self.mask2_id is not None else [[(MASK2, None)]]
         return EntityVocab([*self._names, *more], [*self._counts, *(0 for _ in more)], prefixed=True)
 
     def save(self, path: str | Path) -> None:
-        """Writes Hugging Face's format if the name ends in .json, else ours (jsonl). Counts are kept in ours only."""
+        """Writes Hugging Face's format if the name ends in .json, otherwise ours (jsonl), which keeps the counts."""
         with files.write_file(path) as file:
             if Path(path).suffix == ".json":
                 json.dump(self._keys(), file, ensure_ascii=False)
@@ -183,7 +180,7 @@ class EntityVocab:
 
     @classmethod
     def load(cls, path: str | Path) -> "EntityVocab":
-        """Reads any of the three formats. ValueError with file and line if the content is none of them."""
+        """Reads any of the three formats."""
         try:
             with open(path, encoding="utf-8") as file:
                 first = file.readline()
@@ -198,7 +195,7 @@ class EntityVocab:
 
     @classmethod
     def of_folder(cls, folder: Path) -> "EntityVocab | None":
-        """The vocabulary of a model folder: entity_vocab.json, or what tokenizer_config.json holds; None without."""
+        """The vocabulary of a model folder: entity_vocab.json, otherwise tokenizer_config.json's, if any."""
         if (folder / "entity_vocab.json").is_file():
             return cls.load(folder / "entity_vocab.json")
         path = folder / "tokenizer_config.json"
@@ -243,7 +240,7 @@ def _read_json(keys) -> tuple[list[list[Name]], None, bool]:
         raise ValueError('expected one JSON object {"title": id, ...}')
     ids = set(keys.values())
     if ids != set(range(len(ids))):
-        raise ValueError(f"the {len(keys)} titles do not have the ids 0, 1, 2, ... without a gap")
+        raise ValueError(f"{len(keys)} titles, expected the ids 0, 1, 2, ... without a gap")
     entities: list[list[Name]] = [[] for _ in ids]
     multilingual = all(LANGUAGE_KEY.fullmatch(key) for key in keys if key not in SPECIAL)
     for key, entity_id in keys.items():

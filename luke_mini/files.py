@@ -147,15 +147,17 @@ def check(name: str, value, kind: type):
     return value
 
 
-def _parse(text: str, where: str):
+def _parse(text: str | bytes, where: str):
     try:
         return json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         place = where if error.lineno == 1 and "line" in where else f"{where}, line {error.lineno}"
         raise ValueError(f"{place}, column {error.colno}: invalid JSON ({error.msg})") from None
 
 
-def parse_record(text: str, where: str) -> Record:
+def parse_record(text: str | bytes, where: str) -> Record:
     """The object that a line of JSON is; `where` it stands is named in errors."""
     return Record(where, check(where, _parse(text, where), dict))
 

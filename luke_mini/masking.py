@@ -1,23 +1,23 @@
-"""Which words and entities the model has to guess, and what it sees in their place (LUKE, section 3.3).
+"""Masking: which words and entities the model predicts, and what it sees in their place (LUKE, section 3.3).
 
 In: the token ids of a batch as one flat array, the length of each sequence, one 64-bit key per sequence. Out: the ids
-as the model sees them, the rows to predict and their original ids (`Masked`). Pure functions of their arguments.
+that the model sees, the rows to predict and their original ids (`Masked`). All functions are pure.
 
     ids        The  Syd  ney  op  era  house  .      7 pieces, 5 words: "Sydney" and "opera" have two pieces each
     budget     round(0.15 * 7) = 1 piece; with a share of 0.3 it is 2, and "Sydney" fits
     seen       The  M    M    op  era  house  .      M is <mask>
     rows            1    2                           labels: Syd, ney
 
-Words are tried in random order and taken while the budget lasts; one that overshoots is skipped, a smaller one after
-it may still fit. An entity is a word of one piece, so both kinds share all of the code.
+Words are tried in random order and selected while they fit the budget; one that overshoots is skipped, a smaller one
+after it may still fit. An entity is a word of one piece, so both share the code.
 
-Random numbers: **no generator with a hidden state, every number is a function of (seed, epoch, example, purpose,
-position)**. Therefore a batch does not depend on the number of processes, on the micro-batch size or on where a run
-was resumed. SplitMix64 gives this for free: output n of a generator with state `key` is mix(key + (n + 1) * GAMMA),
-so any output can be computed alone; and an output is itself a good state, which makes a tree of generators: the seed's
-output number 3 is the generator of epoch 3, whose output number 8 is the generator of example 8, and so on.
+Random numbers: **no generator state; every number is a function of (seed, epoch, example, purpose, position)**. So a
+batch does not depend on the number of processes, on the micro-batch size or on where a run was resumed. SplitMix64
+gives this for free: output n of a generator with state `key` is mix(key + (n + 1) * GAMMA), so any output can be
+computed alone; and an output is itself a good state, which makes a tree of generators: the seed's output number 3 is
+the generator of epoch 3, whose output number 8 is the generator of example 8, and so on.
 
-Left out on purpose: n-gram and span masking, masks made once for all epochs (BERT), dynamic budgets.
+Left out on purpose: n-gram and span masking, static masks (BERT), dynamic budgets.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ class Scheme:
     mask_id: int
     vocab_size: int
     special_ids: tuple[int, ...]  # never a random replacement
-    probability: float = 0.15  # share of each sequence's tokens to predict; 0 switches this kind off
-    random: float = 0.10  # of those: share that is seen as a random other token
-    unmasked: float = 0.10  # of those: share that is seen unchanged. LUKE's entities: both 0
+    probability: float = 0.15  # share of each sequence's tokens to predict; 0: no masking
+    random: float = 0.10  # share of those that becomes a random token
+    unmasked: float = 0.10  # share of those that stays unchanged. LUKE's entities: both 0
 
     def __post_init__(self):
         shares = (self.probability, self.random, self.unmasked, self.random + self.unmasked)
@@ -93,10 +93,10 @@ def uniform(bits: np.ndarray) -> np.ndarray:
 
 
 def ordinary_ids(shares: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """Numbers in [0, 1) -> ids drawn evenly from the vocabulary without the special ones."""
+    """Numbers in [0, 1) -> ids, uniform over the vocabulary without the special ones."""
     special = sorted({*scheme.special_ids, scheme.mask_id})
     ids = (shares * (scheme.vocab_size - len(special))).astype(np.int64)
-    for special_id in special:  # ascending: each one moves up whatever is not below it
+    for special_id in special:  # ascending: each shifts the ids from it on
         ids += ids >= special_id
     return ids
 
@@ -104,8 +104,7 @@ def ordinary_ids(shares: np.ndarray, scheme: Scheme) -> np.ndarray:
 def _in_random_order(rows, sequence, position, random):
     """The rows sorted by sequence and, within a sequence, by their random numbers (uint64 below 2^32).
 
-    One sort of plain integers: 16 bits sequence, 32 random bits, 16 bits position. The position breaks ties, so that
-    the order within a sequence depends on nothing else.
+    One sort of integers: 16 bits sequence, 32 random bits, 16 bits position, which breaks ties.
     """
     packed = (sequence[rows] << 48 | position[rows]).astype(np.uint64) | random << 16
     packed.sort()
@@ -114,12 +113,12 @@ def _in_random_order(rows, sequence, position, random):
 
 
 def _fill_budgets(sizes, sequence, left):
-    """Takes words one after the other if they still fit into their sequence's budget; bool [words].
+    """Selects words one after the other if they still fit into their sequence's budget; bool [words].
 
     sizes, sequence [words]: pieces and sequence of each word, in the order of trial, sequences ascending;
-    left [sequences]: the budgets, on return what is left of them.
-    The rule is sequential but needs few passes: in a pass every sequence takes the longest run of words that fits;
-    then all words larger than what is left are out (the one that ended the run is), and the others try again.
+    left [sequences]: the budgets, reduced in place.
+    The rule is sequential but needs few passes: in each pass every sequence takes the longest run of words that fits;
+    then all words larger than the rest of the budget are out, and the others try again.
     """
     taken = np.zeros(len(sizes), dtype=bool)
     trying = np.flatnonzero(sizes <= left[sequence])
@@ -127,7 +126,7 @@ def _fill_budgets(sizes, sequence, left):
         size, owner = sizes[trying], sequence[trying]
         total = np.concatenate([[0], np.cumsum(size)])
         begin = np.searchsorted(owner, np.arange(len(left)))  # each sequence's first candidate
-        fits = total[1:] - total[begin][owner] <= left[owner]  # true up to the first overshoot, false from there on
+        fits = total[1:] - total[begin][owner] <= left[owner]  # true until the first overshoot
         taken[trying[fits]] = True
         left -= np.bincount(owner[fits], weights=size[fits], minlength=len(left)).astype(np.int64)
         trying = trying[~fits]
@@ -139,8 +138,8 @@ def _select_units(candidates, sizes, sequence, position, keys, budgets, probabil
     """First rows of the selected units. candidates: first rows that may be selected; sizes: pieces, by first row."""
     owner = sequence[candidates]
     random = draw(draw(keys, ORDER)[owner], position[candidates]) >> 32
-    # The order of trial is by ascending random number. Words below a bound fill nearly every budget already, so they
-    # are sorted and tried first and the rest, if there is any need: the same selection, in half the time.
+    # Trial is by ascending random number. Words below a bound fill nearly every budget, so they are sorted and tried
+    # first, and the rest only if needed: the same selection in half the time.
     early = random < int(min(2 * probability, 1) * 2**32)
     left, selected = budgets.copy(), []
     for turn in (early, ~early):
@@ -154,11 +153,11 @@ def _under_mentions(starts, spans):
     """Units when all tokens under masked mentions are to be predicted, one draw per mention.
 
     starts bool [N]: a word begins here; spans int64 [M, 2]: rows under the mentions, half-open.
-    -> (starts with one unit per mention, covered, barred) bool [N]; barred: the rest of a word that a mention touches,
+    -> (starts with one unit per mention, covered, barred) bool [N]; barred: the rest of a word that a mention overlaps,
     never selected.
     """
     spans = spans[spans[:, 1] > spans[:, 0]]
-    depth = np.zeros(len(starts) + 1, dtype=np.int64)  # mentions may overlap: count how many are open
+    depth = np.zeros(len(starts) + 1, dtype=np.int64)  # open mentions, which may overlap
     np.add.at(depth, spans[:, 0], 1)
     np.add.at(depth, spans[:, 1], -1)
     covered = np.cumsum(depth)[:-1] > 0
@@ -176,15 +175,15 @@ def _select(lengths, sequence, position, starts, keys, probability, spans):
     candidates = starts
     if spans is not None:
         starts, selected, barred = _under_mentions(starts, spans)
-        budgets -= np.bincount(sequence[selected], minlength=len(lengths))  # may go below 0: nothing else fits then
+        budgets -= np.bincount(sequence[selected], minlength=len(lengths))  # below 0: nothing else fits
         candidates = starts & ~selected & ~barred
     unit = np.flatnonzero(starts)[np.cumsum(starts) - 1]  # first row of each token's unit
     sizes = np.bincount(unit, minlength=len(starts))
     taken = _select_units(np.flatnonzero(candidates), sizes, sequence, position, keys, budgets, probability)
     selected[taken] = True
     selected = selected[unit]
-    # Every word can be larger than the budget, most often in a short sequence: then one piece is better than none.
-    # differs from LUKE: any piece; there the last two are never chosen and two pieces or fewer raise an error.
+    # If every word is larger than the budget, as in short sequences, one piece is selected.
+    # differs from LUKE: any piece; there never the last two, and two pieces or fewer raise an error.
     nothing = np.flatnonzero((np.bincount(sequence[selected], minlength=len(lengths)) == 0) & (lengths > 0))
     share = uniform(draw(keys[nothing], FALLBACK))
     fallback = (np.cumsum(lengths) - lengths)[nothing] + (share * lengths[nothing]).astype(np.int64)
@@ -194,7 +193,7 @@ def _select(lengths, sequence, position, starts, keys, probability, spans):
 
 
 def _mask(ids, lengths, keys, scheme, starts, spans=None) -> Masked:
-    """starts bool [N]: a unit (word) begins here. The first token of a sequence always begins one."""
+    """starts bool [N]: a unit (word) starts here. The first token of a sequence always starts one."""
     ids, lengths = np.asarray(ids, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     if len(lengths) > MAX_SEQUENCES or (len(lengths) and lengths.max() > MAX_LENGTH):
         raise ValueError(f"at most {MAX_SEQUENCES} sequences of at most {MAX_LENGTH} tokens can be masked in one call")
@@ -206,13 +205,13 @@ def _mask(ids, lengths, keys, scheme, starts, spans=None) -> Masked:
     starts = starts.copy()
     starts[begin[lengths > 0]] = True
     rows, unit, fallback = _select(lengths, sequence, position, starts, keys, scheme.probability, spans)
-    # One draw per unit: all pieces of a word use the number at the position of its first piece.
+    # One draw per unit: all pieces of a word use the number at its first piece.
     action = uniform(draw(draw(keys, ACTION)[sequence[rows]], position[unit]))
     seen = ids.copy()
     seen[rows[action < 1 - scheme.random - scheme.unmasked]] = scheme.mask_id
     replaced = rows[(action >= 1 - scheme.random - scheme.unmasked) & (action < 1 - scheme.unmasked)]
     share = uniform(draw(draw(keys, REPLACEMENT)[sequence[replaced]], position[replaced]))
-    # differs from LUKE: no special id as a replacement; there `<unk>`, `</s>` and `<mask>` can come up.
+    # differs from LUKE: special ids are never replacements; there `<unk>`, `</s>` and `<mask>` can be.
     seen[replaced] = ordinary_ids(share, scheme)
     seen[fallback] = scheme.mask_id
     return Masked(seen, rows, ids[rows])
@@ -229,12 +228,12 @@ def mask_words(
     """Masks the words of a batch.
 
     word_ids      int [W], pieces of B sequences one after the other, without `<s>` and `</s>`
-    word_lengths  int [B], pieces of each sequence; 0 is allowed and gives no rows
+    word_lengths  int [B], pieces of each sequence; may be 0
     keys          uint64 [B], one per example and epoch, from `derive`
-    starts_word   bool [vocabulary], True where a piece begins a word: whole-word masking as in LUKE.
+    starts_word   bool [vocabulary], True for pieces that start a word: whole-word masking as in LUKE.
                   None: each piece is a word of its own, as in mLUKE
-    spans         int [M, 2], rows under masked mentions, half-open: those are all predicted and count towards the
-                  budget (the option mask_words_in_entity_span). None: words are masked without regard to entities
+    spans         int [M, 2], half-open rows under masked mentions: all are predicted and count towards the budget
+                  (the option mask_words_in_entity_span). None: words are masked independently of entities
 
     Each sequence has a budget of max(1, round(probability * pieces)) pieces, rounded as Python rounds (half to even).
     """
@@ -245,8 +244,8 @@ def mask_words(
 def mask_entities(entity_ids: np.ndarray, entity_lengths: np.ndarray, keys: np.ndarray, scheme: Scheme) -> Masked:
     """Masks the entities of a batch; arguments as in `mask_words`, the same keys may be used.
 
-    Exactly max(1, round(probability * entities)) of each sequence that has any. `[UNK]` (a link to a title outside
-    the vocabulary) is an entry like all others: it can be selected, and is then the label. # as LUKE
+    Selects max(1, round(probability * entities)) of each sequence that has any. As in LUKE, `[UNK]` (a link to a title
+    outside the vocabulary) can be selected like any other entity.
     """
     starts = np.ones(len(entity_ids), dtype=bool)
     return _mask(entity_ids, entity_lengths, draw(keys, ENTITIES), scheme, starts)

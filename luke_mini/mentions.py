@@ -1,28 +1,26 @@
-"""Mention statistics: what a surface ("Washington") refers to, how often, and whether it is a mention at all.
+"""Mentions in a text: from statistics over the links of a corpus, or from lists published for question answering.
 
-In: paragraphs with links. Out: `Mentions`, one file. For a surface it gives the titles that its links lead to, with
-counts and priors (count / all links of the surface), and its link probability (links of the surface / pages that
-contain it), small for surfaces that are mostly ordinary words; in a text it finds the surfaces. Question answering
-takes its entities from here, entity linking its mentions and candidates.
+In: paragraphs with links. Out: `Mentions`, one file. For a surface form ("Washington") it has the titles that its links
+lead to, with counts and priors (count / all links of the surface), and its link probability (links of the surface /
+pages that contain it), which is small for ordinary words; in a text it detects the surfaces. Question answering takes
+its entities from here, entity linking its mentions and candidates.
 
-A surface is compared as its words: lower case, without accents, punctuation marks being words of their own, at most 20.
-In scripts that do not write spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a
-mention may begin and end anywhere; in all others it begins and ends with a word. This follows the script and not the
-language, and mixed text comes out right.
+Surfaces are compared by their words: lower case, without accents, each punctuation mark a word of its own, at most 20.
+In scripts without spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a mention may
+start and end anywhere; in all others at the borders of words. This depends on the script, not on the language.
 
-Which pages contain a name can be counted only when all names are known: `count_links` goes through the parsed text
-first, then `count_pages`, which walks all names at once as a trie. Its nodes are 64-bit hashes of the first words of
-names, in one sorted array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page
-take a step at once. (That any two of 30 million random nodes are equal has the probability 2e-5.)
+Pages that contain a name can be counted only when all names are known: `count_links` reads the parsed text first, then
+`count_pages` walks all names at once as a trie. Its nodes are 64-bit hashes of the first words of names in one sorted
+array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page take a step at once.
+(Two of 30 million random nodes are equal with probability 2e-5.)
 
-Left out: LUKE's other source of the same numbers (p(e|m) files), and its tables of the links of single pages
-(`from_links` of that page's links is one).
+Left out: LUKE's other source of the same numbers (p(e|m) files).
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -35,6 +33,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from luke_mini import files
+from luke_mini.files import Record, check
 from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
@@ -54,8 +53,8 @@ UNSPACED += "\uff66-\uff9f\U00020000-\U0002fa1f"
 def _word_pattern() -> re.Pattern:
     """An unspaced character with its marks (vowel signs), a punctuation mark, or a run of anything else but spaces.
 
-    The first alternative, an ASCII word before an ASCII space or mark, is the third one made fast. Punctuation marks
-    above U+FFFF, of scripts long dead, count as letters: classes without such characters are fast, too.
+    The first alternative, an ASCII word before an ASCII space or mark, is a fast path. Punctuation above U+FFFF, of
+    ancient scripts, counts as letters, because classes without such characters are faster.
     """
     characters = [chr(code) for code in range(0x10000)]
     unspaced = re.compile(f"[{UNSPACED}]")
@@ -76,7 +75,7 @@ def _character_class(characters: Iterable[str]) -> str:
 
 
 @lru_cache(1 << 18)
-def _normal(word: str) -> str:
+def normalize_word(word: str) -> str:
     """Lower case, without accents.
 
     # differs from LUKE: only U+0300 to U+036F are accents. BERT's rule removes all nonspacing marks, which makes か of
@@ -95,19 +94,20 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 def normalize(surface: str) -> str:
     """The name of a surface, words joined by spaces: "Zoë's" -> "zoe ' s", "東京 23区" -> "東 京 23 区"."""
-    return " ".join(map(_normal, _word_pattern().findall(surface)))
+    return " ".join(map(normalize_word, _word_pattern().findall(surface)))
 
 
 # --- All names as a trie ----------------------------------------------------------------------------------------
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial; any large odd number
-PARAGRAPH = 1  # between paragraphs: the hash of no word, in all likelihood
+PARAGRAPH = 1  # between paragraphs; practically never the hash of a word
 
 
 @lru_cache(1 << 20)
 def _hash(word: str) -> int:
-    """64 bits of a word as it stands in a text, equal for words with the same normal form."""
-    return int.from_bytes(blake2b(_normal(word).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    """64 bits of a word of a text, equal for words with the same normal form."""
+    name = normalize_word(word).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
 def _hashes(text: str) -> list[int]:
@@ -159,11 +159,21 @@ def _matches(trie: Trie, words: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-# --- Gathering --------------------------------------------------------------------------------------------------
+def _disjoint(text: str, matches: Iterable[tuple]) -> Iterator[tuple]:
+    """(first word, number of words, value), shortest first -> (start, end, value), the longest at each word."""
+    spans, position = word_spans(text), 0
+    longest = {first: (length, value) for first, length, value in matches}
+    for first in sorted(longest):
+        length, value = longest[first]
+        if first >= position:
+            position = first + length
+            yield spans[first][0], spans[position - 1][1], value
 
+
+# --- Counting -------------------------------------------------------------------------------------------------------
 
 def count_links(paragraphs: Iterable[Paragraph]) -> Counter[tuple[str, str]]:
-    """How often each (name, title as linked) occurs; names longer than MAX_WORDS or without a word are left out."""
+    """How often each (name, title as linked) occurs; names without words or with more than MAX_WORDS are dropped."""
     counts = Counter((text[start:end], title) for text, links, _ in paragraphs for title, start, end in links)
     named: Counter[tuple[str, str]] = Counter()
     for (surface, title), count in counts.items():
@@ -174,7 +184,7 @@ def count_links(paragraphs: Iterable[Paragraph]) -> Counter[tuple[str, str]]:
 
 
 def count_pages(trie: Trie, pages: Iterable[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """pages: each the texts of its paragraphs. Returns the names in them, and how many of the pages have each."""
+    """pages: the texts of their paragraphs. -> (names that occur, number of pages that contain each)"""
     present = [np.empty(0, np.int64)]
     for texts in pages:
         words = [word for text in texts for word in (*_hashes(text), PARAGRAPH)]
@@ -199,7 +209,7 @@ class Mention(NamedTuple):
 
 
 def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 of all strings in a row, and where each ends."""
+    """All strings as UTF-8, one after the other, and where each ends."""
     encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(e) for e in encoded], dtype=np.int64)
 
@@ -211,7 +221,7 @@ def _string(text: np.ndarray, ends: np.ndarray, index: int) -> str:
 
 @dataclass(frozen=True)
 class Mentions:
-    """Flat arrays, so that millions of names take tens of bytes each and load as fast as the disk reads.
+    """Flat arrays: millions of names take tens of bytes each and load as fast as the disk reads.
 
     The candidates of name k are rows first[k] to first[k + 1], most frequent first.
     """
@@ -239,31 +249,23 @@ class Mentions:
         return [_string(self.name_text, self.name_ends, index) for index in range(len(self))]
 
     def candidates(self, surface: str) -> list[Candidate]:
-        """Titles that links of the surface lead to, most frequent first; [] for a surface that is never linked."""
+        """Titles that links of the surface lead to, most frequent first; [] if it is never linked."""
         index = self._index(surface)
         return [] if index is None else self._candidates(index)
 
     def link_probability(self, surface: str) -> float:
-        """Links of the surface / pages with it, at most 1; 0 for a surface that is never linked."""
+        """Links of the surface / pages that contain it, at most 1; 0 if it is never linked."""
         index = self._index(surface)
         return 0.0 if index is None else float(self._link_probabilities(index))
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
-        """Mentions from left to right, never overlapping; of those that start at one word the longest."""
-        spans = word_spans(text)
-        starts, lengths, names = _matches(self.trie, np.array(_hashes(text), np.uint64))
-        kept = self._link_probabilities(names) >= min_link_probability
-        longest = {}  # first word -> number of words, name; matches come shortest first
-        for start, length, name in zip(starts[kept].tolist(), lengths[kept].tolist(), names[kept].tolist()):
-            longest[start] = (length, name)
-        mentions, position = [], 0
-        for start in sorted(longest):
-            if start >= position:
-                length, name = longest[start]
-                position = start + length
-                probability = float(self._link_probabilities(name))
-                mentions.append(Mention(spans[start][0], spans[position - 1][1], probability, self._candidates(name)))
-        return mentions
+        """Disjoint mentions from left to right, the longest one at each word."""
+        matches = _matches(self.trie, np.array(_hashes(text), np.uint64))
+        kept = self._link_probabilities(matches[2]) >= min_link_probability
+        return [
+            Mention(start, end, float(self._link_probabilities(name)), self._candidates(name))
+            for start, end, name in _disjoint(text, matches[:, kept].T.tolist())
+        ]
 
     def save(self, path: str | Path) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in vars(self).items()}
@@ -272,11 +274,10 @@ class Mentions:
 
     @classmethod
     def load(cls, path: str | Path) -> "Mentions":
-        """ValueError with the file's name if it is no such file."""
         try:
             return cls(**safetensors.numpy.load_file(path))
         except (SafetensorError, TypeError) as error:
-            raise ValueError(f"{path}: no mention statistics ({error}): expected a file of Mentions.save") from None
+            raise ValueError(f"{path}: not a file of mention statistics ({error})") from None
 
     def _index(self, surface: str) -> int | None:
         words = np.array(_hashes(surface), np.uint64)
@@ -296,37 +297,30 @@ class Mentions:
 
 
 def find_statistics(places: Iterable[Path]) -> Path | None:
-    """The file of statistics in the first of these folders that has one itself or in one of the three above it."""
+    """The statistics of the first of these folders that has them, itself or in one of the three folders above it."""
     folders = (folder for place in places for folder in [place.resolve(), *place.resolve().parents][:4])
     return next((folder / STATISTICS for folder in folders if (folder / STATISTICS).is_file()), None)
 
 
 def from_links(
-    links: Mapping[tuple[str, str], int],
-    resolve: Callable[[str], str | None] = lambda title: title,
-    min_count: int = 1,
+    links: Mapping[tuple[str, str], int], resolve: Callable[[str], str | None] = lambda title: title
 ) -> Mentions:
-    """From (name, title as linked) -> links; `resolve` follows redirects, None for a title that means no entity.
+    """From (name, title as linked) -> links; `resolve` follows redirects, None for titles that are not entities.
 
-    (name, title) linked fewer than `min_count` times are left out. Until `with_pages`, every name has the link
-    probability 1.
+    Every name has link probability 1 until `with_pages`.
     """
     by_name: dict[str, Counter[str]] = {}
     for (name, title), count in links.items():
         if (target := resolve(title)) is not None:
             by_name.setdefault(name, Counter())[target] += count
-    entries = []  # name, links, [(title, count), most frequent first]
-    for name in sorted(by_name):
-        titles = [pair for pair in by_name.pop(name).items() if pair[1] >= min_count]
-        titles.sort(key=lambda pair: (-pair[1], pair[0]))
-        if titles:
-            entries.append((name, sum(count for _, count in titles), titles[:MAX_TITLES]))
-    total = np.array([links for _, links, _ in entries], np.int64)
-    return _assemble([name for name, _, _ in entries], [titles for _, _, titles in entries], total, total)
+    names = sorted(by_name)
+    total = np.array([by_name[name].total() for name in names], np.int64)
+    titles = [sorted(by_name.pop(name).items(), key=lambda pair: (-pair[1], pair[0])) for name in names]
+    return _assemble(names, [row[:MAX_TITLES] for row in titles], total, total)
 
 
 def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
-    """The names that are linked often enough, from the number of pages that contain each name (int64 [names])."""
+    """Only the names that are linked often enough; pages int64 [names]: how many contain each name."""
     kept = (pages > 0) & (mentions.links >= MIN_LINK_PROBABILITY * pages)
     titles = [[candidate[:2] for candidate in mentions._candidates(index)] for index in np.flatnonzero(kept)]
     names = [_string(mentions.name_text, mentions.name_ends, index) for index in np.flatnonzero(kept)]
@@ -336,10 +330,77 @@ def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
 def _assemble(
     names: list[str], titles: list[list[tuple[str, int]]], links: np.ndarray, pages: np.ndarray
 ) -> Mentions:
-    """Flat arrays of sorted names with the (title, count) of each."""
+    """Flat arrays from sorted names with the (title, count) pairs of each."""
     all_titles = sorted({title for row in titles for title, _ in row})
     number = {title: index for index, title in enumerate(all_titles)}
     first = np.cumsum([0, *map(len, titles)], dtype=np.int64)
     title_ids = np.array([number[title] for row in titles for title, _ in row], np.int32)
     counts = np.array([count for row in titles for _, count in row], np.int64)
     return Mentions(*_pack(names), links, pages, first, title_ids, counts, *_pack(all_titles), *make_trie(names))
+
+
+# --- Detectors for question answering ---------------------------------------------------------------------------------
+
+Found = list[tuple[int, int, str]]  # (start, end, title of the entity): disjoint, from left to right
+Detector = Callable[[str, str], Found]  # (text, title of its page) -> mentions
+Listed = dict[tuple[str, ...], str]  # the words of a mention -> title
+
+
+def _words(text: str, ignore_case: bool) -> list[str]:
+    words = [text[start:end] for start, end in word_spans(text)]
+    return list(map(str.lower, words)) if ignore_case else words
+
+
+def list_mentions(titles: Mapping[str, str], ignore_case: bool = False) -> Listed:
+    """{mention: title} by words. Mentions that have two titles when case is ignored are dropped."""
+    meant: dict[tuple[str, ...], set[str]] = {}
+    for mention, title in titles.items():
+        meant.setdefault(tuple(_words(mention, ignore_case)), set()).add(title)
+    return {words: title for words, (title, *others) in meant.items() if words and not others}
+
+
+def find_listed(text: str, listed: Listed, ignore_case: bool = False) -> Found:
+    """The listed mentions in a text, the longest one at each word, whatever the white space between its words.
+
+    # differs from LUKE: it compares tokens. The paper's code has no mention after a bracket or hyphen, "(Oslo)", as the
+    # token does not start with a space; mLUKE's code finds "Oslo" in "Oslofjord", and in Japanese only whole tokens.
+    # Mentions are not limited to 30 or 10 tokens; the model averages the positions of the first 30.
+    """
+    words = _words(text, ignore_case)
+    matches = (
+        (first, length, listed[key])
+        for length in sorted(set(map(len, listed)))
+        for first in range(len(words) - length + 1)
+        if (key := tuple(words[first : first + length])) in listed
+    )
+    return list(_disjoint(text, matches))
+
+
+@lru_cache(maxsize=4)
+def list_detector(path: str, ignore_case: bool) -> Detector:
+    """From a candidate file {"Oslo": {"Norway": "Norway", "the fjord": "Oslofjord"}}, page -> {mention: title}.
+
+    These are the links of the page itself, as published with mLUKE for XQuAD and MLQA; other pages have no mentions.
+    """
+    found = files.read_json(path)
+    pages = check(path, found.values if isinstance(found, Record) else [], dict)
+    for page, titles in pages.items():
+        for mention, title in check(f"{path}: page {page!r}", titles, dict).items():
+            check(f"{path}: page {page!r}, mention {mention!r}", title, str)
+    listed = lru_cache(None)(lambda page: list_mentions(pages.get(page, {}), ignore_case))
+    return lambda text, page: find_listed(text, listed(page), ignore_case)
+
+
+@lru_cache(maxsize=4)
+def statistics_detector(path: str, min_link_probability: float) -> Detector:
+    """From a file of `Mentions`: the most frequent title of each surface with at least that link probability."""
+    statistics = Mentions.load(path)
+
+    def find(text: str, page: str) -> Found:
+        return [(m.start, m.end, m.candidates[0].title) for m in statistics.detect(text, min_link_probability)]
+
+    return find
+
+
+def no_detector(text: str, page: str) -> Found:
+    return []

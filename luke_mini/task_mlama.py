@@ -37,7 +37,7 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
-from luke_mini.pretrain_examples import Segments
+from luke_mini.examples import Segments
 
 NAME, TITLE, TRAINS = "mlama", "mLAMA top 1 by words", False
 FILES = ({"test": "mlama1.1/en en"},)

@@ -5,7 +5,7 @@ question and context in different languages (G-XLT); SQuAD 2.0, where a question
 
     read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context (`qa_files`)
     make_features   -> windows `<s> question </s></s> part of the context </s>` (`qa_windows`), with the entities that
-                    are mentioned in them as inputs (`qa_entities`)
+                    are mentioned in them as inputs (`mentions`)
     QaModel         encoder, one linear layer over each word: how well does an answer start here, end here
     predict         scores of all windows -> the n best answers, cut from the context
     evaluate        -> exact match and F1 as the data set's official script counts them
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, metrics, packing, qa_entities, qa_files, qa_windows, trainer
+from luke_mini import files, mentions, metrics, packing, qa_files, qa_windows, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
@@ -161,18 +161,18 @@ class Feature(NamedTuple):
     cut: int  # pieces of the question that are left out
 
 
-def detector(options: Options, of_file: DataSet, language: str) -> qa_entities.Detector:
+def detector(options: Options, of_file: DataSet, language: str) -> mentions.Detector:
     """What finds the mentions in a text of that language."""
     path = options.candidates or options.mentions
     path = path.replace("{language}", language).replace("{context}", of_file.language)
     if options.candidates:
-        return qa_entities.from_candidates(path, options.ignore_case)
+        return mentions.list_detector(path, options.ignore_case)
     if path in (AUTO, NONE):
-        return qa_entities.nothing
-    return qa_entities.from_mentions(path, options.min_link_probability)
+        return mentions.no_detector
+    return mentions.statistics_detector(path, options.min_link_probability)
 
 
-def make_text(text: str, title: str, find: qa_entities.Detector, language: str, tokenizer, entity_vocab) -> Text:
+def make_text(text: str, title: str, find: mentions.Detector, language: str, tokenizer, entity_vocab) -> Text:
     """Tokens, and the mentions whose entity the vocabulary has, as tokens that share a character with them."""
     ids, offsets = qa_windows.tokenize(tokenizer, text)
     entity_ids, spans = [], []

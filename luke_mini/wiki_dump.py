@@ -1,25 +1,22 @@
 """Streams the articles and redirects of a MediaWiki XML dump.
 
-In:  a `pages-articles` dump: `.xml`, `.xml.gz` or `.xml.bz2`, told apart by their first bytes. A dump in several parts
-     is several calls; a multistream dump is an ordinary bzip2 file of many streams, its index is not needed.
-Out: one `Page` after another in the order of the file, namespace 0 only, redirects among them.
+In:  a `pages-articles` dump: `.xml`, `.xml.gz` or `.xml.bz2`, told apart by its first bytes. Read a dump in several
+     parts with one call per part; a multistream dump is an ordinary bzip2 file of many streams, its index is ignored.
+Out: `Page`s in file order, namespace 0 only, redirects included.
 
-Memory stays bounded however long the dump is: expat tells us of each element and keeps nothing, so what is held is one
-page, one piece of decompressed XML and a few bzip2 blocks.
+Memory is bounded whatever the length of the dump: it holds one page, one chunk of XML and a few bzip2 blocks.
 
-bzip2 is the slowest stage of reading (about 40 MB of XML a second and core; expat reads 400). Its blocks do not depend
-on each other, so a few threads decompress them (Python's bz2 lets go of the interpreter lock). A block starts with a
-48-bit mark at any bit, not at a byte: `_bzip2_blocks` looks for the marks, and `_wrap_block` shifts what lies between
-two of them to a byte and makes it a bzip2 file of its own.
+Decompression is the slowest stage (about 40 MB of XML per second and core; expat parses 400). bzip2 blocks are
+independent, so a few threads decompress them (Python's bz2 releases the GIL). A block starts with a 48-bit mark at any
+bit offset: `bzip2_blocks` searches for the marks, and `_wrap_block` aligns the bits between two marks to bytes and
+wraps them as a bzip2 file.
 
-This is the corpus of LUKE, whose entity annotations are the links of Wikipedia (section 3.3).
-Left out on purpose: full histories (of several revisions the last is kept), 7z, downloading.
+LUKE's entity annotations are the links of Wikipedia (section 3.3).
+Left out on purpose: full histories (the last revision counts), 7z, downloading.
 """
 
 import bz2
 import gzip
-import html
-import html.entities
 import os
 import re
 import zlib
@@ -27,61 +24,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import BinaryIO
-from urllib.parse import unquote
 from xml.parsers import expat
 
-_CHUNK = 1 << 18  # bytes read at once
-_MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline takes
+from luke_mini.wikitext import normalize_title
+
+CHUNK = 1 << 18  # bytes per read
+MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline consumes
 
 
 @dataclass(slots=True)
 class Page:
     title: str
-    redirect: str | None  # normalised title that this page redirects to, `#section` dropped; None for an article
+    redirect: str | None  # normalized title of the target, without `#section`; None for an article
     wikitext: str
     language: str  # "en", "zh-yue", ... from xml:lang
-
-
-# --------------------------------------------------------------------------------------------------------------- titles
-
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
-_INVISIBLE = re.compile("[\u200e\u200f\u202a-\u202e]")  # direction marks, pasted along with a title
-_NO_TITLE = re.compile(r"[\x00-\x1f\x7f<>\[\]{}|]")  # no title holds one of these
-
-
-def decode_entities(text: str) -> str:
-    """`&amp;` `&#65;` `&#x41;` -> the character; only with the semicolon, where html.unescape reads "&copy=1" too."""
-    return _ENTITY.sub(_decode_entity, text) if "&" in text else text
-
-
-def _decode_entity(match: re.Match) -> str:
-    entity = match[0]
-    return html.unescape(entity) if entity[1] == "#" else html.entities.html5.get(entity[1:], entity)
-
-
-@lru_cache(1 << 16)  # half of a page's links lead where others went
-def normalize_title(title: str, language: str = "en") -> str:
-    """The title under which a page is stored: "_foo_bar#part" -> "Foo bar". Empty if nothing but a section is named."""
-    title = decode_entities(title)
-    if "%" in title:
-        try:
-            decoded = unquote(title, errors="strict")
-            title = title if _NO_TITLE.search(decoded) else decoded
-        except UnicodeDecodeError:
-            pass  # "50%ab" is a title as it stands
-    title = title.partition("#")[0].replace("_", " ")
-    if not title.isascii():
-        title = _INVISIBLE.sub("", title)
-    title = " ".join(title.split())
-    if title.startswith(":"):  # [[:Category:X]] links to a category instead of adding the page to it
-        title = title[1:].lstrip()
-    if not title:
-        return ""
-    # Not str.upper: it would change Georgian letters, MediaWiki does not. A letter whose capital is two letters stays.
-    first = "İ" if language == "tr" and title[0] == "i" else title[0].title()
-    return first + title[1:] if len(first) == 1 else title
 
 
 # -------------------------------------------------------------------------------------------------------- decompression
@@ -91,7 +49,7 @@ _END_MARK = 0x177245385090  # square root of pi: the end of a stream
 
 
 def _mark_pattern() -> re.Pattern:
-    """Finds a mark at any of 8 bit offsets by the 5 bytes that it covers whole (bytes 1 to 5 of the 7 that hold it)."""
+    """Finds a mark at any of 8 bit offsets by the 5 bytes that it fully covers (bytes 1 to 5 of the 7 it lies in)."""
     marks = [(mark << (8 - shift)).to_bytes(7, "big") for mark in (_BLOCK_MARK, _END_MARK) for shift in range(8)]
     return re.compile(b"|".join(re.escape(mark[1:6]) for mark in marks))
 
@@ -117,22 +75,22 @@ def _wrap_block(data: bytes, start: int, end: int) -> bytes:
     block = int.from_bytes(data[start // 8 : last], "big") >> (last * 8 - end)
     length = end - start
     block &= (1 << length) - 1
-    checksum = block >> (length - 80) & 0xFFFFFFFF  # it follows the mark; a stream of one block has the block's own
+    checksum = block >> (length - 80) & 0xFFFFFFFF  # after the mark; the checksum of a one-block stream is its block's
     bits = (block << 48 | _END_MARK) << 32 | checksum
     length += 80
     return b"BZh9" + (bits << -length % 8).to_bytes(-(-length // 8), "big")
 
 
-def _bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The blocks of a bzip2 file, of all its streams, each as a bzip2 file. EOFError if the file ends inside a stream.
+def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The blocks of all streams of a bzip2 file, each as a bzip2 file. EOFError if the file ends inside a stream.
 
-    A mark may occur by chance inside a block, once in 2**48 bits, and reads as damage: one English dump in about 1,500.
+    A mark occurs by chance inside a block once in 2**48 bits and reads as damage: one English dump in about 1,500.
     """
-    data = b""  # from the byte in which the open block starts; the bit positions below count from here
-    block_start = None  # None between the streams
+    data = b""  # starts at the byte where the open block starts; bit positions below count from here
+    block_start = None  # None between streams
     stream_end = 0
-    searched = 0  # bytes of `data` known to hold no further mark
-    while piece := file.read(_CHUNK):
+    searched = 0  # bytes of `data` without a further mark
+    while piece := file.read(CHUNK):
         data += piece
         for bit, mark in _find_marks(data, searched):
             if block_start is not None:
@@ -149,10 +107,10 @@ def _bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _bzip2_chunks(file: BinaryIO) -> Iterator[bytes]:
-    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    threads = min(os.cpu_count() or 1, MAX_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         pending = deque()
-        for block in _bzip2_blocks(file):
+        for block in bzip2_blocks(file):
             pending.append(pool.submit(bz2.decompress, block))
             if len(pending) > threads:
                 yield pending.popleft().result()
@@ -161,16 +119,16 @@ def _bzip2_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
-    """The XML in pieces of a megabyte or less. ValueError for a damaged file; the disk's errors stay OSError."""
+    """The XML in chunks of at most a megabyte. ValueError if the file is damaged, OSError if the disk is."""
     head = file.peek(3)[:3]
     if not head:
         raise ValueError(f"{path}: the file is empty, expected a MediaWiki XML dump")
     if head == b"BZh":
         chunks, kind = _bzip2_chunks(file), "bzip2"
     elif head[:2] == b"\x1f\x8b":
-        chunks, kind = iter(partial(gzip.GzipFile(fileobj=file).read, _CHUNK), b""), "gzip"
+        chunks, kind = iter(partial(gzip.GzipFile(fileobj=file).read, CHUNK), b""), "gzip"
     else:
-        chunks, kind = iter(partial(file.read, _CHUNK), b""), ""
+        chunks, kind = iter(partial(file.read, CHUNK), b""), ""
     try:
         yield from chunks
     except EOFError:
@@ -183,18 +141,18 @@ def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
 
 # ------------------------------------------------------------------------------------------------------------------ XML
 
-_FIELDS = frozenset(["title", "ns", "text", "namespace", "dbname"])  # the elements whose text we want
+_FIELDS = frozenset(["title", "ns", "text", "namespace", "dbname"])  # the elements whose text is read
 _NAMESPACES = "media special talk user wikipedia file image mediawiki template help category portal module".split()
 _REDIRECT = re.compile(r"\s*#redirect\W*?\[\[([^\]|]*)", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\]|]*)")
 
 
 class _Handler:
-    """What expat calls for each element, and what these calls carry from one to the next."""
+    """Callbacks of expat, and the state between them."""
 
     def __init__(self, path: str):
         self.path = path
-        self.pages = []  # finished, to be taken by read_dump
+        self.pages = []  # finished, for read_dump
         self.language = None
         self.title, self.namespace, self.text, self.redirect = "", None, "", None
         self.parts, self.key = [], None
@@ -215,7 +173,7 @@ class _Handler:
         name = name.rpartition(":")[2]  # a dump may write <mw:page>
         if name in _FIELDS:
             self.parts = []
-            if name != "text" or self.namespace in ("0", None):  # the text of other namespaces is never put together
+            if name != "text" or self.namespace in ("0", None):  # text of other namespaces is skipped
                 self.parser.CharacterDataHandler = self.parts.append
             self.key = attributes.get("key")
         elif name == "page":
@@ -251,7 +209,7 @@ class _Handler:
         elif self.namespace != "0":
             return
         language, target = self.language or "en", self.redirect
-        if not target:  # <redirect> named no target before 2011, and there was none before 2009
+        if not target:  # <redirect> had no target before 2011; the element is missing before 2009
             match = _LINK.search(self.text) if target == "" else _REDIRECT.match(self.text)
             target = match[1] if match else None
         if target is not None:
@@ -259,12 +217,12 @@ class _Handler:
         self.pages.append(Page(self.title, target, self.text, language))
 
     def feed(self, chunk: bytes, is_last: bool = False) -> list[Page]:
-        """The pages that end in this piece of XML."""
+        """The pages that end in this chunk of XML."""
         try:
             self.parser.Parse(chunk, is_last)
         except expat.ExpatError as error:
             reason = f"{expat.errors.messages[error.code]} at line {error.lineno}"
-            if self.parser.EndElementHandler is None:  # the root was not reached
+            if self.parser.EndElementHandler is None:  # before the root element
                 raise ValueError(f"{self.path}: not a MediaWiki XML dump ({reason})") from None
             problem = "the XML ends early, the file is truncated" if is_last else "the XML is damaged"
             raise ValueError(f"{self.path}: {problem} ({reason})") from None
@@ -273,11 +231,11 @@ class _Handler:
 
 
 def read_dump(path: str | os.PathLike, on_bytes: Callable[[int], object] | None = None) -> Iterator[Page]:
-    """Yields the pages of namespace 0 of one dump file, in its order.
+    """Yields the pages of namespace 0 of one dump file, in file order.
 
-    `on_bytes(n)` is called now and then with how many bytes of the file were read since the last call (a progress bar).
-    Raises OSError if the file cannot be read, ValueError (one line that names it) if it is empty, truncated, damaged or
-    no dump. A dump without pages yields nothing: whether that is an error is the caller's to say.
+    `on_bytes(n)` is called with the number of bytes read since the last call (for a progress bar). Raises OSError if
+    the file cannot be read, ValueError (one line with the file's name) if it is empty, truncated, damaged or not a
+    dump. A dump without pages yields nothing.
     """
     path = os.fspath(path)
     handler = _Handler(path)

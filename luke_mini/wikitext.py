@@ -1,33 +1,36 @@
-"""Wikitext of one page -> paragraphs of plain text, with the links as character spans.
+"""Titles of pages; wikitext of a page -> paragraphs of plain text, with links as character spans.
 
-In:  the wikitext as it stands in a dump, and the language of the wiki (namespace names and link trails differ).
-Out: a list of `Paragraph`s. Headings, blank lines and list items each end one; `is_abstract` is true before the first
-     heading. `paragraph.text[link.start:link.end]` is what a reader sees; links are sorted, apart and never empty.
+In:  wikitext from a dump, and the language of the wiki (namespace names and link trails differ).
+Out: a list of `Paragraph`s, ended by headings, blank lines and list items; `is_abstract` is true before the first
+     heading. `paragraph.text[link.start:link.end]` is the rendered link; links are sorted, disjoint and never empty.
 
 How: the whole page is rewritten a handful of times, each time by `str.split`, `str.replace` or one regular expression,
-so that Python itself meets only references, templates, links and lines. The order is from the outside in: what must
-not be parsed (comments, <ref>, <math>, <nowiki>), templates, tables, tags, external links, links, lines. Two devices:
-* what is removed leaves a `_GAP`, so that `[[bus]]<ref>..</ref>es` is not read as `[[bus]]es`; gaps go at the end;
-* a link becomes `_LINK 17 _SURFACE buses _END`, 17 being its place in a list of titles. The surface is then cleaned
-  like any other text; only when a paragraph is finished are the marks taken out and the positions counted.
-Each step is linear in the page, also for a page that is nothing but open brackets. What is not closed stays text.
+so that Python loops only over references, templates, links and lines. From the outside in: what must not be parsed
+(comments, <ref>, <math>, <nowiki>), templates, tables, tags, external links, links, lines. Two devices:
+* removed markup leaves a `_GAP`, so that `[[bus]]<ref>..</ref>es` is not read as `[[bus]]es`; gaps are removed last;
+* a link becomes `_LINK 17 _SURFACE buses _END`, where 17 is an index into a list of titles. The surface is cleaned like
+  any other text; the marks are removed and the positions counted when the paragraph is finished.
+Each step takes linear time, even on a page of open brackets only. Unclosed markup stays as text.
 
-The reference (wikipedia2vec, dump_db.py) walks mwparserfromhell's tree and takes a section for a paragraph.
-# differs from LUKE: headings go, link trails belong to the surface, and `Title#section` counts as `Title`: the
-# reference looks it up with its section and never finds it.
-Left out on purpose: templates that make text ({{convert|..}}), and prefixes of links (Arabic).
+LUKE's own code (wikipedia2vec, dump_db.py) walks mwparserfromhell's tree and treats a section as one paragraph.
+# differs from LUKE: headings are dropped, link trails belong to the surface, and `Title#section` counts as `Title`:
+# LUKE looks it up with its section and never finds it.
+Left out on purpose: templates that produce text ({{convert|..}}), link prefixes (Arabic), and the local names of
+namespaces other than files and categories: a link into one of them counts as a link to an article that does not exist,
+so it never becomes an entity.
 """
 
+import html
+import html.entities
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
-
-from luke_mini import wiki_names
-from luke_mini.wiki_dump import decode_entities, normalize_title
+from urllib.parse import unquote
 
 
 class Link(NamedTuple):
-    title: str  # normalised, redirects not followed
+    title: str  # normalized, redirects not followed
     start: int
     end: int  # half-open span of characters of the paragraph's text
 
@@ -38,13 +41,53 @@ class Paragraph(NamedTuple):
     is_abstract: bool  # before the first heading
 
 
-_GAP = "\0"  # where something was
+_GAP = "\0"  # where markup was removed
 _LINK, _SURFACE, _END = "\1", "\2", "\3"
+
+
+# --------------------------------------------------------------------------------------------------------------- titles
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
+_INVISIBLE = re.compile("[\u200e\u200f\u202a-\u202e]")  # direction marks, pasted with a title
+_NO_TITLE = re.compile(r"[\x00-\x1f\x7f<>\[\]{}|]")  # no title holds one of these
+
+
+def decode_entities(text: str) -> str:
+    """`&amp;` `&#65;` `&#x41;` -> the character; only with the semicolon (html.unescape also decodes "&copy=1")."""
+    return _ENTITY.sub(_decode_entity, text) if "&" in text else text
+
+
+def _decode_entity(match: re.Match) -> str:
+    entity = match[0]
+    return html.unescape(entity) if entity[1] == "#" else html.entities.html5.get(entity[1:], entity)
+
+
+@lru_cache(1 << 16)  # half of the links on a page repeat a title
+def normalize_title(title: str, language: str = "en") -> str:
+    """The title under which a page is stored: "_foo_bar#part" -> "Foo bar"; "" if there is only a section."""
+    title = decode_entities(title)
+    if "%" in title:
+        try:
+            decoded = unquote(title, errors="strict")
+            title = title if _NO_TITLE.search(decoded) else decoded
+        except UnicodeDecodeError:
+            pass  # "50%ab" is a title
+    title = title.partition("#")[0].replace("_", " ")
+    if not title.isascii():
+        title = _INVISIBLE.sub("", title)
+    title = " ".join(title.split())
+    if title.startswith(":"):  # [[:Category:X]] links to a category instead of adding the page to it
+        title = title[1:].lstrip()
+    if not title:
+        return ""
+    # Not str.upper: it changes Georgian letters, MediaWiki does not. A letter whose capital is two letters stays.
+    first = "İ" if language == "tr" and title[0] == "i" else title[0].title()
+    return first + title[1:] if len(first) == 1 else title
 
 
 # ---------------------------------------------------------------------------------------- taking things out of the page
 
-_GONE = (  # tags whose contents are no text of the article
+_GONE = (  # tags whose contents are not text of the article
     "ref|references|gallery|timeline|math|chem|ce|code|syntaxhighlight|source|score|graph|hiero|imagemap|categorytree|"
     "templatedata|templatestyles|mapframe|maplink|inputbox|includeonly|style|script"
 )
@@ -55,9 +98,9 @@ _MARKUP = re.compile(r"[][{}'<>=*#:;|!&_\n-]")
 
 
 def _remove_opaque(text: str) -> str:
-    """Takes out comments and the tags whose contents are not wikitext, from left to right: what opens first wins."""
+    """Removes comments and the tags whose contents are not wikitext, from left to right: what opens first wins."""
     kept, position = [], 0
-    unclosed = set()  # a closer that was missing once is missing for good; "<ref>" * n would take n searches to the end
+    unclosed = set()  # names whose closer was not found once; otherwise "<ref>" * n would search to the end n times
     for match in _OPAQUE.finditer(text):
         if match.start() < position:
             continue
@@ -66,24 +109,24 @@ def _remove_opaque(text: str) -> str:
             closer = None if name in unclosed else _CLOSERS[name].search(text, end)
             if closer is None:
                 unclosed.add(name)
-                continue  # the text stays; the tag goes with the other tags
+                continue  # the text stays; the tag is removed with the other tags
             contents, end = text[end : closer.start()], closer.end()
         kept.append(text[position : match.start()])
         position = end
         if name == "!--":
             if text[match.start() - 1 : match.start()] == "\n" == text[end : end + 1]:
-                position += 1  # a line that is all comment vanishes, or it would end a paragraph
+                position += 1  # a line that is one comment vanishes; an empty line would end the paragraph
             continue
         kept.append(_GAP)
         if name in ("nowiki", "pre"):
-            # Entities of what could be taken for markup; they are decoded when all else is done.
+            # Markup characters become entities, which are decoded last.
             kept.append(_MARKUP.sub(lambda mark: f"&#{ord(mark[0])};", decode_entities(contents)))
     kept.append(text[position:])
     return "".join(kept)
 
 
 def _remove_nested(text: str, opener: str, closer: str) -> str:
-    """Takes out everything between an opener and its closer, however deep they nest; unpaired ones stay."""
+    """Removes everything between an opener and its closer, at any depth; unpaired ones stay."""
     first, *chunks = text.split(opener)
     kept, open_at = [first], []
     for chunk in chunks:
@@ -129,14 +172,10 @@ _EXTERNAL = re.compile(  # [url label], the label with single or double brackets
 )
 
 
-def _magic_word(match: re.Match) -> str:
-    return _GAP if match[0] == match[0].upper() else match[0]  # __NOTOC__, __目次__; not __init__
-
-
 def _variant(match: re.Match) -> str:
-    """-{zh-hans:计算机; zh-hant:電腦}- -> 计算机: the Chinese Wikipedia lets its readers choose among the forms."""
+    """-{zh-hans:计算机; zh-hant:電腦}- -> 计算机: readers of the Chinese Wikipedia choose a variant."""
     flags, bar, rules = match[1].rpartition("|")
-    if bar and flags.strip() in ("H", "T", "-"):  # a rule for the rest of the page, or for its title
+    if bar and flags.strip() in ("H", "T", "-"):  # a rule for the rest of the page or for its title
         return _GAP
     pairs = [rule.strip().partition(":") for rule in rules.split(";")]
     forms = {variety: form.strip() for variety, colon, form in pairs if colon and variety.startswith("zh")}
@@ -144,13 +183,135 @@ def _variant(match: re.Match) -> str:
 
 
 def _rewrite_markup(text: str, language: str) -> str:
-    """Everything inside a line but internal links, bold and italics."""
+    """Everything within a line except internal links, bold and italics."""
     if language.startswith("zh") and "-{" in text:
         text = _VARIANT.sub(_variant, text)
     if "__" in text:
-        text = _MAGIC_WORD.sub(_magic_word, text)
+        # __NOTOC__, __目次__; not __init__
+        text = _MAGIC_WORD.sub(lambda match: _GAP if match[0] == match[0].upper() else match[0], text)
     text = _BREAK.sub(" ", _BLOCK_TAG.sub("\n\n", text))
     return _EXTERNAL.sub(r"\1", _TAG.sub(_GAP, text))
+
+
+# ----------------------------------------------------------------------------------------------------- where links lead
+
+# What the target of a link is. HIDDEN: files, media and categories, which do not show up in the text.
+ARTICLE, HIDDEN, LANGUAGE, OTHER = "article", "hidden", "language", "other"
+
+# mLUKE's 24 languages; any other wiki is read with the English names, which hold everywhere. All names are lower case
+# and come from siteinfo: namespaces with their aliases, link trails, interwiki prefixes.
+_HIDDEN_NAMESPACES = {
+    "en": "file|image|media|category",
+    "ar": "ملف|صورة|ميديا|وسائط|تصنيف",
+    "bn": "চিত্র|মিডিয়া|বিষয়শ্রেণী",
+    "de": "datei|bild|medium|kategorie",
+    "el": "αρχείο|εικόνα|μέσο|μέσον|κατηγορία",
+    "es": "archivo|imagen|medio|categoría|cat",
+    "fi": "tiedosto|kuva|luokka",
+    "fr": "fichier|média|catégorie",
+    "hi": "चित्र|मीडिया|श्रेणी|श्र",
+    "id": "berkas|gambar|kategori",
+    "it": "immagine|categoria|cat",
+    "ja": "ファイル|画像|メディア|カテゴリ",
+    "ko": "파일|그림|미디어|분류",
+    "nl": "bestand|afbeelding|categorie",
+    "pl": "plik|grafika|kategoria",
+    "pt": "ficheiro|arquivo|imagem|multimédia|categoria",
+    "ru": "файл|изображение|медиа|категория|к",
+    "sv": "fil|bild|kategori",
+    "sw": "picha|faili|jamii",
+    "te": "దస్త్రం|ఫైలు|బొమ్మ|మీడియా|వర్గం",
+    "th": "ไฟล์|ภาพ|สื่อ|หมวดหมู่",
+    "tr": "dosya|resim|ortam|medya|kategori|kat",
+    "vi": "tập tin|hình|phương tiện|thể loại",
+    "zh": "文件|档案|檔案|图像|圖像|图片|圖片|媒体|媒體|媒体文件|媒體文件|媒体档案|媒體檔案|分类|分類|cat",
+}
+_OTHER_NAMESPACES = (
+    "talk|user|user talk|wikipedia|wikipedia talk|project|project talk|wp|wt|file talk|image talk|mediawiki|mediawiki "
+    "talk|template|template talk|help|help talk|category talk|portal|portal talk|draft|draft talk|module|module talk|"
+    "special|timedtext|book|topic"
+)
+
+# Letters that, right after a link, belong to it: [[bus]]es. The Vietnamese list is French, also in MediaWiki.
+_TRAILS = {
+    "": "a-z",
+    "ar": "a-zء-ي\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed",
+    "bn": "\u0980-\u09ff",
+    "de": "a-zäöüß",
+    "el": "a-zαβγδεζηθικλμνξοπρστυφχψωςΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩάέήίόύώϊϋΐΰΆΈΉΊΌΎΏΪΫ",
+    "es": "a-záéíóúñ",
+    "fi": "a-zäö",
+    "fr": "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ",
+    "hi": "a-z\u0900-\u0963\u0966-\u097f\ua8e0-\ua8ff",
+    "it": "a-zàéèíîìóòúù",
+    "ja": "",
+    "nl": "a-zäöüïëéèà",
+    "pl": "a-zęóąśłżźćńĘÓĄŚŁŻŹĆŃ",
+    "pt": "a-záâãàéêẽçíòóôõq\u0303úüűũ",
+    "ru": "a-zа-яё",
+    "sv": "a-zåäöéÅÄÖÉ",
+    "te": "\u0c01-\u0c6f",
+    "tr": "a-zÇĞçğİıÖöŞşÜüÂâÎîÛû",
+    "vi": "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ",
+    "zh": "",
+}
+
+# Prefixes that lead to another wiki: Wikipedia's languages, and the sister projects.
+_LANGUAGES = (
+    "aa ab ace ady af als alt am ami an ang anp ar arc ary arz as ast atj av avk awa ay az azb ba ban bar bat-smg bbc "
+    "bcl be be-tarask be-x-old bew bg bh bi bjn blk bm bn bo bpy br bs btm bug bxr ca cbk-zam cdo ce ceb ch cho chr "
+    "chy ckb co cr crh cs csb cu cv cy da dag de dga din diq dsb dtp dty dv dz ee egl el eml en eo es et eu ext fa "
+    "fat ff fi fiu-vro fj fo fon fr frp frr fur fy ga gag gan gcr gd gl glk gn gom gor got gpe gsw gu guc gur guw gv "
+    "ha hak haw he hi hif ho hr hsb ht hu hy hyw hz ia id ie ig igl ii ik ilo inh io is it iu ja jam jbo jv ka kaa "
+    "kab kbd kbp kcg kg ki kj kk kl km kn ko koi kr krc ks ksh ku kus kv kw ky la lad lb lbe lez lfn lg li lij lld "
+    "lmo ln lo lrc lt ltg lv lzh mad mai map-bms mdf mg mh mhr mi min mk ml mn mni mnw mo mr mrj ms mt mus mwl my myv "
+    "mzn na nah nan nap nb nds nds-nl ne new ng nia nl nn no nov nqo nrm nso nv ny oc olo om or os pa pag pam pap pcd "
+    "pcm pdc pfl pi pih pl pms pnb pnt ps pt pwn qu rm rmy rn ro roa-rup roa-tara ru rue rup rw sa sah sat sc scn sco "
+    "sd se sg sgs sh shi shn shy si simple sk skr sl sm smn sn so sq sr srn ss st stq su sv sw szl szy ta tay tcy te "
+    "tet tg th ti tk tl tly tn to tpi tr trv ts tt tum tw ty tyv udm ug uk ur uz ve vec vep vi vls vo vro wa war wo "
+    "wuu xal xh xmf yi yo yue za zea zgh zh zh-classical zh-cn zh-min-nan zh-tw zh-yue zu"
+)
+_PROJECTS = (
+    "wikt wiktionary b wikibooks n wikinews q wikiquote s wikisource v wikiversity voy wikivoyage species wikispecies "
+    "d wikidata c commons m meta metawiki metawikipedia mw mediawikiwiki foundation wikimedia w incubator outreach "
+    "phab phabricator bugzilla gerrit tools toolforge toollabs wmf f wikifunctions testwiki doi pmid arxiv bibcode "
+    "hdl issn jstor oeis iarchive gutenberg google imdbname imdbtitle imdbcompany irc rfc openlibrary memoryalpha "
+    "wikia wookieepedia uncyclopedia wikihow citizendium rev"
+)
+
+
+def _hidden_names(language: str) -> list[str]:
+    return f"{_HIDDEN_NAMESPACES['en']}|{_HIDDEN_NAMESPACES.get(language, '')}".strip("|").split("|")
+
+
+@lru_cache
+def _prefixes(language: str) -> dict[str, str]:
+    """Prefix of a title -> what it leads to."""
+    prefixes = dict.fromkeys(_PROJECTS.split() + _OTHER_NAMESPACES.split("|"), OTHER)
+    return prefixes | dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | dict.fromkeys(_hidden_names(language), HIDDEN)
+
+
+def leads_to(target: str, language: str) -> str:
+    """What the target of a link is, judged by its prefix."""
+    prefix, colon, _ = target.lstrip(": ").partition(":")
+    kind = _prefixes(language).get(" ".join(prefix.replace("_", " ").lower().split()), ARTICLE) if colon else ARTICLE
+    # [[:File:X]] links to the page of the file instead of showing it.
+    return OTHER if target[:1] == ":" and kind != ARTICLE else kind
+
+
+@lru_cache
+def _hidden_link(language: str) -> re.Pattern:
+    """Matches [[File:..]] and [[Category:..]], with at most links and single brackets in them."""
+    names = "|".join(_hidden_names(language)).replace(" ", "[ _]+")
+    inside = r"[^\[\]]*+(?:(?:\[\[[^\[\]]*+\]\]|\[[^\[\]]*+\])[^\[\]]*+)*+"
+    return re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*:{inside}\]\]", re.IGNORECASE)
+
+
+@lru_cache
+def _trail(language: str) -> re.Pattern:
+    """Matches the letters that belong to the link before them: [[bus]]es."""
+    letters = _TRAILS.get(language, _TRAILS[""])
+    return re.compile(f"[{letters}]+" if letters else "(?!)")
 
 
 # ---------------------------------------------------------------------------------------------------------------- links
@@ -159,17 +320,17 @@ _NO_TARGET = re.compile(r"[\n\[\]{}<>]")
 _BLANK = f" \t{_GAP}"
 
 
-def _remove_pictures(text: str, language: str) -> str:
-    """Takes out [[File:..]] and [[Category:..]], a caption with links in it and all."""
-    for _ in range(5):  # a caption may hold pictures in its turn
-        text, found = wiki_names.pictures(language).subn(_GAP, text)
+def _remove_hidden_links(text: str, language: str) -> str:
+    """Takes out [[File:..]] with its caption, and [[Category:..]]."""
+    for _ in range(5):  # a caption may contain further files
+        text, found = _hidden_link(language).subn(_GAP, text)
         if not found:
             break
     return text
 
 
 def _pipe_trick(target: str) -> str:
-    """[[Help:Mercury (planet)|]] reads "Mercury", [[Boston, Massachusetts|]] "Boston"."""
+    """[[Help:Mercury (planet)|]] is rendered "Mercury", [[Boston, Massachusetts|]] "Boston"."""
     name = target.removeprefix(":")
     name = name.partition(":")[2].strip() or name
     for opening, closing in ("()", "（）"):
@@ -179,20 +340,20 @@ def _pipe_trick(target: str) -> str:
 
 
 def _link_text(inside: str, trail: str, is_alone: bool, titles: list[str], language: str) -> str | None:
-    """What [[inside]]trail turns into: a mark, or mere text if it leads to no article. None if it is no link."""
+    """[[inside]]trail -> a mark, or plain text if it does not lead to an article. None if it is not a link."""
     target, bar, surface = inside.partition("|")
     target = target.strip()
-    if not target or _NO_TARGET.search(target) or "\n\n" in surface:  # nobody closes a bracket a paragraph later
+    if not target or _NO_TARGET.search(target) or "\n\n" in surface:  # a link does not span paragraphs
         return None
-    leads_to = wiki_names.leads_to(target, language) if ":" in target else wiki_names.ARTICLE
-    if leads_to == wiki_names.PICTURE or leads_to == wiki_names.LANGUAGE and is_alone:
-        return _GAP + trail  # a language that is alone on its line is meant for the sidebar
+    kind = leads_to(target, language) if ":" in target else ARTICLE
+    if kind == HIDDEN or kind == LANGUAGE and is_alone:
+        return _GAP + trail  # a language link alone on its line belongs to the sidebar
     if not bar:
         surface = target.removeprefix(":")
     elif not surface:
         surface = _pipe_trick(target)
     surface = surface.replace("\n", " ") + trail
-    title = normalize_title(target.replace(_GAP, ""), language) if leads_to == wiki_names.ARTICLE else ""
+    title = normalize_title(target.replace(_GAP, ""), language) if kind == ARTICLE else ""
     if not title:  # [[wikt:word]], [[#section]]
         return surface
     titles.append(title)
@@ -200,10 +361,10 @@ def _link_text(inside: str, trail: str, is_alone: bool, titles: list[str], langu
 
 
 def _mark_links(text: str, titles: list[str], language: str) -> str:
-    """Turns links into marks. Links do not nest: of [[a [[b]] c]] only [[b]] is one."""
+    """Replaces links by marks. Links do not nest: in [[a [[b]] c]] only [[b]] is one."""
     first, *chunks = text.split("[[")
     kept = [first]
-    trailing = wiki_names.trail(language).match
+    trailing = _trail(language).match
     for chunk in chunks:
         inside, closed, rest = chunk.partition("]]")
         name = inside.lstrip("[")  # [[[a]]] is [[a]] in brackets
@@ -221,17 +382,17 @@ def _mark_links(text: str, titles: list[str], language: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- paragraphs
 
 _QUOTES = re.compile("'{2,}")
-_LINE = re.compile(r"(=.+=\s*$)|[*#:;]+|-{4,}|\s*$")  # a heading, a list item, a rule or nothing
+_LINE = re.compile(r"(=.+=\s*$)|[*#:;]+|-{4,}|\s*$")  # a heading, a list item, a rule or an empty line
 _MARK = re.compile(f"{_LINK}(\\d+){_SURFACE}([^{_END}]*){_END}")
 _EMPTY = re.compile(f"{_LINK}\\d+{_SURFACE} *{_END}")
 _SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) | ({_END})")
 
 
 def _remove_quotes(line: str) -> str:
-    """''italic'', '''bold''', '''''both'''''. Of four or of more than five the first ones are apostrophes.
+    """''italic'', '''bold''', '''''both'''''. Of four, or of more than five, the first ones are apostrophes.
 
-    If bold and italics both end up unpaired, as in l'''Express'', one ''' was an apostrophe and '': the first after a
-    single letter, else the first after a longer word, else the first (MediaWiki, Parser::doQuotes).
+    If bold and italics are both unpaired, as in l'''Express'', one ''' is an apostrophe and '': the first after a
+    single letter, otherwise the first after a longer word, otherwise the first (MediaWiki, Parser::doQuotes).
     """
     if "'''" not in line:
         return line.replace("''", "")
@@ -248,14 +409,14 @@ def _remove_quotes(line: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
-    """(text of a paragraph, is it before the first heading), empty ones among them. Plain lines run on."""
+    """(text of a paragraph, whether it is before the first heading), empty ones included. Plain lines are joined."""
     lines, is_abstract = [], True
     for line in text.split("\n"):
         if "''" in line:
             line = _remove_quotes(line)
         if _GAP in line:  # not earlier: ''{{x}}'' is not ''''
             line = line.replace(_GAP, "")
-        special = _LINE.match(line) if line[:1] in "=*#:;- \t\r" else None  # an empty line too: "" is in any string
+        special = _LINE.match(line) if line[:1] in "=*#:;- \t\r" else None  # "" is in any string: empty lines too
         if not special:
             lines.append(line)
             continue
@@ -269,7 +430,7 @@ def _blocks(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | None:
-    """Cleans a block and turns its marks into spans. None if nothing is left."""
+    """Cleans a block and replaces its marks by spans. None if nothing is left."""
     block = " ".join(decode_entities(block).split())
     if _LINK not in block:
         return Paragraph(block, [], is_abstract) if block else None
@@ -287,22 +448,14 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | 
     return Paragraph(text, links, is_abstract) if text else None
 
 
-# --------------------------------------------------------------------------------------------------------------- public
-
-
 def parse(wikitext: str, language: str = "en") -> list[Paragraph]:
-    """The paragraphs of a page; never raises, whatever the markup. `language` is the wiki's code, "en" or "simple"."""
+    """The paragraphs of a page; never raises, whatever the markup. `language`: the wiki's code, "en" or "simple"."""
     text = wikitext
-    for mark in (_GAP, _LINK, _SURFACE, _END):  # no dump has them: XML forbids them
+    for mark in (_GAP, _LINK, _SURFACE, _END):  # forbidden in XML, so not in a dump
         text = text.replace(mark, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []
-    text = _remove_pictures(_rewrite_markup(text, language), language)
+    text = _remove_hidden_links(_rewrite_markup(text, language), language)
     blocks = _blocks(_mark_links(text, titles, language))
     paragraphs = (_paragraph(block, titles, is_abstract) for block, is_abstract in blocks if block)
     return [paragraph for paragraph in paragraphs if paragraph]
-
-
-def is_disambiguation(wikitext: str, language: str = "en") -> bool:
-    """Does the page transclude one of its wiki's disambiguation templates?"""
-    return wiki_names.disambiguation(language).search(wikitext) is not None

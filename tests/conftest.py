@@ -1,10 +1,12 @@
 """What several tests need: the real data where somebody has it, and a small cut of the built-in encyclopedia."""
 
 import json
+import struct
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +54,30 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs real data that is not part of the project: shared/data/{name} beside the repository")
     return path
+
+
+def read_examples(folder: Path) -> list:
+    """The examples of a data folder, read array by array as `examples.py` describes its files."""
+    from luke_mini.examples import Example
+
+    found = []
+    for path in sorted(folder.glob("shard-*.bin")):
+        data = path.read_bytes()
+        magic, version, width, n, n_words, n_entities = struct.unpack_from("<8sIIQQQ", data)
+        assert (magic, version) == (b"LUKESHRD", 1)
+        kinds = [("<i8", n + 1), ("<i8", n + 1), ("<i4", n), ("<i4", n_entities), (f"<u{width}", n_words),
+                 ("<u2", 2 * n_entities)]  # fmt: skip
+        arrays, position = [], 40
+        for kind, count in kinds:
+            arrays.append(np.frombuffer(data, kind, count, position).tolist())
+            position += count * np.dtype(kind).itemsize
+        words, entities, page_ids, entity_ids, word_ids, spans = arrays
+        assert position == len(data) and words[-1] == n_words and entities[-1] == n_entities
+        spans = list(zip(spans[::2], spans[1::2]))
+        for i in range(n):
+            here = slice(entities[i], entities[i + 1])
+            found.append(Example(page_ids[i], word_ids[words[i] : words[i + 1]], entity_ids[here], spans[here]))
+    return found
 
 
 @pytest.fixture(scope="session")

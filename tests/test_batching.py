@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from luke_mini import batching, masking
-from luke_mini.batching import BatchRules, batches, epoch_order, epoch_plan, gather, make_batch, quotas
+from luke_mini.batching import BatchRules, batches, epoch_order, epoch_plan, make_batch, quotas
 from luke_mini.config import PretrainConfig
+from luke_mini.examples import Example, Shards, flatten, write_shard
 from luke_mini.packing import from_padded
-from luke_mini.shards import Example, Shards, flatten, write_shard
 
 VOCAB, ENTITIES = 600, 300
+FIRST = 5  # the first ordinary word
 WORD_MASK, ENTITY_MASK = 4, 2
 STARTS_WORD = np.random.default_rng(0).random(VOCAB) < 0.7
 RULES = BatchRules(
@@ -35,43 +36,43 @@ UNMASKED = replace(
 
 
 def make_examples(n, seed=0, longest=40, first_page=0):
-    """Random examples whose page id is their number, so that a batch tells which ones it holds."""
+    """Random examples whose first word is FIRST + their number, so that a batch tells which ones it holds."""
     rng = np.random.default_rng(seed)
     examples = []
     for page in range(first_page, first_page + n):
         length = int(rng.integers(1, longest))
         starts = np.sort(rng.integers(0, length, rng.integers(0, 6)))
         spans = [(int(start), int(min(start + rng.integers(0, 4), length))) for start in starts]
-        words, entities = rng.integers(5, VOCAB, length).tolist(), rng.integers(3, 299, len(spans)).tolist()
-        examples.append(Example(page, words, entities, spans))
+        words, entities = rng.integers(FIRST, VOCAB, length).tolist(), rng.integers(3, 299, len(spans)).tolist()
+        examples.append(Example(-1, [FIRST + page, *words[1:]], entities, spans))
     return examples
 
 
-def open_shards(folder, examples, per_shard=1000):
+def write_shards(folder, examples, per_shard=1000):
     folder.mkdir()
     for number, first in enumerate(range(0, len(examples), per_shard)):
         write_shard(folder / f"shard-{number:05d}.bin", [flatten(examples[first : first + per_shard])], VOCAB)
-    return Shards.open(folder)
+    return folder
 
 
 @pytest.fixture
 def shards(tmp_path):
-    return open_shards(tmp_path / "data", make_examples(50), per_shard=20)
+    return Shards.open(write_shards(tmp_path / "data", make_examples(50), per_shard=20))
 
 
 def sequences(batch):
-    """A batch taken apart: one tuple of plain lists per sequence, with everything that belongs to it."""
+    """A batch taken apart: one tuple of plain lists per sequence, with everything that belongs to it. First its number,
+    from its first word as it was before masking."""
     result, word, entity = [], 0, 0
     inputs = batch.inputs
     word_labels = dict(zip(batch.masked_word_rows.tolist(), batch.masked_word_labels.tolist(), strict=True))
     entity_labels = dict(zip(batch.masked_entity_rows.tolist(), batch.masked_entity_labels.tolist(), strict=True))
     offsets, positions = inputs.mention_offsets.tolist(), inputs.mention_positions.tolist()
-    lengths = zip(batch.page_ids.tolist(), inputs.word_lengths, inputs.entity_lengths, strict=True)
-    for page, n_words, n_entities in lengths:
+    for n_words, n_entities in zip(inputs.word_lengths, inputs.entity_lengths, strict=True):
         words, entities = range(word, word + n_words), range(entity, entity + n_entities)
         result.append(
             (
-                page,
+                word_labels.get(word + 1, inputs.word_ids[word + 1].item()) - FIRST,
                 inputs.word_ids[word : word + n_words].tolist(),
                 inputs.word_positions[word : word + n_words].tolist(),
                 inputs.entity_ids[entity : entity + n_entities].tolist(),
@@ -87,12 +88,10 @@ def sequences(batch):
     return result
 
 
-def stream(folders, n_steps, *, world_size=1, rules=RULES, start_step=0, **sizes):
+def stream(shards, n_steps, *, world_size=1, rules=RULES, start_step=0, **sizes):
     """The steps of a run of `world_size` processes; a step is the list of its sequences in order."""
-    if isinstance(folders, Shards):
-        folders = [folders]
     runs = [
-        islice(batches(folders, rules, rank=rank, world_size=world_size, start_step=start_step, **sizes), n_steps)
+        islice(batches(shards, rules, rank=rank, world_size=world_size, start_step=start_step, **sizes), n_steps)
         for rank in range(world_size)
     ]
     return [[one for step in ranks for batch in step for one in sequences(batch)] for ranks in zip(*runs)]
@@ -115,7 +114,6 @@ def test_hand_worked_batch():
     assert inputs.entity_ids.tolist() == [20, 21]
     assert inputs.mention_positions.tolist() == [1, 2, 3] and inputs.mention_offsets.tolist() == [0, 1, 3]
     assert inputs.word_lengths == (5, 3) and inputs.entity_lengths == (2, 0)
-    assert batch.page_ids.tolist() == [7, -1]
     assert batch.counts == {"word": 0, "entity": 0} and batch.n_tokens == 10
 
     masked = make_batch(gathered, masking.derive(0, np.arange(2)), RULES)
@@ -129,7 +127,7 @@ def test_hand_worked_batch():
 
 def test_packed_as_from_padded_packs(shards):
     """The same examples written as padded tensors and packed by packing.py."""
-    examples = [shards.example(i) for i in range(len(shards))]
+    examples = make_examples(50)
     batch = make_batch(shards.gather(np.arange(len(shards))), masking.derive(0, np.arange(len(shards))), UNMASKED)
     words = max(len(example.word_ids) for example in examples) + 2
     input_ids, mask = torch.ones(len(examples), words, dtype=torch.long), torch.zeros(len(examples), words)
@@ -155,8 +153,9 @@ def test_labels_are_the_original_ids_at_the_selected_rows(shards, rules):
     batch = make_batch(shards.gather(np.arange(50)), masking.derive(0, np.arange(50)), rules)
     for tensor in (batch.masked_word_rows, batch.masked_entity_rows):
         assert (tensor.diff() > 0).all()
+    examples = make_examples(50)
     for page, words, _, entities, _, word_labels, entity_labels in sequences(batch):
-        example = shards.example(page)
+        example = examples[page]
         for row, label in word_labels:
             words[row] = label
         for row, label in entity_labels:
@@ -173,15 +172,15 @@ def test_labels_are_the_original_ids_at_the_selected_rows(shards, rules):
 
 
 def test_extreme_examples():
-    """1, 2 and 3 words, no words, no entities, 150 entities, a mention of 45 words, an empty mention."""
+    """1, 2 and 3 words, no words, no entities, 128 entities, a mention of 30 words, an empty mention."""
     long = list(range(100, 160))
     examples = [
         Example(0, [10], [], []),
         Example(1, [10, 11], [20], [(0, 2)]),
         Example(2, [10, 11, 12], [20], [(1, 1)]),
         Example(3, [], [], []),
-        Example(4, long, list(range(100, 250)), [(i % 60, i % 60 + 1) for i in range(150)]),
-        Example(5, long, [20, 21], [(10, 55), (55, 60)]),
+        Example(4, long, list(range(100, 228)), [(i % 60, i % 60 + 1) for i in range(128)]),
+        Example(5, long, [20, 21], [(10, 40), (55, 60)]),
     ]
     batch = make_batch(flatten(examples), masking.derive(0, np.arange(6)), RULES)
     assert batch.inputs.word_lengths == (3, 4, 5, 2, 62, 62)
@@ -189,25 +188,25 @@ def test_extreme_examples():
     parts = sequences(batch)
     assert parts[1][4] == [[1, 2]] and parts[2][4] == [[]] and parts[3][1] == [0, 2]
     assert parts[4][4] == [[i % 60 + 1] for i in range(128)] and len(parts[4][6]) == round(0.15 * 128)
-    assert parts[5][4] == [list(range(11, 41)), [56, 57, 58, 59, 60]]  # the first 30 positions
+    assert parts[5][4] == [list(range(11, 41)), [56, 57, 58, 59, 60]]
     n_labels = [len(part[5]) for part in parts]
     assert n_labels[:4] == [1, 1, 1, 0] and all(1 <= n <= round(0.15 * 60) for n in n_labels[4:])
     alone = make_batch(flatten(examples[3:4]), masking.derive(0, 0), RULES)
     assert alone.inputs.word_ids.tolist() == [0, 2] and alone.n_tokens == 2
 
 
-def test_words_under_a_masked_mention_stop_at_the_mention_limit():
-    example = Example(0, list(range(100, 160)), [20], [(10, 55)])
+def test_words_under_a_masked_mention_are_all_predicted():
+    example = Example(0, list(range(100, 160)), [20], [(10, 40)])
     rules = replace(RULES, mask_words_in_entity_span=True)
     batch = make_batch(flatten([example]), masking.derive(0, 0), rules)
     assert batch.masked_word_rows.tolist() == list(range(11, 41))  # more than the budget of 9, so nothing else
 
 
 def test_batch_moves_to_a_device_whole(shards):
-    batch = next(batches([shards], RULES, global_batch=4, micro_batch=4))[0]
+    batch = next(batches(shards, RULES, global_batch=4, micro_batch=4))[0]
     moved = batch.to("meta")
     tensors = [value for value in (*vars(moved).values(), *vars(moved.inputs).values()) if torch.is_tensor(value)]
-    assert len(tensors) == 10 and all(tensor.device.type == "meta" for tensor in tensors)
+    assert len(tensors) == 9 and all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.counts == batch.counts and moved.n_tokens == batch.n_tokens
 
 
@@ -275,8 +274,8 @@ def test_epochs_mask_differently_and_seeds_too(shards):
 
 def test_micro_batches_are_even_and_as_many_on_each_rank(shards):
     for rank in range(3):
-        step = next(batches([shards], RULES, global_batch=30, micro_batch=4, rank=rank, world_size=3))
-        assert [len(batch.page_ids) for batch in step] == [3, 3, 4]
+        step = next(batches(shards, RULES, global_batch=30, micro_batch=4, rank=rank, world_size=3))
+        assert [len(batch.inputs.word_lengths) for batch in step] == [3, 3, 4]
 
 
 # --- Several folders --------------------------------------------------------------------------------------------------
@@ -330,19 +329,17 @@ def test_folders_are_mixed_evenly_through_an_epoch():
 
 def test_gather_over_folders_keeps_the_order(tmp_path):
     examples = make_examples(30)
-    whole = open_shards(tmp_path / "whole", examples)
-    parts = [open_shards(tmp_path / "a", examples[:18], 5), open_shards(tmp_path / "b", examples[18:])]
+    parts = Shards.open(write_shards(tmp_path / "a", examples[:18], 5), write_shards(tmp_path / "b", examples[18:]))
+    assert parts.sizes == [18, 12] and len(parts) == 30
     wanted = np.random.default_rng(0).integers(0, 30, 200)
     for indices in (wanted, np.array([29, 0]), np.array([3, 4]), np.array([20])):
-        for ours, expected in zip(gather(parts, indices), whole.gather(indices), strict=True):
+        for ours, expected in zip(parts.gather(indices)[:-1], flatten([examples[k] for k in indices])):
             assert np.array_equal(ours, expected)
 
 
 def test_several_folders_split_and_resume_alike(tmp_path):
-    folders = [
-        open_shards(tmp_path / "big", make_examples(40)),
-        open_shards(tmp_path / "small", make_examples(5, seed=1, first_page=100)),
-    ]
+    small = make_examples(5, seed=1, first_page=100)
+    folders = Shards.open(write_shards(tmp_path / "big", make_examples(40)), write_shards(tmp_path / "small", small))
     expected = stream(folders, 12, global_batch=12, micro_batch=12)
     assert stream(folders, 12, global_batch=12, micro_batch=2, world_size=3) == expected
     assert stream(folders, 5, global_batch=12, micro_batch=5, start_step=7) == expected[7:]
@@ -353,11 +350,13 @@ def test_several_folders_split_and_resume_alike(tmp_path):
 
 def test_an_empty_folder_is_no_obstacle(tmp_path):
     examples = make_examples(10)
-    empty = Shards([])
-    folders = [empty, open_shards(tmp_path / "full", examples), empty]
+    empty = write_shards(tmp_path / "empty", [])
+    write_shard(empty / "shard-00000.bin", [flatten([])], VOCAB)
+    folders = Shards.open(empty, write_shards(tmp_path / "full", examples), empty)
+    assert folders.sizes == [0, 10, 0]
     assert sorted(pages(stream(folders, 5, global_batch=2, micro_batch=2))) == list(range(10))
-    with pytest.raises(ValueError, match="no example"):
-        batches([empty], RULES, global_batch=2, micro_batch=2)
+    with pytest.raises(ValueError, match="no examples"):
+        batches(Shards.open(empty), RULES, global_batch=2, micro_batch=2)
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
@@ -375,7 +374,7 @@ def test_an_empty_folder_is_no_obstacle(tmp_path):
 )
 def test_bad_sizes_are_refused_before_the_first_batch(shards, change, message):
     with pytest.raises(ValueError, match=message) as error:
-        batches([shards], RULES, **{"global_batch": 16, "micro_batch": 4, **change})
+        batches(shards, RULES, **{"global_batch": 16, "micro_batch": 4, **change})
     assert "\n" not in str(error.value)
 
 
@@ -392,13 +391,17 @@ def test_training_steps_reads_the_recipe_and_stops(shards):
     steps = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 2, 6))
     rules = batching.batch_rules(tokenizer, entity_vocab, recipe)
     assert rules.words.special_ids == (0, 1, 2, 3, 4, 598) and rules.entities.special_ids == (0, 1, 2, 299)
+    assert (rules.sampling_exponent, rules.mask_words_in_entity_span) == (0.7, False)
     assert rules.words.random == rules.words.unmasked == 0.1 and rules.entities.random == rules.entities.unmasked == 0
     expected = stream(shards, 4, rules=rules, global_batch=16, micro_batch=16, start_step=2)
     assert [[one for batch in step for one in sequences(batch)] for step in steps] == [step[8:] for step in expected]
-    again = batching.training_steps([shards], tokenizer, entity_vocab, recipe, place, 6, 6)
+    again = batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 6, 6)
     assert list(again) == []
-    pieces = batching.batch_rules(tokenizer, entity_vocab, replace(recipe, whole_word_masking=False))
-    assert pieces.starts_word is None
+    other = replace(recipe, whole_word_masking=False, sampling_exponent=0.3, mask_words_in_entity_span=True)
+    rules = batching.batch_rules(tokenizer, entity_vocab, other)
+    assert rules.starts_word is None and rules.sampling_exponent == 0.3 and rules.mask_words_in_entity_span
+    with pytest.raises(ValueError, match="--sampling-exponent 1.5 must lie in"):
+        replace(recipe, sampling_exponent=1.5)
 
 
 def test_steps_for():

@@ -36,7 +36,7 @@ def test_size_counts_the_special_entities():
     vocab = EntityVocab.build(COUNTS, 6, page_titles=PAGES)
     assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "[MASK2]"]
     assert len(EntityVocab.build(COUNTS, 4)) == 4
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="vocabulary of 3: special and listed entities need at least 4"):
         EntityVocab.build(COUNTS, 3)
 
 
@@ -47,12 +47,12 @@ def test_the_order_of_counting_does_not_matter():
 
 def test_options():
     assert titles(EntityVocab.build(COUNTS, 100, min_count=6))[3:-1] == ["Norway", "Nowhere"]
-    kept = EntityVocab.build(COUNTS, 6, page_titles=PAGES, white_list={"Ada Lie", "Never linked"})
+    kept = EntityVocab.build(COUNTS, 6, page_titles=PAGES, allowlist={"Ada Lie", "Never linked"})
     assert titles(kept)[3:-1] == ["Norway", "Ada Lie"]  # before Bergen and Oslo, though linked only once
-    only = EntityVocab.build(COUNTS, 100, white_list=["Oslo", "Nowhere"], white_list_only=True, page_titles=PAGES)
+    only = EntityVocab.build(COUNTS, 100, allowlist=["Oslo", "Nowhere"], min_count=10**9, page_titles=PAGES)
     assert titles(only)[3:-1] == ["Nowhere", "Oslo"]
-    with pytest.raises(ValueError, match="white list"):
-        EntityVocab.build(COUNTS, 5, white_list=["Oslo", "Nowhere"])
+    with pytest.raises(ValueError, match="vocabulary of 5: special and listed entities need at least 6"):
+        EntityVocab.build(COUNTS, 5, allowlist=["Oslo", "Nowhere"])
 
 
 def test_redirects():

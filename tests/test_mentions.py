@@ -1,9 +1,11 @@
 """Mention statistics: names by hand in several scripts; counts, probabilities and detection against brute force on
-strings without any trie or hash; files; and a real dump where there is one.
+strings without any trie or hash; files; and a real dump where there is one. Listed mentions, by hand and by brute
+force.
 
     python -m pytest -q tests/test_mentions.py
 """
 
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -15,7 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini import mentions, wiki_dump, wikitext
-from luke_mini.mentions import Mentions, count_links, count_pages, from_links, make_trie, normalize, with_pages
+from luke_mini.mentions import (
+    Mentions,
+    count_links,
+    count_pages,
+    find_listed,
+    from_links,
+    list_detector,
+    list_mentions,
+    make_trie,
+    no_detector,
+    normalize,
+    normalize_word,
+    statistics_detector,
+    with_pages,
+    word_spans,
+)
 from luke_mini.wikitext import Link, Paragraph
 
 # --- Names --------------------------------------------------------------------------------------------------------
@@ -48,7 +65,7 @@ def test_names_by_hand(surface, name):
 def test_a_name_is_its_own_words(text):
     """Normalizing a word again changes nothing: the trie hashes names, a text its words."""
     words = normalize(text).split(" ")
-    assert [mentions._normal(word) for word in words] == words
+    assert [normalize_word(word) for word in words] == words
     assert normalize(text.replace(" ", "\n")) == normalize(text)
 
 
@@ -159,7 +176,6 @@ def test_titles_are_ranked_and_cut():
     assert [title for title, _, _ in candidates[:3]] == ["T007", "T000", "T001"]
     assert len(candidates) == mentions.MAX_TITLES
     assert candidates[0][1:] == (2, pytest.approx(2 / 151))  # of all links, also of those cut off
-    assert from_links(links, min_count=2).names() == ["a"]
     assert table.candidates("c") == [] and table.link_probability("c") == 0 and table.candidates("") == []
 
 
@@ -199,7 +215,7 @@ def test_save_and_load(tmp_path):
 
 def test_a_file_of_something_else_is_named(tmp_path):
     (tmp_path / "text").write_text("nothing")
-    with pytest.raises(ValueError, match="text: no mention statistics"):
+    with pytest.raises(ValueError, match="text: not a file of mention statistics"):
         Mentions.load(tmp_path / "text")
 
 
@@ -221,3 +237,107 @@ def test_a_real_dump():
                 checked += 1
                 assert any(start < link.end and link.start < end for start, end in spans)
     assert checked > 100
+
+
+# --- Detectors --------------------------------------------------------------------------------------------------------
+
+
+def found_listed(text: str, titles: dict[str, str]) -> list[tuple[str, str]]:
+    return [(text[start:end], title) for start, end, title in find_listed(text, list_mentions(titles))]
+
+
+def test_the_longest_from_left_to_right():
+    titles = {"New York": "New York City", "New York Times": "The New York Times", "York": "York", "Times Square": "T"}
+    assert found_listed("In New York Times Square.", titles) == [("New York Times", "The New York Times")]
+    assert found_listed("York, New York", titles) == [("York", "York"), ("New York", "New York City")]
+    assert found_listed("new york", titles) == []  # case counts
+    assert found_listed("New\n  York", titles) == [("New\n  York", "New York City")]  # blanks do not
+
+
+def test_mentions_end_where_words_end():
+    titles = {"Oslo": "Oslo", "U.S.": "United States", "Zoë": "Zoë"}
+    assert found_listed("Oslofjord, NewOslo, Oslo2", titles) == []
+    assert [text for text, _ in found_listed("(Oslo) North-Oslo Oslo's Zoë", titles)] == ["Oslo", "Oslo", "Oslo", "Zoë"]
+    assert found_listed("the U.S. army", titles) == [("U.S.", "United States")]
+    assert found_listed("서울은", {"서울": "Seoul"}) == []  # Korean has spaces, and particles
+    assert found_listed("서울 은", {"서울": "Seoul"}) == [("서울", "Seoul")]
+
+
+def test_scripts_without_spaces_have_no_word_borders():
+    titles = {"東京": "東京", "京都": "京都", "iPhone": "iPhone", "ไทย": "ประเทศไทย"}
+    assert [text for text, _ in found_listed("東京都と京都のiPhone", titles)] == ["東京", "京都", "iPhone"]
+    assert [text for text, _ in found_listed("ประเทศไทยนี้", titles)] == ["ไทย"]
+
+
+STRETCHES = st.lists(st.sampled_from(["Ada", "Bo", "ada", "-", "東", "京", " "]), max_size=9).map("".join)
+
+
+@given(STRETCHES, st.dictionaries(STRETCHES, st.sampled_from("XYZ"), max_size=5))
+def test_listed_mentions_by_brute_force(text, titles):
+    """All stretches between word borders, as words, the longest at each place first."""
+    def words(stretch: str) -> list[str]:
+        return [stretch[start:end] for start, end in word_spans(stretch)]
+
+    spans, place, expected = word_spans(text), 0, []
+    known = {}
+    for mention, title in titles.items():
+        known.setdefault(tuple(words(mention)), title)
+    while place < len(spans):
+        for end in range(len(spans), place, -1):
+            title = known.get(tuple(words(text[spans[place][0] : spans[end - 1][1]])))
+            if title:
+                expected.append((spans[place][0], spans[end - 1][1], title))
+                place = end - 1
+                break
+        place += 1
+    assert find_listed(text, list_mentions(titles)) == expected
+
+
+def test_a_candidate_file(tmp_path):
+    path = tmp_path / "en-en.json"
+    path.write_text(json.dumps({"Oslo": {"Norway": "Norway", "the fjord": "Oslofjord"}, "Rome": {"Italy": "Italy"}}))
+    find = list_detector(str(path), False)
+    text = "Norway and Italy share the fjord"
+    assert find(text, "Oslo") == [(0, 6, "Norway"), (23, 32, "Oslofjord")]
+    assert find(text, "Rome") == [(11, 16, "Italy")]
+    assert find(text, "Nowhere") == [] == no_detector(text, "Oslo")  # a page that the file lacks is no error
+
+
+def test_a_candidate_file_without_case(tmp_path):
+    """LUKE's own code lowers both sides; a mention that then means two entities means none."""
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"Oslo": {"The Fjord": "Oslofjord", "Us": "We", "US": "United States"}}))
+    with_case, without = (list_detector(str(path), ignore_case) for ignore_case in (False, True))
+    text = "The fjord and the FJORD, US"
+    assert with_case(text, "Oslo") == [(25, 27, "United States")]
+    assert without(text, "Oslo") == [(0, 9, "Oslofjord"), (14, 23, "Oslofjord")]
+
+
+@pytest.mark.parametrize(
+    "value, fault",
+    [
+        ([1], "expected an object"),
+        ([], "expected an object"),
+        ({"Oslo": ["Norway"]}, "page 'Oslo' is [\"Norway\"], expected an object"),
+        ({"Oslo": {"Norway": 3}}, "page 'Oslo', mention 'Norway' is 3, expected a string"),
+    ],
+)
+def test_faults_of_candidate_files(tmp_path, value, fault):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(ValueError) as caught:
+        list_detector(str(path), True)
+    assert str(path) in str(caught.value) and fault in str(caught.value)
+
+
+def test_detection_from_a_file_of_statistics(tmp_path):
+    links = {("oslo", "Oslo"): 3, ("oslo", "Oslo, Minnesota"): 1, ("the", "Definite article"): 1, ("rome", "Rome"): 2}
+    found = from_links(links)
+    pages = {"oslo": 4, "rome": 2, "the": 20}
+    found = with_pages(found, np.array([pages[name] for name in found.names()]))
+    path = str(tmp_path / "mentions.safetensors")
+    found.save(path)
+    text = "The town of OSLO, the Rome"
+    assert statistics_detector(path, 0.1)(text, "any") == [(12, 16, "Oslo"), (22, 26, "Rome")]
+    everything = statistics_detector(path, 0.01)(text, "any")
+    assert [title for *_, title in everything] == ["Definite article", "Oslo", "Definite article", "Rome"]

@@ -57,8 +57,7 @@ def make_model_and_batch(dropout=0.0):
         entity_lengths=entities,
     )
     rows, entity_rows = torch.arange(0, 62, 5), torch.arange(0, 12, 2)
-    return model, PretrainBatch(batch, rows, batch.word_ids[rows], entity_rows, batch.entity_ids[entity_rows],
-                                torch.zeros(3))  # fmt: skip
+    return model, PretrainBatch(batch, rows, batch.word_ids[rows], entity_rows, batch.entity_ids[entity_rows])
 
 
 def loss_and_gradients(model, batch, form):

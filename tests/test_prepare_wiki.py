@@ -15,14 +15,13 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
-from conftest import shared_data
+from conftest import read_examples, shared_data
 
 import prepare_wiki
-from luke_mini import shards, tokenizer, wiki_dump, wikitext
+from luke_mini import examples, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import Mentions
-from luke_mini.pretrain_examples import build_examples
-from luke_mini.shards import Shards
+from luke_mini.examples import Shards, build_examples
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -157,13 +156,12 @@ def test_examples_are_those_of_a_plain_loop(made, dump):
             wikitext.parse(page.wikitext), page.title, words, table, unk_entity_id=vocab.unk_id
         )
     ]
-    opened = Shards.open(made)
-    assert [opened.example(k) for k in range(len(opened))] == expected
+    assert read_examples(made) == expected
 
 
 def test_an_example_by_hand(made):
     vocab, words = EntityVocab.load(made / "entity_vocab.jsonl"), tokenizer.load(made / "tokenizer")
-    first = Shards.open(made).example(0)
+    first = read_examples(made)[0]
     assert vocab.title(first.page_id) == "Balen"
     assert words.decode(first.word_ids) == (
         "Balen is a town on the river Uld, 2 km from Bamar. Its mayor likes Bator's bread very much. In 1800 the town "
@@ -217,6 +215,39 @@ def test_options(dump, made, tmp_path):
     assert more["words"] > manifest("--max-seq-length", "40")["words"]
 
 
+def test_listed_titles(dump, made, tmp_path, capsys):
+    """Kept before more frequent ones, redirects followed; with a large --min-count nothing else is kept."""
+    (tmp_path / "titles.txt").write_text("old_Lovik\n\nUld\nNever linked\nUld#Source\n")
+    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump} --titles {tmp_path}/titles.txt"
+
+    def titles(*options) -> list[str]:
+        prepare_wiki.main([*given.split(), *options])
+        vocab = EntityVocab.load(tmp_path / "entity_vocab.jsonl")
+        return [vocab.title(k) for k in range(3, len(vocab) - 1)]
+
+    assert set(titles()) == {"Uld", *NAMES}
+    assert "2 of the 3 listed are linked" in capsys.readouterr().out
+    assert titles("--entity-vocab-size", "7") == ["Uld", "Balen", "Lovik"]
+    assert titles("--min-count", "999999") == ["Uld", "Lovik"]
+    linked = [example.entity_ids for example in read_examples(tmp_path)]
+    assert {entity for entities in linked for entity in entities} == {1, 3, 4}
+    titles("--min-count", "999999", "--drop-unknown-links")
+    known = [[entity for entity in entities if entity > 1] for entities in linked]
+    assert [example.entity_ids for example in read_examples(tmp_path)] == [entities for entities in known if entities]
+    assert "the rest dropped" in capsys.readouterr().out
+
+
+def test_a_given_entity_vocabulary(dump, made, tmp_path):
+    """The ids of another folder, however often a title is linked here; a released vocabulary has its own order."""
+    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump}".split()
+    prepare_wiki.main([*given, "--min-count", "9", "--entity-vocab", str(made / "entity_vocab.jsonl")])
+    assert contents(tmp_path) == contents(made)
+    (tmp_path / "given.json").write_text('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "Uld": 3, "[MASK2]": 4}')
+    prepare_wiki.main([*given, "--entity-vocab", str(tmp_path / "given.json")])
+    first = read_examples(tmp_path)[0]
+    assert first.entity_ids == [3, 1, 1, 1, 1] and first.page_id == -1
+
+
 def test_the_result_names_its_folder_after_the_source(dump, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "swwiki-1-pages-articles.xml.bz2").write_bytes(dump.read_bytes())
@@ -231,17 +262,17 @@ def test_jsonl(tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"title": "Oslo", "paragraphs": [{"text": text, "links": links}] * 5}))
     prepare_wiki.main(["--jsonl", str(corpus), "--out", str(tmp_path), "--workers", "1"])
-    vocab, opened = EntityVocab.load(tmp_path / "entity_vocab.jsonl"), Shards.open(tmp_path)
+    vocab, made = EntityVocab.load(tmp_path / "entity_vocab.jsonl"), read_examples(tmp_path)
     assert [vocab.title(k) for k in range(len(vocab))] == ["[PAD]", "[UNK]", "[MASK]", "Norway", "[MASK2]"]
-    assert len(opened) == 1 and opened.example(0).entity_ids == [3] * 5 and opened.example(0).page_id == -1
+    assert len(made) == 1 and made[0].entity_ids == [3] * 5 and made[0].page_id == -1
     words = tokenizer.load(tmp_path / "tokenizer")
-    assert words.decode(opened.example(0).word_ids) == " ".join([text] * 5)
+    assert words.decode(made[0].word_ids) == " ".join([text] * 5)
 
 
 def test_byte_level_pieces(tmp_path):
     """A tokenizer as LUKE's own, in two workers, and its examples read as running text."""
     prepare_wiki.main(f"--out {tmp_path} --max-pages 40 --pieces byte-bpe --vocab-size 600 --workers 2".split())
-    words, example = tokenizer.load(tmp_path / "tokenizer"), Shards.open(tmp_path).example(0)
+    words, example = tokenizer.load(tmp_path / "tokenizer"), read_examples(tmp_path)[0]
     assert len(words) == 600 and words.unk_id not in example.word_ids
     assert words.encode(words.decode(example.word_ids)).ids == list(example.word_ids)
 
@@ -264,10 +295,10 @@ def test_built_in_encyclopedia(tmp_path):
 def test_real_dump_of_one_page(tmp_path, name):
     path = shared_data(f"wiki/{name}.xml.bz2")
     prepare_wiki.main(["--dump", str(path), "--out", str(tmp_path), "--workers", "1"])
-    words, opened = tokenizer.load(tmp_path / "tokenizer"), Shards.open(tmp_path)
+    words = tokenizer.load(tmp_path / "tokenizer")
     (page,) = [page for page in wiki_dump.read_dump(path) if not page.redirect]
     text = "".join(paragraph.text for paragraph in wikitext.parse(page.wikitext, page.language))
-    for example in map(opened.example, range(len(opened))):
+    for example in read_examples(tmp_path):
         assert len(example.word_ids) <= 510 and example.entity_ids and example.word_ids.count(words.unk_id) < 5
         beginning = words.decode(example.word_ids[:8]).replace(" ", "")
         assert beginning in "".join(unicodedata.normalize("NFKC", text).split())
@@ -301,7 +332,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
     cut.write_bytes(dump.read_bytes()[:-200])
     assert_one_line(run("--dump", cut, *out), "cut.xml.bz2")
     (tmp_path / "bad.jsonl").write_text('{"title": 3}\n')
-    assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl: line 1")
+    assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl, line 1: field 'title' is 3")
     assert_one_line(run("--wiki", "sw", *out, cwd=tmp_path), "https://dumps.wikimedia.org/sw")
     assert_one_line(run("--dump", dump, "--tokenizer", tmp_path, *out), "no tokenizer here")
     assert_one_line(run("--dump", dump, "--vocab-size", "20", *out), "word vocabulary of 20")
@@ -313,7 +344,8 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
 
 
 def test_usage_errors(tmp_path):
-    for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"]):
+    for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"],
+                  ["--titles", "a", "--entity-vocab", "b"]):  # fmt: skip
         result = run(*wrong)
         assert result.returncode == 2 and "Traceback" not in result.stderr
     text = run("--help").stdout
@@ -322,7 +354,9 @@ def test_usage_errors(tmp_path):
 
 def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
     prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"])
-    for wrong in (["--dump", tmp_path / "absent.xml"], ["--dump", dump, "--tokenizer", tmp_path / "absent"]):
+    options = ("--tokenizer", "--entity-vocab", "--titles")
+    wrongs = [["--dump", dump, option, tmp_path / "absent"] for option in options]
+    for wrong in (["--dump", tmp_path / "absent.xml"], *wrongs):
         assert_one_line(run(*wrong, "--out", tmp_path), "absent")
         assert contents(tmp_path) == contents(made)
 
@@ -342,17 +376,17 @@ def _limit_files(limit: int) -> None:
 KILLED = """
 import os, signal, sys
 import prepare_wiki
-prepare_wiki.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+prepare_wiki.{name} = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["make_vocabularies", "second_pass", "print_summary"])
+@pytest.mark.parametrize("name", ["train_tokenizer", "Corpus.write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
     arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]
     (tmp_path / "manifest.json").write_text("of an older run")
-    (tmp_path / shards.NAME.format(3)).write_text("of an older run with more shards")
+    (tmp_path / examples.NAME.format(3)).write_text("of an older run with more shards")
     killed = subprocess.run([sys.executable, "-c", KILLED.format(name=name), *arguments], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "manifest.json").exists() == (name == "print_summary")
@@ -362,7 +396,7 @@ def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_
 
 INTERRUPTED = """
 import os, runpy, signal
-from luke_mini.shards import ShardWriter
+from luke_mini.examples import ShardWriter
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
 runpy.run_path("prepare_wiki.py", run_name="__main__")

@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, task_mlama, tokenizer_sentencepiece
+from luke_mini import checkpoint, examples, inputs, task_mlama, tokenizer_sentencepiece
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
-from luke_mini.pretrain_examples import build_examples
+from luke_mini.examples import build_examples
 from luke_mini.task_mlama import Example, Options, Prediction, make_features, read_examples
 
 CAPITALS = ("Oslo", "Bergen", "Acme in Norway", "Bo")
@@ -236,10 +237,9 @@ def test_words_are_those_of_pretraining(tokenizers, template, subject, candidate
                 at_subject += len(candidates[place]) - len("[Y]")
             links = [SimpleNamespace(title="Oslo", start=start, end=start + length) for start, length in
                      sorted([(at_subject, len(subject)), (at_object, len(candidates[place]))])]  # fmt: skip
-            (made,) = build_examples(
-                [SimpleNamespace(text=filled, links=links, is_abstract=True)], "Oslo", tokenizer, {"Oslo": 3},
-                unk_entity_id=None, min_sentence_length=0,
-            )  # fmt: skip
+            page = [SimpleNamespace(text=filled, links=links, is_abstract=True)]
+            with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 0):
+                (made,) = build_examples(page, "Oslo", tokenizer, {"Oslo": 3}, unk_entity_id=None)
             ids, at = feature.arrays["input_ids"].tolist(), feature.first_mask
             assert ids[at : at + len(word_ids)] == [tokenizer.mask_id] * len(word_ids)
             ids[at : at + len(word_ids)] = word_ids.tolist()

@@ -20,12 +20,14 @@ import torch
 from closeness import assert_same, by_layer, seeded
 from safetensors.torch import load_file
 
+import prepare_wiki
+import train
 from luke_mini import batching, config, distributed, tokenizer, trainer
 from luke_mini.distributed import Place
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.examples import Shards
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
-from luke_mini.shards import Shards
 
 ROOT = Path(__file__).parent.parent
 RECIPE = replace(config.SCRATCH_TINY, global_batch=8, micro_batch=8, dropout=0.0)
@@ -184,6 +186,25 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_
 def test_data_that_is_not_there(tmp_path):
     done = run(tmp_path / "nothing", tmp_path / "out", 1)
     assert done.returncode == 2 and done.stderr.startswith("train.py: error: ") and done.stderr.count("\n") == 1
+
+
+def test_several_data_folders(toy_data, tmp_path):
+    """Both are read, in shares that --sampling-exponent decides; one with another vocabulary is refused."""
+    small = ["--dump", str(toy_data / "dump.xml.bz2"), "--max-pages", "30", "--max-seq-length", "64", "--workers", "1"]
+    small += ["--tokenizer", str(toy_data / "tokenizer"), "--out", str(tmp_path / "small")]
+    prepare_wiki.main([*small, "--entity-vocab", str(toy_data / "entity_vocab.jsonl")])
+    folders = ["--data", str(toy_data), str(tmp_path / "small"), "--steps", "1", "--log-every", "1"]
+    losses = []
+    for exponent in ("0", "1"):
+        train.main([*folders, "--out", str(tmp_path / exponent), "--sampling-exponent", exponent])
+        losses.append(lines(tmp_path / exponent)[0]["word_loss"])
+    assert losses[0] != losses[1]
+    sizes = [len(Shards.open(folder)) for folder in (toy_data, tmp_path / "small")]
+    state = json.loads((tmp_path / "1" / "step-000001" / "run.json").read_text())
+    assert state["examples"] == sum(sizes)
+    prepare_wiki.main([*small, "--min-count", "3"])
+    with pytest.raises(ValueError, match="small/entity_vocab.jsonl differs from .*prepare_wiki.py .*--entity-vocab"):
+        train.main([*folders, "--out", str(tmp_path / "other")])
 
 
 def test_batches_for_prediction():

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini import wiki_dump
-from luke_mini.wiki_dump import Page, normalize_title, read_dump
+from luke_mini.wiki_dump import Page, read_dump
+from luke_mini.wikitext import normalize_title
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo>
@@ -115,7 +116,7 @@ def test_bzip2_blocks_equal_the_bz2_module(data):
         content = source.randbytes(length) if data.draw(st.booleans()) else source.randbytes(1 + length // 50) * 50
         streams.append(bz2.compress(content, data.draw(st.integers(1, 9))))
     packed = b"".join(streams)
-    blocks = list(wiki_dump._bzip2_blocks(io.BytesIO(packed)))
+    blocks = list(wiki_dump.bzip2_blocks(io.BytesIO(packed)))
     assert b"".join(map(bz2.decompress, blocks)) == bz2.decompress(packed)
 
 
@@ -124,8 +125,8 @@ def test_bzip2_blocks_find_marks_wherever_reads_end(monkeypatch):
     packed = b"".join(bz2.compress(random.Random(i).randbytes(i)) for i in range(40))
     expected = bz2.decompress(packed)
     for size in range(1, 41):
-        monkeypatch.setattr(wiki_dump, "_CHUNK", size)
-        blocks = list(wiki_dump._bzip2_blocks(io.BytesIO(packed)))
+        monkeypatch.setattr(wiki_dump, "CHUNK", size)
+        blocks = list(wiki_dump.bzip2_blocks(io.BytesIO(packed)))
         assert b"".join(map(bz2.decompress, blocks)) == expected
         assert len(blocks) == 39  # the stream of nothing has no block
 
@@ -255,71 +256,11 @@ def test_memory_stays_bounded(tmp_path, monkeypatch, pack, megabytes):
         assert count == number_of_pages
         return in_use
 
-    monkeypatch.setattr(wiki_dump, "_MAX_THREADS", 2)
+    monkeypatch.setattr(wiki_dump, "MAX_THREADS", 2)
     half, whole = peak(megabytes * 500 // 30), peak(megabytes * 1000 // 30)
     # The big page counts twice while its pieces are joined; bzip2 holds some blocks of 900,000 bytes.
     assert whole < 2 * 2_000_000 + (10_000_000 if pack is bz2.compress else 4_000_000)
     assert whole < 1.2 * half
-
-
-# --------------------------------------------------------------------------------------------------------------- titles
-
-
-@pytest.mark.parametrize(
-    "title, expected",
-    [
-        ("foo", "Foo"),
-        ("foo_bar", "Foo bar"),
-        ("  foo \t _ bar\n", "Foo bar"),
-        ("_foo__bar_", "Foo bar"),
-        ("foo#bar", "Foo"),
-        ("#bar", ""),
-        ("", ""),
-        (" ", ""),
-        (":", ""),
-        (":foo", "Foo"),
-        (": foo", "Foo"),
-        (":Category:foo", "Category:foo"),
-        ("AT&amp;T", "AT&T"),
-        ("AT&T", "AT&T"),
-        ("a&#39;b", "A'b"),
-        ("a&#x41;", "AA"),
-        ("a&copyb", "A&copyb"),
-        ("a&nosuch;b", "A&nosuch;b"),
-        ("a&nbsp;b", "A b"),
-        ("caf%C3%A9", "Café"),
-        ("a%20b", "A b"),
-        ("100%", "100%"),
-        ("50%ab", "50%ab"),  # %ab alone is no UTF-8
-        ("a%5Bb", "A%5Bb"),  # no title has brackets
-        ("a%23b", "A"),
-        ("C&#35;", "C"),
-        ("éa", "Éa"),
-        ("ß", "ß"),  # its capital would be two letters
-        ("ა", "ა"),  # Georgian
-        ("ǆ", "ǅ"),
-        ("日本", "日本"),
-        ("a\u200eb", "Ab"),
-        ("a\u3000\u00a0b", "A b"),
-        ("iPod", "IPod"),
-        ("İstanbul", "İstanbul"),
-    ],
-)
-def test_normalize_title(title, expected):
-    assert normalize_title(title) == expected
-    assert normalize_title(expected) == expected or "%" in title or "&" in title
-
-
-def test_turkish_i_has_a_turkish_capital():
-    assert normalize_title("istanbul", "tr") == "İstanbul"
-    assert normalize_title("istanbul", "en") == "Istanbul"
-    assert normalize_title("ırmak", "tr") == "Irmak"
-
-
-@given(st.text(max_size=30))
-def test_normalize_title_of_anything(title):
-    normal = normalize_title(title)
-    assert "#" not in normal and "_" not in normal and normal == " ".join(normal.split())
 
 
 # ----------------------------------------------------------------------------------------------------------- real dumps
@@ -340,8 +281,3 @@ def test_real_dumps_equal_elementtree(name):
     pages = list(read_dump(path))
     assert [(page.title, page.redirect, page.wikitext) for page in pages] == expected
     assert {page.language for page in pages} == {root.get("{http://www.w3.org/XML/1998/namespace}lang")}
-
-
-def test_titles_of_real_dumps_are_normal():
-    pages = read_dump(shared_data("wiki/enwiki-106-pages.xml.bz2"))
-    assert all(page.title == normalize_title(page.title) for page in pages)

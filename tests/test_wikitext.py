@@ -14,9 +14,8 @@ from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import wiki_names
-from luke_mini.wiki_dump import normalize_title, read_dump
-from luke_mini.wikitext import Link, Paragraph, is_disambiguation, parse
+from luke_mini.wiki_dump import read_dump
+from luke_mini.wikitext import ARTICLE, HIDDEN, Link, Paragraph, leads_to, normalize_title, parse
 
 
 def show(paragraph: Paragraph) -> str:
@@ -47,6 +46,66 @@ def assert_sound(paragraphs: list[Paragraph]):
             assert surface == surface.strip()
             assert title and title == " ".join(title.split()) and "#" not in title and title[0] != ":"
             position = end
+
+
+# --------------------------------------------------------------------------------------------------------------- titles
+
+
+@pytest.mark.parametrize(
+    "title, expected",
+    [
+        ("foo", "Foo"),
+        ("foo_bar", "Foo bar"),
+        ("  foo \t _ bar\n", "Foo bar"),
+        ("_foo__bar_", "Foo bar"),
+        ("foo#bar", "Foo"),
+        ("#bar", ""),
+        ("", ""),
+        (" ", ""),
+        (":", ""),
+        (":foo", "Foo"),
+        (": foo", "Foo"),
+        (":Category:foo", "Category:foo"),
+        ("AT&amp;T", "AT&T"),
+        ("AT&T", "AT&T"),
+        ("a&#39;b", "A'b"),
+        ("a&#x41;", "AA"),
+        ("a&copyb", "A&copyb"),
+        ("a&nosuch;b", "A&nosuch;b"),
+        ("a&nbsp;b", "A b"),
+        ("caf%C3%A9", "Café"),
+        ("a%20b", "A b"),
+        ("100%", "100%"),
+        ("50%ab", "50%ab"),  # %ab alone is no UTF-8
+        ("a%5Bb", "A%5Bb"),  # no title has brackets
+        ("a%23b", "A"),
+        ("C&#35;", "C"),
+        ("éa", "Éa"),
+        ("ß", "ß"),  # its capital would be two letters
+        ("ა", "ა"),  # Georgian
+        ("ǆ", "ǅ"),
+        ("日本", "日本"),
+        ("a\u200eb", "Ab"),
+        ("a\u3000\u00a0b", "A b"),
+        ("iPod", "IPod"),
+        ("İstanbul", "İstanbul"),
+    ],
+)
+def test_normalize_title(title, expected):
+    assert normalize_title(title) == expected
+    assert normalize_title(expected) == expected or "%" in title or "&" in title
+
+
+def test_turkish_i_has_a_turkish_capital():
+    assert normalize_title("istanbul", "tr") == "İstanbul"
+    assert normalize_title("istanbul", "en") == "Istanbul"
+    assert normalize_title("ırmak", "tr") == "Irmak"
+
+
+@given(st.text(max_size=30))
+def test_normalize_title_of_anything(title):
+    normal = normalize_title(title)
+    assert "#" not in normal and "_" not in normal and normal == " ".join(normal.split())
 
 
 # ----------------------------------------------------------------------------------------------------------- paragraphs
@@ -336,53 +395,9 @@ def test_namespace_names_equal_those_in_real_dumps(name):
     head = bz2.open(path, "rt", encoding="utf-8").read(8000)
     names = dict(re.findall(r'<namespace key="(-?\d+)"[^>]*>([^<]+)<', head))
     for key in ("-2", "6", "14"):
-        assert wiki_names.leads_to(f"{names[key]}:x", name[:2]) == wiki_names.PICTURE
+        assert leads_to(f"{names[key]}:x", name[:2]) == HIDDEN
     for english in ("File", "Media", "Category"):
-        assert wiki_names.leads_to(f"{english}:x", name[:2]) == wiki_names.PICTURE
-
-
-# ------------------------------------------------------------------------------------------------------ disambiguations
-
-
-@pytest.mark.parametrize(
-    "language, wikitext, expected",
-    [
-        ("en", "a\n{{disambiguation}}", True),
-        ("en", "{{Disambiguation|geo}}", True),
-        ("en", "{{ disambig }}", True),
-        ("en", "{{Template:hndis|x}}", True),
-        ("en", "{{airport disambiguation}}", True),
-        ("en", "{{geodis}}", True),
-        ("en", "{{Disambiguation_cleanup}}", True),
-        ("en", "__DISAMBIG__", True),
-        ("en", "{{disambiguation needed}}", False),
-        ("en", "{{redirect|disambiguation}}", False),
-        ("en", "disambiguation", False),
-        ("en", "", False),
-        ("en", "{{Begriffsklärung}}", False),
-        ("de", "{{Begriffsklärung}}", True),
-        ("de", "{{begriffsklärung}}", True),
-        ("de", "{{Disambig}}", True),
-        ("ja", "{{Aimai}}", True),
-        ("ja", "{{曖昧さ回避}}", True),
-        ("ja", "{{人名の曖昧さ回避}}", True),
-        ("fr", "{{Homonymie}}", True),
-        ("fr", "{{Homonymie de patronyme}}", True),
-        ("fr", "{{Patronymie}}", True),
-        ("fr", "{{Personnes homonymes}}", True),
-        ("fr", "{{Voir homonymes|x}}", False),  # stands on articles
-        ("de", "{{Begriffsklärungshinweis}}", False),
-        ("bn", "{{দ্ব্যর্থতা নিরসন}}", True),
-        ("ru", "{{Неоднозначность|тип=x}}", True),
-        ("zh", "{{消歧义}}", True),
-        ("zh", "{{消歧義}}", True),
-        ("ko", "{{동음이의}}", True),
-        ("tr", "{{Anlam ayrımı}}", True),
-        ("simple", "{{disambig}}", True),
-    ],
-)
-def test_is_disambiguation(language, wikitext, expected):
-    assert is_disambiguation(wikitext, language) is expected
+        assert leads_to(f"{english}:x", name[:2]) == HIDDEN
 
 
 # ------------------------------------------------------------------------------------------------------------- any text
@@ -401,7 +416,6 @@ FRAGMENTS = (
 def test_no_markup_breaks_it(fragments, language):
     wikitext = "".join(fragments)
     assert_sound(parse(wikitext, language))
-    is_disambiguation(wikitext, language)
 
 
 @settings(max_examples=300, deadline=None)
@@ -436,7 +450,6 @@ def test_time_grows_with_the_page_and_no_faster(unit):
         for _ in range(3):
             start = time.process_time()
             parse(wikitext, "zh")
-            is_disambiguation(wikitext, "fr")
             times.append(time.process_time() - start)
         return min(times)
 
@@ -475,6 +488,10 @@ def test_real_dumps_come_out_sound_and_clean(name):
     assert paragraphs and links
     assert marked <= 0.002 * paragraphs  # where a bracket was not closed
 
+def test_titles_of_real_dumps_are_normal():
+    pages = read_dump(shared_data("wiki/enwiki-106-pages.xml.bz2"))
+    assert all(page.title == normalize_title(page.title) for page in pages)
+
 
 # -------------------------------------------------------------------------------------------------------------- oracles
 
@@ -499,7 +516,7 @@ def test_words_equal_those_of_mwparserfromhell():
                 or isinstance(node, mwparserfromhell.nodes.Tag)
                 and str(node.tag).lower() in "ref table math gallery timeline code source syntaxhighlight".split()
                 or isinstance(node, mwparserfromhell.nodes.Wikilink)
-                and wiki_names.leads_to(str(node.title).strip() or "x", "en") == wiki_names.PICTURE
+                and leads_to(str(node.title).strip() or "x", "en") == HIDDEN
             )
             if gone:
                 try:
@@ -527,7 +544,7 @@ def test_links_equal_those_of_wikipedia2vec():
         for text, links, _ in pickle.loads(zlib.decompress(packed))[0]:
             for title, surface, _, end in links:
                 title, surface = normalize_title(title), surface + re.match("[a-z]*", text[end:])[0]
-                if title and surface and wiki_names.leads_to(title, "en") == wiki_names.ARTICLE:
+                if title and surface and leads_to(title, "en") == ARTICLE:
                     theirs[title, " ".join(surface.split())] += 1
         for text, links, _ in parse(page.wikitext):
             ours.update((title, text[start:end]) for title, start, end in links)

@@ -18,20 +18,20 @@ import project  # noqa: F401 (finds luke_mini)
 import torch
 
 from luke_mini import masking
-from luke_mini.batching import BatchRules, batches, epoch_order, gather, make_batch
-from luke_mini.shards import Gathered, Shards, write_shard
+from luke_mini.batching import BatchRules, batches, epoch_order, make_batch
+from luke_mini.examples import Examples, Shards, write_shard
 
 VOCAB, ENTITIES = 50267, 500_000
 
 
-def synthetic(n: int, rng: np.random.Generator) -> Gathered:
+def synthetic(n: int, rng: np.random.Generator) -> Examples:
     """n examples: lengths skewed towards 510 with mean 471, mentions with mean 19 and at most 112."""
     word_lengths = np.clip(510 - rng.exponential(40, n), 60, 510).astype(np.int64)
     entity_lengths = np.clip(rng.gamma(3.0, 19 / 3.0, n), 1, 112).astype(np.int64)
     owner_words = np.repeat(word_lengths, entity_lengths)
     lengths = np.minimum(1 + rng.poisson(1.6, len(owner_words)), owner_words)
     starts = (rng.random(len(owner_words)) * (owner_words - lengths)).astype(np.int64)
-    return Gathered(
+    return Examples(
         word_ids=rng.integers(5, VOCAB - 3, word_lengths.sum()),
         word_lengths=word_lengths,
         entity_ids=rng.integers(3, ENTITIES - 1, entity_lengths.sum()),
@@ -83,12 +83,12 @@ def main() -> None:
         )
         examples = epoch_order(0, 0, len(shards))[:size]
         keys = masking.derive(0, 0, examples)
-        gathered = gather([shards], examples)
-        whole = batches([shards], rules, global_batch=size, micro_batch=size)
-        by_piece = batches([shards], replace(rules, starts_word=None), global_batch=size, micro_batch=size)
+        gathered = shards.gather(examples)
+        whole = batches(shards, rules, global_batch=size, micro_batch=size)
+        by_piece = batches(shards, replace(rules, starts_word=None), global_batch=size, micro_batch=size)
         words, lengths = gathered.word_ids, gathered.word_lengths
         lines = {
-            "gather from shards": lambda: gather([shards], examples),
+            "gather from shards": lambda: shards.gather(examples),
             "mask words": lambda: masking.mask_words(words, lengths, keys, rules.words, starts_word),
             "mask and pack": lambda: make_batch(gathered, keys, rules),
             "all, whole words (LUKE)": lambda: next(whole),

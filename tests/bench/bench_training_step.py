@@ -61,7 +61,7 @@ def ours(batch: dict) -> PretrainBatch:
     words = batch["labels"][batch["attention_mask"].bool()]
     entities = batch["entity_labels"][batch["entity_attention_mask"].bool()]
     rows, entity_rows = (words >= 0).nonzero()[:, 0], (entities >= 0).nonzero()[:, 0]
-    return PretrainBatch(inputs, rows, words[rows], entity_rows, entities[entity_rows], torch.zeros(len(WORDS)))
+    return PretrainBatch(inputs, rows, words[rows], entity_rows, entities[entity_rows])
 
 
 def their_model(model: LukeForPretraining, shape: config.ModelConfig):

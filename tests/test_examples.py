@@ -1,22 +1,34 @@
-"""The builder of pretraining examples: by hand, and against a slow transcription of the rules.
+"""The builder of pretraining examples: by hand, and against a slow transcription of the rules. Shards: round trips,
+gather against a loop over examples, damaged files, full disks.
 
-    pytest tests/test_pretrain_examples.py
+    pytest tests/test_examples.py
 
 A toy tokenizer whose tokens can be read (words, and single characters of words it does not know) makes expectations
 writable; the transcription works one sentence and one segment at a time, without the builder's batching.
 """
 
+import os
 import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
+import numpy as np
 import pytest
+from conftest import PEAK, needs_proc, read_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import tokenizer_sentencepiece
-from luke_mini.pretrain_examples import build_examples
-from luke_mini.shards import Example
+from luke_mini import examples, tokenizer_sentencepiece
+from luke_mini.examples import Example, Shards, ShardWriter, build_examples, flatten, open_shard, write_shard
 from luke_mini.spans import split_sentences
+
+ROOT = Path(__file__).parent.parent
+
+# --- Building ---------------------------------------------------------------------------------------------------------
 
 ENTITIES = {"Oslo": 3, "Norway": 4, "Kristiania": 3, "Ada": 5}
 UNK = 1
@@ -55,12 +67,14 @@ def paragraph(marked: str, is_abstract: bool = False) -> SimpleNamespace:
     return SimpleNamespace(text=text, links=links, is_abstract=is_abstract)
 
 
-def build(paragraphs, tokenizer=None, title="Ada", **options) -> list[tuple]:
+def build(paragraphs, title="Ada", limits={}, **options) -> list[tuple]:
     """Examples in readable form: (page id, text of the tokens, [(entity id, tokens of the mention)])."""
-    tokenizer = tokenizer or ToyTokenizer()
-    options = {"unk_entity_id": UNK, "min_sentence_length": 1, **options}
+    tokenizer = ToyTokenizer()
+    options = {"unk_entity_id": UNK, **options}
+    with mock.patch.multiple(examples, **{"MIN_SENTENCE_LENGTH": 1, **limits}):
+        made = list(build_examples(paragraphs, title, tokenizer, ENTITIES, **options))
     readable = []
-    for example in build_examples(paragraphs, title, tokenizer, ENTITIES, **options):
+    for example in made:
         words = [tokenizer.vocab[k] for k in example.word_ids]
         mentions = [
             (e, " ".join(words[a:b])) for e, (a, b) in zip(example.entity_ids, example.mention_spans, strict=True)
@@ -89,8 +103,6 @@ def test_unknown_titles_redirects_and_page_ids():
     assert build(page)[0] == (5, "▁Kristiania ▁and ▁Atlantis .", [(3, "▁Kristiania"), (UNK, "▁Atlantis")])
     assert build(page, unk_entity_id=None)[0][2] == [(3, "▁Kristiania")]
     assert build(page, title="Nobody")[0][0] == -1
-    assert build(page, title="Nobody", predefined_entities_only=True) == []
-    assert len(build(page, predefined_entities_only=True)) == 1
 
 
 def test_links_across_sentences_are_dropped_and_words_stay():
@@ -117,13 +129,14 @@ def test_packing():
 def test_sentence_lengths():
     """Sentences of 3, 5 and 11 tokens."""
     page = [paragraph("[[Oslo]] aa. [[Oslo]] aa bb cc. [[Oslo]] aa b c d e f g h ii.")]
-    kept = build(page, min_sentence_length=4, max_seq_length=12)
-    assert [words for _, words, _ in kept] == ["▁Oslo ▁aa ▁bb ▁cc ."]
     assert [words.count("▁Oslo") for _, words, _ in build(page, max_seq_length=13)] == [2, 1]
+    kept = build(page, max_seq_length=12, limits={"MIN_SENTENCE_LENGTH": 4})
+    assert [words for _, words, _ in kept] == ["▁Oslo ▁aa ▁bb ▁cc ."]
 
 
 def test_at_most_so_many_entities_and_positions():
-    (example,) = build([paragraph("[[Oslo|a b c d e]] [[Ada]] [[Norway]].")], max_mention_length=3, max_entity_length=2)
+    limits = {"MAX_MENTION_LENGTH": 3, "MAX_ENTITIES": 2}
+    (example,) = build([paragraph("[[Oslo|a b c d e]] [[Ada]] [[Norway]].")], limits=limits)
     assert example[1:] == ("▁a ▁b ▁c ▁d ▁e ▁Ada ▁Norway .", [(3, "▁a ▁b ▁c"), (5, "▁Ada")])
 
 
@@ -179,7 +192,7 @@ def slow(paragraphs, title, tokenizer, unk, max_words, min_sentence, max_entitie
         if not groups or sum(len(t) for t, _ in groups[-1]) + len(tokens) > max_words:
             groups.append([])
         groups[-1].append((tokens, mentions))
-    examples = []
+    found = []
     for group in groups:
         words, entities, spans = [], [], []
         for tokens, mentions in group:
@@ -188,8 +201,8 @@ def slow(paragraphs, title, tokenizer, unk, max_words, min_sentence, max_entitie
                 spans.append((len(words) + start, len(words) + min(end, start + max_mention)))
             words = words + tokens
         if entities or keep_empty:
-            examples.append(Example(ENTITIES.get(title, -1), words, entities[:max_entities], spans[:max_entities]))
-    return examples
+            found.append(Example(ENTITIES.get(title, -1), words, entities[:max_entities], spans[:max_entities]))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -231,14 +244,13 @@ def paragraphs_strategy(draw):
 def test_equals_the_slow_transcription(
     trained, paragraphs, title, unk, max_words, minimum, entities, mention, keep_empty
 ):
-    built = build_examples(
-        paragraphs, title, trained, ENTITIES, unk_entity_id=unk, max_seq_length=max_words + 2,
-        min_sentence_length=max(minimum, 1), max_entity_length=entities, max_mention_length=mention,
-        sentences_without_entities=keep_empty,
-    )  # fmt: skip
-    assert list(built) == slow(
-        paragraphs, title, trained, unk, max_words, max(minimum, 1), entities, mention, keep_empty
-    )
+    limits = {"MIN_SENTENCE_LENGTH": max(minimum, 1), "MAX_ENTITIES": entities, "MAX_MENTION_LENGTH": mention}
+    with mock.patch.multiple(examples, **limits):
+        built = list(build_examples(
+            paragraphs, title, trained, ENTITIES, unk_entity_id=unk, max_seq_length=max_words + 2,
+            sentences_without_entities=keep_empty,
+        ))  # fmt: skip
+    assert built == slow(paragraphs, title, trained, unk, max_words, *limits.values(), keep_empty)
 
 
 @settings(max_examples=200, deadline=None)
@@ -250,7 +262,170 @@ def test_mentions_spell_their_surfaces(trained, paragraphs):
         return trained.decode(trained.encode(text).ids).replace(" ", "")
 
     surfaces = {(ENTITIES.get(l.title, UNK), spelling(p.text[l.start : l.end])) for p in paragraphs for l in p.links}
-    for example in build_examples(paragraphs, "Ada", trained, ENTITIES, unk_entity_id=UNK, min_sentence_length=1):
+    with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 1):
+        made = list(build_examples(paragraphs, "Ada", trained, ENTITIES, unk_entity_id=UNK))
+    for example in made:
         for entity, (start, end) in zip(example.entity_ids, example.mention_spans, strict=True):
             found = trained.decode(example.word_ids[start:end]).replace(" ", "")
             assert end > start and (entity, found) in surfaces
+
+
+# --- Shards -----------------------------------------------------------------------------------------------------------
+
+
+def random_examples(count: int, vocab: int, seed: int = 0) -> list[Example]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        words, entities = int(rng.integers(1, 40)), int(rng.integers(0, 6))
+        starts = rng.integers(0, words, entities)
+        made.append(
+            Example(
+                page_id=int(rng.integers(-1, 2**31 - 1)),
+                word_ids=rng.integers(0, vocab, words).tolist(),
+                entity_ids=rng.integers(0, 2**31 - 1, entities).tolist(),
+                mention_spans=[(int(s), int(rng.integers(s, words)) + 1) for s in starts],
+            )
+        )
+    return made
+
+
+def write_all(folder: Path, written: list[Example], vocab: int, words_per_shard: int, block: int = 3) -> ShardWriter:
+    writer = ShardWriter(folder, vocab, words_per_shard)
+    for k in range(0, len(written), block):
+        writer.write(flatten(written[k : k + block]))
+    writer.close()
+    return writer
+
+
+def test_hand_worked_file(tmp_path):
+    """One example, every byte of the file: header, two starts each, page, entity, three words, one span."""
+    path = tmp_path / "shard-00000.bin"
+    write_shard(path, [flatten([Example(7, [5, 6, 300], [9], [(1, 3)])])], word_vocab_size=1000)
+    assert path.read_bytes() == (
+        b"LUKESHRD" + bytes([1, 0, 0, 0, 2, 0, 0, 0]) + b"".join(n.to_bytes(8, "little") for n in (1, 3, 1))
+        + b"".join(n.to_bytes(8, "little") for n in (0, 3, 0, 1))
+        + bytes([7, 0, 0, 0, 9, 0, 0, 0])
+        + bytes([5, 0, 6, 0, 44, 1])
+        + bytes([1, 0, 3, 0])
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("vocab", [1000, 1 << 16, (1 << 16) + 1, 250004])
+@pytest.mark.parametrize("words_per_shard", [1, 100, 10**9])
+def test_round_trip(tmp_path, vocab, words_per_shard):
+    written = random_examples(50, vocab)
+    writer = write_all(tmp_path, written, vocab, words_per_shard)
+    opened = Shards.open(tmp_path)
+    assert read_examples(tmp_path) == written
+    assert opened.lengths.tolist() == [len(example.word_ids) for example in written]
+    assert writer.examples == len(written) and writer.words == opened.lengths.sum()
+    assert writer.entities == sum(len(example.entity_ids) for example in written)
+    assert writer.shards == len(list(tmp_path.glob("shard-*.bin")))
+    assert words_per_shard == 100 or writer.shards == {1: 17, 10**9: 1}[words_per_shard]
+    width = open_shard(tmp_path / "shard-00000.bin")["word_ids"].dtype.itemsize
+    assert width == (2 if vocab <= 1 << 16 else 4)
+
+
+def test_gather_equals_a_loop(tmp_path):
+    """Any order, with repeats, over many shards: what a loop over examples puts together."""
+    written = random_examples(60, 5000, seed=1)
+    write_all(tmp_path, written, 5000, words_per_shard=150)
+    opened = Shards.open(tmp_path)
+    rng = np.random.default_rng(2)
+    for size in (1, 2, 17, 100):
+        indices = rng.integers(0, len(written), size)
+        found, expected = opened.gather(indices), flatten([written[k] for k in indices])
+        for name, ours, loop in zip(found._fields[:-1], found, expected):
+            assert ours.dtype == np.int64 and np.array_equal(ours, loop), name
+
+
+def test_gather_nothing_and_too_far(tmp_path):
+    write_all(tmp_path, random_examples(5, 100), 100, 10**9)
+    opened = Shards.open(tmp_path)
+    empty = opened.gather(np.array([], dtype=np.int64))
+    assert [array.shape for array in empty[:-1]] == [(0,), (0,), (0,), (0,), (0, 2)]
+    for wrong in ([5], [-1], [0, 9]):
+        with pytest.raises(IndexError, match="there are 5"):
+            opened.gather(np.array(wrong))
+
+
+@needs_proc
+def test_opening_reads_almost_nothing(tmp_path):
+    """The address space grows by the file, the memory in use does not: measured in a fresh process."""
+    write_shard(tmp_path / "shard-00000.bin", [flatten(random_examples(2000, 60000))] * 400, 60000)
+    code = PEAK + (
+        "import sys; from luke_mini.examples import Shards\n"
+        "before = peak()\n"
+        "opened = Shards.open(sys.argv[1]); opened.gather([777777])\n"
+        "print(peak() - before)"
+    )
+    size = (tmp_path / "shard-00000.bin").stat().st_size
+    grown = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert size > 50e6 and int(grown.stdout) < size / 8
+
+
+@pytest.mark.parametrize("keep", [0, 20, 39, 40, 200, -1])
+def test_truncated_shard_is_refused(tmp_path, keep):
+    write_all(tmp_path, random_examples(20, 100), 100, 10**9)
+    path = tmp_path / "shard-00000.bin"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="shard-00000.bin") as error:
+        Shards.open(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("position", "what"), [(0, "not a shard"), (8, "version"), (12, "version"), (16, "bytes"), (24, "bytes")]
+)
+def test_damaged_header_is_refused(tmp_path, position, what):
+    write_all(tmp_path, random_examples(20, 100), 100, 10**9)
+    path = tmp_path / "shard-00000.bin"
+    data = bytearray(path.read_bytes())
+    data[position] ^= 5
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=what):
+        Shards.open(tmp_path)
+
+
+def test_inconsistent_starts_are_refused(tmp_path):
+    write_all(tmp_path, random_examples(20, 100), 100, 10**9)
+    path = tmp_path / "shard-00000.bin"
+    data = bytearray(path.read_bytes())
+    data[examples.HEADER.size + 20 * 8] ^= 1  # the last element of word_starts
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="do not end where"):
+        Shards.open(tmp_path)
+
+
+def test_missing_shards_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no shard-"):
+        Shards.open(tmp_path)
+    write_all(tmp_path, random_examples(20, 100), 100, 60)
+    (tmp_path / "shard-00001.bin").unlink()
+    with pytest.raises(ValueError, match="shard-00001.bin is missing"):
+        Shards.open(tmp_path)
+
+
+def test_ids_outside_of_the_vocabulary_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="word id 100"):
+        write_shard(tmp_path / "shard-00000.bin", [flatten([Example(-1, [1, 100], [], [])])], 100)
+    with pytest.raises(ValueError, match="65536 words"):
+        write_shard(tmp_path / "shard-00000.bin", [flatten([Example(-1, [1] * 65536, [], [])])], 100)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_no_file(tmp_path):
+    """A limit on the size of files stands in for the full disk: the same OSError path."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            write_all(tmp_path, random_examples(2000, 100), 100, 10**9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,291 @@
+"""A corpus in passes: dumps or your own documents -> parsed pages -> counts, mention statistics, shards of examples.
+
+In:  MediaWiki dumps, or .jsonl files with one document per line; spans are half-open characters of the text:
+     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
+Out: what `Corpus` counts while it parses (titles, redirects, links, a sample of the text), and what its further passes
+     over the parsed pages make of them. The results are the same for any number of worker processes.
+
+Parsed pages wait in a temporary file, because reading and parsing them again takes longer. Memory grows with the number
+of titles and links, not with the text.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import threading
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from luke_mini import files, mentions, wikitext
+from luke_mini.entity_vocab import resolve_redirect
+from luke_mini.examples import Examples, ShardWriter, build_examples, flatten
+from luke_mini.wiki_dump import Page, read_dump
+from luke_mini.wikitext import Link, Paragraph, normalize_title
+
+NO_ARTICLE = ("Image:", "File:", "Category:")  # LUKE skips pages with these prefixes
+PAGES_PER_TASK = 16  # fixed, so that results do not depend on the number of workers
+TASKS_IN_FLIGHT = 4  # per worker, so that no worker waits while the consumer is busy
+HASHES = 1 << 32
+
+
+class Document(NamedTuple):
+    title: str
+    paragraphs: list[Paragraph]
+
+
+# --- Sources ----------------------------------------------------------------------------------------------------------
+
+
+def find_dump(language: str, folder: Path = Path()) -> list[Path]:
+    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order."""
+    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml.*\.bz2")
+    dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+    if not dumps:
+        name = f"{language}wiki-latest-pages-articles.xml.bz2"
+        raise ValueError(f"no {language}wiki-*-pages-articles*.xml.bz2 in this folder: download "
+                         f"https://dumps.wikimedia.org/{language}wiki/latest/{name}")  # fmt: skip
+    newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
+    parts = sorted((int(match[2] or 0), path) for path, match in dumps.items() if match[1] == newest)
+    return [path for _, path in parts] if parts[0][0] else [parts[0][1]]
+
+
+def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> Iterator[Document]:
+    """Yields the documents of a .jsonl file. `on_bytes(n)` is called for every n bytes read."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if on_bytes:
+                on_bytes(len(line))
+            if line := line.strip():
+                record = files.parse_record(line, f"{path}, line {number}")
+                yield Document(_read_title(record), list(map(_read_paragraph, record.list("paragraphs"))))
+
+
+def _read_title(record: files.Record) -> str:
+    written = record.get("title", str)
+    if not (title := normalize_title(written)):
+        raise ValueError(f"{record.where}: field 'title' is {written!r}, expected the title of a page")
+    return title
+
+
+def _read_paragraph(record: files.Record) -> Paragraph:
+    text = record.get("text", str)
+    links = [Link(_read_title(link), *link.span(text)) for link in record.list("links", default=[])]
+    links.sort(key=lambda link: link.start)
+    for link, following in pairwise(links):
+        if following.start < link.end:
+            spans = f"{link.start} to {link.end} and {following.start} to {following.end}"
+            raise ValueError(f"{record.where}: links {spans} overlap, expected disjoint spans")
+    return Paragraph(text, links, record.get("is_abstract", bool, default=False))
+
+
+# --- Work in processes ------------------------------------------------------------------------------------------------
+
+_state = None  # of this worker process: set once, because it can be too large to send with every task
+
+
+def _start(state) -> None:
+    global _state
+    _state = state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers; without this they would wait for tasks forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _run(function: Callable, task):
+    return function(_state, task)
+
+
+def in_order(function: Callable, state, tasks: Iterable, workers: int) -> Iterator:
+    """Yields function(state, task) for every task, in order. function: of a module, not a closure.
+
+    Unlike `multiprocessing.Pool.imap` it reads tasks only as far ahead as needed (a dump does not fit into memory) and
+    raises ChildProcessError (an OSError) if a worker is killed. Worker exceptions propagate; pending tasks are
+    cancelled.
+    """
+    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(state,))
+    waiting: deque = deque()
+    try:
+        pool.submit(int).result()  # start the processes before `tasks` can start threads: fork would copy their locks
+        for task in tasks:
+            waiting.append(pool.submit(_run, function, task))
+            if len(waiting) >= TASKS_IN_FLIGHT * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ChildProcessError("a worker process died, perhaps for lack of memory: try fewer workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def to_bytes(documents: list[Document]) -> bytes:
+    return zlib.compress(pickle.dumps(documents, protocol=5), level=1)
+
+
+def from_bytes(block: bytes) -> list[Document]:
+    return pickle.loads(zlib.decompress(block))
+
+
+# What the workers run; `block` is the bytes of some documents.
+
+
+def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[bytes, list[str], Counter[str], int]:
+    """Documents as bytes; their titles; how often each title is linked; characters of text.
+
+    Pages are parsed in `language`, or their own if None.
+    """
+    documents = [
+        page if isinstance(page, Document)
+        else Document(page.title, wikitext.parse(page.wikitext, language or page.language))
+        for page in pages
+    ]  # fmt: skip
+    paragraphs = [paragraph for _, paragraphs in documents for paragraph in paragraphs]
+    links = Counter(link.title for paragraph in paragraphs for link in paragraph.links)
+    return to_bytes(documents), [title for title, _ in documents], links, sum(len(text) for text, _, _ in paragraphs)
+
+
+def _linked_names(_, block: bytes) -> Counter[tuple[str, str]]:
+    return mentions.count_links(paragraph for _, paragraphs in from_bytes(block) for paragraph in paragraphs)
+
+
+def _pages_with_names(trie: mentions.Trie, block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in from_bytes(block)])
+
+
+def _make_examples(build: Callable, block: bytes) -> Examples:
+    return flatten([example for title, paragraphs in from_bytes(block) for example in build(paragraphs, title)])
+
+
+# --- Passes -----------------------------------------------------------------------------------------------------------
+
+
+class TextSample:
+    """Whole documents with at most `limit` characters in total, chosen by their titles and the seed alone.
+
+    Documents whose title hashes below a threshold are kept; the threshold is halved when the text exceeds the limit. So
+    memory is bounded, and the order of the documents and the number of workers do not matter.
+    """
+
+    def __init__(self, limit: int, seed: int):
+        self.limit, self.seed, self.threshold = limit, seed, HASHES
+        self._kept: list[tuple[int, list[str]]] = []
+        self._characters = 0
+
+    def _key(self, title: str) -> int:
+        return int.from_bytes(hashlib.blake2b(f"{self.seed} {title}".encode(), digest_size=4).digest())
+
+    def wants(self, title: str) -> bool:
+        """Whether a document with this title would be kept."""
+        return self._key(title) < self.threshold
+
+    def offer(self, document: Document) -> None:
+        if not self.wants(document.title):
+            return
+        texts = [paragraph.text for paragraph in document.paragraphs]
+        self._kept.append((self._key(document.title), texts))
+        self._characters += sum(map(len, texts))
+        while self._characters > self.limit and len(self._kept) > 1:
+            self.threshold //= 2
+            self._kept = [(key, texts) for key, texts in self._kept if key < self.threshold]
+            self._characters = sum(len(text) for _, texts in self._kept for text in texts)
+
+    def texts(self) -> Iterator[str]:
+        for _, texts in sorted(self._kept):
+            yield from texts
+
+
+class Corpus:
+    """Parsed pages in a temporary file `store`, and what is counted while they are parsed.
+
+    language: of the texts; None takes the language of the dumps, which must be the same in all of them.
+    """
+
+    def __init__(self, store: BinaryIO, workers: int, language: str | None = None, sample: TextSample | None = None):
+        self.store, self.workers, self.language, self.sample = store, workers, language, sample
+        self.titles: set[str] = set()
+        self.redirects: dict[str, str] = {}  # title -> target, one step
+        self.links: Counter[str] = Counter()  # title as linked -> links
+        self.characters = 0  # of text, all paragraphs
+        self._lengths: list[int] = []  # of the blocks in the store
+
+    def parse(self, paths: Sequence[Path], reader: Callable = read_dump, max_pages: int | None = None) -> None:
+        """The first pass. reader: `read_dump` or `read_jsonl`.
+
+        differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
+        examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
+        """
+        given = self.language
+        pages = islice(self._read(paths, reader, given), max_pages)
+        tasks = iter(lambda: list(islice(pages, PAGES_PER_TASK)), [])
+        for block, titles, links, characters in in_order(parse_pages, given, tasks, self.workers):
+            self._lengths.append(self.store.write(block))
+            self.titles.update(titles)
+            self.links.update(links)
+            self.characters += characters
+            if self.sample and any(map(self.sample.wants, titles)):
+                for document in from_bytes(block):
+                    self.sample.offer(document)
+
+    def _read(self, paths: Sequence[Path], reader: Callable, given: str | None) -> Iterator[Page | Document]:
+        """Yields articles and documents with a progress bar; keeps redirects."""
+        size = sum(path.stat().st_size for path in paths)
+        with tqdm(total=size, desc="1/2 pages", unit="B", unit_scale=True, disable=None) as progress:
+            for path in paths:
+                for page in reader(path, progress.update):
+                    language = getattr(page, "language", self.language)
+                    self.language = self.language or language
+                    if language != self.language and not given:
+                        raise ValueError(f"{path}: language {language}, but {self.language} in the files before")
+                    if getattr(page, "redirect", None):
+                        self.redirects[page.title] = page.redirect
+                    elif not page.title.startswith(NO_ARTICLE):
+                        yield page
+
+    def _map(self, function: Callable, state, title: str) -> Iterator:
+        """function(state, block) for every block in the store, in order."""
+        self.store.seek(0)
+        lengths = tqdm(self._lengths, desc=title, unit=" blocks", disable=None)
+        return in_order(function, state, map(self.store.read, lengths), self.workers)
+
+    def count_mentions(self, any_title: bool) -> mentions.Mentions:
+        """Two passes: all names, then the pages that contain them. any_title: entities need no page of their own."""
+
+        def entity(title: str) -> str | None:
+            target = resolve_redirect(title, self.redirects)
+            return target if (any_title or target in self.titles) and not target.startswith(NO_ARTICLE) else None
+
+        links: Counter[tuple[str, str]] = Counter()
+        for names in self._map(_linked_names, None, "mentions: names"):
+            links.update(names)
+        table = mentions.from_links(links, entity)
+        pages = np.zeros(len(table), np.int64)
+        for names, counts in self._map(_pages_with_names, table.trie, "mentions: pages"):
+            pages[names] += counts
+        return mentions.with_pages(table, pages)
+
+    def write_examples(self, folder: Path, tokenizer, **rules) -> ShardWriter:
+        """The last pass. rules: arguments of `build_examples`."""
+        build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
+        writer = ShardWriter(folder, len(tokenizer))
+        for block in self._map(_make_examples, build, "2/2 examples"):
+            writer.write(block)
+        writer.close()
+        return writer

@@ -1,0 +1,364 @@
+"""Pretraining examples: built from the paragraphs of a page, and stored in shards of flat arrays.
+
+A paragraph with links becomes `Example`s of up to 510 words (LUKE, section 3.3); <s> and </s> come in with the batch:
+
+    paragraph   "Oslo is in Norway. Ada moved there."      links: Norway (11, 17) and Ada (19, 22)
+    sentences   "Oslo is in Norway."   "Ada moved there."
+    segments    "Oslo is in " "Norway" "."   "Ada" " moved there."      cut at the borders of links
+    example     ▁Oslo ▁is ▁in ▁Norway . ▁Ada ▁moved ▁there .   entities Norway, Ada; mention spans (3, 4), (5, 6)
+
+Segments are tokenized one by one, so that a mention has its own tokens. A segment starts with a space marker if it
+follows a space or starts the paragraph, as in running text. All segments of a page go to the tokenizer in one call,
+which doubles the speed. Consecutive sentences are then packed until the next one does not fit.
+
+A shard, `shard-00000.bin`, `shard-00001.bin`, ..., is a header of 40 bytes and six little-endian arrays for N examples
+with W words and E entities in total:
+
+    word_starts    int64  [N + 1]  words of example i: word_starts[i] to word_starts[i + 1]
+    entity_starts  int64  [N + 1]  the same for entities
+    page_ids       int32  [N]      entity id of the example's page, -1 if it has none; not used in training
+    entity_ids     int32  [E]
+    word_ids       uint16 [W]      uint32 if the vocabulary has more than 65,536 words; without <s> and </s>
+    mention_spans  uint16 [E, 2]   half-open words of the example
+
+Shards are memory-mapped: opening one reads its header and the last element of two arrays; the rest is read on demand
+into the operating system's cache, which all processes of a machine share. LUKE shuffles compressed TFRecord files
+within a window of 1,000 examples; here every example can be read at any time. An average example (471 words, 19
+mentions) takes 1.1 KB. Left out on purpose: compression, and checksums of the arrays.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from luke_mini import files
+from luke_mini.spans import split_sentences
+from luke_mini.wikitext import Link, Paragraph
+
+MAX_ENTITIES = 128  # per example, the first ones
+MAX_MENTION_LENGTH = 30  # tokens per mention, the first ones
+MIN_SENTENCE_LENGTH = 5  # tokens; shorter sentences are dropped
+
+MAGIC = b"LUKESHRD"
+VERSION = 1
+HEADER = struct.Struct("<8sIIQQQ")  # magic, version, bytes per word id, examples, words, entities
+NAME = "shard-{:05d}.bin"
+WORDS_PER_SHARD = 1 << 26  # 134 MB with uint16 ids, twice that in the writer's memory; Wikipedia: about 50 shards
+MAX_SEQUENCE = 1 << 16  # mention_spans are uint16
+
+
+class Example(NamedTuple):
+    """One training sequence, or one of its sentences."""
+
+    page_id: int  # entity id of its page, -1 if the page is not in the entity vocabulary
+    word_ids: list[int]  # without <s> and </s>
+    entity_ids: list[int]
+    mention_spans: list[tuple[int, int]]  # half-open indices of word_ids, one per entity
+
+
+class Examples(NamedTuple):
+    """B examples as flat integer arrays: the words of all examples, then their entities."""
+
+    word_ids: np.ndarray  # [sum of word_lengths]
+    word_lengths: np.ndarray  # [B]
+    entity_ids: np.ndarray  # [sum of entity_lengths]
+    entity_lengths: np.ndarray  # [B]
+    mention_spans: np.ndarray  # [sum of entity_lengths, 2]
+    page_ids: np.ndarray | None = None  # [B]; written to disk and not read back
+
+
+# --- Building ---------------------------------------------------------------------------------------------------------
+
+_WHITE_SPACE = re.compile(r"\s+")
+
+
+class Segments:
+    """The texts of one page that will be tokenized, and which of them start with a space marker."""
+
+    def __init__(self):
+        self.texts: list[str] = []
+        self.prefix_spaces: list[bool] = []
+
+    def add(self, text: str, start: int, end: int) -> None:
+        segment = text[start:end].rstrip()
+        if "  " in segment or not segment.isprintable():  # fast: the only printable white space is " "
+            segment = _WHITE_SPACE.sub(" ", segment)
+        self.texts.append(segment)
+        self.prefix_spaces.append(start == 0 or text[start - 1].isspace())
+
+
+def _cut_sentence(text: str, start: int, end: int, links: list[Link], segments: Segments) -> None:
+    """Adds text[start:end] to the segments: text, mention, text, ..., mention, text."""
+    for link in links:
+        # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
+        segments.add(text, start, link.start)
+        segments.add(text, link.start, link.end)
+        start = link.end
+    segments.add(text, start, end)
+
+
+def _cut_paragraph(text: str, links: list[Link], language: str, segments: Segments) -> Iterator[list[Link]]:
+    """Cuts a paragraph into segments; yields the links of each sentence."""
+    position = 0
+    for start, end in split_sentences(text, language):
+        inside = []
+        while position < len(links) and links[position].start < end:  # both are in text order
+            link = links[position]
+            if start <= link.start and link.end <= end:  # a link across sentences is dropped
+                inside.append(link)
+            position += 1
+        _cut_sentence(text, start, end, inside, segments)
+        yield inside
+
+
+def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
+    """The next sentence from its tokenized segments; linked: the entities of its mentions."""
+    words, entities, spans = list(next(segments)), [], []
+    for entity_id in linked:
+        start = len(words)
+        words += next(segments)
+        # differs from LUKE: mentions without tokens (surfaces of control characters) are dropped
+        if len(words) > start:
+            entities.append(entity_id)
+            spans.append((start, len(words)))
+        words += next(segments)
+    return Example(page_id, words, entities, spans)
+
+
+def _pack(page_id: int, sentences: Iterable[Example], max_words: int) -> Iterator[Example]:
+    """Joins consecutive sentences while they have at most max_words words in total.
+
+    As in LUKE, also across paragraphs, sections and dropped sentences, but never across pages.
+    """
+    packed = Example(page_id, [], [], [])
+    for _, words, entities, spans in sentences:
+        shift = len(packed.word_ids)
+        if shift and shift + len(words) > max_words:
+            yield packed
+            packed, shift = Example(page_id, [], [], []), 0
+        packed.word_ids.extend(words)
+        packed.entity_ids.extend(entities)
+        packed.mention_spans.extend((start + shift, end + shift) for start, end in spans)
+    if packed.word_ids:
+        yield packed
+
+
+def build_examples(
+    paragraphs: Iterable[Paragraph],
+    page_title: str,
+    tokenizer,
+    entity_ids: Mapping[str, int],
+    *,
+    unk_entity_id: int | None,
+    language: str = "en",
+    max_seq_length: int = 512,
+    sentences_without_entities: bool = False,
+    abstract_only: bool = False,
+) -> Iterator[Example]:
+    """Yields the examples of one page.
+
+    entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id of links to other titles,
+    [UNK] as in LUKE; None drops them as in mLUKE. Sentences of fewer than MIN_SENTENCE_LENGTH or more than
+    max_seq_length - 2 tokens are dropped, and examples without entities unless sentences_without_entities.
+    """
+    page_id = entity_ids.get(page_title, -1)
+    segments, cut = Segments(), []
+    for paragraph in paragraphs:
+        if paragraph.is_abstract or not abstract_only:
+            links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
+            cut.extend(_cut_paragraph(paragraph.text, links, language, segments))
+    tokenized = iter(tokenizer.encode_pieces(segments.texts, segments.prefix_spaces))
+    linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links in cut)
+    sentences = (_join_segments(page_id, entities, tokenized) for entities in linked)
+    max_words = max_seq_length - 2
+    kept = (sentence for sentence in sentences if MIN_SENTENCE_LENGTH <= len(sentence.word_ids) <= max_words)
+    for _, words, entities, spans in _pack(page_id, kept, max_words):
+        if entities or sentences_without_entities:
+            spans = [(start, min(end, start + MAX_MENTION_LENGTH)) for start, end in spans[:MAX_ENTITIES]]
+            yield Example(page_id, words, entities[:MAX_ENTITIES], spans)
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def flatten(examples: list[Example]) -> Examples:
+    """Examples as flat int32 arrays, which is what processes send to each other and what the writer takes."""
+
+    def flat(lists) -> np.ndarray:
+        return np.array([item for items in lists for item in items], dtype=np.int32)
+
+    return Examples(
+        word_ids=flat(example.word_ids for example in examples),
+        word_lengths=np.array([len(example.word_ids) for example in examples], dtype=np.int32),
+        entity_ids=flat(example.entity_ids for example in examples),
+        entity_lengths=np.array([len(example.entity_ids) for example in examples], dtype=np.int32),
+        mention_spans=flat(example.mention_spans for example in examples).reshape(-1, 2),
+        page_ids=np.array([example.page_id for example in examples], dtype=np.int32),
+    )
+
+
+def _layout(word_bytes: int, examples: int, words: int, entities: int) -> dict[str, tuple[np.dtype, int]]:
+    """Name -> (dtype, number of elements), in file order; the widest first, so that all are aligned without padding."""
+    return {
+        "word_starts": (np.dtype("<i8"), examples + 1),
+        "entity_starts": (np.dtype("<i8"), examples + 1),
+        "page_ids": (np.dtype("<i4"), examples),
+        "entity_ids": (np.dtype("<i4"), entities),
+        "word_ids": (np.dtype(f"<u{word_bytes}"), words),
+        "mention_spans": (np.dtype("<u2"), 2 * entities),
+    }
+
+
+def _starts(blocks: list[Examples], field: str) -> np.ndarray:
+    lengths = np.concatenate([getattr(block, field) for block in blocks])
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def write_shard(path: str | Path, blocks: list[Examples], word_vocab_size: int) -> None:
+    """Writes all examples of the blocks as one shard."""
+    longest = max(block.word_lengths.max(initial=0) for block in blocks)
+    largest = max(block.word_ids.max(initial=0) for block in blocks)
+    if longest >= MAX_SEQUENCE or largest >= word_vocab_size:
+        raise ValueError(
+            f"{path}: an example of {longest} words (at most {MAX_SEQUENCE - 1}) "
+            f"or word id {largest} (vocabulary: {word_vocab_size})"
+        )
+    word_starts, entity_starts = _starts(blocks, "word_lengths"), _starts(blocks, "entity_lengths")
+    sizes = (2 if word_vocab_size <= 1 << 16 else 4, len(word_starts) - 1, word_starts[-1], entity_starts[-1])
+    arrays = {"word_starts": [word_starts], "entity_starts": [entity_starts]}
+    with files.write_file(path, "wb") as file:
+        file.write(HEADER.pack(MAGIC, VERSION, *map(int, sizes)))
+        for name, (dtype, _) in _layout(*sizes).items():
+            for part in arrays.get(name) or [getattr(block, name) for block in blocks]:
+                file.write(np.ascontiguousarray(part, dtype=dtype).data)
+
+
+class ShardWriter:
+    """Writes a shard whenever its blocks reach `words_per_shard`, so that memory does not grow with the text."""
+
+    def __init__(self, folder: str | Path, word_vocab_size: int, words_per_shard: int = WORDS_PER_SHARD):
+        self.folder = Path(folder)
+        self.word_vocab_size = word_vocab_size
+        self.words_per_shard = words_per_shard
+        self.examples = self.words = self.entities = self.shards = 0  # including those that wait
+        self._waiting: list[Examples] = []
+        self._waiting_words = 0
+
+    def write(self, block: Examples) -> None:
+        self.examples += len(block.word_lengths)
+        self.words += len(block.word_ids)
+        self.entities += len(block.entity_ids)
+        self._waiting.append(block)
+        self._waiting_words += len(block.word_ids)
+        if self._waiting_words >= self.words_per_shard:
+            self.close()
+
+    def close(self) -> None:
+        """Writes the waiting blocks, if they have any example."""
+        if any(len(block.word_lengths) for block in self._waiting):
+            write_shard(self.folder / NAME.format(self.shards), self._waiting, self.word_vocab_size)
+            self.shards += 1
+        self._waiting, self._waiting_words = [], 0
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def open_shard(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one shard, mapped read-only. ValueError if the file is not a shard, damaged or truncated."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = file.read(HEADER.size)
+    if len(header) < HEADER.size or header[:8] != MAGIC:
+        raise ValueError(f"{path}: not a shard, expected {MAGIC.decode()} as its first 8 bytes")
+    _, version, *sizes = HEADER.unpack(header)
+    if version != VERSION or sizes[0] not in (2, 4):
+        raise ValueError(f"{path}: shard version {version} with {sizes[0]}-byte words, expected {VERSION} with 2 or 4")
+    layout = _layout(*sizes)
+    expected = HEADER.size + sum(dtype.itemsize * count for dtype, count in layout.values())
+    if size != expected:
+        raise ValueError(f"{path}: {size} bytes, expected {expected} from its header: damaged or truncated")
+    raw = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # asarray: memmap's own indexing is slow
+    arrays, position = {}, HEADER.size
+    for name, (dtype, count) in layout.items():
+        arrays[name] = raw[position : position + dtype.itemsize * count].view(dtype)
+        position += dtype.itemsize * count
+    arrays["mention_spans"] = arrays["mention_spans"].reshape(-1, 2)
+    if (arrays["word_starts"][-1], arrays["entity_starts"][-1]) != (sizes[2], sizes[3]):
+        raise ValueError(f"{path}: its arrays do not end where its header says: damaged")
+    return arrays
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """lengths[0] numbers from starts[0] on, then the next: ranges([7, 2], [2, 3]) -> 7 8 2 3 4."""
+    shifts = starts - (np.cumsum(lengths) - lengths)  # from a plain 0, 1, 2, ... to each run
+    return np.arange(lengths.sum()) + np.repeat(shifts, lengths)
+
+
+class Shards:
+    """All examples of one or several data folders, numbered through the folders and their shards in order."""
+
+    def __init__(self, folders: list[list[dict[str, np.ndarray]]]):
+        self.sizes = [sum(len(shard["page_ids"]) for shard in shards) for shards in folders]  # examples per folder
+        self._shards = [shard for shards in folders for shard in shards]
+        self._first = np.cumsum([0] + [len(shard["page_ids"]) for shard in self._shards])  # each shard's first example
+
+    @classmethod
+    def open(cls, *folders: str | Path) -> "Shards":
+        """Maps `folder`/shard-*.bin. ValueError if there is none, or one is missing or damaged."""
+        return cls([[open_shard(path) for path in _shard_paths(Path(folder))] for folder in folders])
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 [len(self)], words of every example, without <s> and </s>."""
+        return np.concatenate([np.diff(shard["word_starts"]) for shard in self._shards])
+
+    def gather(self, indices: np.ndarray) -> Examples:
+        """The examples `indices` [B], in that order, repeats allowed, as flat int64 arrays."""
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not (0 <= indices.min() and indices.max() < len(self)):
+            raise IndexError(f"examples {indices.min()} to {indices.max()} requested, there are {len(self)}")
+        number = np.searchsorted(self._first, indices, side="right") - 1  # the shard of each example
+        parts = []  # (shard, rows of the result, their indices in the shard)
+        for k in np.unique(number):
+            rows = np.flatnonzero(number == k)
+            parts.append((self._shards[k], rows, indices[rows] - self._first[k]))
+        word_lengths, words = _gather_ragged(parts, len(indices), "word_starts", "word_ids")
+        entity_lengths, entities, spans = _gather_ragged(
+            parts, len(indices), "entity_starts", "entity_ids", "mention_spans"
+        )
+        return Examples(words, word_lengths, entities, entity_lengths, spans)
+
+
+def _shard_paths(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("shard-*.bin"))
+    if not paths:
+        raise ValueError(f"{folder}: no shard-*.bin here; make them with prepare_wiki.py --out {folder}")
+    for number, path in enumerate(paths):
+        if path.name != NAME.format(number):
+            raise ValueError(f"{folder}: {NAME.format(number)} is missing, though {path.name} is there")
+    return paths
+
+
+def _gather_ragged(parts: list, batch: int, starts_name: str, *names: str) -> list[np.ndarray]:
+    """The length of each example [batch], and the flat int64 arrays `names`."""
+    lengths = np.zeros(batch, dtype=np.int64)
+    for shard, rows, local in parts:
+        starts = shard[starts_name]
+        lengths[rows] = starts[local + 1] - starts[local]
+    target = np.cumsum(lengths) - lengths  # where each example starts in the result
+    results = [np.empty((lengths.sum(), 2) if name == "mention_spans" else lengths.sum(), np.int64) for name in names]
+    for shard, rows, local in parts:
+        source = ranges(shard[starts_name][local], lengths[rows])
+        destination = ranges(target[rows], lengths[rows])
+        for result, name in zip(results, names):
+            result[destination] = shard[name][source]
+    return [lengths, *results]

@@ -121,6 +121,11 @@ def place(toy_data, tmp_path_factory) -> Path:
     for ours, theirs in (("train", "train"), ("dev", "testa"), ("test", "testb")):
         shutil.copy(toy_data / f"ner/{ours}.conll", place / f"conll2003/eng.{theirs}")
     shutil.copy(toy_data / "ner/test.conll", place / "de.conll")
+    (place / "mine").mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [json.dumps({"text": f"{name} met Bo.", "spans": [{"start": 0, "end": len(name), "label": "PER"}]})
+                 for name in ("Ada", "Eve", "Olaf", "Ida")]  # fmt: skip
+        (place / "mine" / f"{split}.jsonl").write_text("\n".join(lines))
     for name in ("dump.xml.bz2", "enwiki-latest-pages-articles.xml.bz2", "enwiki-20261101-pages-articles.xml.bz2",
                  "swwiki-20261101-pages-articles.xml.bz2"):  # fmt: skip
         (place / name).symlink_to(toy_data / "dump.xml.bz2")

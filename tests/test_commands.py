@@ -52,7 +52,7 @@ def found_commands() -> dict[str, str]:
     return {
         command: place
         for command, place in found.items()
-        if not (name := re.search(r"bench_\w+", command)) or not (name[0] in seen or seen.add(name[0]))
+        if not (name := re.search(r"bench/bench_\w+", command)) or not (name[0] in seen or seen.add(name[0]))
     }
 
 
@@ -168,7 +168,7 @@ def test_a_command_runs(command, place, monkeypatch):
             monkeypatch.syspath_prepend(ROOT / "tests/bench")
             runpy.run_path(str(ROOT / script), run_name="__main__")
         else:
-            if script == "luke_mini.checkpoint":
+            if script == "luke_mini.model_tools":
                 monkeypatch.setattr(sys, "argv", [script, arguments[0], "runs/stage2", *arguments[2:]])
                 shutil.rmtree(place / "OUT", ignore_errors=True)
             runpy.run_module(script, run_name="__main__", alter_sys=True)
@@ -179,6 +179,6 @@ def test_a_command_runs(command, place, monkeypatch):
 def test_there_are_commands():
     """The search finds them: each script, each benchmark, the README's two blocks."""
     text = " ".join(COMMANDS)
-    scripts = {"prepare_wiki.py", "train.py", "finetune.py", "luke_mini.checkpoint"}
+    scripts = {"prepare_wiki.py", "train.py", "finetune.py", "luke_mini.model_tools"}
     scripts |= {f"tests/bench/{path.name}" for path in ROOT.glob("tests/bench/bench_*.py")}
     assert all(name in text for name in scripts)

@@ -250,13 +250,9 @@ class Mentions:
 
     def candidates(self, surface: str) -> list[Candidate]:
         """Titles that links of the surface lead to, most frequent first; [] if it is never linked."""
-        index = self._index(surface)
-        return [] if index is None else self._candidates(index)
-
-    def link_probability(self, surface: str) -> float:
-        """Links of the surface / pages that contain it, at most 1; 0 if it is never linked."""
-        index = self._index(surface)
-        return 0.0 if index is None else float(self._link_probabilities(index))
+        words = np.array(_hashes(surface), np.uint64)
+        whole = [name for _, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
+        return self._candidates(whole[0]) if whole else []
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Disjoint mentions from left to right, the longest one at each word."""
@@ -279,12 +275,8 @@ class Mentions:
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"{path}: not a file of mention statistics ({error})") from None
 
-    def _index(self, surface: str) -> int | None:
-        words = np.array(_hashes(surface), np.uint64)
-        whole = [name for start, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
-        return whole[0] if whole else None
-
     def _link_probabilities(self, names) -> np.ndarray:
+        """Links of a name / pages that contain it, at most 1."""
         return np.minimum(1.0, self.links[names] / np.maximum(self.pages[names], 1))
 
     def _candidates(self, index: int) -> list[Candidate]:

@@ -48,13 +48,9 @@ _BLOCK_MARK = 0x314159265359  # pi
 _END_MARK = 0x177245385090  # square root of pi: the end of a stream
 
 
-def _mark_pattern() -> re.Pattern:
-    """Finds a mark at any of 8 bit offsets by the 5 bytes that it fully covers (bytes 1 to 5 of the 7 it lies in)."""
-    marks = [(mark << (8 - shift)).to_bytes(7, "big") for mark in (_BLOCK_MARK, _END_MARK) for shift in range(8)]
-    return re.compile(b"|".join(re.escape(mark[1:6]) for mark in marks))
-
-
-_MARK = _mark_pattern()
+# A mark at any of 8 bit offsets is found by the 5 bytes that it fully covers, bytes 1 to 5 of the 7 that it lies in.
+_SHIFTED = [(mark << (8 - shift)).to_bytes(7, "big") for mark in (_BLOCK_MARK, _END_MARK) for shift in range(8)]
+_MARK = re.compile(b"|".join(re.escape(mark[1:6]) for mark in _SHIFTED))
 
 
 def _find_marks(data: bytes, start: int) -> Iterator[tuple[int, int]]:

@@ -134,10 +134,10 @@ def test_mention_statistics(made, dump, tmp_path):
         holding = sum(re.search(rf"\b{name}\b", text) is not None for text in texts)
         links = 2 if name == "Balen" else 1  # the river's article names it
         assert table.candidates(name) == [(name, links, 1.0)]
-        assert table.link_probability(name) == pytest.approx(links / holding) and holding > links
+        assert table.detect(name)[0].link_probability == pytest.approx(links / holding) and holding > links
         assert table.candidates(f"{name}'s") == [(name, 1, 1.0)]  # through two redirects
     assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
-    assert table.link_probability("Uld") == pytest.approx(30 / 31)
+    assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
     assert table.candidates("Great fire of Balen") == []  # no such page
     assert len(table) == 2 * len(NAMES) + 2
     prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1", "--no-mentions"])

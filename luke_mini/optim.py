@@ -37,6 +37,7 @@ class AdamW(torch.optim.Optimizer):
         ]
         defaults = {"lr": 0.0, "betas": (beta1, beta2), "eps": eps, "bias_correction": bias_correction, "updates": 0}
         super().__init__([group for group in groups if group["params"]], defaults)
+        self.parameters = [p for _, p in trained]  # in the model's order
         for _, p in trained:
             self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
 
@@ -45,10 +46,6 @@ class AdamW(torch.optim.Optimizer):
         beta1, beta2, eps, weight_decay = recipe.beta1, recipe.beta2, recipe.eps, recipe.weight_decay
         correct = getattr(recipe, "bias_correction", False)  # pretraining never does
         return cls(model, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, bias_correction=correct)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.param_groups for p in group["params"]]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.param_groups:

@@ -83,18 +83,18 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     if not task.ALL_ENTITIES:
         run.add_argument("--init", type=Path, metavar="DIR", help="RoBERTa, XLM-R or BERT folder, no LUKE checkpoint")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
-    run.add_argument("--resume", action="store_true", help="go on where a killed run of the same command stopped")
-    run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="between saves of a run's state")
+    run.add_argument("--resume", action="store_true", help="resume a killed run of the same command")
+    run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="minutes between saves")
     run.add_argument("--entity-aware", action=argparse.BooleanOptionalAction, default=None,
                      help="attention with w2e, e2w and e2e, copies of w2w where the checkpoint lacks them [on, "
                           "unless the recipe leaves attention as it is]")  # fmt: skip
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where it is faster]")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
     config.add_flags(parser, found[default].training, f"the training [{default}]")
 
 
 def add_view_flags(parser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--view", action="store_true", help="answers in colour, not as lines of JSON")
+    group.add_argument("--view", action="store_true", help="answers in color, not as lines of JSON")
     group.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
 
 
@@ -105,9 +105,10 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
     parser.add_argument("--min-link-probability", type=float, metavar="X",
-                        help="of a name to be a mention, without --ner")  # fmt: skip
-    parser.add_argument("--order", choices=["confidence", "natural", "local"], help="of decisions; local: all at once")
-    parser.add_argument("--language", metavar="LANG", help="of the titles, where the vocabulary has several")
+                        help="minimum, to find mentions without --ner")  # fmt: skip
+    parser.add_argument("--order", choices=["confidence", "natural", "local"],
+                        help="order of decisions; local: all at once")  # fmt: skip
+    parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")
     parser.add_argument("--predict", type=Path, default=Path("-"), metavar="FILE",
                         help="lines of text; - is standard input [-]")  # fmt: skip
     add_view_flags(parser)
@@ -197,26 +198,26 @@ def evaluate(task, arguments, place) -> None:
 def predict(task, arguments, place) -> None:
     source = finetuned(task, arguments)
     opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), place.device)
-    with naming_the_file(arguments.predict) as lines:
-        put_out(inference.answer(opened, lines), arguments)
+    with numbered_lines(arguments.predict) as lines:
+        write_answers(inference.answer(opened, lines), arguments)
 
 
 def link(arguments, place) -> None:
-    changes = given_options(task_disambiguation.Options, arguments, but="mentions")
+    changes = given_options(task_disambiguation.Options, arguments, exclude="mentions")
     linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, place.device)
     ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
-    with naming_the_file(arguments.predict) as lines:
-        put_out(inference.link(linker, arguments.mentions, lines, ner), arguments)
+    with numbered_lines(arguments.predict) as lines:
+        write_answers(inference.link(linker, arguments.mentions, lines, ner), arguments)
 
 
-def given_options(options: type, arguments, but: str = "") -> dict[str, object]:
-    """The options of a task that are on the command line; `but`: a flag of the same name that is none of them."""
-    values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != but}
+def given_options(options: type, arguments, exclude: str = "") -> dict[str, object]:
+    """The options of a task that are on the command line; `exclude`: a flag of the same name that is not one of them."""
+    values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != exclude}
     return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager
-def naming_the_file(path: Path) -> Iterator[list[str]]:
+def numbered_lines(path: Path) -> Iterator[list[str]]:
     """The lines of a file that are not blank. An error about the n-th of them names the file and the line there."""
     lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).split("\n")
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
@@ -229,15 +230,15 @@ def naming_the_file(path: Path) -> Iterator[list[str]]:
         raise ValueError(f"{name}, line {numbers[int(found[1]) - 1]}{str(error)[found.end() :]}") from None
 
 
-def put_out(answers, arguments) -> None:
-    """Lines of JSON, or what people see: in the terminal, without colour if it is none, or as a page."""
+def write_answers(answers, arguments) -> None:
+    """Lines of JSON, or what people see: in the terminal, without color if it is none, or as a page."""
     if arguments.html:
         name = "lines" if str(arguments.predict) == "-" else arguments.predict.name
         views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {name}")
         return
     for answer in answers:
         if arguments.view:
-            print(views.to_terminal(views.show(answer), colour=sys.stdout.isatty()), end="\n\n")
+            print(views.to_terminal(views.show(answer), color=sys.stdout.isatty()), end="\n\n")
         else:
             print(json.dumps(answer, ensure_ascii=False))
 
@@ -267,9 +268,9 @@ def main(argv: list[str] | None = None) -> None:
         to_jsonl(task, arguments)
         return
     place = distributed.join()
-    said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes
+    output = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once for all processes
     try:
-        with said:
+        with output:
             if not task:
                 link(arguments, place)
             elif arguments.predict:

@@ -37,7 +37,7 @@ FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     kind = argparse.ArgumentParser(add_help=False)  # read first: the help shows the numbers that belong to it
     kind.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
-    kind.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="what trains [%(default)s]")
+    kind.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="training stage [%(default)s]")
     known, _ = kind.parse_known_args(argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[kind]
@@ -48,13 +48,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--data", nargs="+", type=Path, default=[data], metavar="DIR", help=f"written by prepare_wiki.py [{data}]"
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
-    run.add_argument("--init", type=Path, metavar="DIR", help="start from it: LUKE, run, RoBERTa, XLM-R or BERT")
-    run.add_argument("--resume", action="store_true", help="go on from the newest saved step of OUT, if there is one")
-    run.add_argument("--overwrite", action="store_true", help="start over although OUT holds saved steps")
-    run.add_argument("--precision", choices=["fp32", "bf16"], help="of the products [bf16 where it is faster]")
-    run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="between saves [%(default)s]")
+    run.add_argument("--init", type=Path, metavar="DIR", help="initialize from a LUKE checkpoint, an earlier run, or RoBERTa/XLM-R/BERT")
+    run.add_argument("--resume", action="store_true", help="resume from the latest saved step in OUT, if any")
+    run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
+    run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
+    run.add_argument("--save-every", type=int, default=1000, metavar="STEPS", help="steps between saves [%(default)s]")
     run.add_argument(
-        "--log-every", type=int, default=10, metavar="STEPS", help="between lines of the log [%(default)s]"
+        "--log-every", type=int, default=10, metavar="STEPS", help="steps between lines of the log [%(default)s]"
     )
     recipe = config.pretrain_recipe(known.stage, known.size)
     config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {known.size}]")
@@ -250,9 +250,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments.out = arguments.out or Path("runs") / arguments.data[0].name
     recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
     place = distributed.join()
-    said = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once, whatever the number of processes
+    output = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once for all processes
     try:
-        with said:
+        with output:
             pretrain(arguments, recipe, place)
     finally:
         distributed.leave()

@@ -341,20 +341,20 @@ def read_redirects(path: str | Path) -> Mapping[str, str]:
 class Options:
     """Inputs, candidates and decoding. Defaults: AIDA-CoNLL in the paper."""
 
-    order: str = option("confidence", "of decisions; local: all at once", ("confidence", "natural", "local"))
+    order: str = option("confidence", "order of decisions; local: all at once", ("confidence", "natural", "local"))
     split: str = option("simple", "training: long documents in equal parts, or in a window per mention", SPLITS)
     scored_split: str = option("per_mention", "the same for files that are scored", SPLITS)
-    max_length: int = option(512, "tokens an input")
-    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
-    max_entities: int = option(128, "mentions of an input; one with more becomes several")
-    max_candidates: int = option(30, "candidates of a mention, those of the highest prior")
-    mask_share: float = option(0.9, "of a document's mentions, masked in training")
+    max_length: int = option(512, "maximum tokens per input")
+    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
+    max_entities: int = option(128, "mentions per input; a document with more becomes several inputs")
+    max_candidates: int = option(30, "candidates per mention, by prior")
+    mask_share: float = option(0.9, "fraction of a document's mentions to mask in training")
     mentions: str = option("", "file of mention statistics, for candidates")
     persons: str = option("", "file of titles of persons: a surname takes the candidates of full names")
     redirects: str = option("", "file of lines `title TAB title that it leads to`, for titles of other times")
     titles: str = option("", "file of valid titles; mentions with another one are left out")
-    language: str = option("", "of the titles, where the vocabulary has several")
-    min_link_probability: float = option(0.1, "of a surface to be a mention, where --predict has to find them")
+    language: str = option("", "language of the titles, if the vocabulary has several")
+    min_link_probability: float = option(0.1, "minimum link probability of a mention, for --predict on plain text")
     mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
 
     def __post_init__(self):

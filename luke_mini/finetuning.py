@@ -238,7 +238,7 @@ def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
 
 
 def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int) -> Iterator[list]:
-    """For each optimiser step this process's micro-batches.
+    """For each optimizer step this process's micro-batches.
 
     The examples form an endless stream, epoch after epoch, each in an order drawn from (seed, epoch); a step takes the
     next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.

@@ -3,7 +3,7 @@
 In: a file. Out: `Question`s, each of which knows its data set: by which rules it is scored, and its languages. That
 comes from the options, else from the name of the file:
 
-    xquad.de.json                             squad    de; the English normalisation, as for all its languages
+    xquad.de.json                             squad    de; the English normalization, as for all its languages
     test-context-de-question-en.json          mlqa     answers in de, questions in en
     jsquad-valid.json, jsquad-v1.3/...        jsquad   ja
     any other                                 squad    en; squad2 if it has questions without an answer

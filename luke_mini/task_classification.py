@@ -77,8 +77,8 @@ NUMBER = ("number",)  # the labels of a regression: one score, whose name config
 
 @dataclass(frozen=True)
 class Options:
-    max_length: int = option(512, "tokens an input, longer texts are cut")
-    numbers: str = option("regression", "what labels that are numbers are", ("regression", "classes"))
+    max_length: int = option(512, "maximum tokens per input; longer texts are truncated")
+    numbers: str = option("regression", "how to read labels that are numbers", ("regression", "classes"))
 
     def __post_init__(self):
         if self.max_length < 8:

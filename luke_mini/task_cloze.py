@@ -68,10 +68,10 @@ SIGNS = "@#*"  # the start of [HIGHLIGHT], [PLACEHOLDER], [ENTITY], in the order
 class Options:
     """What a window is. Defaults: ReCoRD in the paper."""
 
-    max_length: int = option(512, "tokens an input")
-    max_query: int = option(90, "word pieces of the query; a longer one is cut around its placeholder")
-    step: int = option(128, "word pieces from a window to the next")
-    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
+    max_length: int = option(512, "maximum tokens per input")
+    max_query: int = option(90, "maximum tokens of the query; longer ones are cut around the placeholder")
+    step: int = option(128, "tokens from one window to the next")
+    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
 
     def __post_init__(self):
         if not 1 <= self.max_query <= self.max_length - 7 or self.step < 1 or self.max_mention < 1:
@@ -165,7 +165,7 @@ class Feature(NamedTuple):
 
 
 def _stretch(text: str, start: int, end: int, highlight: int) -> Iterator[int | tuple[str, bool]]:
-    """text[start:end] as stretches to tokenise, with whether a space is in front, and ids of [HIGHLIGHT]."""
+    """text[start:end] as stretches to tokenize, with whether a space is in front, and ids of [HIGHLIGHT]."""
     at = start
     for part in re.split(f"({HIGHLIGHT})", text[start:end]):
         # differs from LUKE: there, a stretch without a space in front is tokenized with its "@highlight", then again

@@ -14,7 +14,7 @@ One input for each number n of tokens that a candidate has. Its two scores (mLUK
     make_features   -> inputs, with the candidates of each
     predict         -> both scores of every candidate
     evaluate        -> top 1, 5, 10, 100: a question counts if one of its right objects is among the first k
-What every task module offers: `finetuning.py`. Texts are tokenised as in pretraining, stretch by stretch, a candidate
+What every task module offers: `finetuning.py`. Texts are tokenized as in pretraining, stretch by stretch, a candidate
 as it would stand in the sentence. A candidate without a score stands behind all others; `coverage` says how many
 questions have a right object with one. Left out: untyped queries, where every word of the vocabulary is a candidate.
 """
@@ -74,7 +74,7 @@ class Options:
     subject: str = option("title", "the subject's entity: its own, [MASK] or none", ("title", "mask", "none"))
     words_only: bool = option(False, "no entities at all, as for a model of words")
     objects: str = option("", "folder of TREx_multilingual_objects/ and GoogleRE_objects/, if they are elsewhere")
-    max_length: int = option(512, "tokens an input at most; candidates that make it longer get no score")
+    max_length: int = option(512, "maximum tokens per input; candidates that exceed it get no score")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -54,9 +54,11 @@ out by itself), blank line = end of a sentence, -DOCSTART- line = a new document
 
 Your own texts: a .jsonl file, one document a line, half-open character spans, labels as you like:
 
-    {"text": "Ada visited Oslo.", "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
+    {"text": "Ada visited Oslo.",
+     "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
 
---predict takes one text a line and prints {"text": ..., "mentions": [{"text", "type", "start", "end", "probability"}]}."""
+--predict takes one text per line and prints {"text": ..., "mentions": [{"text", "type", "start", "end",
+"probability"}]}."""
 SCORES = ("precision", "recall", "f1")
 ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
 ALL_ENTITIES = False
@@ -70,12 +72,12 @@ class Options:
     """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
 
     head: str = option("token+entity", "what the classifier sees of a candidate", tuple(HEAD_INPUTS))
-    max_pieces: int = option(510, "word pieces an input, <s> and </s> not counted")
-    max_mention: int = option(16, "word pieces of the longest candidate")
-    max_candidates: int = option(128, "candidates an input; a sentence with more becomes several inputs")
-    scheme: str = option("auto", "of the tags; auto: as most of the file's are", ("auto", "IOB1", "IOB2", "IOBES"))
-    language: str = option("en", "of raw text, for its sentences")
-    space_before_all: bool = option(False, "tokenize punctuation, too, as if after a space (mLUKE)")
+    max_pieces: int = option(510, "maximum tokens per input, without <s> and </s>")
+    max_mention: int = option(16, "maximum tokens of a candidate")
+    max_candidates: int = option(128, "candidates per input; a sentence with more becomes several inputs")
+    scheme: str = option("auto", "tagging scheme; auto: as in most of the file", ("auto", "IOB1", "IOB2", "IOBES"))
+    language: str = option("en", "language of raw text, to split sentences")
+    space_before_all: bool = option(False, "tokenize punctuation as if after a space, too (mLUKE)")
 
     def __post_init__(self):
         if not 1 <= self.max_mention <= self.max_pieces or self.max_candidates < 1:

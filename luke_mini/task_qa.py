@@ -59,22 +59,22 @@ class Options:
     titles in every language: `en-{language}.json`.
     """
 
-    max_length: int = option(512, "word pieces of an input, with <s> and </s>")
-    max_question: int = option(64, "word pieces of a question, the rest is cut")
-    step: int = option(128, "word pieces from a window to the next")
-    overlap: int = option(0, "word pieces that two windows share, instead of --step; 0 = as --step says")
-    max_answer: int = option(30, "word pieces of an answer")
-    n_best: int = option(20, "starts, ends and answers that are considered")
-    null_threshold: float = option(0.0, "SQuAD 2.0: null odds above it mean no answer")
-    max_entities: int = option(128, "mentions of an input, the others are left out")
+    max_length: int = option(512, "maximum tokens per input, with <s> and </s>")
+    max_question: int = option(64, "maximum tokens of a question; longer ones are truncated")
+    step: int = option(128, "tokens from one window to the next")
+    overlap: int = option(0, "tokens shared by two windows, instead of --step; 0 = use --step")
+    max_answer: int = option(30, "maximum tokens of an answer")
+    n_best: int = option(20, "starts, ends and answers to consider")
+    null_threshold: float = option(0.0, "SQuAD 2.0: null odds above this mean no answer")
+    max_entities: int = option(128, "maximum mentions per input; others are dropped")
     candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
-    ignore_case: bool = option(True, "with --candidates: upper and lower case are the same (LUKE; mLUKE: they differ)")
-    mentions: str = option(AUTO, "instead, a file of mention statistics; auto: the one at hand; none: words only")
-    min_link_probability: float = option(0.01, "with --mentions: of a surface to be a mention")
-    train_entity_table: bool = option(False, "train the entity embeddings; published: they are frozen")
-    metric: str = option(AUTO, "official score; auto: as the file's name and questions tell", (AUTO, *METRICS))
-    language: str = option("", "of the contexts, if the file's name does not tell; else en")
-    question_language: str = option("", "of the questions, if it is another one and the file's name does not tell")
+    ignore_case: bool = option(True, "with --candidates: ignore case (LUKE: yes, mLUKE: no)")
+    mentions: str = option(AUTO, "a file of mention statistics instead; auto: the one at hand; none: words only")
+    min_link_probability: float = option(0.01, "with --mentions: minimum link probability of a mention")
+    train_entity_table: bool = option(False, "train the entity embeddings (published: frozen)")
+    metric: str = option(AUTO, "metric; auto: from the file name and its questions", (AUTO, *METRICS))
+    language: str = option("", "language of the contexts, if the file name does not imply it [en]")
+    question_language: str = option("", "language of the questions, if different and not implied by the file name")
 
     def __post_init__(self):
         if not 1 <= self.max_question <= self.max_length - 5:

@@ -70,9 +70,9 @@ class Options:
     """What the model sees of an example. Defaults: TACRED in the LUKE paper."""
 
     head: str = option("entity", "what the classifier sees; token: the first markers", tuple(HEAD_INPUTS))
-    max_length: int = option(512, "tokens an input; longer texts are cut around their mentions")
-    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
-    first_space: bool = option(True, "the first word, too, is one after a space; off: as transformers reads a text")
+    max_length: int = option(512, "maximum tokens per input; longer texts are cut around the mentions")
+    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
+    first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
     classifier_bias: bool = option(False, "a bias in the classifier (the mLUKE paper's runs)")
 
     def __post_init__(self):

@@ -66,10 +66,10 @@ class Options:
     """What the model sees of an example. Defaults: Open Entity in the LUKE paper."""
 
     head: str = option("entity", "what the classifier sees: the entity, or the marker before it", ("entity", "token"))
-    types: str = option("general", "of the data as published: the nine general ones or all", ("general", "all"))
-    max_length: int = option(512, "tokens an input; longer texts are cut around the mention")
-    max_mention: int = option(30, "tokens of a mention that its entity's position is the mean of")
-    first_space: bool = option(True, "the first word, too, is one after a space; off: as transformers reads a text")
+    types: str = option("general", "which published types: the nine general ones, or all", ("general", "all"))
+    max_length: int = option(512, "maximum tokens per input; longer texts are cut around the mention")
+    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
+    first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
 
     def __post_init__(self):
         if self.max_length < 8 or self.max_mention < 1:

@@ -1,4 +1,4 @@
-"""Answers for people: the dicts that `predict_lines` yields, as coloured text in a terminal or as an HTML page.
+"""Answers for people: the dicts that `predict_lines` yields, as colored text in a terminal or as an HTML page.
 
     show(answer)              -> what there is to see of an answer, a `Shown`: texts with marks
     to_terminal(shown)        -> lines for a terminal
@@ -14,7 +14,7 @@ A task's answers are told apart by their fields, one small function for each sha
     texts, label              a class, a number or a choice
 
 Marks may lie inside each other or cross, and may be empty: a text is cut at every border, and each stretch is wrapped
-in all marks that cover it, the longest outermost. The colour of a label is a hash of it, the same in every run.
+in all marks that cover it, the longest outermost. The color of a label is a hash of it, the same in every run.
 Left out: arcs between mentions; windowing of long pages.
 """
 
@@ -37,7 +37,7 @@ TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # cha
 class Mark(NamedTuple):
     start: int  # half-open characters of the text
     end: int
-    label: str  # beside the mention; its colour
+    label: str  # beside the mention; its color
     details: tuple[str, ...] = ()  # lines to see when pointed at
 
 
@@ -150,43 +150,43 @@ def stretches(passage: Passage) -> Iterator[tuple[int, int, list[Mark]]]:
 
 
 def hue(label: str) -> int:
-    """The colour of a label, in degrees of the colour circle. The key, one of many tried, sets common types apart."""
+    """The color of a label, in degrees of the color circle. The key, one of many tried, sets common types apart."""
     return int.from_bytes(blake2s(label.encode("utf-8", "surrogatepass"), digest_size=4, key=b"774").digest()) % 360
 
 
 # --- Terminal ---------------------------------------------------------------------------------------------------------
 
 
-def to_terminal(shown: Shown, colour: bool = True) -> str:
-    """Mentions on a ground of their label's colour, the label behind them; without colour in brackets."""
-    lines = [_bold(printable(shown.heading), colour)] if shown.heading else []
-    lines += ["".join(_terminal_passage(passage, colour)) for passage in shown.passages]
+def to_terminal(shown: Shown, color: bool = True) -> str:
+    """Mentions on a ground of their label's color, the label behind them; without color in brackets."""
+    lines = [_bold(printable(shown.heading), color)] if shown.heading else []
+    lines += ["".join(_terminal_passage(passage, color)) for passage in shown.passages]
     if shown.verdict:
         more = f" ({printable('; '.join(shown.details[:MOST_DETAILS]))})" if shown.details else ""
-        lines.append(_bold("→ " + printable(shown.verdict), colour) + more)
+        lines.append(_bold("→ " + printable(shown.verdict), color) + more)
     return "\n".join(lines)
 
 
-def _terminal_passage(passage: Passage, colour: bool) -> Iterator[str]:
+def _terminal_passage(passage: Passage, color: bool) -> Iterator[str]:
     for start, end, marks in stretches(passage):
         text = printable(passage.text[start:end])
-        if not colour:
+        if not color:
             text = "[" * sum(mark.start == start for mark in marks) + text
         elif marks:
             text = f"\x1b[30;48;5;{_ground(marks[-1].label)}m{text}\x1b[0m"
         yield text
         for label in (printable(mark.label) for mark in reversed(marks) if mark.end == end):
-            yield f"\x1b[2m{label and ' ' + label}\x1b[0m" if colour else f"|{label}]"
+            yield f"\x1b[2m{label and ' ' + label}\x1b[0m" if color else f"|{label}]"
 
 
 def _ground(label: str) -> int:
-    """A light colour among the 216 of a terminal."""
+    """A light color among the 216 of a terminal."""
     red, green, blue = (round(5 * part) for part in colorsys.hls_to_rgb(hue(label) / 360, 0.75, 0.8))
     return 16 + 36 * red + 6 * green + blue
 
 
-def _bold(text: str, colour: bool) -> str:
-    return f"\x1b[1m{text}\x1b[0m" if colour else text
+def _bold(text: str, color: bool) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if color else text
 
 
 def printable(text: str) -> str:

@@ -147,7 +147,7 @@ def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
     line, seen = OWN[name]
     (answer,) = inference.answer(inference.open_model(folder, name), [line])
     shown = views.show(answer)
-    assert seen in views.to_terminal(shown, colour=False)
+    assert seen in views.to_terminal(shown, color=False)
     assert "Ada" in shown.heading + "".join(passage.text for passage in shown.passages)
     for passage in shown.passages:
         assert all(0 <= mark.start < mark.end <= len(passage.text) for mark in passage.marks)

@@ -68,14 +68,14 @@ def test_mentions_with_types():
     shown = views.show(NER)
     read = page(shown)
     assert read.texts == ["Ada met Bo."] and read.labels == ["PER", "ORG"] and read.tips == ["PER 0.98", "ORG 0.40"]
-    assert views.to_terminal(shown, colour=False) == "[Ada|PER] met [Bo|ORG]."
+    assert views.to_terminal(shown, color=False) == "[Ada|PER] met [Bo|ORG]."
     assert ANSI.sub("", views.to_terminal(shown)) == "Ada PER met Bo ORG."
 
 
 def test_a_mention_with_several_types():
     types = [{"type": "person", "probability": 0.9}, {"type": "chemist", "probability": 0.6}]
     shown = views.show({"text": "Ada met Bo.", "mentions": [{"text": "Ada", "start": 0, "end": 3, "types": types}]})
-    assert views.to_terminal(shown, colour=False) == "[Ada|person, chemist] met Bo."
+    assert views.to_terminal(shown, color=False) == "[Ada|person, chemist] met Bo."
     assert page(shown).tips == ["person 0.90\nchemist 0.60"]
 
 
@@ -84,7 +84,7 @@ def test_linked_mentions_with_candidates():
     linked = {"text": "Ada", "start": 0, "end": 3, "type": "PER", "title": "Ada Lovelace", "probability": 0.9}
     unknown = {"text": "Bo", "start": 8, "end": 10, "title": None, "probability": 0.0, "candidates": []}
     shown = views.show({"text": "Ada met Bo.", "mentions": [linked | {"candidates": candidates}, unknown]})
-    assert views.to_terminal(shown, colour=False) == "[Ada|Ada Lovelace] met [Bo|?]."
+    assert views.to_terminal(shown, color=False) == "[Ada|Ada Lovelace] met [Bo|?]."
     first, second = page(shown).tips
     assert first == "Ada Lovelace 0.90\nPER\nprior 0.70 Ada Lovelace\nprior 0.30 Ada, Oklahoma"
     assert second == "no candidate"
@@ -93,7 +93,7 @@ def test_linked_mentions_with_candidates():
 def test_a_relation():
     ends = {"head": {"text": "Bo", "start": 8, "end": 10}, "tail": {"text": "Ada", "start": 0, "end": 3}}
     shown = views.show({"text": "Ada met Bo.", **ends, "label": "knows", "probability": 0.75})
-    assert views.to_terminal(shown, colour=False) == "[Ada|tail] met [Bo|head].\n→ Bo — knows → Ada (knows 0.75)"
+    assert views.to_terminal(shown, color=False) == "[Ada|tail] met [Bo|head].\n→ Bo — knows → Ada (knows 0.75)"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_question(chosen, marked, verdict):
     answers = [{"text": "", "start": 0, "end": 0, "probability": 0.5},
                {"text": "Oslo", "start": 3, "end": 7, "probability": 0.4}]  # fmt: skip
     asked = {"id": "1", "question": "Where?", "context": "In Oslo.", "answer": chosen, "answers": answers}
-    text = views.to_terminal(views.show(asked | {"null_odds": 0.2}), colour=False)
+    text = views.to_terminal(views.show(asked | {"null_odds": 0.2}), color=False)
     assert text == f"Where?\n{marked}\n→ {verdict} (no answer 0.50; Oslo 0.40)"
 
 
@@ -111,12 +111,12 @@ def test_a_cloze_question():
     mentions = [{"text": "Bo", "start": 8, "end": 10, "probability": 0.9},
                 {"text": "Ada", "start": 0, "end": 3, "probability": 0.1}]  # fmt: skip
     shown = views.show({"id": "1", "text": "Ada met Bo.", "query": "Who? X", "answer": "Bo", "mentions": mentions})
-    assert views.to_terminal(shown, colour=False) == "Who? X\n[Ada|candidate] met [Bo|answer].\n→ Bo"
+    assert views.to_terminal(shown, color=False) == "Who? X\n[Ada|candidate] met [Bo|answer].\n→ Bo"
 
 
 def test_labels_numbers_choices_and_rankings():
     def seen(answer):
-        return views.to_terminal(views.show(answer), colour=False)
+        return views.to_terminal(views.show(answer), color=False)
 
     assert seen({"texts": ["A", "B"], "label": "same", "probability": 0.8}) == "A\nB\n→ same (same 0.80)"
     assert seen({"texts": ["A", "B"], "label": 3.456}) == "A\nB\n→ 3.46"
@@ -131,7 +131,7 @@ def test_marks_inside_each_other_and_across():
     text = "University of Oslo in Norway"
     marks = (Mark(0, 18, "ORG", ("org",)), Mark(14, 18, "LOC", ("loc",)), Mark(11, 28, "MISC", ("misc",)))
     shown = Shown("", (Passage(text, marks),), "")
-    assert views.to_terminal(shown, colour=False) == "[University [of [Oslo|LOC]|ORG] in Norway|MISC]"
+    assert views.to_terminal(shown, color=False) == "[University [of [Oslo|LOC]|ORG] in Norway|MISC]"
     read = page(shown)
     assert read.texts == [text] and sorted(read.labels) == ["LOC", "MISC", "ORG"]
     assert read.tips == ["org", "misc\norg", "loc\nmisc\norg", "misc"]  # the innermost, shortest one first
@@ -175,7 +175,7 @@ def test_any_marks_give_a_balanced_page_with_the_whole_text(passage):
     real = [mark for mark in passage.marks if mark.start < mark.end and mark.label]
     assert sorted(read.labels) == sorted(views.printable(mark.label) for mark in real)
     if "\ufffd" not in text and not set("[]|") & set(text + "".join(mark.label for mark in real)):
-        plain = re.sub(r"\|[^\]]*\]|\[", "", views.to_terminal(shown, colour=False))
+        plain = re.sub(r"\|[^\]]*\]|\[", "", views.to_terminal(shown, color=False))
         assert plain == text
 
 

@@ -116,22 +116,22 @@ Row = tuple[str, tuple[float, float], tuple[float, float], float]  # title; mean
 
 def draw(rows: list[Row]) -> str:
     """An SVG: for each task a bar for the pretrained model, one for random weights, and a mark at the guess."""
-    left, scale, step, colours = 250, 4.2, 44, ("#1f5fa8", "#b9c7d8")
+    left, scale, step, colors = 250, 4.2, 44, ("#1f5fa8", "#b9c7d8")
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + 490}" height="{step * len(rows) + 64}" '
            'font-family="sans-serif" font-size="14"><rect width="100%" height="100%" fill="#fff"/>']  # fmt: skip
-    for k, (colour, name) in enumerate(zip(colours, ("pretrained", "random weights"))):
-        out.append(f'<rect x="{left + 130 * k}" y="16" width="14" height="14" fill="{colour}"/>'
+    for k, (color, name) in enumerate(zip(colors, ("pretrained", "random weights"))):
+        out.append(f'<rect x="{left + 130 * k}" y="16" width="14" height="14" fill="{color}"/>'
                    f'<text x="{left + 20 + 130 * k}" y="28">{name}</text>')  # fmt: skip
     out.append(f'<path d="M{left + 283} 14v18" stroke="#c0392b" stroke-width="3"/>'
                f'<text x="{left + 292}" y="28">a guess without a model</text>')  # fmt: skip
     for i, (title, *bars, guessed) in enumerate(rows):
         top, mark = 48 + step * i, left + scale * guessed
         out.append(f'<text x="{left - 10}" y="{top + 21}" text-anchor="end">{title}</text>')
-        for k, ((mean, spread), colour) in enumerate(zip(bars, colours)):
+        for k, ((mean, spread), color) in enumerate(zip(bars, colors)):
             y, end = top + 16 * k, left + scale * mean
             tip = end + scale * spread
             beside = 5 + (mark if 0 < mark - tip < 35 else tip)  # the number keeps clear of the guess
-            out.append(f'<rect x="{left}" y="{y}" width="{scale * mean:.1f}" height="14" fill="{colour}"/>'
+            out.append(f'<rect x="{left}" y="{y}" width="{scale * mean:.1f}" height="14" fill="{color}"/>'
                        f'<path d="M{end - scale * spread:.1f} {y + 7}h{2 * scale * spread:.1f}" stroke="#333"/>'
                        f'<text x="{beside:.1f}" y="{y + 12}" font-size="12">{mean:.1f}</text>')  # fmt: skip
         out.append(f'<path d="M{mark:.1f} {top - 3}v36" stroke="#c0392b" stroke-width="3"/>')

@@ -211,7 +211,7 @@ def link(arguments, place) -> None:
 
 
 def given_options(options: type, arguments, exclude: str = "") -> dict[str, object]:
-    """The options of a task that are on the command line; `exclude`: a flag of the same name that is not one of them."""
+    """The options of a task that are on the command line; `exclude`: a flag with the name of one, but not one."""
     values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != exclude}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -249,7 +249,7 @@ def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature])
 def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, head: str = "token+entity") -> Batch:
     """Each candidate becomes a [MASK] entity at the positions of its pieces; heads on words alone have no entities.
 
-    The classifier sees, for each candidate, its first piece, its last piece and its entity, or what `head` has of these.
+    The classifier sees the first piece, the last piece and the entity of each candidate, or what `head` has of these.
     """
     n_candidates = [len(feature.labels) for feature in features]
     n_entities = [n * ("entity" in head) for n in n_candidates]

@@ -3,6 +3,7 @@
     typing           Open Entity, as published or as LUKE's authors had it; ultra-fine types
     relation         TACRED; KBP37 and RELX
     cloze            ReCoRD, in its own file or in SuperGLUE's
+    qa               SQuAD 1.1 and 2.0, XQuAD, MLQA, JSQuAD
     classification   JGLUE: MARC-ja, JNLI, JSTS, JCommonsenseQA
 
 In: a file. Out: `Record`s, whose fields the FORMAT text of each task describes; records that are in that form already
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, groupby
 from pathlib import Path
+from urllib.parse import unquote
 
 from luke_mini import files
 from luke_mini.files import Record
@@ -164,6 +166,51 @@ def sorted_spans(items: list[Record], text: str, inclusive: bool = False) -> tup
 
 def _as_objects(spans: Iterable[tuple[int, int]]) -> list[dict]:
     return [{"start": start, "end": end} for start, end in dict.fromkeys(spans)]
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+
+def squad(path: str | Path) -> Iterator[Record]:
+    """{"id", "question", "context", "title", "answers": [{"start", "end"}]} from SQuAD's form or our own.
+
+    An accepted answer that is not in the context at its place is {"text"}; no answers: there is none.
+    """
+    path = Path(path)
+    if path.suffix in (".jsonl", ".ndjson"):
+        yield from files.read_json_lines(path)
+        return
+    file = files.read_json(path)
+    if not isinstance(file, Record):
+        raise ValueError(f"{path}: expected an object with a list 'data', found a list")
+    for article in file.list("data"):
+        title = unquote(article.get("title", str, "")).replace("_", " ")
+        for paragraph in article.list("paragraphs"):
+            context = paragraph.get("context", str)
+            for qa in paragraph.list("qas"):
+                values = {"id": qa.get("id", str), "question": qa.get("question", str), "context": context}
+                yield Record(qa.where, values | {"title": title, "answers": _answers(qa, context)})
+
+
+def _answers(qa: Record, context: str) -> list[dict]:
+    found = [(item.get("text", str), item.get("answer_start", int)) for item in qa.list("answers", [])]
+    if qa.get("is_impossible", bool, False):
+        return []  # the list holds nothing then, or answers that only seem right
+    if not found:
+        raise ValueError(f'{qa.where}: field \'answers\' is empty, expected one, or "is_impossible": true')
+    return [
+        {"start": start, "end": start + len(text)} if text and start >= 0 and context.startswith(text, start)
+        else {"text": text}
+        for text, start in found
+    ]  # fmt: skip
+
+
+def question(line: str, where: str) -> Record:
+    """A question, a tab and its context, as --predict takes it."""
+    asked, tab, context = line.partition("\t")
+    if not tab:
+        raise ValueError(f"{where}: expected a question, a tab and its context, or a JSON object")
+    return Record(where, {"question": asked, "context": context})
 
 
 # --- Texts ------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import answer_scores
 from luke_mini.model import LukeModel
-from luke_mini.qa_windows import windows
+from luke_mini.qa_data import windows
 from luke_mini.files import Record
 
 NAME, TITLE = "cloze", "cloze exact match"

@@ -3,8 +3,8 @@
 SQuAD 1.1 in the LUKE paper (Yamada et al. 2020, section 4.5); XQuAD and MLQA in mLUKE's (Ri et al. 2022), with
 question and context in different languages (G-XLT); SQuAD 2.0, where a question may have no answer; JSQuAD:
 
-    read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context (`qa_files`)
-    make_features   -> windows `<s> question </s></s> part of the context </s>` (`qa_windows`), with the entities that
+    read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context (`qa_data`)
+    make_features   -> windows `<s> question </s></s> part of the context </s>` (`qa_data`), with the entities that
                     are mentioned in them as inputs (`mentions`)
     QaModel         encoder, one linear layer over each word: how well does an answer start here, end here
     predict         scores of all windows -> the n best answers, cut from the context
@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, mentions, metrics, packing, qa_files, qa_windows, trainer
+from luke_mini import files, formats, mentions, metrics, packing, qa_data, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import STATISTICS, find_statistics
+from luke_mini.files import Record
 from luke_mini.model import LukeModel
-from luke_mini.qa_files import FORMAT, METRICS, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
-from luke_mini.qa_windows import Answer
+from luke_mini.qa_data import FORMAT, METRICS, Answer, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
 from luke_mini.spans import token_span
 
 NAME, TITLE = "qa", "QA F1"
@@ -86,9 +86,13 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
 
 
+def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
+    return formats.squad(path)
+
+
 def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file: see `qa_files`."""
-    return qa_files.read(path, _metric(options), options.language, options.question_language)
+    """The questions of a file: see `qa_data`."""
+    return qa_data.read(path, _metric(options), options.language, options.question_language)
 
 
 def _metric(options: Options) -> str:
@@ -174,7 +178,7 @@ def detector(options: Options, of_file: DataSet, language: str) -> mentions.Dete
 
 def make_text(text: str, title: str, find: mentions.Detector, language: str, tokenizer, entity_vocab) -> Text:
     """Tokens, and the mentions whose entity the vocabulary has, as tokens that share a character with them."""
-    ids, offsets = qa_windows.tokenize(tokenizer, text)
+    ids, offsets = qa_data.tokenize(tokenizer, text)
     entity_ids, spans = [], []
     for start, end, entity in find(text, title):
         entity_id = entity_vocab.get(entity, language)
@@ -193,17 +197,17 @@ def _features_of(
     n = len(context.ids)
     asked = question.ids[: options.max_question]
     first = len(asked) + 3  # <s> question </s></s>
-    found = qa_windows.windows(n, options.max_length - first - 1, options.step, options.overlap)
-    answers = qa_windows.answer_tokens(context.offsets, answers)
+    found = qa_data.windows(n, options.max_length - first - 1, options.step, options.overlap)
+    answers = qa_data.answer_tokens(context.offsets, answers)
     offsets = np.array(context.offsets, np.int32).reshape(-1, 2)
     in_question = question.spans[:, 1] <= len(asked)
-    for (start, length), may_start in zip(found, qa_windows.max_context(found, n)):
+    for (start, length), may_start in zip(found, qa_data.max_context(found, n)):
         end = start + length
         words = [[tokenizer.bos_id], asked, [tokenizer.eos_id] * 2, context.ids[start:end], [tokenizer.eos_id]]
         inside = (start <= context.spans[:, 0]) & (context.spans[:, 1] <= end)
         entity_ids = np.concatenate([question.entity_ids[in_question], context.entity_ids[inside]])
         spans = np.concatenate([question.spans[in_question] + 1, context.spans[inside] - start + first])
-        goal = qa_windows.target(answers, (start, length))
+        goal = qa_data.target(answers, (start, length))
         yield Feature(
             index, np.concatenate(words).astype(np.int32), first, offsets[start:end], may_start,
             entity_ids[: options.max_entities], spans[: options.max_entities].astype(np.int32),
@@ -316,10 +320,10 @@ def decode(
 
     def pooled(n_best: int) -> list[Answer]:
         found = [
-            qa_windows.best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer)
+            qa_data.best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer)
             for f, logits in windows
         ]
-        return qa_windows.pool(found, context, options.n_best)
+        return qa_data.pool(found, context, options.n_best)
 
     # differs from LUKE: if no good start goes with a good end, all pairs are tried; there, the answer is then "empty"
     answers = pooled(options.n_best) or pooled(options.max_length)
@@ -327,9 +331,9 @@ def decode(
     null_odds = sum(null) - answers[0].score if answers else 0.0
     text = answers[0].text if answers else ""
     if with_null:
-        answers = qa_windows.with_null(answers, null, options.n_best)
+        answers = qa_data.with_null(answers, null, options.n_best)
         text = "" if null_odds > options.null_threshold else text
-    return Prediction(text, qa_windows.with_probabilities(answers), null_odds)
+    return Prediction(text, qa_data.with_probabilities(answers), null_odds)
 
 
 def predict(
@@ -386,7 +390,7 @@ def predict_lines(
     model: QaModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
 ) -> Iterator[dict]:
     """For each line, a question and its context: the answer, and the n best with their characters of the context."""
-    questions = qa_files.parse_lines(lines, _metric(options), options.language, options.question_language)
+    questions = qa_data.parse_lines(lines, _metric(options), options.language, options.question_language)
     features = make_features(questions, tokenizer, entity_vocab, (), options)
     for one, prediction in zip(questions, predict(model, features, questions)):
         answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}

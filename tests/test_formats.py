@@ -11,10 +11,10 @@ import pytest
 from conftest import shared_data
 
 import finetune
-from luke_mini import formats, task_classification, task_cloze, task_relation, task_typing
+from luke_mini import formats, task_classification, task_cloze, task_qa, task_relation, task_typing
 from luke_mini.files import Record
 
-TASKS = {task.NAME: task for task in (task_classification, task_cloze, task_relation, task_typing)}
+TASKS = {task.NAME: task for task in (task_classification, task_cloze, task_qa, task_relation, task_typing)}
 
 
 def converted(task_name: str, path, tmp_path, capsys):
@@ -24,7 +24,7 @@ def converted(task_name: str, path, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("file", [
-    "typing/test.json", "relation/test.json", "cloze/test.json", "classification/single/test.json",
+    "typing/test.json", "relation/test.json", "cloze/test.json", "qa/test-v1.1.json", "classification/single/test.json",
     "classification/pair/test.json", "classification/choice/test.json", "classification/regression/test.json",
 ])  # fmt: skip
 def test_a_published_file_and_its_json_lines_are_the_same_examples(file, toy_data, tmp_path, capsys):

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qa_tokenizer import Chunks
 
-from luke_mini import qa_windows, task_qa
-from luke_mini.qa_windows import answer_tokens, best_pairs, max_context, pool, squeeze, target, tokenize, windows
+from luke_mini import qa_data, task_qa
+from luke_mini.qa_data import answer_tokens, best_pairs, max_context, pool, squeeze, target, tokenize, windows
 from luke_mini.task_qa import Options
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures/qa_decoding.json").read_text())
@@ -188,8 +188,8 @@ def test_pairs_by_brute_force(data):
 def test_an_answer_of_two_windows_counts_once_with_its_better_score():
     chars, text = np.array([[0, 3], [4, 7]]), "Ada Bob"
     found = [
-        qa_windows.Scored(chars, np.array([[1.0, 1.0], [0.0, 0.0]])),
-        qa_windows.Scored(chars, np.array([[0.0, 0.0], [2.0, 1.0]])),
+        qa_data.Scored(chars, np.array([[1.0, 1.0], [0.0, 0.0]])),
+        qa_data.Scored(chars, np.array([[0.0, 0.0], [2.0, 1.0]])),
     ]
     assert [(a.text, a.score) for a in pool(found, text, 20)] == [("Bob", 3.0), ("Ada", 2.0)]
     assert [a.text for a in pool(found, text, 1)] == ["Bob"]

@@ -116,7 +116,7 @@ def test_ner_files_tell(tiny_checkpoint):
 
 def test_question_answering_is_told_by_what_is_scored():
     def chosen(*names: str) -> str:
-        sets = {name: task_qa.qa_files.data_set(Path(name), "", "", "", False) for name in names}
+        sets = {name: task_qa.qa_data.data_set(Path(name), "", "", "", False) for name in names}
         examples = {name: [SimpleNamespace(data_set=of_file)] for name, of_file in sets.items()}
         return task_qa.recipe_name({name: Path(name) for name in names}, examples, None)
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qa_tokenizer import Chunks
 
-from luke_mini import checkpoint, optim, qa_files, task_qa, tokenizer, tokenizer_sentencepiece
+from luke_mini import checkpoint, optim, qa_data, task_qa, tokenizer, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
-from luke_mini.qa_files import DataSet, Question
-from luke_mini.qa_windows import Answer
+from luke_mini.qa_data import DataSet, Question
+from luke_mini.qa_data import Answer
 from luke_mini.task_qa import Options, Prediction
 
 SQUAD = DataSet("squad", "en", "en")
@@ -479,7 +479,7 @@ def exact_targets(questions, features) -> tuple[int, int]:
 
 
 def test_xquad_with_robertas_tokenizer():
-    questions = qa_files.read(shared_data("qa/xquad.en.json"))
+    questions = qa_data.read(shared_data("qa/xquad.en.json"))
     pieces = tokenizer.load(shared_data("tokenizers/vocab.json").parent)
     features = task_qa.make_features(questions, pieces, VOCAB)
     assert {f.example for f in features} == set(range(1190)) and max(len(f.word_ids) for f in features) <= 512
@@ -490,7 +490,7 @@ def test_xquad_with_robertas_tokenizer():
 
 def test_jsquad_pieces_straddle_answers(tmp_path):
     """Answers end inside of pieces: the target then covers the piece."""
-    questions = qa_files.read(shared_data("jglue/jsquad-valid.json"))[:600]
+    questions = qa_data.read(shared_data("jglue/jsquad-valid.json"))[:600]
     texts = dict.fromkeys(one.context for one in questions)
     pieces = tokenizer_sentencepiece.train(texts, 3000, tmp_path)
     features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=384, overlap=128))

@@ -1,5 +1,6 @@
-"""Question answering without a model: a text as tokens, windows over a long one, targets, and answers from scores.
+"""Question answering's data: questions with their contexts from files, and all of it that needs no model.
 
+    read                a file -> `Question`s, each with its data set: by which rules it is scored, and its languages
     squeeze, tokenize   text -> token ids, and the characters that each comes from
     windows             a context of n tokens -> (start, length) of overlapping windows
     max_context         which window may speak for a token: where it has most context on its poorer side
@@ -7,19 +8,117 @@
     best_pairs          scores of a window -> (start, end) of its best answers
     pool                those of all windows -> the n best different texts
 
-LUKE, appendix A, and BERT's original script for SQuAD (Devlin et al. 2019), whose n-best search LUKE kept. Answers are
-cut from the context by character offsets; LUKE decodes tokens and loses what its tokenizer loses.
+The data set comes from the options, otherwise from the name of the file:
+
+    xquad.de.json                             squad    de; the English normalization, as for all its languages
+    test-context-de-question-en.json          mlqa     answers in de, questions in en
+    jsquad-valid.json, jsquad-v1.3/...        jsquad   ja
+    any other                                 squad    en; squad2 if it has questions without an answer
+
+differs from LUKE: it recognizes whole file names only. Sources: LUKE, appendix A, and BERT's original script for SQuAD
+(Devlin et al. 2019), whose n-best search LUKE kept. Answers are cut from the context by character offsets; LUKE decodes
+tokens and loses what its tokenizer loses.
 """
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from luke_mini import files, formats
+from luke_mini.files import Record
 from luke_mini.spans import Encoding, token_span
 
 BLANKS = " \t\r\n\u202f"  # as LUKE: what separates words for it; other white space is left to the tokenizer
+METRICS = ("squad", "squad2", "mlqa", "jsquad")
+FORMAT = """\
+SQuAD 1.1 and 2.0, XQuAD (xquad.LANGUAGE.json), MLQA (test-context-LANGUAGE-question-LANGUAGE.json), JSQuAD (in a folder
+or file called jsquad...); answer_start counts characters of the context:
+
+    {"version": "1.1", "data": [{"title": "Oslo", "paragraphs": [{"context": "Oslo is the capital of Norway.", "qas": [
+     {"id": "q1", "question": "What is the capital of Norway?", "answers": [{"text": "Oslo", "answer_start": 0}]}]}]}]}
+
+Your own: a .jsonl file, one question a line, half-open character spans of the context; without answers the question
+has none (as in SQuAD 2.0). "id" and "title" (the page, for --candidates) may be left out; an accepted answer that is
+not in the context is {"text": ...}:
+
+    {"question": "What is the capital of Norway?", "context": "Oslo is it.", "answers": [{"start": 0, "end": 4}]}
+
+--predict takes such lines, or a question, a tab and its context, and prints for each {"id", "question", "context",
+"answer", "answers": [{"text", "start", "end", "probability"}], "null_odds"}. null_odds > 0: "no answer" is more likely;
+with --metric squad2 the answer is then ""."""
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+
+class DataSet(NamedTuple):
+    metric: str
+    language: str  # of contexts and answers
+    question_language: str
+
+
+class Question(NamedTuple):
+    id: str
+    question: str
+    context: str
+    title: str  # of the page
+    answers: tuple[str, ...]  # accepted ones; () = there is none
+    spans: tuple[tuple[int, int], ...]  # those of them that are in the context where the file says so, in characters
+    data_set: DataSet
+
+
+def data_set(path: Path, metric: str, language: str, question_language: str, has_unanswerable: bool) -> DataSet:
+    """Which data set a file belongs to; "" is unspecified."""
+    of_file = ("squad2" if has_unanswerable else "squad", "en", "")
+    if found := re.search(r"xquad\.([a-z]{2})\.", path.name):
+        of_file = ("squad", found[1], "")
+    elif found := re.search(r"context-([a-z]{2})-question-([a-z]{2})", path.name):
+        of_file = ("mlqa", *found.groups())
+    elif "jsquad" in f"{path.parent.name}/{path.name}".lower():
+        of_file = ("jsquad", "ja", "")
+    if language:  # the question's then follows it
+        of_file = (of_file[0], language, "")
+    return DataSet(metric or of_file[0], of_file[1], question_language or of_file[2] or of_file[1])
+
+def read(path: str | Path, metric: str = "", language: str = "", question_language: str = "") -> list[Question]:
+    """The questions of a file, in its order. The last three: see `data_set`."""
+    records = list(formats.squad(path))
+    asked = [record.get("answers", list, []) for record in records]
+    of_file = data_set(Path(path), metric, language, question_language, not all(asked))
+    seen = set()
+    questions = [from_record(record, number, of_file) for number, record in enumerate(records, start=1)]
+    for record, question in zip(records, questions):
+        if question.id in seen:
+            where = f"{record.where}: field 'id' is {question.id!r}"
+            raise ValueError(f"{where}, expected one that no other question has")
+        if not question.answers and of_file.metric != "squad2":
+            raise ValueError(f"{record.where}: expected an answer: only --metric squad2 knows questions without")
+        seen.add(question.id)
+    return questions
+
+
+def from_record(record: Record, number: int, of_file: DataSet) -> Question:
+    """A question of our own form; its id is its number if it has no other."""
+    context, answers, spans = record.get("context", str), [], []
+    for answer in record.list("answers", []):
+        if "start" in answer.values or "text" not in answer.values:
+            spans.append(answer.span(context))
+            answers.append(context[slice(*spans[-1])])
+        else:
+            answers.append(answer.get("text", str))
+    name, title = record.get("id", str, str(number)), record.get("title", str, "")
+    return Question(name, record.get("question", str), context, title, tuple(answers), tuple(spans), of_file)
+
+
+def parse_lines(lines: Sequence[str], metric: str, language: str, question_language: str) -> list[Question]:
+    """Lines that are a question, a tab and its context, or our own form. A faulty one is named by its number."""
+    of_lines = data_set(Path(), metric, language, question_language, False)
+    records = files.line_records(lines, formats.question)
+    return [from_record(record, number, of_lines) for number, record in enumerate(records, start=1)]
+
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
 

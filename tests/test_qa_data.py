@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import shared_data
 
-from luke_mini import qa_files
-from luke_mini.qa_files import data_set, parse_lines, read
+from luke_mini import qa_data
+from luke_mini.qa_data import data_set, parse_lines, read
 
 CONTEXT = "Oslo is the capital of Norway. It lies on the Oslofjord."
 
@@ -91,10 +91,10 @@ def test_own_lines(tmp_path):
 
 
 def test_the_example_of_the_format_is_one():
-    squad_form = qa_files.FORMAT.split("\n\n")[1]
+    squad_form = qa_data.FORMAT.split("\n\n")[1]
     (article,) = json.loads(squad_form)["data"]
     assert article["paragraphs"][0]["qas"][0]["answers"] == [{"text": "Oslo", "answer_start": 0}]
-    (question,) = parse_lines([qa_files.FORMAT.split("\n\n")[3]], "", "", "")
+    (question,) = parse_lines([qa_data.FORMAT.split("\n\n")[3]], "", "", "")
     assert question.answers == ("Oslo",)
 
 

@@ -84,7 +84,7 @@ def check_data(folder: Path, shape: config.ModelConfig) -> None:
     """ValueError if prepare_wiki.py did not finish this folder or its sequences are too long."""
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder}: no manifest.json, so prepare_wiki.py has not finished; run it with --out {folder}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = files.read_object(folder / "manifest.json")
     shards = Shards.open(folder)
     if len(shards) != manifest["examples"]:
         raise ValueError(f"{folder}: {len(shards)} examples, but its manifest.json promises {manifest['examples']}")

@@ -13,7 +13,6 @@ folder's mention statistics.
 import argparse
 import filecmp
 import io
-import json
 import platform
 import shutil
 import sys

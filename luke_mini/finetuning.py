@@ -17,10 +17,10 @@ module by its name. What a module must offer (E examples, one prediction for eac
                                   an embedding of [MASK] alone. The fine-tuned model has them, --predict does not ask
 
     read_examples(path, options)  list of E. ValueError names the file, the line, the field and what was expected
-    about(examples)               a few words on what was read, for the log
+    describe(examples)            a few words on what was read, for the log
     label_list(examples)          names of the classes, from the training examples; () if the task has none
     make_features(examples, tokenizer, entity_vocab, labels, options)         list of model inputs
-    lost(examples, features)      {reason: number} of what no feature can teach or no prediction can reach
+    skipped(examples, features)   {reason: number} of what no feature can teach or no prediction can reach
     build_model(config, entity_vocab, labels, options)                        the module; its encoder is `.luke`
         model.collate(features)   a batch with .counts, .n_tokens and .to(device)
         model(batch)              {term: (summed loss, hits)}, as `trainer` takes it
@@ -171,7 +171,7 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
         examples[name] = task.read_examples(path, options)[: limits.get(name, limits.get("test"))]
         if not examples[name]:
             raise ValueError(f"{path}: no example")
-        print(f"{name:5} {path}: {len(examples[name])} examples; {task.about(examples[name])}", flush=True)
+        print(f"{name:5} {path}: {len(examples[name])} examples; {task.describe(examples[name])}", flush=True)
     return examples
 
 
@@ -196,8 +196,8 @@ def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, na
     if name != "train" and hasattr(task, "scoring_options"):
         options = task.scoring_options(options)
     features = task.make_features(examples, tokenizer, entity_vocab, labels, options)
-    lost = [f"{count} {reason}" for reason, count in task.lost(examples, features).items() if count]
-    print(f"{name:5} {len(features)} inputs{'; lost: ' if lost else ''}{', '.join(lost)}", flush=True)
+    skipped = [f"{count} {reason}" for reason, count in task.skipped(examples, features).items() if count]
+    print(f"{name:5} {len(features)} inputs{'; skipped: ' if skipped else ''}{', '.join(skipped)}", flush=True)
     return features
 
 

@@ -146,7 +146,7 @@ def _kind(example: Example) -> str:
     return f"{'one text' if example.form == 'single' else 'two texts'} with {what}"
 
 
-def about(examples: Sequence[Example]) -> str:
+def describe(examples: Sequence[Example]) -> str:
     """The form of a file, and what guessing the same for all of it would give."""
     kind = f"each {_kind(examples[0])}"
     labels = [example.label for example in examples]
@@ -224,7 +224,7 @@ def _check(example: Example, labels: Sequence[str]) -> None:
         raise ValueError(f"the examples are {_kind(example)} each, the model is trained for {wanted}")
 
 
-def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
     unheard = [x for x in features if x.label == IGNORED and not isinstance(x.label, float)]  # a number may be -100
     return {
         "labels that the training file lacks": len(unheard),

@@ -122,7 +122,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Questi
     return [from_record(record) for record in records(path, options)]
 
 
-def about(questions: Sequence[Question]) -> str:
+def describe(questions: Sequence[Question]) -> str:
     mentions = sum(len(question.mentions) for question in questions)
     return f"{mentions / len(questions):.1f} mentions a question, {len({q.text for q in questions})} passages"
 
@@ -237,7 +237,7 @@ def make_features(
     return features
 
 
-def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
     reached = {(f.example, k) for f in features for k in f.mentions.tolist()}
     answerable = {feature.example for feature in features if feature.labels.any()}
     return {

@@ -106,7 +106,7 @@ def _load_statistics(path: Path) -> Mentions:
     return Mentions.load(path)
 
 
-def about(documents: Sequence[Document]) -> str:
+def describe(documents: Sequence[Document]) -> str:
     mentions = [mention for document in documents for mention in document.mentions if mention.title is not None]
     best = sum(bool(m.candidates) and m.candidates[0].title == m.title for m in mentions)
     share = f", the best prior is right for {best / len(mentions):.1%}" if mentions else ""
@@ -125,7 +125,7 @@ def scoring_options(options: Options) -> Options:
 # --- What cannot be learned -------------------------------------------------------------------------------------------
 
 
-def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
     """Of the mentions with a title: what decoding can get right by chance at most, and training has no use for."""
     known = {(f.document, k) for f in features for k, gold in zip(f.mentions.tolist(), f.gold.tolist()) if gold >= 0}
     titled = [

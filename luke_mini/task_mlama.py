@@ -153,7 +153,7 @@ def _read_objects(folder: Path, elsewhere: str) -> dict[str, dict[str, None]]:
     return objects
 
 
-def about(examples: Sequence[Example]) -> str:
+def describe(examples: Sequence[Example]) -> str:
     """What was found in a folder, and what guessing would give."""
     relations = len({example.relation for example in examples})
     chance = sum(len(set(x.answers) & set(x.candidates)) / len(x.candidates) for x in examples) / len(examples)
@@ -262,7 +262,7 @@ def _input(
     return arrays, spans["[Y]"][0]
 
 
-def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
     unanswerable = sum(not set(example.answers) & set(example.candidates) for example in examples)
     scored = sum(len(feature.candidates.places) for feature in features)
     return {

@@ -91,7 +91,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
     return conll.read_examples(path, scheme=None if options.scheme == "auto" else options.scheme)
 
 
-def about(documents: Sequence[Document]) -> str:
+def describe(documents: Sequence[Document]) -> str:
     """What was found in a file, for the log."""
     mentions = sum(len(document.spans) for document in documents)
     return f"{mentions} mentions, {documents[0].scheme}, {documents[0].encoding}"
@@ -234,7 +234,7 @@ def make_features(
     ]
 
 
-def lost(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
     return {"mentions too long, or of an unknown type": unreachable_gold(documents, features)}
 
 

@@ -99,7 +99,7 @@ def _metric(options: Options) -> str:
     return "" if options.metric == AUTO else options.metric
 
 
-def about(questions: Sequence[Question]) -> str:
+def describe(questions: Sequence[Question]) -> str:
     metric, language, question_language = questions[0].data_set
     languages = language if question_language == language else f"{question_language} about {language}"
     contexts = len({one.context for one in questions})
@@ -233,7 +233,7 @@ def make_features(
     return features
 
 
-def lost(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(questions: Sequence[Question], features: Sequence[Feature]) -> dict[str, int]:
     reached = {feature.example for feature in features if feature.target != (0, 0)}
     return {
         "answers that are not where the file says": sum(len(one.answers) - len(one.spans) for one in questions),

@@ -112,7 +112,7 @@ def is_directed(labels: Iterable[str]) -> bool:
     return any(without_direction(label) != label for label in labels)
 
 
-def about(examples: Sequence[Example]) -> str:
+def describe(examples: Sequence[Example]) -> str:
     """What was found in a file, for the log. ValueError if there is nothing to score."""
     related = [example.label for example in examples if example.label != NO_RELATION]
     if not related:
@@ -146,7 +146,7 @@ class Feature(NamedTuple):
 def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
 ) -> list[Feature]:
-    """One input for each example, but none where head and tail overlap or are longer than an input: see `lost`."""
+    """One input for each example, but none where head and tail overlap or are longer than an input: see `skipped`."""
     # differs from LUKE: with byte-level BPE, the markers of KBP37 and RELX stand after a space like any word; mLUKE's
     # code glues them to the word before, which is the same in SentencePiece, the published use
     label_ids = {label: i for i, label in enumerate(labels)}
@@ -167,7 +167,7 @@ def _overlap(example: Example) -> bool:
     return example.head[1] > example.tail[0] and example.tail[1] > example.head[0]
 
 
-def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
     """What cannot be learned or answered, and counts as no_relation; and texts of which a part is missing."""
     missing = [examples[i] for i in sorted({*range(len(examples))} - {feature.example for feature in features})]
     overlaps = sum(map(_overlap, missing))

@@ -102,7 +102,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
     return [example for record in records(path, options) for example in from_record(record)]
 
 
-def about(examples: Sequence[Example]) -> str:
+def describe(examples: Sequence[Example]) -> str:
     """What was found in a file, for the log. ValueError if there is nothing to score."""
     found = [name for example in examples for name in example.types]
     if not found:
@@ -133,7 +133,7 @@ class Feature(NamedTuple):
 def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
 ) -> list[Feature]:
-    """One input for each example, but none for a mention that is longer than an input: see `lost`."""
+    """One input for each example, but none for a mention that is longer than an input: see `skipped`."""
     type_ids = {name: i for i, name in enumerate(labels)}
     texts, spans = [example.text for example in examples], [[example.mention] for example in examples]
     made = inputs.mention_sequences(
@@ -147,7 +147,7 @@ def make_features(
     ]
 
 
-def lost(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
     """What cannot be learned or answered and counts against recall; and texts of which a part is missing."""
     gold = sum(len(examples[feature.example].types) for feature in features)
     return {

@@ -162,7 +162,7 @@ def fit(
     validate: Callable[[int], dict | None] = lambda step: None,
     is_better: Callable[[dict, dict], bool] = lambda found, best: True,
 ) -> dict:
-    """Trains the model from the latest saved step, if any, to the last; it ends with its last weights, or the best ones.
+    """Trains the model from the latest saved step, if any; it ends with its last weights, or with the best ones.
 
     batches: from a step to the lists of micro-batches from there on. validate: scores of the weights after a step, or
     None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.

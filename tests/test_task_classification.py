@@ -98,16 +98,16 @@ def test_labels_and_what_is_said_of_a_file():
     def of(*labels, form="pair"):
         return [Example(form, ("a", "b", "c"), label) for label in labels]
 
-    label_list, about = task_classification.label_list, task_classification.about
+    label_list, describe = task_classification.label_list, task_classification.about
     assert label_list(of("neutral", "entailment", "contradiction", "neutral")) == (
         "contradiction", "entailment", "neutral")  # fmt: skip
     assert label_list(of(1.5, 3.0)) == NUMBER and len(NUMBER) == 1
     assert label_list(of(1, 0, form="choice")) == ()
-    assert about(of("b", "a", "b")) == "each two texts with a class; 2 classes, 66.7% b"
-    assert about(of(0.0, 5.0)) == "each two texts with a number, from 0 to 5, on average 2.50"
+    assert describe(of("b", "a", "b")) == "each two texts with a class; 2 classes, 66.7% b"
+    assert describe(of(0.0, 5.0)) == "each two texts with a number, from 0 to 5, on average 2.50"
     few = Example("choice", ("a", "b", "c", "d"), 0)
-    assert about(of(0, 1, form="choice")) == "each a question with choices, 2 of them"
-    assert about([*of(0, form="choice"), few]) == "each a question with choices, 2 to 3 of them"
+    assert describe(of(0, 1, form="choice")) == "each a question with choices, 2 of them"
+    assert describe([*of(0, form="choice"), few]) == "each a question with choices, 2 to 3 of them"
     with pytest.raises(ValueError, match="all 2 training examples are 'a'"):
         label_list(of("a", "a"))
 
@@ -204,7 +204,7 @@ def test_lengths_of_the_forms_and_what_is_lost(tiny):
         features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
         assert max(len(arrays["input_ids"]) for x in features for arrays in x.arrays) == limits[form]
         cut = 2 if form == "single" else 1
-        assert list(task_classification.lost(examples, features).values()) == [2 * bool(labels), cut]
+        assert list(task_classification.skipped(examples, features).values()) == [2 * bool(labels), cut]
     with pytest.raises(ValueError, match="--max-length"):
         Options(max_length=3)
 
@@ -358,7 +358,7 @@ def test_a_number_may_be_any(tiny):
         expected = (model.logits(batch).double() - torch.tensor([-100.0, 3.0])).square().sum().item()
         assert_rounded(model(batch)["text"][0], expected)
     assert expected > 5000
-    assert batch.counts == {"text": 2} and not any(task_classification.lost(examples, features).values())
+    assert batch.counts == {"text": 2} and not any(task_classification.skipped(examples, features).values())
 
 
 def test_correlations():

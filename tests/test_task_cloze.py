@@ -237,7 +237,7 @@ def test_features_equal_a_plain_transcription(passage, cuts, left, right, max_qu
         assert shown == rows and ids[rows[0][0]] == PLACEHOLDER  # never lost
         assert feature.mentions.tolist() == inside
         assert feature.labels.tolist() == [float(k == 0) for k in inside]
-    lost = task_cloze.lost([question], found)
+    lost = task_cloze.skipped([question], found)
     reached = {k for _, _, inside in expected for k in inside}
     assert lost["mentions longer than a window"] == len(mentions) - len(reached)
     assert lost["questions whose answer is no candidate"] == int(0 not in reached)
@@ -417,5 +417,5 @@ def test_published_samples(name, pretrained):
     words = tokenizer.load(pretrained)
     features = task_cloze.make_features(questions, words, VOCAB)
     assert max(len(arrays_of(feature)["input_ids"]) for feature in features) <= 512
-    assert task_cloze.lost(questions, features)["questions whose answer is no candidate"] == 0
+    assert task_cloze.skipped(questions, features)["questions whose answer is no candidate"] == 0
     assert all(np.isin(arrays_of(feature)["input_ids"], len(words) + 1).sum() == 1 for feature in features)

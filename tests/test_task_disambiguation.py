@@ -311,7 +311,7 @@ def test_scores_and_losses_worked_by_hand():
     titles = [("T1", known), ("T2", known), ("T3", ()), ("T3", known), ("X", (Candidate("X", 1.0),)), (None, known)]
     document = Document("", "abcdef", tuple(Mention(k, k + 1, t, c) for k, (t, c) in enumerate(titles)), skipped=2)
     features = make_features([document], LETTERS, VOCAB)
-    assert task_disambiguation.lost([document], features) == {
+    assert task_disambiguation.skipped([document], features) == {
         "mentions without candidates": 1, "titles that are no candidate": 1,
         "titles outside of the vocabulary or beyond --max-candidates": 1,
         "mentions left out, as their title is no article": 2,
@@ -320,7 +320,7 @@ def test_scores_and_losses_worked_by_hand():
     scores = task_disambiguation.evaluate([document], [answers], features)
     assert (scores["precision"], scores["in_kb_accuracy"]) == (0.5, 0.4)
     assert scores["f1"] == pytest.approx(2 * 0.5 * 0.4 / 0.9)
-    assert "best prior is right for 40.0%" in task_disambiguation.about([document])  # T1 and X
+    assert "best prior is right for 40.0%" in task_disambiguation.describe([document])  # T1 and X
 
 
 def test_candidates_outside_of_the_vocabulary_share_a_row_and_the_first_of_them_is_the_answer():

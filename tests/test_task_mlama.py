@@ -87,7 +87,7 @@ def test_the_published_layout(published, capsys):
     assert examples[0].question == "[Y] is the capital of Norway ."
     assert "templates without a file of facts: P999" in capsys.readouterr().out
     # (2/4 + 0 + 1/2 + 1/2) / 4
-    assert task_mlama.about(examples) == "2 relations; a random candidate is right in 37.5%"
+    assert task_mlama.describe(examples) == "2 relations; a random candidate is right in 37.5%"
     assert read_examples(published / "mlama1.1/de")[0].template == "[X] hat die Hauptstadt [Y] ."
 
 
@@ -169,7 +169,7 @@ def test_inputs_by_hand(tiny):
         k: f"Ġ{name}".replace(" ", "Ġ") for k, name in enumerate(CAPITALS)}  # fmt: skip
     ids = {place: k for f in features for place, k in zip(f.candidates.places.tolist(), f.candidates.entity_ids)}
     assert ids == {0: tiny.entity_vocab.get("Oslo"), 1: -1, 2: -1, 3: -1}
-    assert task_mlama.lost([EXAMPLE], features) == dict.fromkeys(task_mlama.lost([], []), 0)
+    assert task_mlama.skipped([EXAMPLE], features) == dict.fromkeys(task_mlama.skipped([], []), 0)
 
 
 def test_the_object_may_stand_before_the_subject(tiny):
@@ -249,7 +249,7 @@ def test_words_are_those_of_pretraining(tokenizers, template, subject, candidate
 def test_what_gets_no_score_is_counted(tiny):
     example = EXAMPLE._replace(candidates=("Oslo", "Oslo " * 300, "\u200b"), answers=("Paris",))
     features = make_features([example, EXAMPLE], tiny.tokenizer, tiny.entity_vocab, (), Options(max_length=64))
-    lost = task_mlama.lost([example, EXAMPLE], features)
+    lost = task_mlama.skipped([example, EXAMPLE], features)
     assert list(lost.values())[0] == 1 and list(lost.values())[1] >= 1
     model = build(tiny)
     first, second = task_mlama.predict(model, features, [example, EXAMPLE])

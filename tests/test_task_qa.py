@@ -138,10 +138,10 @@ def test_a_window_without_the_whole_answer_points_at_its_beginning():
     features = task_qa.make_features([one], Chunks(2), VOCAB, (), options)
     first = features[0].first
     assert [f.target for f in features] == [(0, 0), (0, 0), (first, first + 2), (0, 0)]
-    assert task_qa.lost([one], features)["questions with no answer wholly in a window"] == 0
+    assert task_qa.skipped([one], features)["questions with no answer wholly in a window"] == 0
     narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_length=8, max_question=3, step=1))
     assert {f.target for f in narrow} == {(0, 0)}
-    assert task_qa.lost([one], narrow)["questions with no answer wholly in a window"] == 1
+    assert task_qa.skipped([one], narrow)["questions with no answer wholly in a window"] == 1
 
 
 def test_what_is_lost_is_counted():
@@ -149,7 +149,7 @@ def test_what_is_lost_is_counted():
     wrong = Question("1", "Where is it", "In Oslo", "", answers, ((3, 7),), SQUAD)
     silent = Question("2", "Where", "In Oslo", "", (), (), DataSet("squad2", "en", "en"))
     features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), Options(max_length=20, max_question=4))
-    assert list(task_qa.lost([wrong, silent], features).values()) == [1, 0, 1]
+    assert list(task_qa.skipped([wrong, silent], features).values()) == [1, 0, 1]
 
 
 # --- Entities -------------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_xquad_with_robertas_tokenizer():
     pieces = tokenizer.load(shared_data("tokenizers/vocab.json").parent)
     features = task_qa.make_features(questions, pieces, VOCAB)
     assert {f.example for f in features} == set(range(1190)) and max(len(f.word_ids) for f in features) <= 512
-    assert sum(task_qa.lost(questions, features).values()) == 0
+    assert sum(task_qa.skipped(questions, features).values()) == 0
     with_answer, exact = exact_targets(questions, features)
     assert with_answer >= 1190 and exact > 0.98 * with_answer
 
@@ -494,6 +494,6 @@ def test_jsquad_pieces_straddle_answers(tmp_path):
     texts = dict.fromkeys(one.context for one in questions)
     pieces = tokenizer_sentencepiece.train(texts, 3000, tmp_path)
     features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=384, overlap=128))
-    assert task_qa.lost(questions, features)["questions with no answer wholly in a window"] == 0
+    assert task_qa.skipped(questions, features)["questions with no answer wholly in a window"] == 0
     with_answer, exact = exact_targets(questions, features)
     assert with_answer >= 600 and 0.5 * with_answer < exact < with_answer

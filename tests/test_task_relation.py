@@ -118,7 +118,7 @@ def test_labels():
     assert labels("per:title") == ("per:title",)  # TACRED's names, some of which are KBP37's without a direction
     assert len(set(KBP37_LABELS)) == 37 and KBP37_LABELS[0] == "no_relation"
     with pytest.raises(ValueError, match="3 examples, all of them no_relation"):
-        task_relation.about([ADA._replace(label="no_relation")] * 3)
+        task_relation.describe([ADA._replace(label="no_relation")] * 3)
 
 
 @pytest.mark.parametrize("name, size", [("train", 15917), ("dev", 1724), ("test", 3405), ("RELX_en", 502)])
@@ -228,7 +228,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["per:title"], options)
     assert [feature.example for feature in features] == [0, 4, 5]
     assert [feature.label for feature in features] == [0, IGNORED, 0]
-    assert list(task_relation.lost(examples, features).values()) == [2, 1, 1, 1]
+    assert list(task_relation.skipped(examples, features).values()) == [2, 1, 1, 1]
     cut = features[1]
     assert cut.is_cut and len(arrays_of(cut)["input_ids"]) == 64
     assert "<ent> _Ada <ent> _met <ent2> _Bo <ent2> . </s>" in spelled(tiny, cut)

@@ -112,7 +112,7 @@ def test_labels():
     assert labels(*OPEN_ENTITY[1:]) == labels(*OPEN_ENTITY) == OPEN_ENTITY
     assert labels(*OPEN_ENTITY[1:], "city") == tuple(sorted([*OPEN_ENTITY[1:], "city"]))
     with pytest.raises(ValueError, match="2 mentions, all of them without a type"):
-        task_typing.about([ADA._replace(types=())] * 2)
+        task_typing.describe([ADA._replace(types=())] * 2)
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -196,7 +196,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     options = Options(max_length=64)
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
     assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
-    assert list(task_typing.lost(examples, features).values()) == [1, 1, 1]
+    assert list(task_typing.skipped(examples, features).values()) == [1, 1, 1]
     assert len(arrays_of(features[1])["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
     model = build(tiny, ["person"], options)
     torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person

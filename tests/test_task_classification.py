@@ -98,7 +98,7 @@ def test_labels_and_what_is_said_of_a_file():
     def of(*labels, form="pair"):
         return [Example(form, ("a", "b", "c"), label) for label in labels]
 
-    label_list, describe = task_classification.label_list, task_classification.about
+    label_list, describe = task_classification.label_list, task_classification.describe
     assert label_list(of("neutral", "entailment", "contradiction", "neutral")) == (
         "contradiction", "entailment", "neutral")  # fmt: skip
     assert label_list(of(1.5, 3.0)) == NUMBER and len(NUMBER) == 1

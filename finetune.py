@@ -124,7 +124,7 @@ def numbers(kind: type):
     return parse
 
 
-def train(task, arguments, place) -> None:
+def train(task, arguments, rank) -> None:
     words = getattr(arguments, "init", None)
     source = words or arguments.checkpoint or BUILT_IN
     files = find_files(task, arguments, source)
@@ -138,7 +138,7 @@ def train(task, arguments, place) -> None:
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
     if not trains(task):
         options = config.from_flags(task.Options(), arguments)
-        job = finetuning.make_job(task, options, start, examples, place, "fp32", out, False, 0.0)
+        job = finetuning.make_job(task, options, start, examples, rank, "fp32", out, False, 0.0)
         finetuning.run(job, [], arguments.seeds or [0], kinds, files)
         return
     name, recipe = choose_recipe(task, arguments, files, examples, start)
@@ -150,9 +150,9 @@ def train(task, arguments, place) -> None:
     if hasattr(task, "with_entities"):
         options = task.with_entities(options, [*(path.parent for path in files.values()), source], start.entity_vocab)
     start = checkpoint.with_attention(start, aware)
-    precision = arguments.precision or trainer.default_precision(place.device, start.config.hidden_size)
+    precision = arguments.precision or trainer.default_precision(rank.device, start.config.hidden_size)
     job = finetuning.make_job(
-        task, options, start, examples, place, precision, out, arguments.resume, arguments.save_minutes
+        task, options, start, examples, rank, precision, out, arguments.resume, arguments.save_minutes
     )
     training = [
         replace(recipe.training, learning_rate=rate) for rate in arguments.lr or [recipe.training.learning_rate]
@@ -187,25 +187,25 @@ def finetuned(task, arguments) -> Path:
     return arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
 
 
-def evaluate(task, arguments, place) -> None:
+def evaluate(task, arguments, rank) -> None:
     source = finetuned(task, arguments)
-    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), place.device)
+    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), rank.device)
     files = finetuning.name_tests(arguments.evaluate)
     out = arguments.out or Path("runs") / f"{source.name}-evaluated"
-    inference.evaluate(opened, source, files, arguments.test_examples, place, out)
+    inference.evaluate(opened, source, files, arguments.test_examples, rank, out)
 
 
-def predict(task, arguments, place) -> None:
+def predict(task, arguments, rank) -> None:
     source = finetuned(task, arguments)
-    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), place.device)
+    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), rank.device)
     with numbered_lines(arguments.predict) as lines:
         write_answers(inference.answer(opened, lines), arguments)
 
 
-def link(arguments, place) -> None:
+def link(arguments, rank) -> None:
     changes = given_options(task_disambiguation.Options, arguments, exclude="mentions")
-    linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, place.device)
-    ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=place.device)
+    linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, rank.device)
+    ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=rank.device)
     with numbered_lines(arguments.predict) as lines:
         write_answers(inference.link(linker, arguments.mentions, lines, ner), arguments)
 
@@ -267,22 +267,22 @@ def main(argv: list[str] | None = None) -> None:
     if getattr(arguments, "to_jsonl", None):
         to_jsonl(task, arguments)
         return
-    place = distributed.join()
-    output = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once for all processes
+    rank = distributed.setup()
+    output = nullcontext() if rank.is_first else redirect_stdout(io.StringIO())  # once for all processes
     try:
         with output:
             if not task:
-                link(arguments, place)
+                link(arguments, rank)
             elif arguments.predict:
-                predict(task, arguments, place)
+                predict(task, arguments, rank)
             elif arguments.evaluate:
-                evaluate(task, arguments, place)
+                evaluate(task, arguments, rank)
             elif getattr(arguments, "export", None):
                 export_model(task, arguments)
             else:
-                train(task, arguments, place)
+                train(task, arguments, rank)
     finally:
-        distributed.leave()
+        distributed.cleanup()
 
 
 if __name__ == "__main__":

@@ -169,18 +169,18 @@ def describe(arguments, recipe, model, shards: Shards) -> dict:
     }
 
 
-def print_header(place, arguments, recipe, model, total_steps: int, precision: str) -> None:
+def print_header(rank, arguments, recipe, model, total_steps: int, precision: str) -> None:
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
-    print(f"device      {place.device} x {place.world_size}, {torch.get_num_threads()} threads each, {precision}")
-    print(f"kernels     {ops.backend_for(place.device)}")
+    print(f"device      {rank.device} x {rank.world_size}, {torch.get_num_threads()} threads each, {precision}")
+    print(f"kernels     {ops.backend_for(rank.device)}")
     print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
     print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {recipe}", flush=True)
 
 
-def prepare_out(arguments, place) -> None:
+def prepare_out(arguments, rank) -> None:
     """Clears OUT for a fresh start. ValueError if it holds saved steps and nothing says what to do with them."""
     steps = trainer.saved_steps(arguments.out)
     if steps and arguments.resume:
@@ -188,7 +188,7 @@ def prepare_out(arguments, place) -> None:
     if steps and not arguments.overwrite:
         held = f"{arguments.out} holds {steps[-1].name} already"
         raise ValueError(f"{held}: --resume continues from it, --overwrite starts over")
-    if place.is_first:
+    if rank.is_first:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -206,20 +206,20 @@ def keep_statistics(source: Path, target: Path) -> None:
             shutil.copy(source, target)
 
 
-def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place) -> None:
+def pretrain(arguments, recipe: config.PretrainConfig, rank: distributed.Rank) -> None:
     hidden_size = config.SIZES[arguments.size].hidden_size
-    precision = arguments.precision or trainer.default_precision(place.device, hidden_size)
+    precision = arguments.precision or trainer.default_precision(rank.device, hidden_size)
     shards = open_data(arguments.data, base_shape(arguments))
     word_tokenizer = tokenizer.load(arguments.data[0] / "tokenizer")
     entity_vocab = EntityVocab.load(arguments.data[0] / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
-    model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(place.device)
-    prepare_out(arguments, place)
-    if place.is_first:
-        print_header(place, arguments, recipe, model, total_steps, precision)
+    model = build_model(arguments, recipe, word_tokenizer, entity_vocab, shards).to(rank.device)
+    prepare_out(arguments, rank)
+    if rank.is_first:
+        print_header(rank, arguments, recipe, model, total_steps, precision)
 
     def batches(start_step: int):
-        return batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, place, start_step, total_steps)
+        return batching.training_steps(shards, word_tokenizer, entity_vocab, recipe, rank, start_step, total_steps)
 
     def write_model(folder: Path) -> None:
         checkpoint.write(folder, model, word_tokenizer, entity_vocab, {"luke_mini": {"stage": arguments.stage}})
@@ -236,11 +236,11 @@ def pretrain(arguments, recipe: config.PretrainConfig, place: distributed.Place)
         write_model, read_model, arguments.resume, every_steps=arguments.save_every,
     )  # fmt: skip
     trainer.fit(
-        model, batches, recipe=recipe, place=place, precision=precision, total_steps=total_steps,
+        model, batches, recipe=recipe, rank=rank, precision=precision, total_steps=total_steps,
         warmup_steps=recipe.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
         validate=add_markers,
     )  # fmt: skip
-    if place.is_first:
+    if rank.is_first:
         print(f"model in    {trainer.saved_steps(arguments.out)[-1]}")
 
 
@@ -248,13 +248,13 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     arguments.out = arguments.out or Path("runs") / arguments.data[0].name
     recipe = config.from_flags(config.pretrain_recipe(arguments.stage, arguments.size), arguments)
-    place = distributed.join()
-    output = nullcontext() if place.is_first else redirect_stdout(io.StringIO())  # once for all processes
+    rank = distributed.setup()
+    output = nullcontext() if rank.is_first else redirect_stdout(io.StringIO())  # once for all processes
     try:
         with output:
-            pretrain(arguments, recipe, place)
+            pretrain(arguments, recipe, rank)
     finally:
-        distributed.leave()
+        distributed.cleanup()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from luke_mini import masking
 from luke_mini.config import PretrainConfig
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 from luke_mini.examples import Examples, Shards, ranges
 from luke_mini.packing import PackedBatch
 
@@ -247,7 +247,7 @@ def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
 
 
 def training_steps(
-    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, place: Place, start_step: int, total_steps: int
+    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, rank: Rank, start_step: int, total_steps: int
 ) -> Iterator[list[PretrainBatch]]:
     """The micro-batches of this process for the steps [start_step, total_steps) of a recipe."""
     steps = batches(
@@ -255,8 +255,8 @@ def training_steps(
         batch_rules(tokenizer, entity_vocab, recipe),
         global_batch=recipe.global_batch,
         micro_batch=recipe.micro_batch,
-        rank=place.rank,
-        world_size=place.world_size,
+        rank=rank.index,
+        world_size=rank.world_size,
         start_step=start_step,
     )
     return islice(steps, max(total_steps - start_step, 0))

@@ -16,40 +16,40 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """This process among all processes of the run."""
 
-    rank: int
+    index: int
     world_size: int
     device: torch.device
 
     @property
     def is_first(self) -> bool:
-        return self.rank == 0
+        return self.index == 0
 
 
-def join() -> Place:
+def setup() -> Rank:
     """Joins the process group if torchrun started us, and picks the device: its own GPU or the CPU."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
-        return Place(0, 1, device)
+        return Rank(0, 1, device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Place(dist.get_rank(), dist.get_world_size(), device)
+    return Rank(dist.get_rank(), dist.get_world_size(), device)
 
 
-def leave() -> None:
+def cleanup() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def wrap(model: nn.Module, place: Place) -> nn.Module:
+def wrap(model: nn.Module, rank: Rank) -> nn.Module:
     """The model as DistributedDataParallel where there are several processes: gradients become means over them."""
-    if place.world_size == 1:
+    if rank.world_size == 1:
         return model
-    device_ids = [place.device.index] if place.device.type == "cuda" else None
+    device_ids = [rank.device.index] if rank.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 

@@ -64,7 +64,7 @@ from torch import nn
 from luke_mini import checkpoint, config, recipes, trainer
 from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
 from luke_mini.weights import save_tensors
 
@@ -79,7 +79,7 @@ class Job:
     labels: tuple[str, ...]
     examples: dict[str, list]  # "train", "dev", and the test sets by name
     features: dict[str, list]  # of each of them
-    place: Place
+    rank: Rank
     precision: str
     out: Path
     resume: bool = False  # go on from saved states in OUT/state
@@ -176,7 +176,7 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
 
 
 def make_job(
-    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], place: Place, precision: str,
+    task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], rank: Rank, precision: str,
     out: Path, resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
@@ -188,7 +188,7 @@ def make_job(
     if labels:
         shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
         print(f"labels {shown}", flush=True)
-    return Job(task, options, start, labels, examples, features, place, precision, out, resume, save_minutes)
+    return Job(task, options, start, labels, examples, features, rank, precision, out, resume, save_minutes)
 
 
 def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:
@@ -223,7 +223,7 @@ def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
         if not keeps_head(job, heads):
             kept = {n: w for n, w in kept.items() if not n.startswith("classifier.")}
         checkpoint.fill(model, kept, fresh=tuple(heads) if trains(job.task) else ())
-    return model.to(job.place.device)
+    return model.to(job.rank.device)
 
 
 def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
@@ -243,7 +243,7 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
     The examples form an endless stream, epoch after epoch, each in an order drawn from (seed, epoch); a step takes the
     next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.
     """
-    features, place = job.features["train"], job.place
+    features, rank = job.features["train"], job.rank
     order = np.empty(0, dtype=np.int64)
     shown = -1
     for step in range(start_step, total_steps):
@@ -253,7 +253,7 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
             if epoch != shown:
                 order, shown = np.random.default_rng([recipe.seed, epoch]).permutation(len(features)), epoch
             chosen.append(features[order[index]])
-        first, last = (rank * recipe.batch // place.world_size for rank in (place.rank, place.rank + 1))
+        first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
         own = chosen[first:last]
         yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
 
@@ -292,7 +292,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     )  # fmt: skip
     return trainer.fit(
         model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps), recipe=recipe,
-        place=job.place, precision=job.precision, total_steps=total_steps,
+        rank=job.rank, precision=job.precision, total_steps=total_steps,
         warmup_steps=int(recipe.warmup_ratio * total_steps), saving=saving, log_every=10, title=title,
         validate=validate, is_better=lambda found, best: is_better(found, best, job.metric),
     )  # fmt: skip
@@ -307,7 +307,7 @@ def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> 
     features, sums, counts = job.features[name], Counter(), Counter()
     with trainer.predicting(model):
         for begin in range(0, len(features), recipe.micro_batch):
-            batch = model.collate(features[begin : begin + recipe.micro_batch]).to(job.place.device)
+            batch = model.collate(features[begin : begin + recipe.micro_batch]).to(job.rank.device)
             counts.update(batch.counts)
             sums.update({term: loss.item() for term, (loss, _) in model(batch).items()})
     return sum(sums[term] / max(1, counts[term]) for term in sums)
@@ -353,7 +353,7 @@ def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
     for name in job.tests or ["dev"] * ("dev" in job.examples):
         found, predictions = score(job, model, name)
         report.setdefault("scores", {}).setdefault(name, {})[str(seed)] = found
-        if job.place.is_first:
+        if job.rank.is_first:
             job.task.write_predictions(job.out, name, job.examples[name], predictions)
 
 
@@ -383,7 +383,7 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
     if len(recipes) > 1 and "dev" not in job.examples:
         raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
     job.out.mkdir(parents=True, exist_ok=True)
-    if not job.resume and job.place.is_first:
+    if not job.resume and job.rank.is_first:
         shutil.rmtree(job.out / "state", ignore_errors=True)
     reports = {}
     for random_weights in kinds:
@@ -392,7 +392,7 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
             reports[kind], model = run_grid(job, recipes, seeds, random_weights)
         else:
             reports[kind] = score_untrained(job, seeds, random_weights)
-    if job.place.is_first:
+    if job.rank.is_first:
         if trains(job.task):
             save_model(job, model)
         save_results(job, reports, files)

@@ -30,7 +30,7 @@ from luke_mini import checkpoint, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_data import Candidate, Document, Mention
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 from luke_mini.mentions import Mentions
 
 TASKS = {
@@ -112,7 +112,7 @@ def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
 
 
 def evaluate(
-    opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, place: Place, out: Path
+    opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
 ) -> None:
     """Scores a model as it is on files, by their names; writes predictions and results.json into OUT, prints scores.
 
@@ -127,11 +127,11 @@ def evaluate(
         name: finetuning.make_features(task, options, tokenizer, entity_vocab, labels, name, found)
         for name, found in examples.items()
     }
-    job = finetuning.Job(task, options, None, labels, examples, features, place, "fp32", out)
+    job = finetuning.Job(task, options, None, labels, examples, features, rank, "fp32", out)
     report: dict = {"checkpoint": str(source), "seeds": [0]}
     out.mkdir(parents=True, exist_ok=True)
     finetuning.score_files(job, model, 0, report)
-    if place.is_first:
+    if rank.is_first:
         finetuning.save_results(job, {"evaluated": report}, files)
         finetuning.print_results(job, {"evaluated": report})
 

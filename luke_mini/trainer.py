@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 from luke_mini.packing import PackedBatch
 from luke_mini.weights import save_tensors
 
@@ -78,19 +78,19 @@ class StepSums:
         return StepSums(terms, self.tokens + other.tokens)
 
 
-def accumulate_gradients(model: nn.Module, micro_batches: list, place: Place, precision: str) -> StepSums:
+def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, precision: str) -> StepSums:
     """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes."""
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
-    counts = distributed.sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=place.device))
+    counts = distributed.sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=rank.device))
     # DistributedDataParallel divides by the number of processes; a sum over them is wanted.
-    scales = place.world_size / counts.clamp(min=1)
-    sums = {name: torch.zeros(3, dtype=torch.float64, device=place.device) for name in names}
+    scales = rank.world_size / counts.clamp(min=1)
+    sums = {name: torch.zeros(3, dtype=torch.float64, device=rank.device) for name in names}
     for index, batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with nullcontext() if is_last else distributed.no_sync(model):
-            with autocast(place.device, precision):
-                terms = model(batch.to(place.device))
+            with autocast(rank.device, precision):
+                terms = model(batch.to(rank.device))
             loss = sum(terms[name][0] * scale.float() for name, scale in zip(names, scales))
             loss.backward()
         for name, (loss_sum, hits) in terms.items():
@@ -105,7 +105,7 @@ def train(
     steps: Iterable[list],
     *,
     recipe: PretrainConfig | FinetuneConfig,
-    place: Place,
+    rank: Rank,
     precision: str,
     learning_rate: Callable[[int], float],
     start_step: int = 0,
@@ -117,8 +117,8 @@ def train(
     """
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
-        seed_step(recipe.seed, step, place.rank)
-        sums = accumulate_gradients(model, micro_batches, place, precision)
+        seed_step(recipe.seed, step, rank.index)
+        sums = accumulate_gradients(model, micro_batches, rank, precision)
         if recipe.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
         optimizer.set_learning_rate(learning_rate(step))
@@ -152,7 +152,7 @@ def fit(
     batches: Callable[[int], Iterable[list]],
     *,
     recipe: PretrainConfig | FinetuneConfig,
-    place: Place,
+    rank: Rank,
     precision: str,
     total_steps: int,
     warmup_steps: int,
@@ -170,7 +170,7 @@ def fit(
     """
     optimizer = optim.AdamW.of(model, recipe)
     start_step, best, best_weights = load_step(saving, optimizer)
-    if place.is_first:
+    if rank.is_first:
         cut_metrics(saving.metrics, start_step)
         if start_step:
             print(f"resumed     after step {start_step} of {total_steps}", flush=True)
@@ -178,16 +178,16 @@ def fit(
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
-    progress, saved = Progress(place, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
+    progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
     for step, sums in train(
-        distributed.wrap(model, place), optimizer, batches(start_step), recipe=recipe, place=place,
+        distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
         precision=precision, learning_rate=learning_rate, start_step=start_step,
     ):  # fmt: skip
         progress.update(step, sums, learning_rate(step - 1))
         found = validate(step)
         if found and (not best or is_better(found, best)):
             best, best_weights = found, copy_weights(model) if step < total_steps else None
-        if place.is_first and saving.is_due(step, total_steps, saved):
+        if rank.is_first and saving.is_due(step, total_steps, saved):
             save_step(saving, step, optimizer, best, best_weights)
             saved = time.monotonic()
     progress.close()
@@ -332,11 +332,11 @@ class Progress:
     means over all predictions since the last line on all processes.
     """
 
-    def __init__(self, place: Place, total_steps: int, start_step: int, every: int, path: Path | None, title: str):
-        self.place, self.total_steps, self.every, self.path = place, total_steps, max(1, every), path
+    def __init__(self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str):
+        self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
         self.sums: StepSums | None = None
         self.started = self.last = time.perf_counter()
-        hidden = not place.is_first
+        hidden = not rank.is_first
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two states of the bar; a log wants few
         self.bar = tqdm(
             total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
@@ -350,7 +350,7 @@ class Progress:
 
     def _log(self, step: int, learning_rate: float) -> None:
         names = list(self.sums.terms)
-        tokens = torch.tensor([self.sums.tokens], dtype=torch.float64, device=self.place.device)
+        tokens = torch.tensor([self.sums.tokens], dtype=torch.float64, device=self.rank.device)
         joint = distributed.sum_over_ranks(torch.cat([tokens, *self.sums.terms.values()])).tolist()
         now = time.perf_counter()
         line = {
@@ -364,7 +364,7 @@ class Progress:
             line[f"{name}_loss"] = loss / max(1, count)
             line[f"{name}_accuracy"] = hits / max(1, count)
         self.sums, self.last = None, now
-        if not self.place.is_first:
+        if not self.rank.is_first:
             return
         shown = {name: f"{line[f'{name}_loss']:.3f} ({line[f'{name}_accuracy']:.0%})" for name in names}
         self.bar.set_postfix({**shown, "tok/s": line["tokens_per_second"]}, refresh=False)

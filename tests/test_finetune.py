@@ -21,7 +21,7 @@ import train
 from luke_mini import checkpoint, finetuning, task_ner, task_qa
 from luke_mini.config import FinetuneConfig
 from luke_mini.conll import read_examples
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--epochs 1 --train-examples 5 --dev-examples 3 --test-examples 4"
@@ -259,11 +259,11 @@ def test_processes_share_a_batch():
     model = SimpleNamespace(collate=list)
     recipe = FinetuneConfig(batch=4, micro_batch=2, seed=3)
 
-    whole = finetuning.steps_of(replace(job, place=Place(0, 1, None)), model, recipe, 0, 7)
+    whole = finetuning.steps_of(replace(job, rank=Rank(0, 1, None)), model, recipe, 0, 7)
     alone = [sum(step, []) for step in whole]
     assert sorted(sum(alone, [])) == sorted([*range(7)] * 4)  # 7 steps of 4 are 4 epochs of 7
     for world in (2, 4):
-        parts = [list(finetuning.steps_of(replace(job, place=Place(r, world, None)), model, recipe, 0, 7))
+        parts = [list(finetuning.steps_of(replace(job, rank=Rank(r, world, None)), model, recipe, 0, 7))
                  for r in range(world)]  # fmt: skip
         assert [sum((sum(part[i], []) for part in parts), []) for i in range(7)] == alone
 

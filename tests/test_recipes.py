@@ -21,7 +21,7 @@ import finetune
 import train
 from luke_mini import checkpoint, finetuning, inference, recipes, task_ner, task_qa, task_relation
 from luke_mini.config import SIZES, FinetuneConfig
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 
 ROOT = Path(__file__).parent.parent
 TASKS = {name: task for name, task in inference.TASKS.items() if finetuning.trains(task)}
@@ -234,7 +234,7 @@ def test_entity_aware_attention_starts_as_the_ordinary_one(pretrained, toy_data)
 
     def scores(found: checkpoint.Checkpoint) -> torch.Tensor:
         job = finetuning.Job(
-            task_ner, task_ner.Options(), found, labels, {}, {}, Place(0, 1, torch.device("cpu")), "", None
+            task_ner, task_ner.Options(), found, labels, {}, {}, Rank(0, 1, torch.device("cpu")), "", None
         )
         model = finetuning.build(job, FinetuneConfig(), random_weights=False)
         with torch.inference_mode():
@@ -348,8 +348,8 @@ def test_the_loss_of_a_file_is_the_mean_over_its_predictions(pretrained, toy_dat
     features = task_ner.make_features(documents, start.tokenizer, start.entity_vocab, labels)
     model = task_ner.build_model(start.config, start.entity_vocab, labels)
     finetuning.initialize(model, start.config, 1)
-    place = SimpleNamespace(device=torch.device("cpu"))
-    job = finetuning.Job(task_ner, None, start, labels, {}, {"dev": features}, place, "fp32", None)
+    rank = SimpleNamespace(device=torch.device("cpu"))
+    job = finetuning.Job(task_ner, None, start, labels, {}, {"dev": features}, rank, "fp32", None)
     with torch.no_grad():
         model.eval()
         batch = model.collate(features)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 import prepare_wiki
 import train
 from luke_mini import batching, config, distributed, tokenizer, trainer
-from luke_mini.distributed import Place
+from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
 from luke_mini.initialization import initialize
@@ -49,12 +49,12 @@ def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model.double(), words, entities
 
 
-def gradients(data: Path, recipe, place: Place) -> dict[str, torch.Tensor]:
+def gradients(data: Path, recipe, rank: Rank) -> dict[str, torch.Tensor]:
     """Gradients of the second step of a run, by parameter name, in float64."""
     model, words, entities = build(data, recipe)
-    wrapped = distributed.wrap(model, place)
-    steps = batching.training_steps(Shards.open(data), words, entities, recipe, place, 1, 2)
-    trainer.accumulate_gradients(wrapped, next(steps), place, "fp32")
+    wrapped = distributed.wrap(model, rank)
+    steps = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2)
+    trainer.accumulate_gradients(wrapped, next(steps), rank, "fp32")
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -68,9 +68,9 @@ def assert_same_gradients(ours: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize("micro_batch", [4, 3, 1])
 def test_accumulated_micro_batches_give_the_same_gradients(toy_data, micro_batch):
-    place = Place(0, 1, torch.device("cpu"))
-    whole = gradients(toy_data, RECIPE, place)
-    assert_same_gradients(gradients(toy_data, replace(RECIPE, micro_batch=micro_batch), place), whole)
+    rank = Rank(0, 1, torch.device("cpu"))
+    whole = gradients(toy_data, RECIPE, rank)
+    assert_same_gradients(gradients(toy_data, replace(RECIPE, micro_batch=micro_batch), rank), whole)
 
 
 TWO_PROCESSES = """
@@ -81,11 +81,11 @@ sys.path.insert(0, {tests!r})
 import closeness
 closeness.SEED = {seed}
 from test_trainer import RECIPE, gradients, replace
-place = distributed.join()
-found = gradients(Path({data!r}), replace(RECIPE, micro_batch=4), place)
-if place.is_first:
+rank = distributed.setup()
+found = gradients(Path({data!r}), replace(RECIPE, micro_batch=4), rank)
+if rank.is_first:
     torch.save(found, {out!r})
-distributed.leave()
+distributed.cleanup()
 """
 
 
@@ -97,15 +97,15 @@ def test_two_processes_give_the_same_gradients(toy_data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    whole = gradients(toy_data, RECIPE, Place(0, 1, torch.device("cpu")))
+    whole = gradients(toy_data, RECIPE, Rank(0, 1, torch.device("cpu")))
     assert_same_gradients(torch.load(out), whole)
 
 
 def test_the_loss_is_the_mean_over_all_predictions(toy_data):
-    place = Place(0, 1, torch.device("cpu"))
+    rank = Rank(0, 1, torch.device("cpu"))
     model, words, entities = build(toy_data, RECIPE)
-    [micro] = next(batching.training_steps(Shards.open(toy_data), words, entities, RECIPE, place, 0, 1))
-    sums = trainer.accumulate_gradients(model, [micro], place, "fp32")
+    [micro] = next(batching.training_steps(Shards.open(toy_data), words, entities, RECIPE, rank, 0, 1))
+    sums = trainer.accumulate_gradients(model, [micro], rank, "fp32")
     hidden = model.luke(micro.inputs)
     scores = model.word_head(hidden[micro.masked_word_rows], model.luke.words.token.weight).detach()
     expected = torch.nn.functional.cross_entropy(scores, micro.masked_word_labels)

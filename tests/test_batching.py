@@ -387,15 +387,15 @@ def test_training_steps_reads_the_recipe_and_stops(shards):
         "Vocab", (), {"__len__": lambda self: ENTITIES, "pad_id": 0, "unk_id": 1, "mask_id": 2, "mask2_id": 299}
     )()
     recipe = PretrainConfig(global_batch=16, micro_batch=4, seed=3)
-    place = SimpleNamespace(rank=1, world_size=2)
-    steps = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 2, 6))
+    rank = SimpleNamespace(index=1, world_size=2)
+    steps = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, rank, 2, 6))
     rules = batching.batch_rules(tokenizer, entity_vocab, recipe)
     assert rules.words.special_ids == (0, 1, 2, 3, 4, 598) and rules.entities.special_ids == (0, 1, 2, 299)
     assert (rules.sampling_exponent, rules.mask_words_in_entity_span) == (0.7, False)
     assert rules.words.random == rules.words.unmasked == 0.1 and rules.entities.random == rules.entities.unmasked == 0
     expected = stream(shards, 4, rules=rules, global_batch=16, micro_batch=16, start_step=2)
     assert [[one for batch in step for one in sequences(batch)] for step in steps] == [step[8:] for step in expected]
-    again = batching.training_steps(shards, tokenizer, entity_vocab, recipe, place, 6, 6)
+    again = batching.training_steps(shards, tokenizer, entity_vocab, recipe, rank, 6, 6)
     assert list(again) == []
     other = replace(recipe, whole_word_masking=False, sampling_exponent=0.3, mask_words_in_entity_span=True)
     rules = batching.batch_rules(tokenizer, entity_vocab, other)

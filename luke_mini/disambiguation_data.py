@@ -344,7 +344,7 @@ class Options:
     order: str = option("confidence", "order of decisions; local: all at once", ("confidence", "natural", "local"))
     split: str = option("simple", "training: long documents in equal parts, or in a window per mention", SPLITS)
     scored_split: str = option("per_mention", "the same for files that are scored", SPLITS)
-    max_length: int = option(512, "maximum tokens per input")
+    max_seq_length: int = option(512, "maximum tokens per input")
     max_mention: int = option(30, "tokens of a mention that its position embedding averages")
     max_entities: int = option(128, "mentions per input; a document with more becomes several inputs")
     max_candidates: int = option(30, "candidates per mention, by prior")
@@ -358,8 +358,8 @@ class Options:
     mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
 
     def __post_init__(self):
-        if self.max_length <= SPECIAL or min(self.max_mention, self.max_entities, self.max_candidates) < 1:
-            raise ValueError(f"expected --max-length above {SPECIAL}, --max-mention, --max-entities and "
+        if self.max_seq_length <= SPECIAL or min(self.max_mention, self.max_entities, self.max_candidates) < 1:
+            raise ValueError(f"expected --max-seq-length above {SPECIAL}, --max-mention, --max-entities and "
                              "--max-candidates at least 1")  # fmt: skip
         if not 0 < self.mask_share <= 1:
             raise ValueError(f"--mask-share {self.mask_share} must lie in (0, 1]")
@@ -395,7 +395,7 @@ def candidate_ids(mention: Mention, entity_vocab, options: Options) -> tuple[np.
 
 def _inputs(spans: np.ndarray, n: int, options: Options) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """The inputs of a document of n pieces: first piece, last piece + 1, mentions, which of them are decided there."""
-    limit = options.max_length - SPECIAL
+    limit = options.max_seq_length - SPECIAL
     if n > limit and options.split == "per_mention":
         for target, (start, end) in enumerate(spans.tolist()):
             size = min(end - start, limit)

@@ -56,9 +56,9 @@ RECIPES = {
     "xquad": Recipe(
         "qa", "SQuAD 1.1 for XQuAD and MLQA", "mLUKE",
         replace(MLUKE, epochs=2.0, batch=32, learning_rate=2e-5, select="loss"),
-        {"max_length": 384, "overlap": 128, "ignore_case": False}, entity_aware=False,
+        {"max_seq_length": 384, "overlap": 128, "ignore_case": False}, entity_aware=False,
     ),
-    "jsquad": Recipe("qa", "JSQuAD", "JGLUE", JGLUE, {"max_length": 384}),
+    "jsquad": Recipe("qa", "JSQuAD", "JGLUE", JGLUE, {"max_seq_length": 384}),
     "record": Recipe(
         "cloze", "ReCoRD", "LUKE", replace(LUKE, epochs=2.0, batch=32, micro_batch=4, select="score", seed=4)
     ),
@@ -69,11 +69,11 @@ RECIPES = {
         entity_aware=False,
     ),
     "marc-ja": Recipe("classification", "MARC-ja, one text", "JGLUE", JGLUE),
-    "jnli": Recipe("classification", "JNLI, two texts", "JGLUE", JGLUE, {"max_length": 128}),
-    "jsts": Recipe("classification", "JSTS, numbers", "JGLUE", JGLUE, {"max_length": 128}),
+    "jnli": Recipe("classification", "JNLI, two texts", "JGLUE", JGLUE, {"max_seq_length": 128}),
+    "jsts": Recipe("classification", "JSTS, numbers", "JGLUE", JGLUE, {"max_seq_length": 128}),
     "jcommonsenseqa": Recipe(
         "classification", "JCommonsenseQA, choices", "JGLUE", replace(JGLUE, batch=64, micro_batch=4),
-        {"max_length": 64},
+        {"max_seq_length": 64},
     ),
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ SMALLER = (
             "": {"epochs": 2.0, "learning_rate": 3e-4, "warmup_ratio": 0.1},
             "ner": {"epochs": 2.0, "batch": 16, "learning_rate": 3e-4, "warmup_ratio": 0.1},
         },
-        {"ner": {"max_pieces": 62, "max_mention": 8}},
+        {"ner": {"max_seq_length": 64, "max_mention": 8}},
     ),
 )  # fmt: skip
 WORDS_ONLY = 2  # times as many epochs for a small encoder that has met no entity yet

@@ -77,12 +77,12 @@ NUMBER = ("number",)  # the labels of a regression: one score, whose name config
 
 @dataclass(frozen=True)
 class Options:
-    max_length: int = option(512, "maximum tokens per input; longer texts are truncated")
+    max_seq_length: int = option(512, "maximum tokens per input; longer texts are truncated")
     numbers: str = option("regression", "how to read labels that are numbers", ("regression", "classes"))
 
     def __post_init__(self):
-        if self.max_length < 8:
-            raise ValueError(f"--max-length {self.max_length}: expected at least 8")
+        if self.max_seq_length < 8:
+            raise ValueError(f"--max-seq-length {self.max_seq_length}: expected at least 8")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -201,9 +201,9 @@ def make_features(
         for second in (example.texts[1:] or (None,))
     ]  # fmt: skip
     encoded = inputs.encode_batch(tokenizer, entity_vocab, *map(list, zip(*pairs)))
-    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > options.max_length]
+    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > options.max_seq_length]
     for k in too_long:
-        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=options.max_length)
+        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=options.max_seq_length)
     ids = {label: i for i, label in enumerate(labels)}
     features, first, cut = [], 0, set(too_long)
     for index, example in enumerate(examples):

@@ -68,14 +68,15 @@ SIGNS = "@#*"  # the start of [HIGHLIGHT], [PLACEHOLDER], [ENTITY], in the order
 class Options:
     """What a window is. Defaults: ReCoRD in the paper."""
 
-    max_length: int = option(512, "maximum tokens per input")
-    max_query: int = option(90, "maximum tokens of the query; longer ones are cut around the placeholder")
-    step: int = option(128, "tokens from one window to the next")
+    max_seq_length: int = option(512, "maximum tokens per input")
+    max_query_length: int = option(90, "maximum tokens of the query; longer ones are cut around the placeholder")
+    doc_stride: int = option(128, "tokens from one window to the next")
     max_mention: int = option(30, "tokens of a mention that its position embedding averages")
 
     def __post_init__(self):
-        if not 1 <= self.max_query <= self.max_length - 7 or self.step < 1 or self.max_mention < 1:
-            raise ValueError("expected 1 <= --max-query <= --max-length - 7, --step and --max-mention at least 1")
+        if not 1 <= self.max_query_length <= self.max_seq_length - 7 or self.doc_stride < 1 or self.max_mention < 1:
+            raise ValueError("expected 1 <= --max-query-length <= --max-seq-length - 7, and --doc-stride and "
+                             "--max-mention at least 1")  # fmt: skip
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -222,9 +223,9 @@ def make_features(
         key = (question.text, question.mentions)
         if key not in passages:
             passages[key] = passage_tokens(tokenizer, *key)
-        query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query)
+        query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query_length)
         ids, spans = passages[key]
-        for start, length in windows(len(ids), options.max_length - len(query) - 4, options.step):
+        for start, length in windows(len(ids), options.max_seq_length - len(query) - 4, options.doc_stride):
             end = start + length
             chosen = np.flatnonzero((start <= spans[:, 0]) & (spans[:, 1] <= end))
             if len(chosen):

@@ -74,7 +74,7 @@ class Options:
     subject: str = option("title", "the subject's entity: its own, [MASK] or none", ("title", "mask", "none"))
     words_only: bool = option(False, "no entities at all, as for a model of words")
     objects: str = option("", "folder of TREx_multilingual_objects/ and GoogleRE_objects/, if they are elsewhere")
-    max_length: int = option(512, "maximum tokens per input; candidates that exceed it get no score")
+    max_seq_length: int = option(512, "maximum tokens per input; candidates that exceed it get no score")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def make_features(
         for candidates in known[key]:
             n = candidates.word_ids.shape[1]
             arrays, first_mask = _input(example, pieces, order, n, tokenizer, entity_vocab, options)
-            if len(arrays["input_ids"]) <= options.max_length:
+            if len(arrays["input_ids"]) <= options.max_seq_length:
                 features.append(Feature(index, arrays, first_mask, candidates))
     return features
 

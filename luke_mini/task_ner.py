@@ -65,6 +65,7 @@ ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
 HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
 TAGS = "tags"  # the head of a LukeForTokenClassification: a tag for each word, scored and asked here, not trained
+SPECIAL = 2  # <s> and </s>
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Options:
     """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
 
     head: str = option("token+entity", "what the classifier sees of a candidate", tuple(HEAD_INPUTS))
-    max_pieces: int = option(510, "maximum tokens per input, without <s> and </s>")
+    max_seq_length: int = option(512, "maximum tokens per input, with <s> and </s>")
     max_mention: int = option(16, "maximum tokens of a candidate")
     max_candidates: int = option(128, "candidates per input; a sentence with more becomes several inputs")
     scheme: str = option("auto", "tagging scheme; auto: as in most of the file", ("auto", "IOB1", "IOB2", "IOBES"))
@@ -80,8 +81,8 @@ class Options:
     space_before_all: bool = option(False, "tokenize punctuation as if after a space, too (mLUKE)")
 
     def __post_init__(self):
-        if not 1 <= self.max_mention <= self.max_pieces or self.max_candidates < 1:
-            raise ValueError("expected 1 <= --max-mention <= --max-pieces and --max-candidates at least 1")
+        if not 1 <= self.max_mention <= self.max_seq_length - SPECIAL or self.max_candidates < 1:
+            raise ValueError("expected 1 <= --max-mention <= --max-seq-length - 2 and --max-candidates at least 1")
 
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
@@ -142,13 +143,13 @@ def takes_space(word: str) -> bool:
 
 
 def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
-    """Word -> piece ids, at least one and at most max_pieces; each word is tokenized by itself, and once."""
+    """Word -> piece ids, at least one and at most those of an input; each word is tokenized by itself, and once."""
     words = list(dict.fromkeys(word for document in documents for word in document.words))
     spaces = [options.space_before_all or takes_space(word) for word in words]
     # differs from LUKE: a word without pieces (say, only U+200B) would be an empty candidate, and one that is longer
     # than the input could not be cut at a word boundary.
     return {
-        word: ids[: options.max_pieces] or [tokenizer.unk_id]
+        word: ids[: options.max_seq_length - SPECIAL] or [tokenizer.unk_id]
         for word, ids in zip(words, tokenizer.encode_pieces(words, spaces))
     }
 
@@ -196,14 +197,14 @@ def _document_features(
 ) -> Iterator[Feature]:
     offsets = np.cumsum([0, *(len(pieces[word]) for word in document.words)])  # pieces before each word
     ids = np.array([piece for word in document.words for piece in pieces[word]], dtype=np.int32)
-    bounds = _part_bounds(document.sentences, offsets, options.max_pieces)
+    bounds = _part_bounds(document.sentences, offsets, options.max_seq_length - SPECIAL)
     if options.head == TAGS:
         word_spans, labels, first = _words(len(document.words), document.spans)
     else:
         word_spans, labels, first = _candidates(offsets, bounds, document.spans, label_ids, options.max_mention)
     token_spans = offsets[word_spans]
     starts, ends = offsets[bounds[:-1]], offsets[bounds[1:]]
-    left, right = context_window(ends - starts, starts, offsets[-1] - ends, options.max_pieces)
+    left, right = context_window(ends - starts, starts, offsets[-1] - ends, options.max_seq_length - SPECIAL)
     sentence_of_part = np.searchsorted(document.sentences, bounds[:-1], side="right") - 1
     for part, sentence in enumerate(sentence_of_part.tolist()):
         window = slice(starts[part] - left[part], ends[part] + right[part])

@@ -59,12 +59,12 @@ class Options:
     titles in every language: `en-{language}.json`.
     """
 
-    max_length: int = option(512, "maximum tokens per input, with <s> and </s>")
-    max_question: int = option(64, "maximum tokens of a question; longer ones are truncated")
-    step: int = option(128, "tokens from one window to the next")
-    overlap: int = option(0, "tokens shared by two windows, instead of --step; 0 = use --step")
+    max_seq_length: int = option(512, "maximum tokens per input, with <s> and </s>")
+    max_query_length: int = option(64, "maximum tokens of a question; longer ones are truncated")
+    doc_stride: int = option(128, "tokens from one window to the next")
+    overlap: int = option(0, "tokens shared by two windows, instead of --doc-stride; 0 = use --doc-stride")
     max_answer: int = option(30, "maximum tokens of an answer")
-    n_best: int = option(20, "starts, ends and answers to consider")
+    n_best_size: int = option(20, "starts, ends and answers to consider")
     null_threshold: float = option(0.0, "SQuAD 2.0: null odds above this mean no answer")
     max_entities: int = option(128, "maximum mentions per input; others are dropped")
     candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
@@ -77,11 +77,11 @@ class Options:
     question_language: str = option("", "language of the questions, if different and not implied by the file name")
 
     def __post_init__(self):
-        if not 1 <= self.max_question <= self.max_length - 5:
-            raise ValueError("expected 1 <= --max-question <= --max-length - 5, to leave room for the context")
+        if not 1 <= self.max_query_length <= self.max_seq_length - 5:
+            raise ValueError("expected 1 <= --max-query-length <= --max-seq-length - 5, to leave room for the context")
         if self.candidates and self.mentions not in (AUTO, NONE):
             raise ValueError("--candidates and --mentions: expected one of them")
-        for name in ("step", "max_answer", "n_best"):
+        for name in ("doc_stride", "max_answer", "n_best_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
 
@@ -195,9 +195,9 @@ def _features_of(
 ) -> Iterator[Feature]:
     """The windows of one question. answers: spans in characters of the context."""
     n = len(context.ids)
-    asked = question.ids[: options.max_question]
+    asked = question.ids[: options.max_query_length]
     first = len(asked) + 3  # <s> question </s></s>
-    found = qa_data.windows(n, options.max_length - first - 1, options.step, options.overlap)
+    found = qa_data.windows(n, options.max_seq_length - first - 1, options.doc_stride, options.overlap)
     answers = qa_data.answer_tokens(context.offsets, answers)
     offsets = np.array(context.offsets, np.int32).reshape(-1, 2)
     in_question = question.spans[:, 1] <= len(asked)
@@ -297,8 +297,9 @@ class QaModel(nn.Module):
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()) -> QaModel:
     """The model with weights yet to be filled in. ValueError if it has fewer positions than inputs may be long."""
     positions = config.max_position_embeddings - config.pad_token_id - 1
-    if options.max_length > positions:
-        raise ValueError(f"--max-length {options.max_length}: expected at most the checkpoint's {positions} positions")
+    if options.max_seq_length > positions:
+        held = f"--max-seq-length {options.max_seq_length}"
+        raise ValueError(f"{held}: expected at most the checkpoint's {positions} positions")
     model = QaModel(config, options)
     model.luke.entities.entity.weight.requires_grad_(options.train_entity_table)
     return model
@@ -323,15 +324,15 @@ def decode(
             qa_data.best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer)
             for f, logits in windows
         ]
-        return qa_data.pool(found, context, options.n_best)
+        return qa_data.pool(found, context, options.n_best_size)
 
     # differs from LUKE: if no good start goes with a good end, all pairs are tried; there, the answer is then "empty"
-    answers = pooled(options.n_best) or pooled(options.max_length)
+    answers = pooled(options.n_best_size) or pooled(options.max_seq_length)
     null = min((logits[0].astype(np.float64).tolist() for _, logits in windows), key=sum)
     null_odds = sum(null) - answers[0].score if answers else 0.0
     text = answers[0].text if answers else ""
     if with_null:
-        answers = qa_data.with_null(answers, null, options.n_best)
+        answers = qa_data.with_null(answers, null, options.n_best_size)
         text = "" if null_odds > options.null_threshold else text
     return Prediction(text, qa_data.with_probabilities(answers), null_odds)
 

@@ -69,14 +69,14 @@ class Options:
     """What the model sees of an example. Defaults: TACRED in the LUKE paper."""
 
     head: str = option("entity", "what the classifier sees; token: the first markers", tuple(HEAD_INPUTS))
-    max_length: int = option(512, "maximum tokens per input; longer texts are cut around the mentions")
+    max_seq_length: int = option(512, "maximum tokens per input; longer texts are cut around the mentions")
     max_mention: int = option(30, "tokens of a mention that its position embedding averages")
     first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
     classifier_bias: bool = option(False, "a bias in the classifier (the mLUKE paper's runs)")
 
     def __post_init__(self):
-        if self.max_length < 8 or self.max_mention < 1:
-            raise ValueError("expected --max-length at least 8 and --max-mention at least 1")
+        if self.max_seq_length < 8 or self.max_mention < 1:
+            raise ValueError("expected --max-seq-length at least 8 and --max-mention at least 1")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def make_features(
     chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
     texts, spans = [examples[i].text for i in chosen], [[examples[i].head, examples[i].tail] for i in chosen]
     made = inputs.mention_sequences(
-        tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_length,
+        tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_seq_length,
         first_space=options.first_space,
     )  # fmt: skip
     return [

@@ -66,13 +66,13 @@ class Options:
 
     head: str = option("entity", "what the classifier sees: the entity, or the marker before it", ("entity", "token"))
     types: str = option("general", "which published types: the nine general ones, or all", ("general", "all"))
-    max_length: int = option(512, "maximum tokens per input; longer texts are cut around the mention")
+    max_seq_length: int = option(512, "maximum tokens per input; longer texts are cut around the mention")
     max_mention: int = option(30, "tokens of a mention that its position embedding averages")
     first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
 
     def __post_init__(self):
-        if self.max_length < 8 or self.max_mention < 1:
-            raise ValueError("expected --max-length at least 8 and --max-mention at least 1")
+        if self.max_seq_length < 8 or self.max_mention < 1:
+            raise ValueError("expected --max-seq-length at least 8 and --max-mention at least 1")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def make_features(
     type_ids = {name: i for i, name in enumerate(labels)}
     texts, spans = [example.text for example in examples], [[example.mention] for example in examples]
     made = inputs.mention_sequences(
-        tokenizer, entity_vocab, texts, spans, task=inputs.ENTITY, max_length=options.max_length,
+        tokenizer, entity_vocab, texts, spans, task=inputs.ENTITY, max_length=options.max_seq_length,
         first_space=options.first_space,
     )  # fmt: skip
     return [

@@ -2,8 +2,8 @@
 
 In: a folder with safetensors or torch's pickles, whole or in shards. Out: tensors under our names, and the way back.
 Files are memory-mapped: a model takes little more memory than its file. Pickles can hold code, so they are opened with
-`weights_only`. Matrices that we stack (queries of a row, keys and values) are taken apart on the way out and put together
-on the way in. Four generations of released files differ in this:
+`weights_only`. Matrices that we stack (queries of a row, keys and values) are taken apart on the way out and joined on
+the way in. Four generations of released files differ in this:
 
 - names with and without the leading `luke.`; prefixes of wrappers and of AllenNLP; LayerNorm's gamma and beta; heads
   under older names;
@@ -298,7 +298,7 @@ def tied(released: Mapping[str, Tensor]) -> list[str]:
 def unexpected_names(
     released: Mapping[str, Tensor], config: ModelConfig, weights: Mapping[str, Tensor] | None = None
 ) -> list[str]:
-    """Names of a file that a LUKE of this configuration has no place for, decoders that differ from their tables included.
+    """Names of a file that a LUKE of this configuration has no place for, and decoders that differ from their tables.
 
     weights: what was read from the file, under our names; it saves reading the tables again.
     """

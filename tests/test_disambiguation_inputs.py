@@ -51,7 +51,7 @@ def plain_inputs(document: Document, options: Options):
     """[(word ids, [(mention, first, last + 1, is target)])] of one document, piece by piece."""
     before = [sum(char != " " for char in document.text[:k]) for k in range(len(document.text) + 1)]
     ids = [10 + ord(char) % 80 for char in document.text if char != " "]
-    n, room, made = len(ids), options.max_length - 2, []
+    n, room, made = len(ids), options.max_seq_length - 2, []
     spans = {k: (before[m.start], before[m.end]) for k, m in enumerate(document.mentions)}
     order = sorted(spans, key=lambda k: document.mentions[k][:2])
 
@@ -104,7 +104,7 @@ def documents(draw):
 )
 @settings(max_examples=300, deadline=None)
 def test_features_equal_a_plain_transcription(document, split, max_length, max_entities, max_mention):
-    options = Options(split=split, max_length=max_length, max_entities=max_entities, max_mention=max_mention)
+    options = Options(split=split, max_seq_length=max_length, max_entities=max_entities, max_mention=max_mention)
     features = make_features([document], LetterTokenizer(), VOCAB, (), options)
     found = []
     for feature in features:

@@ -112,7 +112,7 @@ def test_question_answering_with_entities(pretrained, toy_data, tmp_path, capsys
     lines = tmp_path / "lines.tsv"
     lines.write_text("Who?\tAda met Bo.\n")
     finetune.main(
-        f"qa --checkpoint {tmp_path} --predict {lines} --metric squad2 --null-threshold -99 --n-best 99".split()
+        f"qa --checkpoint {tmp_path} --predict {lines} --metric squad2 --null-threshold -99 --n-best-size 99".split()
     )
     (answer,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert answer["answer"] == "" and "Ada" in {found["text"] for found in answer["answers"]}

@@ -282,7 +282,7 @@ def test_without_pretraining_an_entity_begins_as_a_masked_word(toy_data, tmp_pat
 
 def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
     words_with_tokenizer(tmp_path / "words", toy_data)
-    few = "--epochs 1 --train-examples 3 --dev-examples 2 --test-examples 2 --max-pieces 62"
+    few = "--epochs 1 --train-examples 3 --dev-examples 2 --test-examples 2 --max-seq-length 64"
     options = f"--data {toy_data}/ner {few} --out {tmp_path / 'ner'}"
     finetune.main(f"ner --init {tmp_path / 'words'} {options}".split())
     assert (tmp_path / "ner/results.json").is_file()

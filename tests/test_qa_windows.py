@@ -135,7 +135,7 @@ def features_of(case: dict) -> tuple[list[tuple[task_qa.Feature, np.ndarray]], s
 @pytest.mark.parametrize("case", RECORDED)
 def test_same_answers_as_the_script(case):
     windows_and_logits, context = features_of(case)
-    options = Options(n_best=case["n_best"], max_answer=case["max_answer"], null_threshold=case["threshold"])
+    options = Options(n_best_size=case["n_best"], max_answer=case["max_answer"], null_threshold=case["threshold"])
     found = task_qa.decode(windows_and_logits, context, case["with_null"], options)
     for answer in found.answers:
         assert context[answer.start : answer.end] == answer.text

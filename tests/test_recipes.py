@@ -57,19 +57,19 @@ jnli                 4  32  3e-5   0.1  0    0.9 0.999 1e-8 1 yes score 42
 jcommonsenseqa       4  64  3e-5   0.1  0    0.9 0.999 1e-8 1 yes score 42
 """
 OPTIONS = {
-    "conll2003": {"max_pieces": 510, "max_mention": 16, "max_candidates": 128, "space_before_all": False},
-    "conll-multilingual": {"max_pieces": 510, "max_mention": 16, "space_before_all": True},
+    "conll2003": {"max_seq_length": 512, "max_mention": 16, "max_candidates": 128, "space_before_all": False},
+    "conll-multilingual": {"max_seq_length": 512, "max_mention": 16, "space_before_all": True},
     "tacred": {"classifier_bias": False, "max_mention": 30},
     "kbp37": {"classifier_bias": True, "max_mention": 512},
-    "squad": {"max_length": 512, "max_question": 64, "step": 128, "overlap": 0, "max_answer": 30, "ignore_case": True},
-    "xquad": {"max_length": 384, "overlap": 128, "ignore_case": False},
-    "record": {"max_length": 512, "max_query": 90, "step": 128},
+    "squad": {"max_seq_length": 512, "max_query_length": 64, "doc_stride": 128, "overlap": 0, "max_answer": 30, "ignore_case": True},
+    "xquad": {"max_seq_length": 384, "overlap": 128, "ignore_case": False},
+    "record": {"max_seq_length": 512, "max_query_length": 90, "doc_stride": 128},
     "aida": {"split": "simple", "scored_split": "per_mention", "max_candidates": 30, "mask_share": 0.9},
-    "jsquad": {"max_length": 384, "step": 128, "overlap": 0},
-    "marc-ja": {"max_length": 512},
-    "jsts": {"max_length": 128},
-    "jnli": {"max_length": 128},
-    "jcommonsenseqa": {"max_length": 64},
+    "jsquad": {"max_seq_length": 384, "doc_stride": 128, "overlap": 0},
+    "marc-ja": {"max_seq_length": 512},
+    "jsts": {"max_seq_length": 128},
+    "jnli": {"max_seq_length": 128},
+    "jcommonsenseqa": {"max_seq_length": 64},
 }
 
 

@@ -178,7 +178,7 @@ TEXT = st.lists(st.sampled_from("Ada met Bo Berg , ( chemist's naïve Oslo 漢�
 @given(TEXT, st.one_of(st.none(), TEXT), st.integers(8, 40))
 def test_inputs_are_those_of_the_rules(tiny, first, second, max_length):
     example = Example("single", (first,), "a") if second is None else Example("pair", (first, second), "a")
-    (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, "ab", Options(max_length=max_length))
+    (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, "ab", Options(max_seq_length=max_length))
     expected = by_the_book(first, second, tiny.tokenizer, max_length)
     assert feature.arrays[0]["input_ids"].tolist() == expected
     assert feature.is_cut == (len(expected) < len(by_the_book(first, second, tiny.tokenizer, 9999)))
@@ -200,13 +200,13 @@ def test_lengths_of_the_forms_and_what_is_lost(tiny):
         labels = () if form == "choice" else ("a", "b")
         label = 0 if form == "choice" else "unheard"
         examples = [Example(form, texts, label), Example(form, texts[-1:] * len(texts), label)]
-        options = Options(max_length=limits[form])
+        options = Options(max_seq_length=limits[form])
         features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
         assert max(len(arrays["input_ids"]) for x in features for arrays in x.arrays) == limits[form]
         cut = 2 if form == "single" else 1
         assert list(task_classification.skipped(examples, features).values()) == [2 * bool(labels), cut]
-    with pytest.raises(ValueError, match="--max-length"):
-        Options(max_length=3)
+    with pytest.raises(ValueError, match="--max-seq-length"):
+        Options(max_seq_length=3)
 
 
 @pytest.mark.parametrize(

@@ -193,14 +193,14 @@ def plain_features(question, options):
     left = LETTERS.one(left.rstrip(), True) if left.strip() else []
     query = [*left, PLACEHOLDER, *(LETTERS.one(right.rstrip(), right[0] == " ") if right.strip() else [])]
     place = len(left)
-    while len(query) > options.max_query:  # as much as fits from the start, else the placeholder in the middle
-        if place < options.max_query:
-            query = query[: options.max_query]
+    while len(query) > options.max_query_length:  # as much as fits from the start, else the placeholder in the middle
+        if place < options.max_query_length:
+            query = query[: options.max_query_length]
         else:
-            start = min(place - options.max_query // 2, len(query) - options.max_query)
-            query, place = query[start : start + options.max_query], place - start
+            start = min(place - options.max_query_length // 2, len(query) - options.max_query_length)
+            query, place = query[start : start + options.max_query_length], place - start
     ids, spans = plain_passage(question.text, question.mentions)
-    room, start, found = options.max_length - len(query) - 4, 0, []
+    room, start, found = options.max_seq_length - len(query) - 4, 0, []
     while ids:
         window = ids[start : start + room]
         inside = [k for k, (s, e) in enumerate(spans) if start <= s and e <= start + len(window)]
@@ -212,7 +212,7 @@ def plain_features(question, options):
             found.append(([0, *query, 2, 2, *window, 2], rows, inside))
         if start + len(window) >= len(ids):
             break
-        start += min(len(window), options.step)
+        start += min(len(window), options.doc_stride)
     return found
 
 
@@ -227,7 +227,7 @@ def test_features_equal_a_plain_transcription(passage, cuts, left, right, max_qu
     mentions = tuple(zip(borders[::2], borders[1::2]))
     query = " ".join(left).replace("@highlight", "y") + "@placeholder" + " ".join(right).replace("@highlight", "y")
     question = Question("", text, mentions, query, ("x",), frozenset({0}))
-    options = Options(max_length=30, max_query=max_query, step=step, max_mention=5)
+    options = Options(max_seq_length=30, max_query_length=max_query, doc_stride=step, max_mention=5)
     found = task_cloze.make_features([question], LETTERS, VOCAB, (), options)
     expected = plain_features(question, options)
     assert len(found) == len(expected)
@@ -266,7 +266,7 @@ def test_scores_and_loss_equal_transformers_encoder(tmp_path):
     checkpoint.save(tmp_path / "model", model, NoTokenizer(), VOCAB, {"architectures": [task_cloze.ARCHITECTURE]})
     theirs = transformers.LukeModel.from_pretrained(tmp_path / "model", attn_implementation="eager").eval().double()
     model = model.double()
-    options = Options(max_length=65, max_query=40, step=20)
+    options = Options(max_seq_length=65, max_query_length=40, doc_stride=20)
     features = task_cloze.make_features([QUESTION, long_question()], LETTERS, VOCAB, (), options)
     assert len(features) > 2
     scores, labels = [], []
@@ -291,7 +291,7 @@ class NoTokenizer:
 
 
 def test_the_best_mention_of_all_windows_wins_and_of_equal_ones_the_later(monkeypatch):
-    options = Options(max_length=65, max_query=40, step=10)
+    options = Options(max_seq_length=65, max_query_length=40, doc_stride=10)
     features = task_cloze.make_features([QUESTION] * 3, LETTERS, VOCAB, (), options)
     features = [feature for feature in features if feature.example < 2]
     seen = {}
@@ -324,7 +324,7 @@ def test_scores_are_those_of_the_official_script():
 def test_results_do_not_depend_on_the_batch():
     model = build(seeded(3)).double()
     questions = [QUESTION, long_question(), QUESTION._replace(mentions=((0, 3),)), long_question()]
-    features = task_cloze.make_features(questions, LETTERS, VOCAB, (), Options(max_length=65, max_query=40, step=20))
+    features = task_cloze.make_features(questions, LETTERS, VOCAB, (), Options(max_seq_length=65, max_query_length=40, doc_stride=20))
     one, many = (task_cloze.predict(model, features, questions, batch_size=n) for n in (1, 7))
     for a, b in zip(one, many):
         assert a.text == b.text and a.logits.keys() == b.logits.keys()

@@ -195,7 +195,7 @@ def test_long_documents_with_many_long_mentions(split):
     mentions = [Mention(2 * k, 2 * k + 3, "T1", (Candidate("T1", 0.6), Candidate("T2", 0.4))) for k in range(150)]
     mentions.append(Mention(0, 200, "T1", (Candidate("T1", 1.0),)))
     document = Document("", text, tuple(mentions))
-    model = build(ROBERTA, split=split, max_length=60, max_entities=16, order="local")
+    model = build(ROBERTA, split=split, max_seq_length=60, max_entities=16, order="local")
     features = make_features([document], LETTERS, VOCAB, (), model.options)
     (answers,) = task_disambiguation.predict(model, features, [document])
     assert len(answers) == 151 and all(answer.title in ("T1", "T2") for answer in answers)

@@ -248,7 +248,7 @@ def test_words_are_those_of_pretraining(tokenizers, template, subject, candidate
 
 def test_what_gets_no_score_is_counted(tiny):
     example = EXAMPLE._replace(candidates=("Oslo", "Oslo " * 300, "\u200b"), answers=("Paris",))
-    features = make_features([example, EXAMPLE], tiny.tokenizer, tiny.entity_vocab, (), Options(max_length=64))
+    features = make_features([example, EXAMPLE], tiny.tokenizer, tiny.entity_vocab, (), Options(max_seq_length=64))
     lost = task_mlama.skipped([example, EXAMPLE], features)
     assert list(lost.values())[0] == 1 and list(lost.values())[1] >= 1
     model = build(tiny)

@@ -104,7 +104,7 @@ def by_the_book(document, tokenizer, labels, options):
     for word in document.words:
         glued = word[0] == "'" or len(word) == 1 and word in string.punctuation + "…»"
         ids = tokenizer.encode(word, prefix_space=options.space_before_all or not glued)
-        pieces.append(ids[: options.max_pieces] if ids else [tokenizer.unk_id])
+        pieces.append(ids[: (options.max_seq_length - 2)] if ids else [tokenizer.unk_id])
     all_ids = [piece for ids in pieces for piece in ids]
     parts = []  # a sentence with too many pieces becomes several
     for sentence, (begin, end) in enumerate(zip(document.sentences, document.sentences[1:])):
@@ -112,7 +112,7 @@ def by_the_book(document, tokenizer, labels, options):
         for word in range(begin, end):
             if len(pieces[word]) > room or word == begin:
                 parts.append([sentence, word, word])
-                room = options.max_pieces
+                room = (options.max_seq_length - 2)
             room -= len(pieces[word])
             parts[-1][2] = word + 1
     gold = {(start, end): labels.index(kind) for start, end, kind in document.spans if kind in labels}
@@ -121,13 +121,13 @@ def by_the_book(document, tokenizer, labels, options):
         l = sum(len(ids) for ids in pieces[:begin])
         n = sum(len(ids) for ids in pieces[begin:end])
         r = len(all_ids) - l - n
-        half = (options.max_pieces - n) // 2
+        half = ((options.max_seq_length - 2) - n) // 2
         if l < r:
             left = min(l, half)
-            right = min(r, options.max_pieces - left - n)
+            right = min(r, (options.max_seq_length - 2) - left - n)
         else:
             right = min(r, half)
-            left = min(l, options.max_pieces - right - n)
+            left = min(l, (options.max_seq_length - 2) - right - n)
         word_ids = [tokenizer.bos_id] + all_ids[l - left : l + n + right] + [tokenizer.eos_id]
         candidates = []
         for i in range(begin, end):
@@ -156,7 +156,7 @@ def documents_and_options(draw):
         document.sentences.append(len(document.words))
     max_pieces = draw(st.integers(1, 30))
     max_mention = draw(st.integers(1, min(max_pieces, 12)))
-    options = Options("token", max_pieces, max_mention, draw(st.integers(1, 9)), space_before_all=draw(st.booleans()))
+    options = Options("token", max_pieces + 2, max_mention, draw(st.integers(1, 9)), space_before_all=draw(st.booleans()))
     return document, options
 
 
@@ -242,7 +242,7 @@ def test_real_files_fit_the_model(name):
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 TEXT = Document("Ada of Oslo 's club . It rained".split(), [(0, 1, "PER"), (2, 5, "ORG")], [0, 6, 8])
-OPTIONS = Options(max_pieces=40, max_candidates=10)
+OPTIONS = Options(max_seq_length=42, max_candidates=10)
 
 
 def build(labels=CONLL_LABELS, head="token+entity", seed=0):
@@ -550,7 +550,7 @@ def trained(tmp_path_factory):
     documents = read_examples(path)
     labels = task_ner.label_list(documents)
     tokenizer = WordTokenizer()
-    features = task_ner.make_features(documents, tokenizer, None, labels, Options(max_pieces=64, max_mention=4))
+    features = task_ner.make_features(documents, tokenizer, None, labels, Options(max_seq_length=66, max_mention=4))
     model = build(labels)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     torch.manual_seed(0)
@@ -575,7 +575,7 @@ def test_a_tiny_model_learns_twenty_sentences(trained):
 def test_raw_text_to_characters(trained):
     _, _, model, tokenizer = trained
     lines = ["  Ada went to Oslo. Eve plays for FC Oslo.\n", "", "It rained."]
-    options = Options(max_pieces=64, max_mention=4)
+    options = Options(max_seq_length=66, max_mention=4)
     answers = list(task_ner.predict_lines(model, lines, tokenizer, None, options))
     assert [answer["text"] for answer in answers] == lines
     found = [answer["mentions"] for answer in answers]
@@ -591,7 +591,7 @@ def test_raw_text_to_characters(trained):
 def test_a_model_that_tags_words(seed):
     """LukeForTokenClassification: the tag of a word is that of its first piece; mentions as seqeval reads the tags."""
     seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling", reason="the oracle `seqeval` is not installed")
-    labels, options = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG"), Options(head=task_ner.TAGS, max_pieces=16)
+    labels, options = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG"), Options(head=task_ner.TAGS, max_seq_length=18)
     documents = [TEXT, Document("Bo ran to Acme".split(), [], [0, 2, 4])]
     features = task_ner.make_features(documents, LetterTokenizer(), None, labels, options)
     model = build(labels, task_ner.TAGS, seed).eval()

@@ -54,7 +54,7 @@ def options_with(candidates: dict, folder, name="candidates.json", **more) -> Op
 
 def by_the_book(one: Question, pieces: Chunks, o: Options) -> list[dict]:
     """The rules of the legacy windows (and of AllenNLP's step), token by token, without entities."""
-    asked = pieces.encode(" ".join(one.question.split())).ids[: o.max_question]
+    asked = pieces.encode(" ".join(one.question.split())).ids[: o.max_query_length]
     context = []  # (id, start, end) of every token, word by word
     place = 0
     for word in one.context.split():
@@ -62,7 +62,7 @@ def by_the_book(one: Question, pieces: Chunks, o: Options) -> list[dict]:
         place = begin + len(word)
         encoding = pieces.encode(word)
         context += [(i, begin + start, begin + end) for i, (start, end) in zip(*encoding)]
-    room = o.max_length - len(asked) - 4
+    room = o.max_seq_length - len(asked) - 4
     spans = []
     start = 0
     while True:
@@ -70,7 +70,7 @@ def by_the_book(one: Question, pieces: Chunks, o: Options) -> list[dict]:
         spans.append((start, length))
         if start + length == len(context):
             break
-        start += max(1, room - o.overlap) if o.overlap else min(length, o.step)
+        start += max(1, room - o.overlap) if o.overlap else min(length, o.doc_stride)
     made = []
     for number, (start, length) in enumerate(spans):
         inside = list(range(start, start + length))
@@ -106,9 +106,9 @@ def questions_and_options(draw):
         spans.append((start, draw(st.integers(start + 1, len(context)))))
     max_question = draw(st.integers(1, 8))
     options = Options(
-        max_length=max_question + draw(st.integers(5, 14)),
-        max_question=max_question,
-        step=draw(st.integers(1, 9)),
+        max_seq_length=max_question + draw(st.integers(5, 14)),
+        max_query_length=max_question,
+        doc_stride=draw(st.integers(1, 9)),
         overlap=draw(st.sampled_from([0, 0, 1, 3, 20])),
     )
     answers = tuple(context[start:end] for start, end in spans)
@@ -124,7 +124,7 @@ def test_features_are_those_of_the_rules(case):
     expected = by_the_book(one, pieces, options)
     assert len(features) == len(expected)
     for feature, rules in zip(features, expected):
-        assert feature.word_ids.tolist() == rules["words"] and len(feature.word_ids) <= options.max_length
+        assert feature.word_ids.tolist() == rules["words"] and len(feature.word_ids) <= options.max_seq_length
         assert feature.first == rules["first"]
         assert feature.offsets.tolist() == rules["offsets"]
         assert feature.may_start.tolist() == rules["may_start"]
@@ -134,12 +134,12 @@ def test_features_are_those_of_the_rules(case):
 
 def test_a_window_without_the_whole_answer_points_at_its_beginning():
     one = question("Who", "aa bb cc dd ee ff", "cc dd ee")
-    options = Options(max_length=2 + 4 + 3, max_question=4, step=1)  # three tokens a window
+    options = Options(max_seq_length=2 + 4 + 3, max_query_length=4, doc_stride=1)  # three tokens a window
     features = task_qa.make_features([one], Chunks(2), VOCAB, (), options)
     first = features[0].first
     assert [f.target for f in features] == [(0, 0), (0, 0), (first, first + 2), (0, 0)]
     assert task_qa.skipped([one], features)["questions with no answer wholly in a window"] == 0
-    narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_length=8, max_question=3, step=1))
+    narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_seq_length=8, max_query_length=3, doc_stride=1))
     assert {f.target for f in narrow} == {(0, 0)}
     assert task_qa.skipped([one], narrow)["questions with no answer wholly in a window"] == 1
 
@@ -148,7 +148,7 @@ def test_what_is_lost_is_counted():
     answers = ("Oslo", "Rome")
     wrong = Question("1", "Where is it", "In Oslo", "", answers, ((3, 7),), SQUAD)
     silent = Question("2", "Where", "In Oslo", "", (), (), DataSet("squad2", "en", "en"))
-    features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), Options(max_length=20, max_question=4))
+    features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), Options(max_seq_length=20, max_query_length=4))
     assert list(task_qa.skipped([wrong, silent], features).values()) == [1, 0, 1]
 
 
@@ -190,7 +190,7 @@ def test_only_whole_mentions_of_the_window_and_at_most_so_many(tmp_path):
     table = {"": {"Ada Bo": "Ada", "Oslo": "Oslo"}}
     one = question("x Ada Bo", "c Ada Bo Oslo Oslo")
     pieces = Chunks(9)
-    cut = options_with(table, tmp_path, max_length=9, max_question=2, step=2)  # 2 of the question, 3 of the context
+    cut = options_with(table, tmp_path, max_seq_length=9, max_query_length=2, doc_stride=2)  # 2 of the question, 3 of the context
     first, second = task_qa.make_features([one], pieces, VOCAB, (), cut)
     assert mentions_of(first, pieces) == [("Ada", "AdaBo")]  # the question's is cut in two
     assert first.spans.tolist() == [[6, 8]]
@@ -230,13 +230,13 @@ def test_a_long_mention_has_the_mean_position_of_its_first_words():
 
 
 def build(seed=0, **more) -> task_qa.QaModel:
-    model = task_qa.build_model(SMALL, VOCAB, (), Options(**{"max_length": 60, "max_question": 20} | more))
+    model = task_qa.build_model(SMALL, VOCAB, (), Options(**{"max_seq_length": 60, "max_query_length": 20} | more))
     initialize(model, SMALL, seed)
     return model
 
 
 def some_features(tmp_path) -> tuple[list[Question], list[task_qa.Feature]]:
-    options = options_with({"": {"Ada": "Ada", "Oslo": "Oslo"}}, tmp_path, max_length=24, max_question=8, step=5)
+    options = options_with({"": {"Ada": "Ada", "Oslo": "Oslo"}}, tmp_path, max_seq_length=24, max_query_length=8, doc_stride=5)
     questions = [
         question("Who left Oslo", "Ada left Oslo for New York in May and came back in June to stay", "Ada", name="1"),
         question("Who", "Bo", "Bo", name="2"),
@@ -343,7 +343,7 @@ def test_predictions_do_not_depend_on_the_batch(tmp_path, batch_size):
 
 def test_a_context_without_words_has_no_answer(tmp_path):
     one = question("Who", " \n")
-    features = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_length=30, max_question=9))
+    features = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_seq_length=30, max_query_length=9))
     (prediction,) = task_qa.predict(build(), features, [one])
     assert prediction == Prediction("", [], 0.0) and len(features) == 1
 
@@ -364,7 +364,7 @@ def trained():
         asked, answers = [("Who", [person]), ("Where", [city]), ("Which town", [city]), ("When", [])][i // 12]
         questions.append(question(asked, context, *answers, name=str(i), data_set=squad2))
     pieces = Chunks(3)
-    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=60, max_question=20))
+    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_seq_length=60, max_query_length=20))
     model = build()
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
     torch.manual_seed(0)
@@ -421,14 +421,14 @@ def test_own_lines_are_answered(trained):
     _, _, model, pieces = trained
     lines = ['{"id": "x", "question": "Who", "context": "Ada  went to Oslo\\nby train"}']
     lines.append("When\tAda went to Oslo by train")
-    options = Options(max_length=60, max_question=20, metric="squad2")
+    options = Options(max_seq_length=60, max_query_length=20, metric="squad2")
     first, second = task_qa.predict_lines(model, lines, pieces, VOCAB, options)
     assert (first["id"], first["answer"], second["answer"]) == ("x", "Ada", "")
     assert second["null_odds"] > 0 > first["null_odds"] and second["answers"][0]["text"] == ""
     context = json.loads(lines[0])["context"]
     for answer in first["answers"]:
         assert context[answer["start"] : answer["end"]] == answer["text"]
-    plain = next(task_qa.predict_lines(model, lines[1:], pieces, VOCAB, Options(max_length=60, max_question=20)))
+    plain = next(task_qa.predict_lines(model, lines[1:], pieces, VOCAB, Options(max_seq_length=60, max_query_length=20)))
     assert plain["answer"] != ""
 
 
@@ -455,10 +455,10 @@ def test_each_data_set_has_its_scorer(data_set, gold, predicted, em, f1):
 
 
 def test_impossible_options():
-    for wrong in ({"max_question": 508}, {"step": 0}, {"candidates": "a", "mentions": "b"}, {"n_best": 0}):
+    for wrong in ({"max_query_length": 508}, {"doc_stride": 0}, {"candidates": "a", "mentions": "b"}, {"n_best_size": 0}):
         with pytest.raises(ValueError, match="--"):
             Options(**wrong)
-    with pytest.raises(ValueError, match="--max-length 512: expected at most the checkpoint's 68 positions"):
+    with pytest.raises(ValueError, match="--max-seq-length 512: expected at most the checkpoint's 68 positions"):
         task_qa.build_model(SMALL, VOCAB)
 
 
@@ -493,7 +493,7 @@ def test_jsquad_pieces_straddle_answers(tmp_path):
     questions = qa_data.read(shared_data("jglue/jsquad-valid.json"))[:600]
     texts = dict.fromkeys(one.context for one in questions)
     pieces = tokenizer_sentencepiece.train(texts, 3000, tmp_path)
-    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_length=384, overlap=128))
+    features = task_qa.make_features(questions, pieces, VOCAB, (), Options(max_seq_length=384, overlap=128))
     assert task_qa.skipped(questions, features)["questions with no answer wholly in a window"] == 0
     with_answer, exact = exact_targets(questions, features)
     assert with_answer >= 600 and 0.5 * with_answer < exact < with_answer

@@ -224,7 +224,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
         Example("", f"{long} Ada met Bo.", (len(long) + 1, len(long) + 4), (len(long) + 9, len(long) + 11), "unheard"),
         Example("", "<ent> Ada <ent2> met Bo", (6, 9), (21, 23), "per:title"),  # written out in the text
     ]
-    options = Options(max_length=64)
+    options = Options(max_seq_length=64)
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["per:title"], options)
     assert [feature.example for feature in features] == [0, 4, 5]
     assert [feature.label for feature in features] == [0, IGNORED, 0]
@@ -450,5 +450,5 @@ def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, train, test
 
 
 def test_impossible_options():
-    with pytest.raises(ValueError, match="--max-length"):
-        Options(max_length=4)
+    with pytest.raises(ValueError, match="--max-seq-length"):
+        Options(max_seq_length=4)

@@ -193,7 +193,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
         Example(f"{long} Ada met Bo.", (len(long) + 1, len(long) + 4), ("unheard", "person")),
         Example("<ent> Ada", (6, 9), ()),  # written out in the text
     ]
-    options = Options(max_length=64)
+    options = Options(max_seq_length=64)
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
     assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
     assert list(task_typing.skipped(examples, features).values()) == [1, 1, 1]
@@ -384,5 +384,5 @@ def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, types):
 
 
 def test_impossible_options():
-    with pytest.raises(ValueError, match="--max-length"):
+    with pytest.raises(ValueError, match="--max-seq-length"):
         Options(max_mention=0)

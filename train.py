@@ -47,7 +47,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--data", nargs="+", type=Path, default=[data], metavar="DIR", help=f"written by prepare_wiki.py [{data}]"
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="where the run goes [runs/<name of the data folder>]")
-    run.add_argument("--init", type=Path, metavar="DIR", help="initialize from a LUKE checkpoint, an earlier run, or RoBERTa/XLM-R/BERT")
+    run.add_argument("--init", type=Path, metavar="DIR", help="initialize from a LUKE, a run, RoBERTa, XLM-R or BERT")
     run.add_argument("--resume", action="store_true", help="resume from the latest saved step in OUT, if any")
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")

@@ -185,7 +185,7 @@ class Feature(NamedTuple):
     example: int  # index in the list of examples
     arrays: list[dict[str, np.ndarray]]  # of inputs.encode: one, or one for each choice
     label: int | float  # class, IGNORED if the training file lacks it; number; choice
-    is_cut: bool  # a text was longer than max_length
+    is_cut: bool  # a text was longer than max_seq_length
 
 
 def make_features(

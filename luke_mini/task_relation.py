@@ -140,7 +140,7 @@ class Feature(NamedTuple):
     example: int  # index in the list of examples
     sequence: packing.Sequence
     label: int  # IGNORED: no training example has it
-    is_cut: bool  # the text was longer than max_length
+    is_cut: bool  # the text was longer than max_seq_length
 
 
 def make_features(

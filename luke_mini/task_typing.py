@@ -127,7 +127,7 @@ class Feature(NamedTuple):
     example: int  # index in the list of examples
     sequence: packing.Sequence
     types: list[int]  # indices of the gold types, those that the training file lacks left out
-    is_cut: bool  # the text was longer than max_length
+    is_cut: bool  # the text was longer than max_seq_length
 
 
 def make_features(

@@ -54,8 +54,8 @@ ALL_ENTITIES = True
 class Options:
     """How a context is read, and answers are chosen. Defaults: SQuAD 1.1 in the LUKE paper.
 
-    mLUKE's runs: max_seq_length 384, overlap 128. In the name of a file of mentions, {language} stands for the language of
-    the text and {context} for that of the context: `{context}-{language}.json` for MLQA. XQuAD's pages have English
+    mLUKE's runs: max_seq_length 384, overlap 128. In the name of a file of mentions, {language} stands for the language
+    of the text and {context} for that of the context: `{context}-{language}.json` for MLQA. XQuAD's pages have English
     titles in every language: `en-{language}.json`.
     """
 

@@ -1,7 +1,7 @@
 """Questions are read from the published forms and our own; the data set is told by the file's name or by options; every
 fault is named with its place. Examples are made up here; the real files are read where somebody has them.
 
-    python -m pytest -q tests/test_qa_files.py
+    python -m pytest -q tests/test_qa_data.py
 """
 
 import json

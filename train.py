@@ -68,30 +68,35 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def open_data(folders: list[Path], shape: config.ModelConfig) -> Shards:
     """The examples of the data folders, which must have the same tokenizer and entity vocabulary."""
-    first = folders[0]
-    for folder in folders:
-        check_data(folder, shape)
-        for path in [*sorted((first / "tokenizer").iterdir()), first / "entity_vocab.jsonl"]:
-            other = folder / path.relative_to(first)
-            if not other.is_file() or not filecmp.cmp(path, other, shallow=False):
-                options = f"--tokenizer {first}/tokenizer --entity-vocab {first}/entity_vocab.jsonl"
-                raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py {options}")
-    return Shards.open(*folders)
+    manifests = [read_manifest(folder, shape) for folder in folders]
+    for folder in folders[1:]:
+        check_same_vocabularies(folder, folders[0])
+    shards = Shards.open(*folders)
+    for folder, size, manifest in zip(folders, shards.sizes, manifests):
+        if size != manifest["examples"]:
+            raise ValueError(f"{folder}: {size} examples, but its manifest.json promises {manifest['examples']}")
+    return shards
 
 
-def check_data(folder: Path, shape: config.ModelConfig) -> None:
+def read_manifest(folder: Path, shape: config.ModelConfig) -> dict:
     """ValueError if prepare_wiki.py did not finish this folder or its sequences are too long."""
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder}: no manifest.json, so prepare_wiki.py has not finished; run it with --out {folder}")
     manifest = files.read_object(folder / "manifest.json")
-    shards = Shards.open(folder)
-    if len(shards) != manifest["examples"]:
-        raise ValueError(f"{folder}: {len(shards)} examples, but its manifest.json promises {manifest['examples']}")
     room = shape.max_position_embeddings - shape.pad_token_id - 1
     if manifest["max_seq_length"] > room:
         raise ValueError(
             f"{folder}: sequences of up to {manifest['max_seq_length']} word pieces, the model takes {room}"
         )
+    return manifest
+
+
+def check_same_vocabularies(folder: Path, first: Path) -> None:
+    for path in [*sorted((first / "tokenizer").iterdir()), first / "entity_vocab.jsonl"]:
+        other = folder / path.relative_to(first)
+        if not other.is_file() or not filecmp.cmp(path, other, shallow=False):
+            options = f"--tokenizer {first}/tokenizer --entity-vocab {first}/entity_vocab.jsonl"
+            raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py {options}")
 
 
 def base_shape(arguments) -> config.ModelConfig:

@@ -131,7 +131,7 @@ class Record(NamedTuple):
     def span(self, text: str, inclusive: bool = False, may_be_empty: bool = False) -> tuple[int, int]:
         """Fields start and end as a half-open span of characters; inclusive: the end is part of it."""
         first, last = self.get("start", int), self.get("end", int) + inclusive
-        if not 0 <= first <= last - (not may_be_empty) <= len(text) - (not may_be_empty):
+        if not 0 <= first <= last <= len(text) or (first == last and not may_be_empty):
             held = f"{self.where}: fields 'start' and 'end' are {first} and {last - inclusive}"
             raise ValueError(f"{held}, expected a span inside the text of {len(text)} characters")
         return first, last

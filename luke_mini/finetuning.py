@@ -32,6 +32,7 @@ module by its name. What a module must offer (E examples, one prediction for eac
 
 Only where it has a use:
 
+    records(path, options)        a file's examples as records of our own JSON lines, for --to-jsonl: see `formats`
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
     recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
@@ -57,7 +58,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -66,7 +66,7 @@ from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
-from luke_mini.weights import save_tensors
+from luke_mini.weights import read_file, save_tensors
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     saving = trainer.Saving(
         folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe)},
         lambda into: save_tensors(model.state_dict(), into / "weights.safetensors"),
-        lambda saved: model.load_state_dict(safetensors.torch.load_file(saved / "weights.safetensors")),
+        lambda saved: model.load_state_dict(read_file(saved / "weights.safetensors")),
         job.resume, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(

@@ -1,8 +1,8 @@
 """Text with character spans -> what the model reads, exactly as the released LukeTokenizer and MLukeTokenizer do it.
 
 In: a tokenizer, an entity vocabulary, texts or pairs of texts, the spans of their entities in characters, and their
-titles if they are known. Out: `Sequence`s for `packing.pack`, from `sequences`; or arrays under Hugging Face's names,
-from `encode` and `encode_batch`. Byte-sized tokens for this example:
+titles if they are known. Out: `Sequence`s for `packing.pack`, from `encode_sequences`; or arrays under Hugging Face's
+names, from `encode` and `encode_batch`. Byte-sized tokens for this example:
 
     encode(..., "Bo in LA.", entity_spans=[(0, 2), (6, 8)])      <s> B o Ġ i n Ġ L A . </s>
         input_ids              [W]           the ids of these 11 tokens
@@ -379,7 +379,10 @@ def mention_sequences(
 def as_arrays(
     sequences: list[Sequence], mention: int, with_ends: bool = False, with_kept: bool = False
 ) -> list[dict[str, np.ndarray]]:
-    """Positions and masks of a batch are made at once; a text has views of them."""
+    """Each input under Hugging Face's names; mention: columns of entity_position_ids.
+
+    Positions and masks of a batch are made at once; an input has views of them.
+    """
     starts, ends = np.concatenate([NOTHING.spans, *(sequence.spans for sequence in sequences)]).T
     runs = sliding_window_view(np.arange(starts.max(initial=0) + mention + 1), mention)  # row s: s, s + 1, s + 2, ...
     positions = runs[starts]  # [entities of all, mention]

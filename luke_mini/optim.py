@@ -39,7 +39,7 @@ class AdamW(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], defaults)
         self.parameters = [p for _, p in trained]  # in the model's order
         for _, p in trained:
-            self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.state[p] = {moment: torch.zeros_like(p) for moment in MOMENTS}
 
     @classmethod
     def of(cls, model: nn.Module, recipe: PretrainConfig | FinetuneConfig) -> "AdamW":

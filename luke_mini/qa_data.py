@@ -83,6 +83,7 @@ def data_set(path: Path, metric: str, language: str, question_language: str, has
         of_file = (of_file[0], language, "")
     return DataSet(metric or of_file[0], of_file[1], question_language or of_file[2] or of_file[1])
 
+
 def read(path: str | Path, metric: str = "", language: str = "", question_language: str = "") -> list[Question]:
     """The questions of a file, in its order. The last three: see `data_set`."""
     records = list(formats.squad(path))

@@ -50,7 +50,8 @@ ReCoRD: a .json file; "end" is the last character of a mention, and "@placeholde
 
 SuperGLUE and FewGLUE: a .jsonl file of such objects with "passage" and "qas", one a line.
 
-Your own: a .jsonl file, one question a line, half-open character spans; mentions whose text is an answer are right:
+Your own: a .jsonl file, one question a line, half-open character spans; mentions whose text is an answer are right, or
+only those that "gold" lists as it is done in "spans":
 
     {"text": "Ada met Bo in Oslo.", "spans": [{"start": 0, "end": 3}, {"start": 8, "end": 10}],
      "query": "Later @placeholder left with Ada", "answers": ["Bo"]}
@@ -108,10 +109,13 @@ def from_record(record: Record, labelled: bool = True) -> Question:
     answers = tuple(dict.fromkeys(record.texts("answers"))) if labelled else ()
     if labelled and not answers:
         raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
-    gold = [item.span(text) for item in record.list("gold", [])]
-    right = gold if "gold" in record.values else [span for span in mentions if text[slice(*span)] in answers]
-    name = str(record.values.get("id", record.where))
-    return Question(name, _one_line(text), mentions, query, answers, frozenset(map(mentions.index, right)))
+    right = {span for span in mentions if text[slice(*span)] in answers}
+    if "gold" in record.values:
+        right = {item.span(text): item.where for item in record.list("gold")}
+        if wrong := [where for span, where in right.items() if span not in mentions]:
+            raise ValueError(f"{wrong[0]}: expected one of the mentions in field 'spans'")
+    gold = frozenset(k for k, span in enumerate(mentions) if span in right)
+    return Question(str(record.values.get("id", record.where)), _one_line(text), mentions, query, answers, gold)
 
 
 def _one_line(text: str) -> str:
@@ -162,7 +166,7 @@ class Feature(NamedTuple):
     sequence: packing.Sequence  # entity 0 is the placeholder, then the candidates
     mentions: np.ndarray  # int64 [C], indices in the question's mentions
     labels: np.ndarray  # float32 [C], 1 = right
-    is_cut: bool  # the query was longer than max_query
+    is_cut: bool  # the query was longer than max_query_length
 
 
 def _stretch(text: str, start: int, end: int, highlight: int) -> Iterator[int | tuple[str, bool]]:

@@ -30,9 +30,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -40,7 +38,7 @@ from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
 from luke_mini.packing import PackedBatch
-from luke_mini.weights import save_tensors
+from luke_mini.weights import read_file, save_tensors
 
 KEPT = 2  # saved steps that stay on disk
 
@@ -237,13 +235,9 @@ def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict |
             raise ValueError(f"{held}; remove that folder or restart")
     found = files.read_object(run)
     check_same_run(found, saving.info, folders[-1])
-    try:
-        optimizer.load_moments(safetensors.torch.load_file(moments), found["step"])
-        best_weights = safetensors.torch.load_file(best) if best.exists() else None
-    except SafetensorError as error:
-        raise ValueError(f"{moments}: not a complete safetensors file ({error})") from None
+    optimizer.load_moments(read_file(moments), found["step"])
     saving.read_model(folders[-1])
-    return found["step"], found["best"], best_weights
+    return found["step"], found["best"], read_file(best) if best.exists() else None
 
 
 def check_same_run(saved: dict, now: dict, folder: Path) -> None:

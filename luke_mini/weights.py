@@ -292,7 +292,7 @@ def missing_message(names: list[str]) -> str:
 def tied(released: Mapping[str, Tensor]) -> list[str]:
     """The decoders, under the current names, that equal the tables they are tied to."""
     pairs = {decoder: (released[decoder], released[name]) for decoder, name in TIED.items() if decoder in released}
-    return [name for name, (one, other) in pairs.items() if torch.equal(stack([one]), stack([other]))]
+    return [name for name, (one, other) in pairs.items() if one is other or torch.equal(stack([one]), stack([other]))]
 
 
 def unexpected_names(

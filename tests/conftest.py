@@ -48,6 +48,14 @@ def yardstick() -> float:
     return time.process_time() - start
 
 
+def arrays_of(feature, max_mention: int = 30) -> dict:
+    """The input of a task as Hugging Face has it."""
+    from luke_mini import inputs
+
+    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
+    return arrays
+
+
 def shared_data(name: str) -> Path:
     """A file of real data beside the repository; skips the test where there is none, as in a fresh clone."""
     path = SHARED / name

@@ -13,12 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from closeness import assert_rounded, assert_same, generator, seeded
-from conftest import shared_data
+from conftest import arrays_of, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, inputs, optim, task_cloze, tokenizer, trainer
+from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import TaskModel
@@ -32,12 +32,6 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 VOCAB = EntityVocab.from_titles(["[UNK]", "[PAD]", "[MASK]", "[MASK2]"])
 MASK_ENTITY = 2
-
-
-def arrays_of(feature, max_mention: int = 30) -> dict:
-    """As Hugging Face has it."""
-    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
-    return arrays
 
 
 class LetterTokenizer:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from closeness import assert_rounded, assert_same, generator, seeded
-from conftest import shared_data
+from conftest import arrays_of, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,12 +30,6 @@ TACRED = {
 OWN = {"text": "Bo met Ada.", "head": {"start": 7, "end": 10}, "tail": {"start": 0, "end": 2}, "label": "knows"}
 BLOCKS = '1\t" <e1> Ada </e1> works for <e2> Acme </e2> . "\nper:employee_of(e1,e2)\n\n'
 ADA = Example("e1", "Ada is a chemist .", (0, 3), (7, 16), "per:title")
-
-
-def arrays_of(feature, max_mention: int = 30) -> dict:
-    """As Hugging Face has it."""
-    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
-    return arrays
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from closeness import assert_rounded, assert_same, generator, seeded
-from conftest import shared_data
+from conftest import arrays_of, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,12 +34,6 @@ OWN = {
     "spans": [{"start": 0, "end": 3, "labels": ["a", "b", "a"]}, {"start": 8, "end": 10, "labels": []}],
 }
 ADA = Example("Ada is a chemist .", (0, 3), ("person",))
-
-
-def arrays_of(feature, max_mention: int = 30) -> dict:
-    """As Hugging Face has it."""
-    (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
-    return arrays
 
 
 @pytest.fixture(scope="session")

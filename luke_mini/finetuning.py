@@ -16,9 +16,10 @@ module by its name. What a module must offer (E examples, one prediction for eac
     prepare(checkpoint)           only tasks that need more than a checkpoint has: the same with further word pieces, or
                                   an embedding of [MASK] alone. The fine-tuned model has them, --predict does not ask
 
-    read_examples(path, options)  list of E. ValueError names the file, the line, the field and what was expected
+    from_record(record, options, labels=None)   list of E: those of a record of the task's JSON lines, mostly one.
+                                  labels: None for a file's record; the model's for a line of --predict, which has no
+                                  answer. ValueError names the file, the line, the field and what was expected
     describe(examples)            a few words on what was read, for the log
-    label_list(examples)          names of the classes, from the training examples; () if the task has none
     make_features(examples, tokenizer, entity_vocab, labels, options)         list of model inputs
     skipped(examples, features)   {reason: number} of what no feature can teach or no prediction can reach
     build_model(config, entity_vocab, labels, options)                        the module; its encoder is `.luke`
@@ -26,13 +27,18 @@ module by its name. What a module must offer (E examples, one prediction for eac
         model(batch)              {term: (summed loss, hits)}, as `trainer` takes it
     predict(model, features, examples)                                        list of E predictions
     evaluate(examples, predictions, features)                                 flat dict of scores, fractions
-    write_predictions(folder, name, examples, predictions)                    files in the shape of the official ones
-    predict_lines(model, lines, tokenizer, entity_vocab, options)             a dict for each line of a user's own text
-                                  in one of the shapes that views.py shows
+    prediction_files(examples, predictions)     {"predictions.json": ...}, in the shape of the official files: a string
+                                  is the file's text, a list is written as JSON lines, a dict as one JSON object
+    unmark(line, where)           for --predict: the record of a line that is not JSON; `files.parse_record` if all are
+    answer(examples, predictions) for --predict: what is printed for a record with these examples, a dict in one of the
+                                  shapes that views.py shows
 
 Only where it has a use:
 
-    records(path, options)        a file's examples as records of our own JSON lines, for --to-jsonl: see `formats`
+    records(path, options)        a file's examples as records of our own JSON lines, also for --to-jsonl: see `formats`
+    read_examples(path, options)  list of E, if reading a file takes more than `records` and `from_record`
+    label_list(examples)          names of the classes, from the training examples
+    JSON_LINES = False            a line of --predict is never JSON, even if it begins with "{"
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
     recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
@@ -164,11 +170,17 @@ def header(
     ]
 
 
+def read_examples(task: ModuleType, path: Path, options) -> list:
+    if hasattr(task, "read_examples"):
+        return task.read_examples(path, options)
+    return [example for record in task.records(path, options) for example in task.from_record(record, options)]
+
+
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
     """The examples of every file, the first `limits[split]` of it; says how many."""
     examples = {}
     for name, path in files.items():
-        examples[name] = task.read_examples(path, options)[: limits.get(name, limits.get("test"))]
+        examples[name] = read_examples(task, path, options)[: limits.get(name, limits.get("test"))]
         if not examples[name]:
             raise ValueError(f"{path}: no example")
         print(f"{name:5} {path}: {len(examples[name])} examples; {task.describe(examples[name])}", flush=True)
@@ -180,7 +192,7 @@ def make_job(
     out: Path, resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
     """Features of all examples; prints the classes, and what cannot be learned or found and why."""
-    labels = task.label_list(examples["train"]) if trains(task) else ()
+    labels = task.label_list(examples["train"]) if hasattr(task, "label_list") and trains(task) else ()
     features = {
         name: make_features(task, options, start.tokenizer, start.entity_vocab, labels, name, split)
         for name, split in examples.items()
@@ -354,7 +366,22 @@ def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
         found, predictions = score(job, model, name)
         report.setdefault("scores", {}).setdefault(name, {})[str(seed)] = found
         if job.rank.is_first:
-            job.task.write_predictions(job.out, name, job.examples[name], predictions)
+            write_predictions(job, name, predictions)
+
+
+def write_predictions(job: Job, name: str, predictions: list) -> None:
+    """OUT/<name>_predictions.json and the like, as the task's official scorers want them."""
+    if hasattr(job.task, "write_predictions"):
+        job.task.write_predictions(job.out, name, job.examples[name], predictions)
+        return
+    for kind, content in job.task.prediction_files(job.examples[name], predictions).items():
+        with write_file(job.out / f"{name}_{kind}") as file:
+            if isinstance(content, str):
+                file.write(content)
+            elif isinstance(content, dict):
+                json.dump(content, file, ensure_ascii=False, indent=1)
+            else:
+                file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in content)
 
 
 def show(job: Job, scores: dict) -> str:

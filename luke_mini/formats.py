@@ -105,7 +105,7 @@ def unmark_pair(sentence: str, where: str) -> Record:
 
     A mention may be empty, as some of KBP37's are: there, numbers have been lost.
     """
-    pieces = re.split(r"(</?e[12]>)", sentence)
+    pieces = re.split(r"(</?e[12]>)", sentence.strip())
     marks = pieces[1::2]
     first, second = ["<e1>", "</e1>"], ["<e2>", "</e2>"]
     if marks not in (first + second, second + first):

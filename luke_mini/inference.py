@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from luke_mini import checkpoint, finetuning
+from luke_mini import checkpoint, files, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_data import Candidate, Document, Mention
@@ -106,9 +106,17 @@ def open_model(
 
 
 def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
-    """An answer for each line: see `predict_lines` of the task. model: a folder, or what `open_model` returned."""
+    """An answer for each line. model: a folder, or what `open_model` returned. ValueError names a faulty line."""
     task, module, tokenizer, entity_vocab, options = model if isinstance(model, Opened) else open_model(model)
-    return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
+    if hasattr(task, "predict_lines"):
+        return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
+    labels = getattr(module, "labels", ())
+    records = files.line_records(lines, task.unmark, getattr(task, "JSON_LINES", True))
+    of_line = [task.from_record(record, options, labels) for record in records]
+    examples = [example for group in of_line for example in group]
+    features = task.make_features(examples, tokenizer, entity_vocab, labels, options)
+    predictions = iter(task.predict(module, features, examples))
+    return (task.answer(group, [next(predictions) for _ in group]) for group in of_line)
 
 
 def evaluate(

@@ -14,7 +14,7 @@ What every task module offers: `finetuning.py`.
 Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import NamedTuple
 import torch
 
 from luke_mini import files, formats, inputs, optim, packing, trainer
-from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import IGNORED, Batch, TaskModel, collate_mentions
@@ -81,6 +80,8 @@ class Options:
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
+unmark = formats.unmark_pair
+
 
 class Example(NamedTuple):
     id: str
@@ -94,18 +95,16 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return formats.relations(path)
 
 
-def from_record(record: Record, labelled: bool = True) -> Example:
+def from_record(
+    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
+) -> list[Example]:
     text = record.get("text", str)
     head, tail = (
         Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # KBP37 lost some
         for name in ("head", "tail")
     )
-    return Example(str(record.values.get("id", "")), text, head, tail, record.get("label", str) if labelled else "")
-
-
-def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
-    """The examples of a file in one of the three formats."""
-    return [from_record(record) for record in records(path, options)]
+    label = record.get("label", str) if labels is None else ""
+    return [Example(str(record.values.get("id", "")), text, head, tail, label)]
 
 
 def is_directed(labels: Iterable[str]) -> bool:
@@ -231,25 +230,19 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], fea
     return scores | {"official_f1": scores["macro_f1"]}
 
 
-def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-    """<name>_predictions.txt for the official scorers: a label a line, after its id and a tab if it has a direction."""
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """For the official scorers: a label a line, after its id and a tab if it has a direction."""
     with_id = is_directed(example.label for example in examples)
-    with write_file(Path(folder) / f"{name}_predictions.txt") as file:
-        for example, prediction in zip(examples, predictions):
-            file.write(f"{example.id}\t" * with_id + prediction.label + "\n")
+    lines = [f"{e.id}\t" * with_id + prediction.label + "\n" for e, prediction in zip(examples, predictions)]
+    return {"predictions.txt": "".join(lines)}
 
 
-def predict_lines(
-    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, a text with marks or a JSON object: its relation, with the spans in characters of the text."""
-    found = files.line_records([line.strip() for line in lines], formats.unmark_pair)
-    examples = [from_record(record, labelled=False) for record in found]
-    features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
-    for example, prediction in zip(examples, predict(model, features, examples)):
-        mentions = {
-            name: {"text": example.text[start:end], "start": start, "end": end}
-            for name, (start, end) in (("head", example.head), ("tail", example.tail))
-        }
-        probability = round(prediction.probability, 4)
-        yield {"text": example.text, **mentions, "label": prediction.label, "probability": probability}
+def answer(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict:
+    """What --predict prints for a text: its relation."""
+    (example,), (prediction,) = examples, predictions
+    mentions = {
+        name: {"text": example.text[start:end], "start": start, "end": end}
+        for name, (start, end) in (("head", example.head), ("tail", example.tail))
+    }
+    probability = round(prediction.probability, 4)
+    return {"text": example.text, **mentions, "label": prediction.label, "probability": probability}

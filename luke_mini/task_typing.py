@@ -15,8 +15,7 @@ Spans are half-open, in characters. Left out: types that no training mention has
 and an answer for mentions without a positive logit, which other work on ultra-fine types gives.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import NamedTuple
 import torch
 
 from luke_mini import files, formats, inputs, optim, packing, trainer
-from luke_mini.files import write_file
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel, collate_mentions
 from luke_mini.inputs import CharSpan
@@ -77,6 +75,8 @@ class Options:
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
+unmark = formats.unmark
+
 
 class Example(NamedTuple):
     text: str
@@ -89,17 +89,15 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return [formats.open_entity(record, kept) for record in files.read_records(path)]
 
 
-def from_record(record: Record, labelled: bool = True) -> list[Example]:
-    text, spans = record.get("text", str), record.list("spans")
-    if not spans and not labelled:
+def from_record(
+    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
+) -> list[Example]:
+    """Its mentions; those of a line of --predict may be empty."""
+    text, spans, is_line = record.get("text", str), record.list("spans"), labels is not None
+    if not spans and is_line:
         raise ValueError(f"{record.where}: field 'spans' is empty, expected at least one mention")
-    types = [tuple(dict.fromkeys(item.texts("labels"))) if labelled else () for item in spans]
-    return [Example(text, item.span(text, may_be_empty=not labelled), names) for item, names in zip(spans, types)]
-
-
-def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
-    """The mentions of a file in one of the three formats, each record in its own."""
-    return [example for record in records(path, options) for example in from_record(record)]
+    types = [() if is_line else tuple(dict.fromkeys(item.texts("labels"))) for item in spans]
+    return [Example(text, item.span(text, may_be_empty=is_line), names) for item, names in zip(spans, types)]
 
 
 def describe(examples: Sequence[Example]) -> str:
@@ -202,25 +200,19 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Sequence[Type]],
     return typing_scores([example.types for example in examples], [[t.name for t in types] for types in predictions])
 
 
-def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence) -> None:
-    """<name>_predictions.jsonl: {"predictions": [...], "labels": [...]} for each mention."""
-    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
-        for example, types in zip(examples, predictions):
-            answer = {"predictions": [found.name for found in types], "labels": list(example.types)}
-            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Sequence[Type]]) -> dict[str, list]:
+    """{"predictions": [...], "labels": [...]} for each mention."""
+    answers = [
+        {"predictions": [found.name for found in types], "labels": list(example.types)}
+        for example, types in zip(examples, predictions)
+    ]
+    return {"predictions.jsonl": answers}
 
 
-def predict_lines(
-    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, a text with marks or a JSON object: its mentions with their types."""
-    of_line = [from_record(record, labelled=False) for record in files.line_records(lines, formats.unmark)]
-    examples = [example for mentions in of_line for example in mentions]
-    features = make_features(examples, tokenizer, entity_vocab, model.labels, options)
-    predictions = iter(predict(model, features, examples))
-    for mentions in of_line:
-        found = []
-        for text, (start, end), _ in mentions:
-            types = [{"type": name, "probability": round(probability, 4)} for name, probability in next(predictions)]
-            found.append({"text": text[start:end], "start": start, "end": end, "types": types})
-        yield {"text": mentions[0].text, "mentions": found}
+def answer(examples: Sequence[Example], predictions: Sequence[Sequence[Type]]) -> dict:
+    """What --predict prints for a text: its mentions with their types."""
+    mentions = []
+    for (text, (start, end), _), types in zip(examples, predictions):
+        found = [{"type": name, "probability": round(probability, 4)} for name, probability in types]
+        mentions.append({"text": text[start:end], "start": start, "end": end, "types": found})
+    return {"text": examples[0].text, "mentions": mentions}

@@ -11,7 +11,7 @@ import pytest
 from conftest import shared_data
 
 import finetune
-from luke_mini import formats, task_classification, task_cloze, task_qa, task_relation, task_typing
+from luke_mini import finetuning, formats, task_classification, task_cloze, task_qa, task_relation, task_typing
 from luke_mini.files import Record
 
 TASKS = {task.NAME: task for task in (task_classification, task_cloze, task_qa, task_relation, task_typing)}
@@ -29,10 +29,10 @@ def converted(task_name: str, path, tmp_path, capsys):
 ])  # fmt: skip
 def test_a_published_file_and_its_json_lines_are_the_same_examples(file, toy_data, tmp_path, capsys):
     task = TASKS[file.partition("/")[0]]
-    published = task.read_examples(toy_data / file)
+    published = finetuning.read_examples(task, toy_data / file, task.Options())
     assert len(published) > 50
-    own = task.read_examples(converted(task.NAME, toy_data / file, tmp_path, capsys))
-    assert own == published
+    path = converted(task.NAME, toy_data / file, tmp_path, capsys)
+    assert finetuning.read_examples(task, path, task.Options()) == published
 
 
 def test_blocks_with_marks_too(tmp_path, capsys):
@@ -40,10 +40,11 @@ def test_blocks_with_marks_too(tmp_path, capsys):
     path = tmp_path / "train.txt"
     path.write_text('1\t" <e1> Ada </e1> works for <e2> Acme </e2> . "\nper:employee_of(e1,e2)\n\n'
                     '2\t" In <e2> </e2> , <e1> Bo </e1> left . "\nno_relation\n')  # fmt: skip
-    published = task_relation.read_examples(path)
+    published = finetuning.read_examples(task_relation, path, None)
     assert [example.text for example in published] == ["Ada works for Acme.", "In , Bo left."]
     assert published[1].tail == (3, 3)
-    assert task_relation.read_examples(converted("relation", path, tmp_path, capsys)) == published
+    path = converted("relation", path, tmp_path, capsys)
+    assert finetuning.read_examples(task_relation, path, None) == published
 
 
 def test_an_option_that_chooses_among_published_types_counts(tmp_path, capsys):

@@ -146,7 +146,7 @@ def test_real_files_get_their_recipe(tiny_checkpoint):
     }  # fmt: skip
     for path, (task, name) in wanted.items():
         module, path = inference.TASKS[task], shared_data(path)
-        examples = {"train": module.read_examples(path, module.Options())}
+        examples = {"train": finetuning.read_examples(module, path, module.Options())}
         assert module.recipe_name({"train": path}, examples, start) == name, path
 
 

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, formats, inputs, task_relation
+from luke_mini import checkpoint, finetuning, formats, inputs, task_relation
 from luke_mini.files import Record
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
-from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features, read_examples
+from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features
 
 TACRED = {
     "id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
@@ -30,6 +30,10 @@ TACRED = {
 OWN = {"text": "Bo met Ada.", "head": {"start": 7, "end": 10}, "tail": {"start": 0, "end": 2}, "label": "knows"}
 BLOCKS = '1\t" <e1> Ada </e1> works for <e2> Acme </e2> . "\nper:employee_of(e1,e2)\n\n'
 ADA = Example("e1", "Ada is a chemist .", (0, 3), (7, 16), "per:title")
+
+
+def read_examples(path, options=Options()):
+    return finetuning.read_examples(task_relation, path, options)
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +193,7 @@ def test_inputs_are_those_of_the_rules(tiny, words, data):
     (subj_start, subj_end), (obj_start, obj_end) = spans
     record = {"relation": "r", "token": words, "subj_start": subj_start, "subj_end": subj_end - 1,
               "obj_start": obj_start, "obj_end": obj_end - 1}  # fmt: skip
-    example = task_relation.from_record(formats.tacred(Record("here", record)))
+    (example,) = task_relation.from_record(formats.tacred(Record("here", record)))
     max_mention = data.draw(st.integers(1, 8))
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, ["r"], Options(max_mention=max_mention))
     ids, positions = by_the_book(words, *spans, tiny.tokenizer, max_mention)
@@ -358,13 +362,13 @@ def test_a_wrong_direction_is_no_hit_and_the_mean_is_over_all_18_relations():
     assert own["official_f1"] == pytest.approx(1 / 2)
 
 
-def test_prediction_files(tmp_path):
-    examples = [ADA, ADA._replace(id="e2")]
-    task_relation.write_predictions(tmp_path, "test", examples, [Prediction("per:title", 1.0), Prediction("x", 0.5)])
-    assert (tmp_path / "test_predictions.txt").read_text() == "per:title\nx\n"
+def test_prediction_files():
+    examples, found = [ADA, ADA._replace(id="e2")], [Prediction("per:title", 1.0), Prediction("x", 0.5)]
+    assert task_relation.prediction_files(examples, found) == {"predictions.txt": "per:title\nx\n"}
     directed = [example._replace(label="per:title(e1,e2)") for example in examples]
-    task_relation.write_predictions(tmp_path, "test", directed, [Prediction("x(e1,e2)", 1.0)] * 2)
-    assert (tmp_path / "test_predictions.txt").read_text() == "e1\tx(e1,e2)\ne2\tx(e1,e2)\n"
+    found = [Prediction("x(e1,e2)", 1.0)] * 2
+    made = task_relation.prediction_files(directed, found)
+    assert made == {"predictions.txt": "e1\tx(e1,e2)\ne2\tx(e1,e2)\n"}
 
 
 # --- From the command line --------------------------------------------------------------------------------------------

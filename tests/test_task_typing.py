@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, formats, inputs, task_typing
+from luke_mini import checkpoint, finetuning, formats, inputs, task_typing
 from luke_mini.files import Record
 from luke_mini.initialization import initialize
-from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features, read_examples
+from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features
 
 LUKE = {"sent": "Ada met -LRB- briefly -RSB- the mayor .", "start": 28, "end": 37, "labels": ["person"]}
 CROWD = {
@@ -34,6 +34,10 @@ OWN = {
     "spans": [{"start": 0, "end": 3, "labels": ["a", "b", "a"]}, {"start": 8, "end": 10, "labels": []}],
 }
 ADA = Example("Ada is a chemist .", (0, 3), ("person",))
+
+
+def read_examples(path, options=Options()):
+    return finetuning.read_examples(task_typing, path, options)
 
 
 @pytest.fixture(scope="session")
@@ -309,12 +313,11 @@ def test_loose_micro_scores():
     assert (scores["macro_precision"], scores["macro_recall"]) == (0.5, 0.5)
 
 
-def test_prediction_files(tmp_path):
-    task_typing.write_predictions(tmp_path, "dev", [ADA, ADA], [[Type("person", 0.9), Type("æ", 0.6)], []])
-    lines = (tmp_path / "dev_predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert list(map(json.loads, lines)) == [
+def test_prediction_files():
+    made = task_typing.prediction_files([ADA, ADA], [[Type("person", 0.9), Type("æ", 0.6)], []])
+    assert made == {"predictions.jsonl": [
         {"predictions": ["person", "æ"], "labels": ["person"]}, {"predictions": [], "labels": ["person"]},
-    ]  # fmt: skip
+    ]}  # fmt: skip
 
 
 # --- From the command line --------------------------------------------------------------------------------------------
@@ -355,11 +358,11 @@ def test_marks_that_do_not_fit(text):
     with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
         formats.unmark(text, "text 3")
     with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
-        task_typing.from_record(Record("text 3", {"text": "Ada met Bo.", "spans": []}), labelled=False)
+        task_typing.from_record(Record("text 3", {"text": "Ada met Bo.", "spans": []}), Options(), ())
 
 
 def test_marks():
-    examples = task_typing.from_record(formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1"), labelled=False)
+    examples = task_typing.from_record(formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1"), Options(), ())
     assert examples == [Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))]
 
 

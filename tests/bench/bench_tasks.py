@@ -66,7 +66,9 @@ def guess(task: str, folder: Path) -> float:
         return 0.0
     module = MODULES[task]
     files = finetuning.find_files(module, folder, {})
-    train, test = (module.read_examples(files[s], module.Options()) if s in files else [] for s in ("train", "test"))
+    train, test = (
+        finetuning.read_examples(module, files[s], module.Options()) if s in files else [] for s in ("train", "test")
+    )
     if task == "relation":
         label = most_common(x.label for x in train if x.label != task_relation.NO_RELATION)
         predictions = [task_relation.Prediction(label, 1.0)] * len(test)

@@ -20,12 +20,14 @@ loss: the differences that this makes are marked below.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import ops, packing, trainer
+from luke_mini import ops, optim, packing, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.packing import PackedBatch
@@ -165,21 +167,53 @@ class TaskModel(nn.Module):
         return {"label": (loss, (logits.argmax(dim=1) == labels).sum())}
 
 
-def collate_mentions(
-    sequences: Sequence[packing.Sequence], labels: Tensor, head: str, pad_id: int, max_mention: int
-) -> Batch:
-    """The batch of texts with one marked mention each, or two.
+class MentionFeature(NamedTuple):
+    """An input with one marked mention, or two."""
 
-    head: what is classified, "entity", "token" (the marker in front of the mention) or both. Without entities in it the
-    encoder sees words alone, the papers' baseline.
+    example: int  # index in the list of examples
+    sequence: packing.Sequence
+    label: int | list[int]  # the class, or IGNORED; a list: the classes that hold, of which there may be none
+    is_cut: bool  # the text was longer than max_seq_length
+
+
+def collate_mentions(
+    features: Sequence[MentionFeature], n_classes: int, head: str, pad_id: int, max_mention: int
+) -> Batch:
+    """head: what is classified, "entity", "token" (the marker in front of the mention) or both.
+
+    Without entities in it the encoder sees words alone, the papers' baseline.
     """
+    sequences, labels = [feature.sequence for feature in features], [feature.label for feature in features]
     markers = torch.stack([torch.from_numpy(sequence.spans[:, 0]) for sequence in sequences])  # [batch, mentions]
     if "entity" not in head:
         sequences = [packing.Sequence(s.word_ids, s.entity_ids[:0], s.spans[:0]) for s in sequences]
     packed = packing.pack(sequences, pad_id, max_mention)
     rows = (markers + packed.cu_words[:-1, None]).unbind(dim=1) if "token" in head else ()
     rows += first_entities(packed, markers.shape[1]) if "entity" in head else ()
-    return Batch(packed, (1,) * len(sequences), rows, labels)
+    return Batch(packed, (1,) * len(sequences), rows, _label_tensor(labels, n_classes))
+
+
+def _label_tensor(labels: Sequence[int] | Sequence[list[int]], n_classes: int) -> Tensor:
+    """The `labels` of a Batch."""
+    if isinstance(labels[0], int):
+        return torch.tensor(labels)
+    held = torch.zeros(len(labels), n_classes)
+    for row, classes in zip(held, labels):
+        row[classes] = 1
+    return held
+
+
+def mention_model(
+    config: ModelConfig, labels: Sequence[str], options, n_states: int, bias: bool = True
+) -> TaskModel:
+    """The model for marked mentions, its weights still to be loaded. options: the task's; head and max_mention count."""
+    collate = partial(
+        collate_mentions, n_classes=len(labels), head=options.head, pad_id=config.pad_token_id,
+        max_mention=options.max_mention,
+    )  # fmt: skip
+    model = TaskModel(LukeModel(config), labels, options.head, n_states, collate, bias)
+    optim.freeze_idle(model.luke, entities="entity" in options.head)
+    return model
 
 
 # --- Released models --------------------------------------------------------------------------------------------------

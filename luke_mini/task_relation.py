@@ -16,19 +16,15 @@ Spans are half-open, in characters. Left out: the mentions' types, which TACRED 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from luke_mini import files, formats, inputs, optim, packing, trainer
+from luke_mini import formats, inputs, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
-from luke_mini.heads import IGNORED, Batch, TaskModel, collate_mentions
+from luke_mini.heads import IGNORED, MentionFeature, TaskModel, mention_model
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
-from luke_mini.model import LukeModel
 from luke_mini.files import Record
 
 NAME, TITLE = "relation", "relation F1"
@@ -135,16 +131,9 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
 # --- Features ---------------------------------------------------------------------------------------------------------
 
 
-class Feature(NamedTuple):
-    example: int  # index in the list of examples
-    sequence: packing.Sequence
-    label: int  # IGNORED: no training example has it
-    is_cut: bool  # the text was longer than max_seq_length
-
-
 def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
-) -> list[Feature]:
+) -> list[MentionFeature]:
     """One input for each example, but none where head and tail overlap or are longer than an input: see `skipped`."""
     # differs from LUKE: with byte-level BPE, the markers of KBP37 and RELX stand after a space like any word; mLUKE's
     # code glues them to the word before, which is the same in SentencePiece, the published use
@@ -156,7 +145,7 @@ def make_features(
         first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(i, sequence, label_ids.get(examples[i].label, IGNORED), is_cut)
+        MentionFeature(i, sequence, label_ids.get(examples[i].label, IGNORED), is_cut)
         for i, (sequence, is_cut) in zip(chosen, made)
         if sequence
     ]
@@ -166,7 +155,7 @@ def _overlap(example: Example) -> bool:
     return example.head[1] > example.tail[0] and example.tail[1] > example.head[0]
 
 
-def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[MentionFeature]) -> dict[str, int]:
     """What cannot be learned or answered, and counts as no_relation; and texts of which a part is missing."""
     missing = [examples[i] for i in sorted({*range(len(examples))} - {feature.example for feature in features})]
     overlaps = sum(map(_overlap, missing))
@@ -178,49 +167,37 @@ def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[st
     }
 
 
-# --- Batches and model ------------------------------------------------------------------------------------------------
-
-
-def collate(features: Sequence[Feature], head: str, pad_id: int, max_mention: int) -> Batch:
-    labels = torch.tensor([feature.label for feature in features])
-    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
+# --- Model ------------------------------------------------------------------------------------------------------------
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
-    """The model, its weights still to be loaded (paper, section 4.2)."""
-    make_batch = partial(collate, head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention)
-    n_states = HEAD_INPUTS[options.head]
-    model = TaskModel(LukeModel(config), labels, options.head, n_states, make_batch, options.classifier_bias)
-    optim.freeze_idle(model.luke, entities="entity" in options.head)
-    return model
+    """Paper, section 4.2."""
+    return mention_model(config, labels, options, HEAD_INPUTS[options.head], options.classifier_bias)
 
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-
-class Prediction(NamedTuple):
-    label: str
-    probability: float  # softmax over the labels; 0 for an example without an input
+Prediction = tuple[str, float]  # the label; its probability among all, 0 for an example without an input
 
 
 def predict(
-    model: TaskModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
+    model: TaskModel, features: Sequence[MentionFeature], examples: Sequence[Example], batch_size: int = 32
 ) -> list[Prediction]:
     """The best label of each example; no_relation for one that has no feature."""
-    predictions = [Prediction(NO_RELATION, 0.0)] * len(examples)
+    predictions = [(NO_RELATION, 0.0)] * len(examples)
     sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         label = int(logits.numpy().argmax())  # of equal ones the first
-        predictions[feature.example] = Prediction(model.labels[label], logits.softmax(dim=0)[label].item())
+        predictions[feature.example] = (model.labels[label], logits.softmax(dim=0)[label].item())
     return predictions
 
 
-def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
+def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]) -> dict:
     """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
 
     That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.
     """
-    gold, guesses = [example.label for example in examples], [prediction.label for prediction in predictions]
+    gold, guesses = [example.label for example in examples], [label for label, _ in predictions]
     if not is_directed(gold):
         scores = relation_scores(gold, guesses, NO_RELATION)
         return scores | {"official_f1": scores["f1"]}
@@ -233,16 +210,15 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], fea
 def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
     """For the official scorers: a label a line, after its id and a tab if it has a direction."""
     with_id = is_directed(example.label for example in examples)
-    lines = [f"{e.id}\t" * with_id + prediction.label + "\n" for e, prediction in zip(examples, predictions)]
+    lines = [f"{example.id}\t" * with_id + label + "\n" for example, (label, _) in zip(examples, predictions)]
     return {"predictions.txt": "".join(lines)}
 
 
 def answer(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict:
     """What --predict prints for a text: its relation."""
-    (example,), (prediction,) = examples, predictions
+    (example,), ((label, probability),) = examples, predictions
     mentions = {
         name: {"text": example.text[start:end], "start": start, "end": end}
         for name, (start, end) in (("head", example.head), ("tail", example.tail))
     }
-    probability = round(prediction.probability, 4)
-    return {"text": example.text, **mentions, "label": prediction.label, "probability": probability}
+    return {"text": example.text, **mentions, "label": label, "probability": round(probability, 4)}

@@ -17,18 +17,14 @@ and an answer for mentions without a positive logit, which other work on ultra-f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from luke_mini import files, formats, inputs, optim, packing, trainer
+from luke_mini import files, formats, inputs, trainer
 from luke_mini.config import ModelConfig, option
-from luke_mini.heads import Batch, TaskModel, collate_mentions
+from luke_mini.heads import MentionFeature, TaskModel, mention_model
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import typing_scores
-from luke_mini.model import LukeModel
 from luke_mini.files import Record
 
 NAME, TITLE = "typing", "typing F1"
@@ -121,16 +117,9 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 # --- Features ---------------------------------------------------------------------------------------------------------
 
 
-class Feature(NamedTuple):
-    example: int  # index in the list of examples
-    sequence: packing.Sequence
-    types: list[int]  # indices of the gold types, those that the training file lacks left out
-    is_cut: bool  # the text was longer than max_seq_length
-
-
 def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
-) -> list[Feature]:
+) -> list[MentionFeature]:
     """One input for each example, but none for a mention that is longer than an input: see `skipped`."""
     type_ids = {name: i for i, name in enumerate(labels)}
     texts, spans = [example.text for example in examples], [[example.mention] for example in examples]
@@ -139,77 +128,62 @@ def make_features(
         first_space=options.first_space,
     )  # fmt: skip
     return [
-        Feature(index, sequence, [type_ids[name] for name in example.types if name in type_ids], is_cut)
+        MentionFeature(index, sequence, [type_ids[name] for name in example.types if name in type_ids], is_cut)
         for index, (example, (sequence, is_cut)) in enumerate(zip(examples, made))
         if sequence
     ]
 
 
-def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
+def skipped(examples: Sequence[Example], features: Sequence[MentionFeature]) -> dict[str, int]:
     """What cannot be learned or answered and counts against recall; and texts of which a part is missing."""
     gold = sum(len(examples[feature.example].types) for feature in features)
     return {
         "mentions longer than an input": len(examples) - len(features),
-        "types that the training file lacks": gold - sum(len(feature.types) for feature in features),
+        "types that the training file lacks": gold - sum(len(feature.label) for feature in features),
         "texts cut around their mention": sum(feature.is_cut for feature in features),
     }
 
 
-# --- Batches and model ------------------------------------------------------------------------------------------------
-
-
-def collate(features: Sequence[Feature], n_types: int, head: str, pad_id: int, max_mention: int) -> Batch:
-    labels = torch.zeros(len(features), n_types)
-    for row, feature in enumerate(features):
-        labels[row, feature.types] = 1
-    return collate_mentions([feature.sequence for feature in features], labels, head, pad_id, max_mention)
+# --- Model ------------------------------------------------------------------------------------------------------------
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
-    """The model, its weights still to be loaded (paper, section 4.1)."""
-    make_batch = partial(
-        collate, n_types=len(labels), head=options.head, pad_id=config.pad_token_id, max_mention=options.max_mention
-    )
-    model = TaskModel(LukeModel(config), labels, options.head, 1, make_batch)
-    optim.freeze_idle(model.luke, entities="entity" in options.head)
-    return model
+    """Paper, section 4.1."""
+    return mention_model(config, labels, options, n_states=1)
 
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-
-class Type(NamedTuple):
-    name: str
-    probability: float  # sigmoid of the logit
+Types = list[tuple[str, float]]  # of a mention: each one's name and probability, the sigmoid of its logit
 
 
 def predict(
-    model: TaskModel, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
-) -> list[list[Type]]:
+    model: TaskModel, features: Sequence[MentionFeature], examples: Sequence[Example], batch_size: int = 32
+) -> list[Types]:
     """The types of each example, in the order of the model's labels; none for one that has no feature."""
-    predictions: list[list[Type]] = [[] for _ in examples]
+    predictions: list[Types] = [[] for _ in examples]
     sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         probability = logits.sigmoid().tolist()
-        predictions[feature.example] = [Type(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]
+        predictions[feature.example] = [(model.labels[k], probability[k]) for k in (logits > 0).nonzero()[:, 0]]
     return predictions
 
 
-def evaluate(examples: Sequence[Example], predictions: Sequence[Sequence[Type]], features: Sequence[Feature]) -> dict:
+def evaluate(examples: Sequence[Example], predictions: Sequence[Types], features: Sequence[MentionFeature]) -> dict:
     """`metrics.typing_scores`: precision, recall and f1 are the loose micro ones."""
-    return typing_scores([example.types for example in examples], [[t.name for t in types] for types in predictions])
+    return typing_scores([example.types for example in examples], [[name for name, _ in types] for types in predictions])
 
 
-def prediction_files(examples: Sequence[Example], predictions: Sequence[Sequence[Type]]) -> dict[str, list]:
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Types]) -> dict[str, list]:
     """{"predictions": [...], "labels": [...]} for each mention."""
     answers = [
-        {"predictions": [found.name for found in types], "labels": list(example.types)}
+        {"predictions": [name for name, _ in types], "labels": list(example.types)}
         for example, types in zip(examples, predictions)
     ]
     return {"predictions.jsonl": answers}
 
 
-def answer(examples: Sequence[Example], predictions: Sequence[Sequence[Type]]) -> dict:
+def answer(examples: Sequence[Example], predictions: Sequence[Types]) -> dict:
     """What --predict prints for a text: its mentions with their types."""
     mentions = []
     for (text, (start, end), _), types in zip(examples, predictions):

@@ -21,7 +21,7 @@ from luke_mini import checkpoint, finetuning, formats, inputs, task_relation
 from luke_mini.files import Record
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
-from luke_mini.task_relation import KBP37_LABELS, Example, Options, Prediction, make_features
+from luke_mini.task_relation import KBP37_LABELS, Example, Options, make_features
 
 TACRED = {
     "id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
@@ -232,7 +232,7 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert "<ent> _Ada <ent> _met <ent2> _Bo <ent2> . </s>" in spelled(tiny, cut)
     model = build(tiny, ["per:title"], options)
     predictions = task_relation.predict(model, features, examples)
-    assert [p.label == "per:title" for p in predictions] == [True, False, False, False, True, True]
+    assert [label == "per:title" for label, _ in predictions] == [True, False, False, False, True, True]
     scores = task_relation.evaluate(examples, predictions, features)
     assert (scores["gold"], scores["predicted"], scores["correct"]) == (6, 3, 2)
     batch = build(tiny, ["per:title"], replace(options, head="token")).collate(features)
@@ -321,9 +321,9 @@ def test_loss_and_batches(tiny):
     assert_rounded(loss, expected)
     assert batch.counts == {"label": 4} and hits == (probability.argmax(1)[:3] == torch.tensor([1, 0, 1])).sum()
     alone, together = (task_relation.predict(model, features, examples, batch_size=size) for size in (1, 4))
-    assert [p.label for p in alone] == [p.label for p in together]
-    assert_rounded([p.probability for p in alone], [p.probability for p in together])
-    assert_rounded(together[0].probability, probability[0].max())
+    assert [label for label, _ in alone] == [label for label, _ in together]
+    assert_rounded([found for _, found in alone], [found for _, found in together])
+    assert_rounded(together[0][1], probability[0].max())
 
 
 @pytest.mark.parametrize("head", task_relation.HEAD_INPUTS)
@@ -344,7 +344,7 @@ def test_every_weight_that_trains_has_a_gradient(tiny, head):
 
 def scores_of(gold, guesses):
     examples = [ADA._replace(label=label) for label in gold]
-    return task_relation.evaluate(examples, [Prediction(label, 1.0) for label in guesses], [])
+    return task_relation.evaluate(examples, [(label, 1.0) for label in guesses], [])
 
 
 def test_micro_scores_without_no_relation():
@@ -363,10 +363,10 @@ def test_a_wrong_direction_is_no_hit_and_the_mean_is_over_all_18_relations():
 
 
 def test_prediction_files():
-    examples, found = [ADA, ADA._replace(id="e2")], [Prediction("per:title", 1.0), Prediction("x", 0.5)]
+    examples, found = [ADA, ADA._replace(id="e2")], [("per:title", 1.0), ("x", 0.5)]
     assert task_relation.prediction_files(examples, found) == {"predictions.txt": "per:title\nx\n"}
     directed = [example._replace(label="per:title(e1,e2)") for example in examples]
-    found = [Prediction("x(e1,e2)", 1.0)] * 2
+    found = [("x(e1,e2)", 1.0)] * 2
     made = task_relation.prediction_files(directed, found)
     assert made == {"predictions.txt": "e1\tx(e1,e2)\ne2\tx(e1,e2)\n"}
 

@@ -22,7 +22,7 @@ import finetune
 from luke_mini import checkpoint, finetuning, formats, inputs, task_typing
 from luke_mini.files import Record
 from luke_mini.initialization import initialize
-from luke_mini.task_typing import OPEN_ENTITY, Example, Options, Type, make_features
+from luke_mini.task_typing import OPEN_ENTITY, Example, Options, make_features
 
 LUKE = {"sent": "Ada met -LRB- briefly -RSB- the mayor .", "start": 28, "end": 37, "labels": ["person"]}
 CROWD = {
@@ -135,7 +135,7 @@ def test_an_input_by_hand(tiny):
     assert spelled(tiny, feature) == "<s> <ent> _Ada <ent> _is _a _chemist _ . </s>"
     assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
     assert arrays_of(feature)["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
-    assert feature.types == [1] and not feature.is_cut
+    assert feature.label == [1] and not feature.is_cut
 
 
 WORDS = st.lists(st.sampled_from("Ada met Bo , -LRB- chemist's ) . naïve Oslo ½ don 't 漢字".split()), max_size=8)
@@ -193,13 +193,13 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     ]
     options = Options(max_seq_length=64)
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ["person"], options)
-    assert [(feature.example, feature.types) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
+    assert [(feature.example, feature.label) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
     assert list(task_typing.skipped(examples, features).values()) == [1, 1, 1]
     assert len(arrays_of(features[1])["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
     model = build(tiny, ["person"], options)
     torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person
     predictions = task_typing.predict(model, features, examples)
-    assert [[t.name for t in types] for types in predictions] == [["person"], [], ["person"], ["person"]]
+    assert [[name for name, _ in types] for types in predictions] == [["person"], [], ["person"], ["person"]]
     scores = task_typing.evaluate(examples, predictions, features)
     assert (scores["gold"], scores["predicted"], scores["correct"]) == (4, 3, 2)
     batch = build(tiny, ["person"], replace(options, head="token")).collate(features)
@@ -278,8 +278,8 @@ def test_predictions_are_the_positive_logits_in_any_batch(tiny, head):
     assert 0 < sum(map(len, expected)) < 12
     for size in (1, 3, 4):
         predictions = task_typing.predict(model, features, examples, batch_size=size)
-        assert [[t.name for t in types] for types in predictions] == expected
-        assert_rounded([t.probability for types in predictions for t in types], logits[logits > 0].sigmoid())
+        assert [[name for name, _ in types] for types in predictions] == expected
+        assert_rounded([probability for types in predictions for _, probability in types], logits[logits > 0].sigmoid())
 
 
 def test_a_logit_of_zero_is_a_no(tiny):
@@ -308,13 +308,13 @@ def test_every_weight_that_trains_has_a_gradient(tiny, head):
 def test_loose_micro_scores():
     """Gold {a}, {b}, {}; predicted {a, b}, {}, {}: one hit of two guesses and of two types."""
     examples = [ADA._replace(types=types) for types in (("a",), ("b",), ())]
-    scores = task_typing.evaluate(examples, [[Type("a", 0.9), Type("b", 0.6)], [], []], [])
+    scores = task_typing.evaluate(examples, [[("a", 0.9), ("b", 0.6)], [], []], [])
     assert [scores[name] for name in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
     assert (scores["macro_precision"], scores["macro_recall"]) == (0.5, 0.5)
 
 
 def test_prediction_files():
-    made = task_typing.prediction_files([ADA, ADA], [[Type("person", 0.9), Type("æ", 0.6)], []])
+    made = task_typing.prediction_files([ADA, ADA], [[("person", 0.9), ("æ", 0.6)], []])
     assert made == {"predictions.jsonl": [
         {"predictions": ["person", "æ"], "labels": ["person"]}, {"predictions": [], "labels": ["person"]},
     ]}  # fmt: skip

@@ -35,7 +35,7 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import answer_scores
 from luke_mini.model import LukeModel
-from luke_mini.qa_data import windows
+from luke_mini.spans import sliding_windows
 from luke_mini.files import Record
 
 NAME, TITLE = "cloze", "cloze exact match"
@@ -229,7 +229,7 @@ def make_features(
             passages[key] = passage_tokens(tokenizer, *key)
         query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query_length)
         ids, spans = passages[key]
-        for start, length in windows(len(ids), options.max_seq_length - len(query) - 4, options.doc_stride):
+        for start, length in sliding_windows(len(ids), options.max_seq_length - len(query) - 4, options.doc_stride):
             end = start + length
             chosen = np.flatnonzero((start <= spans[:, 0]) & (spans[:, 1] <= end))
             if len(chosen):

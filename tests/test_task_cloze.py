@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
+from luke_mini import checkpoint, finetuning, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import TaskModel
@@ -79,6 +79,10 @@ QUESTION = Question(
 )  # fmt: skip
 
 
+def read_examples(path):
+    return finetuning.read_examples(task_cloze, path, Options())
+
+
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +92,7 @@ def test_three_formats_say_the_same(tmp_path):
     (tmp_path / "own.jsonl").write_text(json.dumps(OWN) + "\n")
     for name, n in (("record.json", 1), ("super.jsonl", 2), ("own.jsonl", 1)):
         for _ in range(2):  # the ends do not move when a file is read again
-            assert task_cloze.read_examples(tmp_path / name) == [QUESTION] * n
+            assert read_examples(tmp_path / name) == [QUESTION] * n
 
 
 def broken(change) -> dict:
@@ -117,7 +121,7 @@ def test_a_fault_is_named_with_its_line(record, message, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(OWN) + "\n" + json.dumps(record) + "\n")
     with pytest.raises(ValueError) as error:
-        task_cloze.read_examples(path)
+        read_examples(path)
     assert str(error.value).startswith(f"{path}, line 2") and message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -303,14 +307,14 @@ def test_the_best_mention_of_all_windows_wins_and_of_equal_ones_the_later(monkey
 
     monkeypatch.setattr(trainer, "predict_logits", scores)
     predictions = task_cloze.predict(None, features, [QUESTION] * 3)
-    assert [prediction.text for prediction in predictions] == ["Oslo", "Ada", ""]
-    assert predictions[0].logits == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}
+    assert [text for text, _ in predictions] == ["Oslo", "Ada", ""]
+    assert predictions[0][1] == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}
 
 
 def test_scores_are_those_of_the_official_script():
     """"the Bo!" is Bo after normalisation: EM 1; "Ada Bo" shares one of two words: F1 2/3; no answer: 0."""
     questions = [QUESTION, QUESTION, QUESTION]  # one name thrice: questions are told apart by their place
-    made = [task_cloze.Prediction(text, {}) for text in ("the Bo!", "Ada Bo", "")]
+    made = [(text, {}) for text in ("the Bo!", "Ada Bo", "")]
     scores = task_cloze.evaluate(questions, made, [])
     assert scores["em"] == pytest.approx(1 / 3) and scores["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
@@ -320,9 +324,9 @@ def test_results_do_not_depend_on_the_batch():
     questions = [QUESTION, long_question(), QUESTION._replace(mentions=((0, 3),)), long_question()]
     features = task_cloze.make_features(questions, LETTERS, VOCAB, (), Options(max_seq_length=65, max_query_length=40, doc_stride=20))
     one, many = (task_cloze.predict(model, features, questions, batch_size=n) for n in (1, 7))
-    for a, b in zip(one, many):
-        assert a.text == b.text and a.logits.keys() == b.logits.keys()
-        assert_rounded(list(a.logits.values()), list(b.logits.values()))
+    for (text, scores), (again, others) in zip(one, many):
+        assert text == again and scores.keys() == others.keys()
+        assert_rounded(list(scores.values()), list(others.values()))
 
 
 def test_a_tiny_model_learns():
@@ -386,7 +390,7 @@ def test_from_the_command_line(pretrained, toy_data, tmp_path, capsys):
         "--dev-examples 4 --test-examples 5".split()
     )
     predictions = json.loads((out / "test_predictions.json").read_text())
-    questions = task_cloze.read_examples(toy_data / "cloze/test.json")[:5]
+    questions = read_examples(toy_data / "cloze/test.json")[:5]
     assert list(predictions) == [question.id for question in questions]
     for question in questions:
         assert predictions[question.id] in [question.text[start:end] for start, end in question.mentions]
@@ -404,7 +408,7 @@ def test_from_the_command_line(pretrained, toy_data, tmp_path, capsys):
 def test_published_samples(name, pretrained):
     """Every answer is the text of a mention, and every question of the samples has its answer in a window."""
     path = shared_data(f"cloze/{name}")
-    questions = task_cloze.read_examples(path)
+    questions = read_examples(path)
     assert len(questions) == (32 if "fewglue" in name else 2)
     for question in questions:
         assert {question.text[slice(*question.mentions[k])] for k in question.gold} == set(question.answers)

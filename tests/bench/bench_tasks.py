@@ -91,7 +91,7 @@ def guess(task: str, folder: Path) -> float:
     else:
         labels = [x.label for x in train]
         label = statistics.mean(labels) if isinstance(labels[0], float) else most_common(labels)
-        predictions = [task_classification.Prediction(label, None)] * len(test)
+        predictions = [(label, None)] * len(test)
     return module.evaluate(test, predictions, [])[METRICS[task]]
 
 

@@ -59,6 +59,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
@@ -256,17 +257,15 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
     next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.
     """
     features, rank = job.features["train"], job.rank
-    order = np.empty(0, dtype=np.int64)
-    shown = -1
+    first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
+
+    @lru_cache(1)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([recipe.seed, epoch]).permutation(len(features))
+
     for step in range(start_step, total_steps):
-        places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-        chosen = []
-        for epoch, index in zip(*(part.tolist() for part in np.divmod(places, len(features)))):
-            if epoch != shown:
-                order, shown = np.random.default_rng([recipe.seed, epoch]).permutation(len(features)), epoch
-            chosen.append(features[order[index]])
-        first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
-        own = chosen[first:last]
+        places = (divmod(step * recipe.batch + i, len(features)) for i in range(first, last))
+        own = [features[order(epoch)[index]] for epoch, index in places]
         yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
 
 

@@ -223,7 +223,7 @@ def make_features(
     if not examples:
         return []
     _check(examples[0], labels)
-    pairs = [(first, second) for first, *others in (example.texts for example in examples) for second in others or [None]]
+    pairs = [(example.texts[0], second) for example in examples for second in example.texts[1:] or [None]]
     sequences = inputs.encode_sequences(tokenizer, entity_vocab, *map(list, zip(*pairs)))
     too_long = {k for k, sequence in enumerate(sequences) if len(sequence.word_ids) > options.max_seq_length}
     for k in too_long:

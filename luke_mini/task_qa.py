@@ -144,7 +144,7 @@ def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
 
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file, in its order. ValueError as well if two have one id, or one has no answer but needs one."""
+    """The questions of a file, in its order. ValueError also if two have one id, or if one has no answer but needs it."""
     found = list(records(path))
     of_file = data_set(Path(path), options, not all(record.get("answers", list, []) for record in found))
     questions: dict[str, Question] = {}

@@ -192,7 +192,9 @@ def predict(
     return predictions
 
 
-def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]) -> dict:
+def evaluate(
+    examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]
+) -> dict[str, float | int]:
     """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
 
     That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.

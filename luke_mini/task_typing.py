@@ -171,7 +171,8 @@ def predict(
 
 def evaluate(examples: Sequence[Example], predictions: Sequence[Types], features: Sequence[MentionFeature]) -> dict:
     """`metrics.typing_scores`: precision, recall and f1 are the loose micro ones."""
-    return typing_scores([example.types for example in examples], [[name for name, _ in types] for types in predictions])
+    guesses = [[name for name, _ in types] for types in predictions]
+    return typing_scores([example.types for example in examples], guesses)
 
 
 def prediction_files(examples: Sequence[Example], predictions: Sequence[Types]) -> dict[str, list]:

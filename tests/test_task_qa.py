@@ -1,6 +1,6 @@
-"""The question answering task equals its specification: features against a plain transcription of the rules on random
-texts, scores and loss against transformers, entities by hand, a tiny model that learns which questions have an answer,
-the official scores from predictions, files in the official shapes.
+"""Question answering equals its specification: questions from the published forms and our own, features against a plain
+transcription of the rules on random texts, scores and loss against transformers, entities by hand, a tiny model that
+learns which questions have an answer, the official scores from predictions, files in the official shapes.
 
     python -m pytest -q tests/test_task_qa.py
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from closeness import assert_rounded, assert_same, generator, seeded
-from conftest import shared_data
+from conftest import arrays_of, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qa_tokenizer import Chunks
@@ -27,15 +28,9 @@ NO_ENTITIES = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 SQUAD = ("squad", "en", "en")
 VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Ada", "Oslo", "New York", "[MASK2]"])
 SMALL = ModelConfig(
-    vocab_size=300,
-    entity_vocab_size=7,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=48,
-    entity_emb_size=12,
-    max_position_embeddings=70,
-)
+    vocab_size=300, entity_vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+    intermediate_size=48, entity_emb_size=12, max_position_embeddings=70,
+)  # fmt: skip
 
 
 def question(asked: str, context: str, *answers: str, name="q", title="", data_set=SQUAD) -> Question:
@@ -81,20 +76,19 @@ def lines_of(lines, **options) -> list[Question]:
 def test_squad(tmp_path):
     answers = (("Norway", 23), ("of Norway", 20), ("Norway.", 3))
     value = squad(qa(answers=answers), qa("q2", (("Oslo", 0),)), title="A%27s_%22fjord%22")
-    first, second = task_qa.read_examples(written(tmp_path, value))
-    assert first.id == "q1" and first.question == "Of what is Oslo the capital?" and first.context == CONTEXT
-    assert first.title == "A's \"fjord\""
-    assert first.answers == ("Norway", "of Norway", "Norway.")  # all count for the score
-    assert first.spans == ((23, 29), (20, 29))  # the third is not where the file says: nothing to learn from
-    assert second.spans == ((0, 4),) and of_file(second) == ("squad", "en", "en")
+    asked, title = "Of what is Oslo the capital?", "A's \"fjord\""
+    assert task_qa.read_examples(written(tmp_path, value)) == [
+        # all answers count for the score; the third is not where the file says: nothing to learn from
+        Question("q1", asked, CONTEXT, title, ("Norway", "of Norway", "Norway."), ((23, 29), (20, 29)), *SQUAD),
+        Question("q2", asked, CONTEXT, title, ("Oslo",), ((0, 4),), *SQUAD),
+    ]
 
 
 def test_squad_2(tmp_path):
     wrong = {"plausible_answers": [{"text": "Oslo", "answer_start": 0}]}
     value = squad(qa(is_impossible=False), qa("q2", (), is_impossible=True, **wrong), qa("q3", is_impossible=True))
     questions = task_qa.read_examples(written(tmp_path, value, "dev-v2.0.json"))
-    assert [q.answers for q in questions] == [("Norway",), (), ()]
-    assert {q.metric for q in questions} == {"squad2"}
+    assert [(q.answers, q.metric) for q in questions] == [(("Norway",), "squad2"), ((), "squad2"), ((), "squad2")]
 
 
 @pytest.mark.parametrize(
@@ -131,10 +125,10 @@ def test_own_lines(tmp_path):
         {"id": "x", "question": "Who?", "context": "\u2028Ada", "answers": [{"start": 1, "end": 4}], "title": "Ada"},
     ]
     text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
-    first, second = task_qa.read_examples(written(tmp_path, text, "mine.jsonl"))
-    assert first.answers == ("Oslo", "Rome") and first.spans == ((3, 7), (12, 16)) and first.id == "1"
-    assert (second.id, second.title, second.answers) == ("x", "Ada", ("Ada",))
-    assert first.metric == "squad"
+    assert task_qa.read_examples(written(tmp_path, text, "mine.jsonl")) == [
+        Question("1", "Where?", "In Oslo, in Rome.", "", ("Oslo", "Rome"), ((3, 7), (12, 16)), *SQUAD),
+        Question("x", "Who?", "\u2028Ada", "Ada", ("Ada",), ((1, 4),), *SQUAD),
+    ]
     (only,) = task_qa.read_examples(written(tmp_path, '{"question": "Who?", "context": "Ada"}', "none.jsonl"))
     assert only.answers == () and only.metric == "squad2"
 
@@ -293,12 +287,10 @@ def test_features_are_those_of_the_rules(case):
     expected = by_the_book(one, pieces, options)
     assert len(features) == len(expected)
     for feature, rules in zip(features, expected):
-        assert feature.sequence.word_ids.tolist() == rules["words"] and len(feature.sequence.word_ids) <= options.max_seq_length
-        assert feature.first == rules["first"]
-        assert feature.offsets.tolist() == rules["offsets"]
-        assert feature.may_start.tolist() == rules["may_start"]
-        assert feature.target == rules["target"]
-        assert len(feature.sequence.entity_ids) == 0
+        word_ids, entity_ids, *_ = feature.sequence
+        assert word_ids.tolist() == rules["words"] and len(word_ids) <= options.max_seq_length and not len(entity_ids)
+        assert (feature.first, feature.target) == (rules["first"], rules["target"])
+        assert feature.offsets.tolist() == rules["offsets"] and feature.may_start.tolist() == rules["may_start"]
 
 
 def test_a_window_without_the_whole_answer_points_at_its_beginning():
@@ -308,7 +300,8 @@ def test_a_window_without_the_whole_answer_points_at_its_beginning():
     first = features[0].first
     assert [f.target for f in features] == [(0, 0), (0, 0), (first, first + 2), (0, 0)]
     assert task_qa.skipped([one], features)["questions with no answer wholly in a window"] == 0
-    narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), Options(max_seq_length=8, max_query_length=3, doc_stride=1))
+    options = Options(max_seq_length=8, max_query_length=3, doc_stride=1)
+    narrow = task_qa.make_features([one], Chunks(2), VOCAB, (), options)
     assert {f.target for f in narrow} == {(0, 0)}
     assert task_qa.skipped([one], narrow)["questions with no answer wholly in a window"] == 1
 
@@ -317,7 +310,8 @@ def test_what_is_lost_is_counted():
     answers = ("Oslo", "Rome")
     wrong = Question("1", "Where is it", "In Oslo", "", answers, ((3, 7),), *SQUAD)
     silent = Question("2", "Where", "In Oslo", "", (), (), "squad2", "en", "en")
-    features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), Options(max_seq_length=20, max_query_length=4))
+    options = Options(max_seq_length=20, max_query_length=4)
+    features = task_qa.make_features([wrong, silent], Chunks(2), VOCAB, (), options)
     assert list(task_qa.skipped([wrong, silent], features).values()) == [1, 0, 1]
 
 
@@ -359,7 +353,8 @@ def test_only_whole_mentions_of_the_window_and_at_most_so_many(tmp_path):
     table = {"": {"Ada Bo": "Ada", "Oslo": "Oslo"}}
     one = question("x Ada Bo", "c Ada Bo Oslo Oslo")
     pieces = Chunks(9)
-    cut = options_with(table, tmp_path, max_seq_length=9, max_query_length=2, doc_stride=2)  # 2 of the question, 3 of the context
+    # two tokens of the question, three of the context
+    cut = options_with(table, tmp_path, max_seq_length=9, max_query_length=2, doc_stride=2)
     first, second = task_qa.make_features([one], pieces, VOCAB, (), cut)
     assert mentions_of(first, pieces) == [("Ada", "AdaBo")]  # the question's is cut in two
     assert first.sequence.spans.tolist() == [[6, 8]]
@@ -403,7 +398,8 @@ def build(seed=0, **more) -> task_qa.QaModel:
 
 
 def some_features(tmp_path) -> tuple[list[Question], list[task_qa.Feature]]:
-    options = options_with({"": {"Ada": "Ada", "Oslo": "Oslo"}}, tmp_path, max_seq_length=24, max_query_length=8, doc_stride=5)
+    names, lengths = {"Ada": "Ada", "Oslo": "Oslo"}, {"max_seq_length": 24, "max_query_length": 8, "doc_stride": 5}
+    options = options_with({"": names}, tmp_path, **lengths)
     questions = [
         question("Who left Oslo", "Ada left Oslo for New York in May and came back in June to stay", "Ada", name="1"),
         question("Who", "Bo", "Bo", name="2"),
@@ -417,20 +413,13 @@ def test_loss_is_the_cross_entropy_over_the_words_of_each_window():
     logits = torch.randn(9, 2, dtype=torch.float64, generator=generator()).requires_grad_()
     loss, hits = task_qa.answer_loss(logits, lengths, targets)
     loss.backward()
-    expected, gradient, right = 0.0, torch.zeros(9, 2, dtype=torch.float64), 0
-    begin = 0
-    for length, goal in zip(lengths, targets.tolist()):
-        rows = logits.detach()[begin : begin + length]
-        for column, word in enumerate(goal):
-            p = rows[:, column].exp() / rows[:, column].exp().sum()
-            expected -= float(p[word].log()) / 2
-            gradient[begin : begin + length, column] = p / 2
-            gradient[begin + word, column] -= 0.5
-        right += [int(rows[:, c].argmax()) for c in (0, 1)] == goal
-        begin += length
+    again = logits.detach().requires_grad_()
+    windows = list(zip(again.split(lengths), targets))
+    expected = sum(F.cross_entropy(rows.T, goal, reduction="sum") / 2 for rows, goal in windows)
+    expected.backward()
     assert_same(loss, expected)
-    assert_same(logits.grad, gradient)
-    assert hits.item() == right
+    assert_same(logits.grad, again.grad)
+    assert hits == sum(rows.argmax(dim=0).tolist() == goal.tolist() for rows, goal in windows)
 
 
 def test_same_scores_and_loss_as_transformers(tmp_path):
@@ -451,23 +440,15 @@ def test_same_scores_and_loss_as_transformers(tmp_path):
     _, features = some_features(tmp_path)
     total, compared, largest = 0.0, 0, 1.0
     for feature in features:
-        positions = np.full((1, len(feature.sequence.spans), 30), -1)
-        for k, (start, end) in enumerate(feature.sequence.spans.tolist()):
-            positions[0, k, : end - start] = range(start, end)
-        entities = {}
-        if len(feature.sequence.spans):
-            ids = torch.from_numpy(feature.sequence.entity_ids[None].astype(np.int64))
-            entities = {"entity_ids": ids, "entity_position_ids": torch.from_numpy(positions)}
-            entities["entity_attention_mask"] = torch.ones_like(ids)
+        arrays = {name: torch.from_numpy(array.astype(np.int64))[None] for name, array in arrays_of(feature).items()}
         start, end = torch.tensor(feature.target)[:, None]
         with torch.no_grad():
-            words = torch.from_numpy(feature.sequence.word_ids[None].astype(np.int64))
-            out = theirs(input_ids=words, start_positions=start, end_positions=end, **entities)
+            out = theirs(**arrays, start_positions=start, end_positions=end)
             ours = model.logits(model.collate([feature]))
         expected = torch.stack([out.start_logits[0], out.end_logits[0]], dim=1)
         assert_same(ours, expected)
         largest = max(largest, float(ours.abs().max()))
-        total, compared = total + out.loss.item(), compared + bool(entities)
+        total, compared = total + out.loss.item(), compared + ("entity_ids" in arrays)
     with torch.no_grad():
         loss, _ = model(model.collate(features))["answer"]
     assert_rounded(loss, total, exponent=largest)
@@ -579,7 +560,8 @@ def test_files_have_the_official_shapes(trained):
         expected = null["start_logit"] + null["end_logit"] - best["start_logit"] - best["end_logit"]
         assert_same(odds[name], expected)
         assert answers[name] == prediction.text == ("" if odds[name] > 0 else best["text"])
-    assert "null_odds.json" not in task_qa.prediction_files([q._replace(metric="squad") for q in questions], predictions)
+    questions = [one._replace(metric="squad") for one in questions]
+    assert "null_odds.json" not in task_qa.prediction_files(questions, predictions)
 
 
 def test_own_lines_are_answered(trained):
@@ -621,7 +603,8 @@ def test_each_data_set_has_its_scorer(data_set, gold, predicted, em, f1):
 
 
 def test_impossible_options():
-    for wrong in ({"max_query_length": 508}, {"doc_stride": 0}, {"candidates": "a", "mentions": "b"}, {"n_best_size": 0}):
+    too_small = ({name: 0} for name in ("max_query_length", "doc_stride", "max_answer", "n_best_size"))
+    for wrong in ({"max_query_length": 508}, {"candidates": "a", "mentions": "b"}, *too_small):
         with pytest.raises(ValueError, match="--"):
             Options(**wrong)
     with pytest.raises(ValueError, match="--max-seq-length 512: expected at most the checkpoint's 68 positions"):
@@ -648,7 +631,8 @@ def test_xquad_with_robertas_tokenizer():
     questions = task_qa.read_examples(shared_data("qa/xquad.en.json"))
     pieces = tokenizer.load(shared_data("tokenizers/vocab.json").parent)
     features = task_qa.make_features(questions, pieces, VOCAB)
-    assert {f.example for f in features} == set(range(1190)) and max(len(f.sequence.word_ids) for f in features) <= 512
+    assert {f.example for f in features} == set(range(1190))
+    assert max(len(f.sequence.word_ids) for f in features) <= 512
     assert sum(task_qa.skipped(questions, features).values()) == 0
     with_answer, exact = exact_targets(questions, features)
     assert with_answer >= 1190 and exact > 0.98 * with_answer

@@ -147,16 +147,15 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Questi
     """The questions of a file, in its order. ValueError also if two have one id, or if one has no answer but needs it."""
     found = list(records(path))
     of_file = data_set(Path(path), options, not all(record.get("answers", list, []) for record in found))
-    questions: dict[str, Question] = {}
-    for number, record in enumerate(found, start=1):
-        question = _question(record, str(number), of_file)
-        if question.id in questions:
+    questions, seen = [_question(record, str(number), of_file) for number, record in enumerate(found, start=1)], set()
+    for record, question in zip(found, questions):
+        if question.id in seen:
             where = f"{record.where}: field 'id' is {question.id!r}"
             raise ValueError(f"{where}, expected one that no other question has")
         if not question.answers and question.metric != "squad2":
             raise ValueError(f"{record.where}: expected an answer: only --metric squad2 knows questions without")
-        questions[question.id] = question
-    return list(questions.values())
+        seen.add(question.id)
+    return questions
 
 
 def from_record(

@@ -28,11 +28,6 @@ CHOICE = {"q_id": 1, "question": "Who?", "choice0": "Ada", "choice1": "Bo", "cho
 SINGLE = Example(("Ada is fine.",), "positive")
 
 
-@pytest.fixture(scope="session")
-def tiny(tiny_checkpoint):
-    return checkpoint.read(tiny_checkpoint)
-
-
 def write(path, *rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -239,48 +234,29 @@ def build(tiny, labels, seed=0):
 PAIRS = [("Ada met Bo", "Bo met Ada in Oslo"), ("Oslo", "Norway"), ("He is a chemist", "he"), ("Bergen", "Acme, Oslo")]
 
 
-@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0))])
+@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))])
 def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
-    """Saved by us, opened by transformers, run on its own padded tensors: sequence classification, and regression."""
+    """Saved by us, opened by transformers, run on its own padded tensors: classes, numbers and choices."""
     transformers = pytest.importorskip("transformers")
     model = build(tiny, labels)
     job = finetuning.Job(task_classification, Options(), tiny, labels, {}, {}, None, "fp32", tmp_path)
     finetuning.save_model(job, model)
-    theirs = transformers.LukeForSequenceClassification.from_pretrained(
-        tmp_path / "model", attn_implementation="eager"
-    ).eval().double()  # fmt: skip
-    assert theirs.config.num_labels == len(labels)
-    examples = [Example(texts, label) for texts, label in zip(PAIRS, gold)]
+    theirs = getattr(transformers, model.architecture).from_pretrained(tmp_path / "model", attn_implementation="eager")
+    assert theirs.config.num_labels == len(labels) or not labels
+    others = () if labels else ("he", "Berg of Acme")
+    examples = [Example((*texts, *others), label) for texts, label in zip(PAIRS, gold)]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
-    batch = model.collate(features)
+    batch, padded = model.collate(features), inputs.collate(arrays_of(features))
+    if not labels:
+        padded = {name: values.view(4, 3, -1) for name, values in padded.items()}
     with torch.no_grad():
-        expected = theirs(**inputs.collate(arrays_of(features)), labels=batch.labels)
+        expected = theirs.eval().double()(**padded, labels=batch.labels)
         loss, hits = model(batch)["text"]
         ours = model.logits(batch).reshape(4, -1)
     assert_rounded(ours, expected.logits)
     assert_rounded(loss / 4, expected.loss, exponent=float(ours.abs().max()))
     near = (ours[:, 0] - batch.labels).abs() < 0.5 if labels == NUMBER else ours.argmax(1) == batch.labels
     assert batch.counts == {"text": 4} and hits == near.sum()
-
-
-def test_same_choices_as_transformers(tiny, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    model = build(tiny, ())
-    job = finetuning.Job(task_classification, Options(), tiny, (), {}, {}, None, "fp32", tmp_path)
-    finetuning.save_model(job, model)
-    theirs = transformers.LukeForMultipleChoice.from_pretrained(tmp_path / "model", attn_implementation="eager")
-    theirs = theirs.eval().double()
-    examples = [Example(("Who met Ada ?", "Bo", "Berg of Acme", "Oslo"), 1),
-                Example(("Where ?", "in Bergen", "Oslo", "he"), 0)]  # fmt: skip
-    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ())
-    padded = inputs.collate(arrays_of(features))
-    with torch.no_grad():
-        expected = theirs(**{k: v.view(2, 3, -1) for k, v in padded.items()}, labels=torch.tensor([1, 0]))
-        batch = model.collate(features)
-        loss, _ = model(batch)["text"]
-        ours = model.logits(batch)
-    assert_rounded(ours, expected.logits)
-    assert_rounded(loss / 2, expected.loss, exponent=float(ours.abs().max()))
 
 
 def test_questions_may_have_different_numbers_of_choices(tiny):
@@ -416,17 +392,17 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
         assert (first["label"], second["label"]) == found and 0.5 < first["probability"] <= 1
 
 
-@pytest.mark.parametrize("line, message", [("a\tb\tc", "line 1: 3 texts between tabs, expected one text or two"),
-                                           ('{"question": "a", "choices": ["b", "c"]}', "line 1: the examples are a"),
-                                           ('{"text": 3}', "line 1: field 'text' is 3")])  # fmt: skip
-def test_a_line_that_is_no_text(line, message):
-    with pytest.raises(ValueError, match=message):
-        task_classification.from_record(*files.line_records([line], task_classification.unmark), Options(), ("a", "b"))
-
-
-def test_a_line_for_choices_needs_two():
-    with pytest.raises(ValueError, match="line 1: 2 texts between tabs, expected a question and at least 2 choices"):
-        task_classification.from_record(task_classification.unmark("a\tb", "line 1"), Options(), ())
+@pytest.mark.parametrize("labels, line, message", [
+    (("a", "b"), "a\tb\tc", "3 texts between tabs, expected one text or two"),
+    ((), "a\tb", "2 texts between tabs, expected a question and at least 2 choices"),
+    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, the model"),
+    ((), '{"sentence": "a"}', "the examples are one text with a class each, the model is trained for questions"),
+    (("a", "b"), '{"text": 3}', "field 'text' is 3"),
+])  # fmt: skip
+def test_a_line_that_the_model_is_not_for(labels, line, message):
+    (record,) = files.line_records([line], task_classification.unmark)
+    with pytest.raises(ValueError, match=f"line 1: {message}"):
+        task_classification.from_record(record, Options(), labels)
 
 
 @pytest.mark.parametrize("train, dev", [("jsts-train", "jsts-valid"), ("jnli-valid", "jnli-valid"),

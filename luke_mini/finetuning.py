@@ -38,7 +38,6 @@ Only where it has a use:
     records(path, options)        a file's examples as records of our own JSON lines, also for --to-jsonl: see `formats`
     read_examples(path, options)  list of E, if reading a file takes more than `records` and `from_record`
     label_list(examples)          names of the classes, from the training examples
-    JSON_LINES = False            a line of --predict is never JSON, even if it begins with "{"
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
     recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one

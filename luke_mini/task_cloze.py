@@ -97,9 +97,7 @@ def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
     return formats.cloze(path)
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Question]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Question]:
     """Lines of the text are joined. Mentions become ordered; one that is listed twice is one."""
     text = record.get("text", str)
     query = _one_line(record.get("query", str))

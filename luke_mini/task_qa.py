@@ -147,7 +147,8 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Questi
     """The questions of a file, in its order. ValueError also if two have one id, or if one has no answer but needs it."""
     found = list(records(path))
     of_file = data_set(Path(path), options, not all(record.get("answers", list, []) for record in found))
-    questions, seen = [_question(record, str(number), of_file) for number, record in enumerate(found, start=1)], set()
+    questions = [_question(record, str(number), of_file) for number, record in enumerate(found, start=1)]
+    seen = set()
     for record, question in zip(found, questions):
         if question.id in seen:
             where = f"{record.where}: field 'id' is {question.id!r}"
@@ -158,9 +159,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Questi
     return questions
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Question]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Question]:
     """The question of a line of --predict."""
     return [_question(record, record.where.removeprefix("line "), data_set(Path(), options, False))]
 
@@ -229,7 +228,7 @@ class Feature(NamedTuple):
     is_cut: bool  # the question was longer than max_query_length
 
 
-def detector(options: Options, language: str, context_language: str) -> mentions.Detector:
+def _detector(options: Options, language: str, context_language: str) -> mentions.Detector:
     """What finds the mentions in a text of that language."""
     path = options.candidates or options.mentions
     path = path.replace("{language}", language).replace("{context}", context_language)
@@ -243,11 +242,11 @@ def detector(options: Options, language: str, context_language: str) -> mentions
 Tokens = tuple[packing.Sequence, list[CharSpan]]  # of a question or a context, without <s>; characters of each token
 
 
-def encode_text(text: str, title: str, find: mentions.Detector, language: str, tokenizer, entity_vocab) -> Tokens:
+def _encode(text: str, language: str, question: Question, tokenizer, entity_vocab, options: Options) -> Tokens:
     """Tokens, and the mentions whose entity the vocabulary has, as tokens that share a character with them."""
     ids, offsets = encode_words(tokenizer, text)
     entity_ids, spans = [], []
-    for start, end, entity in find(text, title):
+    for start, end, entity in _detector(options, language, question.language)(text, question.title):
         entity_id = entity_vocab.get(entity, language)
         first, last = token_span(offsets, start, end)
         if entity_id is not None and first < last:
@@ -292,10 +291,8 @@ def make_features(
     for index, one in enumerate(questions):
         key = (one.context, one.title, one.language)
         if key not in contexts:
-            find = detector(options, one.language, one.language)
-            contexts[key] = encode_text(one.context, one.title, find, one.language, tokenizer, entity_vocab)
-        find = detector(options, one.question_language, one.language)
-        asked, _ = encode_text(one.question, one.title, find, one.question_language, tokenizer, entity_vocab)
+            contexts[key] = _encode(one.context, one.language, one, tokenizer, entity_vocab, options)
+        asked, _ = _encode(one.question, one.question_language, one, tokenizer, entity_vocab, options)
         features += _features_of(index, asked, contexts[key], one.spans, tokenizer, options)
     return features
 

@@ -91,9 +91,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return formats.relations(path)
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Example]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     text = record.get("text", str)
     head, tail = (
         Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # KBP37 lost some

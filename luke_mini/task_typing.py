@@ -85,9 +85,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return [formats.open_entity(record, kept) for record in files.read_records(path)]
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Example]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     """Its mentions; those of a line of --predict may be empty."""
     text, spans, is_line = record.get("text", str), record.list("spans"), labels is not None
     if not spans and is_line:

@@ -136,14 +136,6 @@ def test_an_input_by_hand(tiny):
     assert feature.label == 1 and not feature.is_cut
 
 
-def test_the_head_is_first_wherever_it_stands(tiny):
-    turned = ADA._replace(head=ADA.tail, tail=ADA.head)
-    (feature,) = make_features([turned], tiny.tokenizer, tiny.entity_vocab, ["per:title"], Options(max_mention=3))
-    assert spelled(tiny, feature) == "<s> <ent2> _Ada <ent2> _is <ent> _a _chemist <ent> _ . </s>"
-    assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id, tiny.entity_vocab.mask2_id]
-    assert arrays_of(feature, 3)["entity_position_ids"].tolist() == [[5, 6, 7], [1, 2, 3]]
-
-
 def by_the_book(words, head, tail, tokenizer, max_mention):
     """The LUKE paper's runs: five stretches of words, each tokenized by itself, after a space; markers around two."""
     order = sorted([("head", head, tokenizer.ent_id), ("tail", tail, tokenizer.ent2_id)], key=lambda item: item[1])

@@ -59,14 +59,16 @@ def chunks(tags: list[str]) -> list[Span]:
     return spans
 
 
-def to_tags(n_words: int, spans: Iterable[Span], scheme: str = "IOB2") -> list[str]:
-    """Tags of one sentence from mentions that do not overlap; scheme "IOB1" or "IOB2".
+def to_tags(
+    n_words: int, spans: Iterable[Span], scheme: str = "IOB2", sentence_starts: Collection[int] = (0,)
+) -> list[str]:
+    """Tags of a text from mentions that do not overlap; scheme "IOB1" or "IOB2".
 
-    IOB2 opens every mention with B; IOB1 only one that directly follows a mention of its own type.
+    IOB2 opens every mention with B; IOB1 only one that directly follows a mention of its own type in its sentence.
     """
     tags = ["O"] * n_words
     for start, end, kind in sorted(spans):
-        follows_its_type = start > 0 and tags[start - 1][2:] == kind
+        follows_its_type = start not in sentence_starts and tags[start - 1][2:] == kind
         tags[start:end] = [f"I-{kind}"] * (end - start)
         if scheme == "IOB2" or follows_its_type:
             tags[start] = f"B-{kind}"

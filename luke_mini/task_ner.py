@@ -167,13 +167,11 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], sta
 
 def released_options(start: Checkpoint) -> dict[str, object]:
     """mLUKE put a space before every word, which its tokenizer tells; folders made here have options of their own."""
-    options: dict[str, object] = {}
-    if "luke_mini" not in start.settings:
-        if isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer)):
-            options["space_before_all"] = True
-        if start.settings.get("architectures") == [ARCHITECTURE[1]]:
-            options["head"] = TAGS
-    return options
+    if "luke_mini" in start.settings:
+        return {}
+    is_mluke = isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer))
+    tags_words = start.settings.get("architectures") == [ARCHITECTURE[1]]
+    return ({"space_before_all": True} if is_mluke else {}) | ({"head": TAGS} if tags_words else {})
 
 
 # --- Features -------------------------------------------------------------------------------------------------------
@@ -271,7 +269,7 @@ def make_features(
     """Model inputs in the order of the documents; a sentence without a candidate has none. entity_vocab: not needed.
 
     A gold mention that is no candidate (too long, cut in a too long sentence, or of a type that is not in `labels`)
-    is in no feature's labels: see `unreachable_gold`.
+    is in no feature's labels: see `skipped`.
     """
     label_ids = {label: i for i, label in enumerate(labels)}
     pieces = _pieces(documents, tokenizer, options)
@@ -283,12 +281,9 @@ def make_features(
 
 
 def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
-    return {"mentions too long, or of an unknown type": unreachable_gold(documents, features)}
-
-
-def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature]) -> int:
     """Gold mentions that no prediction from these features can find; they count against recall all the same."""
-    return sum(len(d.spans) for d in documents) - sum(int(np.count_nonzero(f.labels)) for f in features)
+    gold, reachable = sum(len(d.spans) for d in documents), sum(int(np.count_nonzero(f.labels)) for f in features)
+    return {"mentions too long, or of an unknown type": gold - reachable}
 
 
 # --- Batches and model ------------------------------------------------------------------------------------------------
@@ -300,9 +295,10 @@ def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, 
     The classifier sees the first piece, the last piece and the entity of each candidate, or what `head` has of these.
     """
     n_candidates = [len(feature.labels) for feature in features]
-    n_entities = [n * ("entity" in head) for n in n_candidates]
-    sequences = [packing.Sequence(f.word_ids, np.full(n, mask_entity_id), f.token_spans[:n])
-                 for f, n in zip(features, n_entities)]  # fmt: skip
+    sequences = [
+        packing.Sequence(f.word_ids, np.full(n, mask_entity_id), f.token_spans[:n])
+        for f, n in zip(features, n_candidates if "entity" in head else [0] * len(features))
+    ]
     packed = packing.pack(sequences, pad_word_id)
     spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
     first_row = np.repeat(packed.cu_words[:-1].numpy(), n_candidates)  # of the candidate's sequence
@@ -385,7 +381,7 @@ def evaluate(
     """`metrics.span_scores` (precision, recall, f1, ..., each type's as well), and how much gold is `unreachable`."""
     gold = [document.spans for document in documents]
     scores = span_scores(gold, [[mention[:3] for mention in mentions] for mentions in predictions])
-    return scores | {"unreachable": unreachable_gold(documents, features)}
+    return scores | {"unreachable": sum(skipped(documents, features).values())}
 
 
 def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict[str, str]:
@@ -396,12 +392,13 @@ def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequen
     lines = []
     for document, mentions in zip(documents, predictions, strict=True):
         scheme, borders = "IOB1" if document.scheme == "IOB1" else "IOB2", set(document.sentences)
-        columns = [document.words]
-        for spans in (document.spans, (mention[:3] for mention in mentions)):
-            columns.append(to_tags(len(document.char_spans), spans, scheme, borders))
-        for word, row in enumerate(zip(*columns), start=1):
-            lines += [" ".join(row), *[""] * (word in borders)]
-    return {"predictions.txt": "".join(line + "\n" for line in lines)}
+        gold, predicted = (
+            to_tags(len(document.char_spans), spans, scheme, borders)
+            for spans in (document.spans, [mention[:3] for mention in mentions])
+        )
+        for end, row in enumerate(zip(document.words, gold, predicted), start=1):
+            lines.append(" ".join(row) + "\n" + "\n" * (end in borders))
+    return {"predictions.txt": "".join(lines)}
 
 
 def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict:

@@ -11,6 +11,7 @@ import re
 import string
 import sys
 from functools import partial
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,16 +32,10 @@ from luke_mini.metrics import chunks
 from luke_mini.task_ner import CONLL_LABELS, Document, Mention, Options
 
 SMALL = ModelConfig(
-    vocab_size=300,
-    entity_vocab_size=7,
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=32,
-    entity_emb_size=12,
-    max_position_embeddings=70,
-)
-MASK_ENTITY = 3  # neither a released model's id nor a neighbour of the padding
+    vocab_size=300, entity_vocab_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
+    intermediate_size=32, entity_emb_size=12, max_position_embeddings=70,
+)  # fmt: skip
+MASK_ENTITY = 3  # neither a released model's id nor a neighbor of the padding
 
 
 class WordTokenizer:
@@ -325,24 +320,20 @@ def by_the_book(document, tokenizer, labels, options):
     gold = {(start, end): labels.index(kind) for start, end, kind in document.spans if kind in labels}
     features = []
     for begin, end in parts:
-        l = sum(len(ids) for ids in pieces[:begin])
-        n = sum(len(ids) for ids in pieces[begin:end])
-        r = len(all_ids) - l - n
+        l, n, r = (sum(map(len, part)) for part in (pieces[:begin], pieces[begin:end], pieces[end:]))
         half = (limit - n) // 2
+        left, right = min(l, half), min(r, half)
         if l < r:
-            left = min(l, half)
             right = min(r, limit - left - n)
         else:
-            right = min(r, half)
             left = min(l, limit - right - n)
         word_ids = [tokenizer.bos_id] + all_ids[l - left : l + n + right] + [tokenizer.eos_id]
         candidates = []
-        for i in range(begin, end):
-            for j in range(i + 1, end + 1):
-                length = sum(len(ids) for ids in pieces[i:j])
-                if length <= options.max_mention:
-                    first = 1 + left + sum(len(ids) for ids in pieces[begin:i])
-                    candidates.append(([first, first + length], [i, j], gold.get((i, j), 0)))
+        for i, j in combinations(range(begin, end + 1), 2):
+            length = sum(map(len, pieces[i:j]))
+            if length <= options.max_mention:
+                first = 1 + left + sum(map(len, pieces[begin:i]))
+                candidates.append(([first, first + length], [i, j], gold.get((i, j), 0)))
         if candidates:
             inputs = -(-len(candidates) // options.max_candidates)
             size = -(-len(candidates) // inputs)
@@ -573,22 +564,21 @@ def test_decode_takes_linear_time():
     """Executed lines, not seconds: four times the candidates, at most 4.1 times the lines, of which few a candidate."""
 
     def lines(n):
-        counted = 0
+        counted = []
 
         def trace(frame, event, _):
-            nonlocal counted
-            counted += event == "line"
+            counted.append(event == "line")
             return trace
 
-        generator = np.random.default_rng(0)
-        spans = generator.integers(0, n, (n, 1)) + np.array([[0, 3]])
-        logits = generator.normal(size=(n, 5)).astype(np.float32)
+        draws = np.random.default_rng(0)
+        spans = draws.integers(0, n, (n, 1)) + np.array([[0, 3]])
+        logits = draws.normal(size=(n, 5)).astype(np.float32)
         sys.settrace(trace)
         try:
             task_ner.greedy_decode(spans, logits, n + 3)
         finally:
             sys.settrace(None)
-        return counted
+        return sum(counted)
 
     assert 1000 < lines(2500) * 3.9 < lines(10000) < lines(2500) * 4.1
     assert lines(10000) < 4 * 10000

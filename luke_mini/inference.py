@@ -111,7 +111,7 @@ def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
     task, module, tokenizer, entity_vocab, options = opened
     if hasattr(task, "predict_lines"):
         return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
-    return answer_records(opened, files.line_records(lines, task.unmark, getattr(task, "JSON_LINES", True)))
+    return answer_records(opened, files.line_records(lines, task.unmark))
 
 
 def answer_records(opened: Opened, records: Sequence[files.Record]) -> Iterator[dict]:

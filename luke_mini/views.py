@@ -1,4 +1,4 @@
-"""Answers for people: the dicts that a task's `answer` returns, as colored text in a terminal or as an HTML page.
+"""Answers for people: the dicts that `inference.answer` yields, as colored text in a terminal or as an HTML page.
 
     show(answer)              -> what a reader sees of an answer, a `Shown`: texts with marks
     to_terminal(shown)        -> lines for a terminal

@@ -25,13 +25,15 @@ from luke_mini.metrics import chunks
 
 # --- Named entities ---------------------------------------------------------------------------------------------------
 
+Tagged = tuple[list[str], list[str]]  # the words of a sentence and their tags
+
 
 def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
     """{"text", "is_split": true, "spans": [{"start", "end", "label"}], "scheme", "encoding"}, one for each document.
 
     A file without `-DOCSTART-` lines is one document. Its text has a space between words, a line end between sentences.
     scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
-    is mostly another is an error.
+    is mostly another is an error. Left out: BILOU and nested tags.
     """
     raw = Path(path).read_bytes()
     try:
@@ -42,7 +44,7 @@ def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
     if not documents:
         raise ValueError(f"{path}: no sentence, expected lines of a word, a space and a tag")
     found = _tag_scheme([tags for document in documents for _, tags in document])
-    found = found or (scheme if scheme != "auto" else "IOB2")
+    found = found or ("IOB2" if scheme == "auto" else scheme)
     if scheme not in ("auto", found):
         raise ValueError(f"{path}: the tags are {found}, expected {scheme}")
     return [
@@ -51,8 +53,8 @@ def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
     ]
 
 
-def _tagged_documents(path: str | Path, text: str) -> list[list[tuple[list[str], list[str]]]]:
-    """The words and the tags of each sentence, document by document; none is empty."""
+def _tagged_documents(path: str | Path, text: str) -> list[list[Tagged]]:
+    """Documents of sentences, none of them empty."""
     documents, n_columns = [[([], [])]], 0
     # Not splitlines(), not split(): both also break at characters such as U+0085 and U+00A0, which occur as words.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -79,11 +81,11 @@ def _tagged_documents(path: str | Path, text: str) -> list[list[tuple[list[str],
 
 
 def _tag_scheme(sentences: list[list[str]]) -> str | None:
-    """How most mentions open; None without mentions."""
+    """By how most mentions open; None without mentions."""
     openings = Counter()
     for tags in sentences:
         for start, _, kind in chunks(tags):
-            # Right after a mention of its own type, one opens with B in IOB1 as in IOB2: says nothing.
+            # Right after a mention of its own type, one opens with B in IOB1 as in IOB2: that does not tell.
             if start == 0 or tags[start - 1][2:] != kind:
                 openings[tags[start][0]] += 1
     if any(tag[0] in "ES" for tags in sentences for tag in tags):
@@ -91,7 +93,7 @@ def _tag_scheme(sentences: list[list[str]]) -> str | None:
     return ("IOB1" if openings["I"] > openings["B"] else "IOB2") if openings else None
 
 
-def _with_spans(document: list[tuple[list[str], list[str]]]) -> dict:
+def _with_spans(document: list[Tagged]) -> dict:
     """The text of a document, and its mentions as characters of it."""
     starts = [0, *accumulate(len(word) + 1 for words, _ in document for word in words)]
     spans, first = [], 0  # first: word of the sentence

@@ -1,4 +1,4 @@
-"""Spans of a text: its sentences, its tokens and the characters they come from, the window of it that an input sees.
+"""Spans of a text: its sentences, words and tokens, the characters they come from, the window of it that an input sees.
 
 All spans are half-open (start, end). Offsets are what a tokenizer gives: the characters that each token comes from.
 
@@ -217,7 +217,8 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
 # --- Words ------------------------------------------------------------------------------------------------------------
 
 # Over one letter per character, see `_kind`: an English clitic ('s, 're), a word, or any other single character. A word
-# keeps hyphens and dots inside (U.S, AT&T, Smith-Jones) and an elided article's apostrophe (l' + Italie).
+# keeps hyphens and dots inside (U.S, AT&T, Smith-Jones) and an elided article's apostrophe (l' + Italie). Left out: the
+# words of scripts that are written without spaces.
 _WORD = re.compile(r"(?<=w)aw{1,2}(?!w)|w+(?:\.w+)*(?:a(?=www))?|[^ ]")
 _GIVEN_WORD, _GIVEN_SENTENCE = re.compile("[^ \n]+"), re.compile("[^ \n]+(?: +[^ \n]+)*")
 

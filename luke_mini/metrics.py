@@ -3,11 +3,10 @@
 In: gold and predicted answers as plain Python values. Out: counts and fractions (never percent) in flat dicts whose
 keys can be written to a results file as they are. No tensors, no files.
 
-Each score is that of a program or paper, named where it stands: conlleval (named entities), the TACRED scorer, the
-scorer of SemEval-2010 task 8 (KBP37, RELX), the ultra-fine entity typing scorer, scipy's correlations (JSTS), LUKE's
-own counts for entity disambiguation, mLAMA's top-k hits; SQuAD evaluate-v1.1 and v2.0, MLQA evaluation v1, ReCoRD
-evaluation v1.0 and JGLUE's patch of transformers, see "Answers that are free text". Where such a program would divide
-by zero or silently leave out examples, ours raises a ValueError or says in its docstring what it returns.
+Each score is that of a program or paper, named where it stands: conlleval, the scorers of TACRED, SemEval-2010 task 8
+and ultra-fine entity typing, scipy's correlations, LUKE's own counts for entity disambiguation, mLAMA's top-k hits, the
+scripts of SQuAD 1.1 and 2.0, MLQA v1, ReCoRD 1.0 and JGLUE. Where such a program would divide by zero or silently leave
+out examples, ours raises a ValueError or says in its docstring what it returns.
 
 Left out on purpose: token accuracy of named entities, and any strict reading of a tag scheme: a strict IOB2 reader
 silently drops most mentions of an IOB1 file, conlleval reads both. The precision-recall curves of the SQuAD 2.0 script.

@@ -118,9 +118,7 @@ def unmark(line: str, where: str) -> Record:
     return Record(where, {"text": line})
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Document]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Document]:
     """The record's document; that of a line of --predict (labels: the model's) has no gold mentions.
 
     Words end where a mention begins or ends, too; a mention across the end of a sentence keeps the sentences together.
@@ -323,12 +321,7 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], option
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-
-class Mention(NamedTuple):
-    start: int  # half-open, in words of the document
-    end: int
-    type: str
-    probability: float  # softmax over the labels
+Mention = tuple[int, int, str, float]  # start, end (half-open, in words of the document), type, probability
 
 
 def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[int]:
@@ -361,17 +354,20 @@ def predict(
 
 
 def _mentions(model: TaskModel, document: Document, spans: np.ndarray, logits: np.ndarray) -> list[Mention]:
-    """The mentions of a document, from all of its candidates [C, 2] and their logits [C, labels]."""
+    """The mentions of a document, from all of its candidates [C, 2] and their logits [C, labels].
+
+    The probability is that of the softmax over the labels; in a mention of tagged words, that of the least likely tag.
+    """
     probability = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
     names = [model.labels[label] for label in logits.argmax(axis=1)]
     if model.head != TAGS:
         accepted = greedy_decode(spans, logits, len(document.char_spans))
-        return sorted(Mention(*spans[k].tolist(), names[k], probability[k].item()) for k in accepted)
+        return sorted((*spans[k].tolist(), names[k], probability[k].item()) for k in accepted)
     mentions = []
-    for begin, end in pairwise(document.sentences):  # what the tags of words spell; as likely as the least likely tag
+    for begin, end in pairwise(document.sentences):
         for first, last, kind in chunks(names[begin:end]):
             likely = probability[begin + first : begin + last].min().item()
-            mentions.append(Mention(begin + first, begin + last, kind, likely))
+            mentions.append((begin + first, begin + last, kind, likely))
     return mentions
 
 

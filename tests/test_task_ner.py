@@ -29,7 +29,7 @@ from luke_mini.files import Record
 from luke_mini.heads import TaskModel
 from luke_mini.initialization import initialize
 from luke_mini.metrics import chunks
-from luke_mini.task_ner import CONLL_LABELS, Document, Mention, Options
+from luke_mini.task_ner import CONLL_LABELS, Document, Options
 
 SMALL = ModelConfig(
     vocab_size=300, entity_vocab_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
@@ -232,7 +232,7 @@ def test_real_files(name):
 
 
 GOLD = [(0, 1, "PER"), (1, 2, "PER"), (3, 4, "PER")]
-PREDICTED = [Mention(3, 4, "LOC", 0.5), Mention(0, 2, "PER", 0.9), Mention(2, 3, "PER", 0.8)]
+PREDICTED = [(3, 4, "LOC", 0.5), (0, 2, "PER", 0.9), (2, 3, "PER", 0.8)]
 
 
 @pytest.mark.parametrize("scheme, lines", [
@@ -614,9 +614,9 @@ def test_predictions_come_back_in_order(batch_size):
     predictions = task_ner.predict(model, features, DOCUMENTS, batch_size)
     probability = pytest.approx(np.exp(4) / (np.exp(4) + 4))
     assert predictions == [
-        [Mention(0, 1, "PER", probability), Mention(2, 5, "ORG", probability)],
+        [(0, 1, "PER", probability), (2, 5, "ORG", probability)],
         [],
-        [Mention(1, 2, "PER", probability), Mention(2, 3, "LOC", probability)],
+        [(1, 2, "PER", probability), (2, 3, "LOC", probability)],
     ]
     assert model.training
     lengths = [length for batch in model.sizes for length in batch]
@@ -650,7 +650,7 @@ def test_a_real_model_predicts_the_same_in_any_batch():
     assert [[m[:3] for m in mentions] for mentions in one] == [[m[:3] for m in mentions] for mentions in all_at_once]
     assert sum(map(len, one)) > 2
     for text, mentions in zip(documents, one):
-        words = [word for mention in mentions for word in range(mention.start, mention.end)]
+        words = [word for start, end, *_ in mentions for word in range(start, end)]
         assert len(words) == len(set(words)) and max(words) < len(text.words)
 
 
@@ -745,5 +745,5 @@ def test_a_model_that_tags_words(seed):
             found = seqeval.get_entities(row[begin:end])
             wanted += [(begin + start, begin + stop + 1, kind) for kind, start, stop in found]
         assert [mention[:3] for mention in mentions] == wanted
-        assert all(0 < mention.probability <= 1 for mention in mentions)
+        assert all(0 < probability <= 1 for *_, probability in mentions)
     assert any(predicted)

@@ -1,5 +1,6 @@
 """Published data files as records of our own JSON-lines form, so that every task reads one form only.
 
+    ner              CoNLL-2002, CoNLL-2003 and other files of one word per line with a tag
     typing           Open Entity, as published or as LUKE's authors had it; ultra-fine types
     relation         TACRED; KBP37 and RELX
     cloze            ReCoRD, in its own file or in SuperGLUE's
@@ -12,6 +13,7 @@ the same form. Errors name the file, the line and the field of the published for
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -19,6 +21,89 @@ from urllib.parse import unquote
 
 from luke_mini import files
 from luke_mini.files import Record
+from luke_mini.metrics import chunks
+
+# --- Named entities ---------------------------------------------------------------------------------------------------
+
+Tagged = tuple[list[str], list[str]]  # the words of a sentence and their tags
+
+
+def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
+    """{"text", "is_split": true, "spans": [{"start", "end", "label"}], "scheme", "encoding"}, one for each document.
+
+    A file without `-DOCSTART-` lines is one document. Its text has a space between words, a line end between sentences.
+    scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
+    is mostly another is an error. Left out: BILOU and nested tags.
+    """
+    raw = Path(path).read_bytes()
+    try:
+        text, encoding = raw.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError:  # the German, Spanish and Dutch files as first released
+        text, encoding = raw.decode("iso-8859-1"), "iso-8859-1"
+    documents = _tagged_documents(path, text)
+    if not documents:
+        raise ValueError(f"{path}: no sentence, expected lines of a word, a space and a tag")
+    found = _tag_scheme([tags for document in documents for _, tags in document])
+    found = found or ("IOB2" if scheme == "auto" else scheme)
+    if scheme not in ("auto", found):
+        raise ValueError(f"{path}: the tags are {found}, expected {scheme}")
+    return [
+        Record(f"{path}, document {i}", _with_spans(document) | {"scheme": found, "encoding": encoding})
+        for i, document in enumerate(documents, start=1)
+    ]
+
+
+def _tagged_documents(path: str | Path, text: str) -> list[list[Tagged]]:
+    """Documents of sentences, none of them empty."""
+    documents, n_columns = [[([], [])]], 0
+    # Not splitlines(), not split(): both also break at characters such as U+0085 and U+00A0, which occur as words.
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip(" \t\r")
+        if line.startswith("-DOCSTART"):
+            documents.append([([], [])])
+        elif not line:
+            documents[-1].append(([], []))
+        else:
+            columns = re.split(r"[ \t]+", line)
+            n_columns = n_columns or len(columns)
+            if len(columns) != n_columns or n_columns < 2:
+                expected = f"{n_columns} as above" if n_columns > 1 else "at least 2"
+                raise ValueError(f"{path}, line {number}: {len(columns)} columns, expected {expected}: word ... tag")
+            if not re.fullmatch("O|[BIES]-.+", columns[-1]):
+                raise ValueError(
+                    f"{path}, line {number}: last column {columns[-1]!r}, expected O or one of B- I- E- S- and a type"
+                )
+            words, tags = documents[-1][-1]
+            words.append(columns[0])
+            tags.append(columns[-1])
+    documents = [[sentence for sentence in document if sentence[0]] for document in documents]
+    return [document for document in documents if document]
+
+
+def _tag_scheme(sentences: list[list[str]]) -> str | None:
+    """By how most mentions open; None without mentions."""
+    openings = Counter()
+    for tags in sentences:
+        for start, _, kind in chunks(tags):
+            # Right after a mention of its own type, one opens with B in IOB1 as in IOB2: that does not tell.
+            if start == 0 or tags[start - 1][2:] != kind:
+                openings[tags[start][0]] += 1
+    if any(tag[0] in "ES" for tags in sentences for tag in tags):
+        return "IOBES"
+    return ("IOB1" if openings["I"] > openings["B"] else "IOB2") if openings else None
+
+
+def _with_spans(document: list[Tagged]) -> dict:
+    """The text of a document, and its mentions as characters of it."""
+    starts = [0, *accumulate(len(word) + 1 for words, _ in document for word in words)]
+    spans, first = [], 0  # first: word of the sentence
+    for words, tags in document:
+        for start, end, kind in chunks(tags):
+            spans.append({"start": starts[first + start], "end": starts[first + end] - 1, "label": kind})
+        first += len(words)
+    text = "\n".join(" ".join(words) for words, _ in document)
+    return {"text": text, "is_split": True, "spans": spans}
+
 
 # --- Entity typing ----------------------------------------------------------------------------------------------------
 

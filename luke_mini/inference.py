@@ -187,8 +187,10 @@ def link(
 
 
 def _named_spans(lines: Sequence[str], ner: str | Path | Opened) -> list[list[tuple[int, int, dict]]]:
-    """(start, end, {"type"}) of the mentions that a NER model finds in each line."""
-    return [[(m["start"], m["end"], {"type": m["type"]}) for m in found["mentions"]] for found in answer(ner, lines)]
+    """(start, end, {"type"}) of the mentions that a NER model finds in each line, also in one that begins with "{"."""
+    ner = ner if isinstance(ner, Opened) else open_model(ner)
+    answers = answer_records(ner, [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)])
+    return [[(m["start"], m["end"], {"type": m["type"]}) for m in found["mentions"]] for found in answers]
 
 
 def _linked_spans(lines: Sequence[str], statistics: Mentions, least: float) -> list[list[tuple[int, int, dict]]]:

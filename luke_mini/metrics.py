@@ -3,11 +3,10 @@
 In: gold and predicted answers as plain Python values. Out: counts and fractions (never percent) in flat dicts whose
 keys can be written to a results file as they are. No tensors, no files.
 
-Each score is that of a program or paper, named where it stands: conlleval (named entities), the TACRED scorer, the
-scorer of SemEval-2010 task 8 (KBP37, RELX), the ultra-fine entity typing scorer, scipy's correlations (JSTS), LUKE's
-own counts for entity disambiguation, mLAMA's top-k hits; SQuAD evaluate-v1.1 and v2.0, MLQA evaluation v1, ReCoRD
-evaluation v1.0 and JGLUE's patch of transformers, see "Answers that are free text". Where such a program would divide
-by zero or leave out examples without saying so, ours raises a ValueError or says in its docstring what it returns.
+Each score is that of a program or paper, named where it stands: conlleval, the scorers of TACRED, SemEval-2010 task 8
+and ultra-fine entity typing, scipy's correlations, LUKE's own counts for entity disambiguation, mLAMA's top-k hits, the
+scripts of SQuAD 1.1 and 2.0, MLQA v1, ReCoRD 1.0 and JGLUE. Where such a program would divide by zero or silently leave
+out examples, ours raises a ValueError or says in its docstring what it returns.
 
 Left out on purpose: token accuracy of named entities, and any strict reading of a tag scheme: a strict IOB2 reader
 silently drops most mentions of an IOB1 file, conlleval reads both. The precision-recall curves of the SQuAD 2.0 script.
@@ -18,6 +17,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from statistics import fmean
 
 import numpy as np
@@ -32,6 +32,24 @@ def precision_recall_f1(correct: int, predicted: int, gold: int) -> tuple[float,
     precision = correct / predicted if predicted else 0.0
     recall = correct / gold if gold else 0.0
     return precision, recall, 2 * correct / (predicted + gold) if correct else 0.0
+
+
+def _counts(pairs: Iterable[tuple[set, set]], kind: Callable = str) -> dict[str, Counter]:
+    """How many answers of each kind are gold, predicted, and both (correct). pairs: the two sets of each example."""
+    counts = {"gold": Counter(), "predicted": Counter(), "correct": Counter()}
+    for gold, predicted in pairs:
+        for count, answers in zip(counts.values(), (gold, predicted, gold & predicted)):
+            count.update(map(kind, answers))
+    return counts
+
+
+def _scores(counts: dict[str, Counter], kinds: Iterable | None = None, prefix: str = "") -> dict[str, float | int]:
+    """Precision, recall, f1, gold, predicted, correct over these kinds or all, with `prefix` before each name."""
+    kinds = counts["gold"] | counts["predicted"] if kinds is None else list(kinds)
+    totals = {name: sum(count[kind] for kind in kinds) for name, count in counts.items()}
+    fractions = precision_recall_f1(totals["correct"], totals["predicted"], totals["gold"])
+    scores = dict(zip(("precision", "recall", "f1"), fractions)) | totals
+    return {prefix + name: value for name, value in scores.items()}
 
 
 # --- Named entities ---------------------------------------------------------------------------------------------
@@ -59,14 +77,16 @@ def chunks(tags: list[str]) -> list[Span]:
     return spans
 
 
-def to_tags(n_words: int, spans: Iterable[Span], scheme: str = "IOB2") -> list[str]:
-    """Tags of one sentence from mentions that do not overlap; scheme "IOB1" or "IOB2".
+def to_tags(
+    n_words: int, spans: Iterable[Span], scheme: str = "IOB2", sentence_starts: Collection[int] = (0,)
+) -> list[str]:
+    """Tags of a text from mentions that do not overlap; scheme "IOB1" or "IOB2".
 
-    IOB2 opens every mention with B; IOB1 only one that directly follows a mention of its own type.
+    IOB2 opens every mention with B; IOB1 only one that directly follows a mention of its own type in its sentence.
     """
     tags = ["O"] * n_words
     for start, end, kind in sorted(spans):
-        follows_its_type = start > 0 and tags[start - 1][2:] == kind
+        follows_its_type = start not in sentence_starts and tags[start - 1][2:] == kind
         tags[start:end] = [f"I-{kind}"] * (end - start)
         if scheme == "IOB2" or follows_its_type:
             tags[start] = f"B-{kind}"
@@ -79,26 +99,11 @@ def span_scores(gold: Iterable[Iterable[Span]], predicted: Iterable[Iterable[Spa
     Keys: precision, recall, f1, gold, predicted, correct; and the same six after `LOC_` for each type LOC that occurs
     in either argument, types in alphabetical order. A span given twice counts once.
     """
-    counts = {"gold": Counter(), "predicted": Counter(), "correct": Counter()}  # type -> mentions
-    for gold_spans, predicted_spans in zip(gold, predicted, strict=True):
-        gold_set, predicted_set = set(gold_spans), set(predicted_spans)
-        for name, spans in (
-            ("gold", gold_set),
-            ("predicted", predicted_set),
-            ("correct", gold_set & predicted_set),
-        ):
-            counts[name].update(kind for _, _, kind in spans)
-    scores = _with_fractions("", {name: by_type.total() for name, by_type in counts.items()})
+    counts = _counts(((set(a), set(b)) for a, b in zip(gold, predicted, strict=True)), kind=itemgetter(2))
+    scores = _scores(counts)
     for kind in sorted(counts["gold"] | counts["predicted"]):
-        scores |= _with_fractions(f"{kind}_", {name: by_type[kind] for name, by_type in counts.items()})
+        scores |= _scores(counts, [kind], f"{kind}_")
     return scores
-
-
-def _with_fractions(prefix: str, counts: dict[str, int]) -> dict[str, float | int]:
-    """The counts gold, predicted and correct, and what follows from them, with `prefix` before each name."""
-    fractions = precision_recall_f1(counts["correct"], counts["predicted"], counts["gold"])
-    named = dict(zip(("precision", "recall", "f1"), fractions)) | counts
-    return {prefix + name: value for name, value in named.items()}
 
 
 # --- Relations --------------------------------------------------------------------------------------------------
@@ -118,18 +123,21 @@ def relation_scores(gold: Sequence[str], predicted: Sequence[str], no_relation: 
     the official scorer, precision is 1 where nothing is predicted (differs from LUKE: 0 there), and f1 0. ValueError
     if no gold label is a relation: recall would be 0 of 0.
     """
-    pairs = list(zip(gold, predicted, strict=True))
-    counts = {
-        "gold": sum(label != no_relation for label, _ in pairs),
-        "predicted": sum(guess != no_relation for _, guess in pairs),
-        "correct": sum(label == guess != no_relation for label, guess in pairs),
-    }
-    if not counts["gold"]:
-        raise ValueError(f"{len(pairs)} gold labels, all of them {no_relation}: expected at least one relation")
-    scores = _with_fractions("", counts)
-    if not counts["predicted"]:
+    scores = _scores(_relation_counts(gold, predicted, no_relation))
+    if not scores["predicted"]:
         scores["precision"] = 1.0
     return scores | {"accuracy": accuracy(gold, predicted)}
+
+
+def _relation_counts(
+    gold: Sequence[str], predicted: Sequence[str], no_relation: str, kind: Callable = str
+) -> dict[str, Counter]:
+    """Without `no_relation`. ValueError if no gold label is another one."""
+    pairs = zip(gold, predicted, strict=True)
+    counts = _counts((({label} - {no_relation}, {guess} - {no_relation}) for label, guess in pairs), kind)
+    if not counts["gold"]:
+        raise ValueError(f"{len(gold)} gold labels, all of them {no_relation}: expected at least one relation")
+    return counts
 
 
 def without_direction(label: str) -> str:
@@ -138,11 +146,9 @@ def without_direction(label: str) -> str:
 
 
 def directional_scores(
-    gold: Sequence[str],
-    predicted: Sequence[str],
-    relations: Collection[str] | None = None,
+    gold: Sequence[str], predicted: Sequence[str], relations: Collection[str] | None = None,
     no_relation: str = "no_relation",
-) -> dict:
+) -> dict:  # fmt: skip
     """SemEval-2010 task 8, "(9+1)-way evaluation taking directionality into account"; KBP37 and RELX.
 
     Labels end in (e1,e2) or (e2,e1). A right relation in the wrong direction is no hit: it counts as predicted and as
@@ -155,26 +161,15 @@ def directional_scores(
     macro_recall, macro_f1; and macro_f1_seen, LUKE's own mean over all relations in gold or predictions, which rises
     and falls with what a file happens to contain. ValueError for a gold relation outside `relations`, or none at all.
     """
-    pairs = list(zip(gold, predicted, strict=True))
-    gold_count = Counter(without_direction(label) for label in gold if label != no_relation)
-    predicted_count = Counter(without_direction(guess) for guess in predicted if guess != no_relation)
-    correct_count = Counter(without_direction(guess) for label, guess in pairs if label == guess != no_relation)
-    relations = sorted(gold_count) if relations is None else list(dict.fromkeys(relations))
-    if unknown := gold_count.keys() - set(relations):
+    counts = _relation_counts(gold, predicted, no_relation, without_direction)
+    relations = sorted(counts["gold"]) if relations is None else list(dict.fromkeys(relations))
+    if unknown := counts["gold"].keys() - set(relations):
         raise ValueError(f"gold relation {min(unknown)}: expected one of the {len(relations)} relations to score")
-    if not gold_count:
-        raise ValueError(f"{len(pairs)} gold labels, all of them {no_relation}: expected at least one relation")
-
-    def fractions(names: Iterable[str]) -> list[tuple[float, float, float]]:
-        return [precision_recall_f1(correct_count[name], predicted_count[name], gold_count[name]) for name in names]
-
-    counts = {"gold": gold_count, "predicted": predicted_count, "correct": correct_count}
-    micro = {name: sum(count[relation] for relation in relations) for name, count in counts.items()}
-    macro = map(fmean, zip(*fractions(relations)))
-    scores = {"accuracy": accuracy(gold, predicted)} | _with_fractions("", micro)
-    scores |= dict(zip(("macro_precision", "macro_recall", "macro_f1"), macro))
-    scores["macro_f1_seen"] = fmean(f1 for _, _, f1 in fractions(gold_count | predicted_count))
-    return scores
+    scores = {"accuracy": accuracy(gold, predicted)} | _scores(counts, relations)
+    for name in ("precision", "recall", "f1"):
+        scores[f"macro_{name}"] = fmean(_scores(counts, [relation])[name] for relation in relations)
+    seen = counts["gold"] | counts["predicted"]
+    return scores | {"macro_f1_seen": fmean(_scores(counts, [relation])["f1"] for relation in seen)}
 
 
 # --- Entity typing ----------------------------------------------------------------------------------------------
@@ -188,25 +183,19 @@ def typing_scores(gold: Iterable[Collection[str]], predicted: Iterable[Collectio
     accuracy, the fraction of mentions with exactly the gold set. Means over nothing are 0.
     """
     pairs = [(set(labels), set(guesses)) for labels, guesses in zip(gold, predicted, strict=True)]
-    counts = {
-        "gold": sum(len(labels) for labels, _ in pairs),
-        "predicted": sum(len(guesses) for _, guesses in pairs),
-        "correct": sum(len(labels & guesses) for labels, guesses in pairs),
-    }
     precision = _mean(len(labels & guesses) / len(guesses) for labels, guesses in pairs if guesses)
     recall = _mean(len(labels & guesses) / len(labels) for labels, guesses in pairs if labels)
-    macro = (precision, recall, _harmonic(precision, recall))
-    scores = _with_fractions("", counts) | dict(zip(("macro_precision", "macro_recall", "macro_f1"), macro))
-    return scores | {"accuracy": _mean(labels == guesses for labels, guesses in pairs)}
+    return _scores(_counts(pairs)) | {
+        "macro_precision": precision,
+        "macro_recall": recall,
+        "macro_f1": 2 * precision * recall / (precision + recall) if precision and recall else 0.0,
+        "accuracy": _mean(labels == guesses for labels, guesses in pairs),
+    }
 
 
 def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return fmean(values) if values else 0.0
-
-
-def _harmonic(a: float, b: float) -> float:
-    return 2 * a * b / (a + b) if a and b else 0.0
 
 
 # --- Entity disambiguation --------------------------------------------------------------------------------------
@@ -223,17 +212,17 @@ def disambiguation_scores(
     documents: of correct / kept and of f1 over documents with a kept mention, of precision over those with a
     prediction. Means over nothing are 0.
     """
-    documents = []  # (correct, predicted, gold)
-    for titles, guesses in zip(gold, predicted, strict=True):
+    counts = {"gold": Counter(), "predicted": Counter(), "correct": Counter()}  # document -> mentions
+    for document, (titles, guesses) in enumerate(zip(gold, predicted, strict=True)):
         kept = [(title, guess) for title, guess in zip(titles, guesses, strict=True) if title is not None]
-        correct = sum(title == guess for title, guess in kept)
-        documents.append((correct, sum(guess is not None for _, guess in kept), len(kept)))
-    totals = [sum(column) for column in zip(*documents)] or [0, 0, 0]
-    scores = _with_fractions("", dict(zip(("correct", "predicted", "gold"), totals)))
+        counts["gold"][document] = len(kept)
+        counts["predicted"][document] = sum(guess is not None for _, guess in kept)
+        counts["correct"][document] = sum(title == guess for title, guess in kept)
+    scores, each = _scores(counts), [_scores(counts, [document]) for document in counts["gold"]]
     return {"in_kb_accuracy": scores["recall"]} | scores | {
-        "macro_accuracy": _mean(correct / kept for correct, _, kept in documents if kept),
-        "macro_precision": _mean(correct / guessed for correct, guessed, _ in documents if guessed),
-        "macro_f1": _mean(precision_recall_f1(*document)[2] for document in documents if document[2]),
+        "macro_accuracy": _mean(found["recall"] for found in each if found["gold"]),
+        "macro_precision": _mean(found["precision"] for found in each if found["predicted"]),
+        "macro_f1": _mean(found["f1"] for found in each if found["gold"]),
     }  # fmt: skip
 
 
@@ -253,11 +242,7 @@ def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
     scipy returns nan there, with which no best epoch can be chosen. ValueError for constant gold values (no prediction
     could be good or bad), fewer than two, or values that are not finite.
     """
-    x, y = np.asarray(gold, np.float64), np.asarray(predicted, np.float64)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"shapes {x.shape} of gold and {y.shape} of predictions: expected two equal rows of numbers")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("nan or infinity among gold values or predictions: expected finite numbers")
+    x, y = _finite_rows(gold, predicted)
     if len(set(x.tolist())) < 2:
         raise ValueError(f"{len(x)} gold values, all equal: expected at least two different ones")
     if (y == y[0]).all():
@@ -266,11 +251,20 @@ def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
     return float(np.clip(x @ y, -1, 1))
 
 
+def _finite_rows(gold: Sequence[float], predicted: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(gold, np.float64), np.asarray(predicted, np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"shapes {x.shape} of gold and {y.shape} of predictions: expected two equal rows of numbers")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("nan or infinity among gold values or predictions: expected finite numbers")
+    return x, y
+
+
 def _direction(values: np.ndarray) -> np.ndarray:
     """The vector from their mean to the values, of length 1."""
-    centred = values - values.mean()
-    centred /= np.abs(centred).max()  # squares of tiny numbers would vanish
-    return centred / np.linalg.norm(centred)
+    centered = values - values.mean()
+    centered /= np.abs(centered).max()  # squares of tiny numbers would vanish
+    return centered / np.linalg.norm(centered)
 
 
 def average_ranks(values: Sequence[float]) -> np.ndarray:
@@ -282,9 +276,7 @@ def average_ranks(values: Sequence[float]) -> np.ndarray:
 
 def spearman(gold: Sequence[float], predicted: Sequence[float]) -> float:
     """Pearson's correlation of the average ranks; constants and errors as there."""
-    if not np.isfinite([*gold, *predicted]).all():
-        raise ValueError("nan or infinity among gold values or predictions: expected finite numbers")
-    return pearson(average_ranks(gold), average_ranks(predicted))
+    return pearson(*map(average_ranks, _finite_rows(gold, predicted)))
 
 
 # --- Probing (mLAMA) --------------------------------------------------------------------------------------------
@@ -296,13 +288,8 @@ def best_rank(scores: Sequence[float | None], gold: Collection[int]) -> int | No
     Higher scores first; of equal scores the earlier candidate first, as a stable sort leaves them. A candidate without
     a score (None: its entity is not in the vocabulary) stands behind all others.
     """
-    scored = [index for index in gold if scores[index] is not None]
-    if not scored:
-        return None
-    best = min(scored, key=lambda index: (-scores[index], index))
-    return 1 + sum(
-        score is not None and (score, -index) > (scores[best], -best) for index, score in enumerate(scores)
-    )
+    order = sorted((-score, index) for index, score in enumerate(scores) if score is not None)
+    return next((rank for rank, (_, index) in enumerate(order, start=1) if index in gold), None)
 
 
 def probing_scores(ranks: Mapping[str, Sequence[int | None]], ks: Sequence[int] = (1, 5, 10, 100)) -> dict:
@@ -341,11 +328,10 @@ def _whole_words(words: str) -> re.Pattern:
     return re.compile(rf"\b({'|'.join(words.split())})\b")
 
 
-ENGLISH_ARTICLES = _whole_words("a an the")
 # MLQA, by the language of the answer. Arabic: the two letters go wherever they stand, inside words too; the script's
 # pattern has a first alternative for word starts that can never match. Hindi and Chinese: none.
 ARTICLES = {
-    "en": ENGLISH_ARTICLES,
+    "en": _whole_words("a an the"),  # SQuAD's, in every language
     "es": _whole_words("un una unos unas el la los las"),
     "de": _whole_words("ein eine einen einem eines einer der die das den dem des"),
     "vi": _whole_words("của là cái chiếc những"),
@@ -357,7 +343,7 @@ CHINESE = re.compile("[\u4e00-\u9fa5]")  # the script's range, narrower than Uni
 def normalize_squad(text: str) -> str:
     """Lower case, without ASCII punctuation, English articles and extra white space; XQuAD: in every language."""
     text = "".join(character for character in text.lower() if character not in string.punctuation)
-    return " ".join(ENGLISH_ARTICLES.sub(" ", text).split())
+    return " ".join(ARTICLES["en"].sub(" ", text).split())
 
 
 def normalize_mlqa(text: str, language: str) -> str:
@@ -387,18 +373,13 @@ def token_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall)  # rounded as in the scripts: _best_threshold compares sums
 
 
-def _text_f1(gold: str, predicted: str) -> float:
+def text_f1(gold: str, predicted: str) -> float:
     return token_f1(gold.split(), predicted.split())
 
 
-def _text_f1_or_empty(gold: str, predicted: str) -> float:
-    """SQuAD 2.0: the empty answer is right where there is none."""
-    return _text_f1(gold, predicted) if gold and predicted else float(gold == predicted)
-
-
-def _character_f1_or_empty(gold: str, predicted: str) -> float:
-    """JSQuAD: a token is a character, a space too."""
-    return token_f1(gold, predicted) if gold and predicted else float(gold == predicted)
+def _or_empty(f1: Callable[[str, str], float]) -> Callable[[str, str], float]:
+    """The same, but an empty answer is right where an empty one is accepted."""
+    return lambda gold, predicted: f1(gold, predicted) if gold and predicted else float(gold == predicted)
 
 
 def _best(
@@ -410,47 +391,39 @@ def _best(
     return float(prediction in answers), max(f1(answer, prediction) for answer in answers)
 
 
-def answer_scores(
-    gold: Mapping[str, Sequence[str]],
-    predicted: Mapping[str, str],
-    normalize: Callable[[str], str] = normalize_squad,
-) -> dict[str, float | int]:
-    """SQuAD 1.1, XQuAD, ReCoRD, and with `normalize_mlqa` MLQA. Keys: exact_match, f1, questions, answered.
-
-    `predicted` may hold questions that `gold` lacks: they are not looked at. ValueError for a question without an
-    accepted answer, or no question.
-    """
-    return _plain_scores(gold, predicted, normalize, _text_f1)
-
-
-def jsquad_scores(gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str]) -> dict[str, float | int]:
-    """JSQuAD: F1 over characters. Keys and errors as in `answer_scores`."""
-    gold = {question: answers and _with_content(answers, normalize_jsquad) for question, answers in gold.items()}
-    return _plain_scores(gold, predicted, normalize_jsquad, _character_f1_or_empty)
-
-
 def _with_content(answers: Sequence[str], normalize: Callable[[str], str]) -> list[str]:
     """The answers that are not empty once normalized; if none is left, the empty answer alone."""
     return [answer for answer in answers if normalize(answer)] or [""]
 
 
-def _plain_scores(gold: Mapping, predicted: Mapping, normalize: Callable, f1: Callable) -> dict[str, float | int]:
+def answer_scores(
+    gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str],
+    normalize: Callable[[str], str] = normalize_squad, f1: Callable[[str, str], float] = text_f1,
+) -> dict[str, float | int]:  # fmt: skip
+    """SQuAD 1.1, XQuAD, ReCoRD, and with `normalize_mlqa` MLQA. Keys: exact_match, f1, questions, answered.
+
+    `predicted` may hold questions that `gold` lacks: they are not looked at. ValueError for a question without an
+    accepted answer, or no question.
+    """
     if not gold:
         raise ValueError("no questions: expected at least one")
     if bare := [question for question, answers in gold.items() if not answers]:
         raise ValueError(f"question {bare[0]}: no accepted answer: expected at least one")
-    asked = [question for question in gold if question in predicted]
-    found = [_best(gold[question], predicted[question], normalize, f1) for question in asked]
+    found = [_best(gold[name], predicted[name], normalize, f1) for name in gold if name in predicted]
     exact, overlap = (sum(column) / len(gold) for column in zip(*found or [(0.0, 0.0)]))
     return {"exact_match": exact, "f1": overlap, "questions": len(gold), "answered": len(found)}
 
 
+def jsquad_scores(gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str]) -> dict[str, float | int]:
+    """JSQuAD: F1 over characters, a space too. Keys and errors as in `answer_scores`."""
+    gold = {question: answers and _with_content(answers, normalize_jsquad) for question, answers in gold.items()}
+    return answer_scores(gold, predicted, normalize_jsquad, _or_empty(token_f1))
+
+
 def squad2_scores(
-    gold: Mapping[str, Sequence[str]],
-    predicted: Mapping[str, str],
-    no_answer_scores: Mapping[str, float] | None = None,
-    threshold: float = math.inf,
-) -> dict[str, float | int]:
+    gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str],
+    no_answer_scores: Mapping[str, float] | None = None, threshold: float = math.inf,
+) -> dict[str, float | int]:  # fmt: skip
     """SQuAD 2.0, where a question without accepted answers has "" as its answer.
 
     `no_answer_scores`: the higher, the likelier there is no answer (probabilities, or LUKE's null odds); a prediction
@@ -467,37 +440,30 @@ def squad2_scores(
         if given is not None and (missing := [question for question in gold if question not in given]):
             raise ValueError(f"question {missing[0]}: no {name}: expected one for each of the {len(gold)} questions")
     has_answer = {question: bool(answers) for question, answers in gold.items()}
-    raw = {}  # question -> exact match, F1 of the prediction as it is
-    for question, answers in gold.items():
-        answers = _with_content(answers, normalize_squad)
-        raw[question] = _best(answers, predicted[question], normalize_squad, _text_f1_or_empty)
-    taken = raw
-    if no_answer_scores is not None:
-        silent = {question for question in gold if no_answer_scores[question] > threshold}
-        taken = {q: (float(not has_answer[q]),) * 2 if q in silent else pair for q, pair in raw.items()}
+    raw = {  # question -> exact match, F1 of the prediction as it is
+        name: _best(_with_content(answers, normalize_squad), predicted[name], normalize_squad, _or_empty(text_f1))
+        for name, answers in gold.items()
+    }
+    taken = dict(raw)
+    for question in gold if no_answer_scores else ():
+        if no_answer_scores[question] > threshold:
+            taken[question] = (float(not has_answer[question]),) * 2
     scores = {}
-    for prefix, kept in (
-        ("", list(gold)),
-        ("HasAns_", [question for question in gold if has_answer[question]]),
-        ("NoAns_", [question for question in gold if not has_answer[question]]),
-    ):
-        if kept:
-            exact, f1 = map(fmean, zip(*(taken[question] for question in kept)))
+    for prefix, kinds in (("", (True, False)), ("HasAns_", (True,)), ("NoAns_", (False,))):
+        if kept := [pair for question, pair in taken.items() if has_answer[question] in kinds]:
+            exact, f1 = map(fmean, zip(*kept))
             scores |= {f"{prefix}exact": exact, f"{prefix}f1": f1, f"{prefix}total": len(kept)}
-    if no_answer_scores is not None:
-        for column, name in enumerate(("exact", "f1")):
-            of_question = {question: pair[column] for question, pair in raw.items()}
-            best, at = _best_threshold(of_question, predicted, no_answer_scores, has_answer)
-            scores |= {f"best_{name}": best, f"best_{name}_thresh": at}
+    for column, name in enumerate(("exact", "f1") if no_answer_scores else ()):
+        of_question = {question: pair[column] for question, pair in raw.items()}
+        best, at = _best_threshold(of_question, predicted, no_answer_scores, has_answer)
+        scores |= {f"best_{name}": best, f"best_{name}_thresh": at}
     return scores
 
 
 def _best_threshold(
-    scores: Mapping[str, float],
-    predicted: Mapping[str, str],
-    no_answer_scores: Mapping[str, float],
+    scores: Mapping[str, float], predicted: Mapping[str, str], no_answer_scores: Mapping[str, float],
     has_answer: Mapping[str, bool],
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """The best mean score of any threshold, and the lowest threshold that gives it (0 if silence is best).
 
     From answering nothing, questions are answered one by one in the order of their no-answer score. As in the script,

@@ -1,4 +1,4 @@
-"""Spans of a text: its sentences, its tokens and the characters they come from, the window of it that an input sees.
+"""Spans of a text: its sentences, words and tokens, the characters they come from, the window of it that an input sees.
 
 All spans are half-open (start, end). Offsets are what a tokenizer gives: the characters that each token comes from.
 
@@ -33,7 +33,9 @@ Of a long document, an input sees a part: `context_window`, one span in the midd
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cache, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -210,6 +212,52 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
             start = end
     close(len(text))
     return spans
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+# Over one letter per character, see `_kind`: an English clitic ('s, 're), a word, or any other single character. A word
+# keeps hyphens and dots inside (U.S, AT&T, Smith-Jones) and an elided article's apostrophe (l' + Italie). Left out: the
+# words of scripts that are written without spaces.
+_WORD = re.compile(r"(?<=w)aw{1,2}(?!w)|w+(?:\.w+)*(?:a(?=www))?|[^ ]")
+_GIVEN_WORD, _GIVEN_SENTENCE = re.compile("[^ \n]+"), re.compile("[^ \n]+(?: +[^ \n]+)*")
+
+
+@cache
+def _kind(character: str) -> str:
+    if character.isspace():
+        return " "
+    if "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff":
+        return "c"  # kana and Chinese characters: each is a word
+    if character in ".&-":
+        return "."
+    if character in "'\u2019":
+        return "a"
+    # Vowel signs and other combining marks (Devanagari, Arabic) are no letters to Python, but parts of words.
+    return "w" if character.isalnum() or unicodedata.category(character)[0] == "M" else "p"
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Words and punctuation marks; all characters but white space are covered."""
+    return _matches(_WORD, "".join(map(_kind, text)))
+
+
+def split_text(
+    text: str, language: str, is_split: bool = False, borders: Collection[int] = ()
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """The words of a text, none across one of the borders, and the ends of its sentences, all in characters.
+
+    is_split: words and sentences are given, with spaces between words and line ends between sentences.
+    """
+    sentences = _matches(_GIVEN_SENTENCE, text) if is_split else split_sentences(text, language)
+    split = partial(_matches, _GIVEN_WORD) if is_split else split_words
+    ends = [end for _, end in sentences]
+    cuts = sorted({0, len(text), *ends, *borders})
+    return [(cut + start, cut + end) for cut, stop in pairwise(cuts) for start, end in split(text[cut:stop])], ends
+
+
+def _matches(pattern: re.Pattern, text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in pattern.finditer(text)]
 
 
 # --- Windows ----------------------------------------------------------------------------------------------------------

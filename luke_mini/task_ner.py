@@ -2,7 +2,8 @@
 
 CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anybody's own types and raw text as well:
 
-    read_examples   CoNLL file -> documents (`conll.py`)
+    records         CoNLL file (`formats.conll`) or our own JSON lines -> one record per document
+    from_record     -> its words, sentences and mentions
     make_features   -> one input for each sentence: its pieces with as much of the document around them as fits, and
                     all spans of at most 16 pieces as candidates, each of which becomes one [MASK] entity
     build_model     encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
@@ -14,24 +15,24 @@ Spans are half-open, in words of the document unless said otherwise. Left out: n
 excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from luke_mini import conll, optim, packing, trainer
+from luke_mini import files, formats, optim, packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
-from luke_mini.conll import Document, raw_document
+from luke_mini.files import Record
 from luke_mini.heads import Batch, TaskModel
-from luke_mini.metrics import Span, chunks, span_scores
+from luke_mini.metrics import Span, chunks, span_scores, to_tags
 from luke_mini.model import LukeModel
-from luke_mini.files import is_json
-from luke_mini.spans import context_window, is_punctuation
+from luke_mini.spans import context_window, is_punctuation, split_text
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
 from luke_mini.tokenizer_unigram import UnigramTokenizer
 
@@ -43,8 +44,8 @@ FILES = (
       for language in ("eng", "esp", "ned", "deu")),
 )  # fmt: skip
 FORMAT = """\
-CoNLL-2002/2003: one word a line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES, found
-out by itself), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1:
+CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
+detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1:
 
     -DOCSTART- -X- O O
 
@@ -52,13 +53,18 @@ out by itself), blank line = end of a sentence, -DOCSTART- line = a new document
     visited VBD I-VP O
     Oslo NNP I-NP I-LOC
 
-Your own texts: a .jsonl file, one document a line, half-open character spans, labels as you like:
+Your own texts: a .jsonl file, one document per line, half-open character spans, any label set:
 
     {"text": "Ada visited Oslo.",
      "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
 
---predict takes one text per line and prints {"text": ..., "mentions": [{"text", "type", "start", "end",
-"probability"}]}."""
+Rules find the words and sentences of such a text. To give them, add "is_split": spaces then separate words, line ends
+separate sentences. "scheme" is that of the tags in the file of predictions [IOB2], "encoding" is shown in the log:
+
+    {"text": "Ada visited Oslo .\\nIt rained", "is_split": true, "scheme": "IOB1", "encoding": "utf-8", "spans": [...]}
+
+--predict takes one text per line, or such a JSON line (its spans do not matter), and prints {"text", "mentions":
+[{"text", "type", "start", "end", "probability"}]}."""
 SCORES = ("precision", "recall", "f1")
 ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
 ALL_ENTITIES = False
@@ -85,11 +91,56 @@ class Options:
             raise ValueError("expected 1 <= --max-mention <= --max-seq-length - 2 and --max-candidates at least 1")
 
 
-def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
-    """Documents of a CoNLL file or of JSON lines: see `conll`."""
-    if is_json(path):
-        return conll.read_json_lines(path, options.language)
-    return conll.read_examples(path, scheme=None if options.scheme == "auto" else options.scheme)
+# --- Reading --------------------------------------------------------------------------------------------------------
+
+
+class Document(NamedTuple):
+    """A text with its words; sentence i consists of words[sentences[i]:sentences[i + 1]]."""
+
+    text: str
+    char_spans: list[tuple[int, int]]  # of the words, half-open
+    sentences: list[int]  # [0, end of sentence 0, end of sentence 1, ...]
+    spans: list[Span]  # gold mentions, in text order, none across a sentence boundary
+    scheme: str  # as found in the file: IOB1, IOB2 or IOBES
+    encoding: str  # likewise
+
+    @property
+    def words(self) -> list[str]:
+        return [self.text[start:end] for start, end in self.char_spans]
+
+
+def records(path: str | Path, options: Options = Options()) -> Iterable[Record]:
+    """The documents of a CoNLL file or of JSON lines."""
+    return files.read_json_lines(path) if files.is_json(path) else formats.conll(path, options.scheme)
+
+
+def unmark(line: str, where: str) -> Record:
+    return Record(where, {"text": line})
+
+
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Document]:
+    """The record's document; that of a line of --predict (labels: the model's) has no gold mentions.
+
+    Words end where a mention begins or ends, too; a mention across the end of a sentence keeps the sentences together.
+    """
+    text, items = record.get("text", str), record.list("spans", []) if labels is None else []
+    mentions = sorted((*item.span(text), item.get("label", str), item.where) for item in items)
+    for (_, end, *_), (start, *_) in pairwise(mentions):
+        if start < end:
+            raise ValueError(f"{record.where}: field 'spans': two of them share character {start}")
+    borders = {border for start, end, *_ in mentions for border in (start, end)}
+    words, ends = split_text(text, options.language, record.get("is_split", bool, False), borders)
+    first = {start: i for i, (start, _) in enumerate(words)}
+    last = {end: i for i, (_, end) in enumerate(words, start=1)}
+    spans = []
+    for start, end, kind, where in mentions:
+        if start not in first or end not in last:
+            raise ValueError(f"{where}: {text[start:end]!r} begins or ends with white space")
+        spans.append((first[start], last[end], kind))
+    inside = {word for start, end, _ in spans for word in range(start + 1, end)}
+    sentences = [0, *(last[end] for end in ends if last[end] not in inside)]
+    scheme, encoding = record.get("scheme", str, "IOB2"), record.get("encoding", str, "utf-8")
+    return [Document(text, words, sentences, spans, scheme, encoding)]
 
 
 def describe(documents: Sequence[Document]) -> str:
@@ -114,13 +165,11 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], sta
 
 def released_options(start: Checkpoint) -> dict[str, object]:
     """mLUKE put a space before every word, which its tokenizer tells; folders made here have options of their own."""
-    options: dict[str, object] = {}
-    if "luke_mini" not in start.settings:
-        if isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer)):
-            options["space_before_all"] = True
-        if start.settings.get("architectures") == [ARCHITECTURE[1]]:
-            options["head"] = TAGS
-    return options
+    if "luke_mini" in start.settings:
+        return {}
+    is_mluke = isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer))
+    tags_words = start.settings.get("architectures") == [ARCHITECTURE[1]]
+    return ({"space_before_all": True} if is_mluke else {}) | ({"head": TAGS} if tags_words else {})
 
 
 # --- Features -------------------------------------------------------------------------------------------------------
@@ -130,7 +179,6 @@ class Feature(NamedTuple):
     """One model input with its C candidates."""
 
     document: int  # index in the list of documents
-    sentence: int  # index in the document
     word_ids: np.ndarray  # int32 [W], <s> pieces </s>
     token_spans: np.ndarray  # int32 [C, 2], half-open in word_ids
     word_spans: np.ndarray  # int32 [C, 2], half-open in the document's words
@@ -167,46 +215,41 @@ def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.nd
     return np.array(bounds)
 
 
-def _candidates(
-    offsets: np.ndarray, bounds: np.ndarray, gold: list[Span], label_ids: dict[str, int], max_mention: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All candidates of a document, by start, then end: word spans [C, 2], labels [C], and where each word's begin."""
-    n_words = len(offsets) - 1
-    last = np.searchsorted(offsets, offsets[:-1] + max_mention, side="right") - 1
-    last = np.minimum(last, np.repeat(bounds[1:], np.diff(bounds)))  # word i starts those that end at i + 1 ... last[i]
-    counts = last - np.arange(n_words)  # 0 where the word alone is too long
+def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All candidates of a document, by start, then end: word spans [C, 2], labels [C], and where each word's begin.
+
+    last [words]: word i starts the candidates that end at i + 1 ... last[i], none if it is too long by itself.
+    """
+    counts = last - np.arange(len(last))
     first = np.concatenate([[0], np.cumsum(counts)])
-    starts = np.repeat(np.arange(n_words), counts)
+    starts = np.repeat(np.arange(len(last)), counts)
     ends = starts + 1 + np.arange(first[-1]) - first[starts]
     labels = np.zeros(first[-1], dtype=np.int32)
-    for start, end, kind in gold:
+    for (start, end), label in gold.items():
         if end <= last[start]:
-            labels[first[start] + end - start - 1] = label_ids.get(kind, 0)
+            labels[first[start] + end - start - 1] = label
     return np.stack([starts, ends], axis=1).astype(np.int32), labels, first
-
-
-def _words(n: int, gold: list[Span]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for a head that tags words: each of the n words; its label is 1 where a mention begins."""
-    labels = np.zeros(n, dtype=np.int32)
-    labels[[start for start, _, _ in gold]] = 1
-    return np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(np.int32), labels, np.arange(n + 1)
 
 
 def _document_features(
     index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
-    offsets = np.cumsum([0, *(len(pieces[word]) for word in document.words)])  # pieces before each word
-    ids = np.array([piece for word in document.words for piece in pieces[word]], dtype=np.int32)
-    bounds = _part_bounds(document.sentences, offsets, options.max_seq_length - SPECIAL)
-    if options.head == TAGS:
-        word_spans, labels, first = _words(len(document.words), document.spans)
+    of_word = [pieces[word] for word in document.words]
+    offsets = np.cumsum([0, *map(len, of_word)])  # pieces before each word
+    ids = np.array([*chain.from_iterable(of_word)], dtype=np.int32)
+    limit = options.max_seq_length - SPECIAL
+    bounds = _part_bounds(document.sentences, offsets, limit)
+    if options.head == TAGS:  # each word is a candidate, of label 1 where a mention begins
+        last, gold = np.arange(len(of_word)) + 1, {(start, start + 1): 1 for start, _, _ in document.spans}
     else:
-        word_spans, labels, first = _candidates(offsets, bounds, document.spans, label_ids, options.max_mention)
+        last = np.searchsorted(offsets, offsets[:-1] + options.max_mention, side="right") - 1
+        last = np.minimum(last, np.repeat(bounds[1:], np.diff(bounds)))
+        gold = {(start, end): label_ids.get(kind, 0) for start, end, kind in document.spans}
+    word_spans, labels, first = _candidates(last, gold)
     token_spans = offsets[word_spans]
     starts, ends = offsets[bounds[:-1]], offsets[bounds[1:]]
-    left, right = context_window(ends - starts, starts, offsets[-1] - ends, options.max_seq_length - SPECIAL)
-    sentence_of_part = np.searchsorted(document.sentences, bounds[:-1], side="right") - 1
-    for part, sentence in enumerate(sentence_of_part.tolist()):
+    left, right = context_window(ends - starts, starts, offsets[-1] - ends, limit)
+    for part in range(len(starts)):
         window = slice(starts[part] - left[part], ends[part] + right[part])
         word_ids = np.concatenate([[tokenizer.bos_id], ids[window], [tokenizer.eos_id]], dtype=np.int32)
         begin, end = first[bounds[part : part + 2]].tolist()
@@ -215,7 +258,7 @@ def _document_features(
         for i in range(begin, end, size):
             chosen = slice(i, min(i + size, end))
             spans = (token_spans[chosen] - window.start + 1).astype(np.int32)  # + 1 for <s>
-            yield Feature(index, sentence, word_ids, spans, word_spans[chosen], labels[chosen])
+            yield Feature(index, word_ids, spans, word_spans[chosen], labels[chosen])
 
 
 def make_features(
@@ -224,7 +267,7 @@ def make_features(
     """Model inputs in the order of the documents; a sentence without a candidate has none. entity_vocab: not needed.
 
     A gold mention that is no candidate (too long, cut in a too long sentence, or of a type that is not in `labels`)
-    is in no feature's labels: see `unreachable_gold`.
+    is in no feature's labels: see `skipped`.
     """
     label_ids = {label: i for i, label in enumerate(labels)}
     pieces = _pieces(documents, tokenizer, options)
@@ -236,12 +279,9 @@ def make_features(
 
 
 def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
-    return {"mentions too long, or of an unknown type": unreachable_gold(documents, features)}
-
-
-def unreachable_gold(documents: Sequence[Document], features: Sequence[Feature]) -> int:
     """Gold mentions that no prediction from these features can find; they count against recall all the same."""
-    return sum(len(d.spans) for d in documents) - sum(int(np.count_nonzero(f.labels)) for f in features)
+    gold, reachable = sum(len(d.spans) for d in documents), sum(int(np.count_nonzero(f.labels)) for f in features)
+    return {"mentions too long, or of an unknown type": gold - reachable}
 
 
 # --- Batches and model ------------------------------------------------------------------------------------------------
@@ -253,9 +293,10 @@ def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, 
     The classifier sees the first piece, the last piece and the entity of each candidate, or what `head` has of these.
     """
     n_candidates = [len(feature.labels) for feature in features]
-    n_entities = [n * ("entity" in head) for n in n_candidates]
-    sequences = [packing.Sequence(f.word_ids, np.full(n, mask_entity_id), f.token_spans[:n])
-                 for f, n in zip(features, n_entities)]  # fmt: skip
+    sequences = [
+        packing.Sequence(f.word_ids, np.full(n, mask_entity_id), f.token_spans[:n])
+        for f, n in zip(features, n_candidates if "entity" in head else [0] * len(features))
+    ]
     packed = packing.pack(sequences, pad_word_id)
     spans = np.concatenate([feature.token_spans for feature in features]).astype(np.int64)
     first_row = np.repeat(packed.cu_words[:-1].numpy(), n_candidates)  # of the candidate's sequence
@@ -280,12 +321,7 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], option
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-
-class Mention(NamedTuple):
-    start: int  # half-open, in words of the document
-    end: int
-    type: str
-    probability: float  # softmax over the labels
+Mention = tuple[int, int, str, float]  # start, end (half-open, in words of the document), type, probability
 
 
 def greedy_decode(spans: np.ndarray, logits: np.ndarray, n_words: int) -> list[int]:
@@ -309,34 +345,30 @@ def predict(
     model: TaskModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
 ) -> list[list[Mention]]:
     """Mentions of each document, in text order; features: what `make_features` made of these documents."""
-    of_document: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in documents]
+    parts = [[(np.empty((0, 2), dtype=np.int32), np.empty((0, len(model.labels))))] for _ in documents]
     sizes = [len(feature.word_ids) + len(feature.labels) for feature in features]
     for feature, logits in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
-        of_document[feature.document].append((feature.word_spans, logits.numpy()))
-    predictions = []
-    for document, parts in zip(documents, of_document):
-        # One pass for all sentences of a document: candidates of different sentences have no word in common.
-        spans = np.concatenate([np.empty((0, 2), dtype=np.int32), *(spans for spans, _ in parts)])
-        logits = np.concatenate([np.empty((0, len(model.labels))), *(rows for _, rows in parts)])
-        probability = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
-        names = [model.labels[label] for label in logits.argmax(axis=1)]
-        if model.head == TAGS:
-            predictions.append(_tagged(document, spans[:, 0], names, probability))
-            continue
-        accepted = greedy_decode(spans, logits, len(document.words))
-        mentions = (Mention(*spans[k].tolist(), names[k], probability[k].item()) for k in accepted)
-        predictions.append(sorted(mentions))
-    return predictions
+        parts[feature.document].append((feature.word_spans, logits.numpy()))
+    # One pass for all sentences of a document: candidates of different sentences have no word in common.
+    return [_mentions(model, document, *map(np.concatenate, zip(*found))) for document, found in zip(documents, parts)]
 
 
-def _tagged(document: Document, words: np.ndarray, tags: list[str], probability: np.ndarray) -> list[Mention]:
-    """The mentions that the tags of words spell, sentence by sentence, each as likely as its least likely tag."""
-    found = []
-    for begin, end in zip(document.sentences, document.sentences[1:]):
-        first, last = np.searchsorted(words, [begin, end])
-        for start, stop, kind in chunks(tags[first:last]):
-            found.append(Mention(begin + start, begin + stop, kind, probability[first:last][start:stop].min().item()))
-    return found
+def _mentions(model: TaskModel, document: Document, spans: np.ndarray, logits: np.ndarray) -> list[Mention]:
+    """The mentions of a document, from all of its candidates [C, 2] and their logits [C, labels].
+
+    The probability is that of the softmax over the labels; in a mention of tagged words, that of the least likely tag.
+    """
+    probability = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
+    names = [model.labels[label] for label in logits.argmax(axis=1)]
+    if model.head != TAGS:
+        accepted = greedy_decode(spans, logits, len(document.char_spans))
+        return sorted((*spans[k].tolist(), names[k], probability[k].item()) for k in accepted)
+    mentions = []
+    for begin, end in pairwise(document.sentences):
+        for first, last, kind in chunks(names[begin:end]):
+            likely = probability[begin + first : begin + last].min().item()
+            mentions.append((begin + first, begin + last, kind, likely))
+    return mentions
 
 
 def evaluate(
@@ -345,25 +377,32 @@ def evaluate(
     """`metrics.span_scores` (precision, recall, f1, ..., each type's as well), and how much gold is `unreachable`."""
     gold = [document.spans for document in documents]
     scores = span_scores(gold, [[mention[:3] for mention in mentions] for mentions in predictions])
-    return scores | {"unreachable": unreachable_gold(documents, features)}
+    return scores | {"unreachable": sum(skipped(documents, features).values())}
 
 
-def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
-    """`word gold predicted` lines in <name>_predictions.txt, for conlleval."""
-    conll.write_predictions(Path(folder) / f"{name}_predictions.txt", documents, predictions)
+def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict[str, str]:
+    """Lines `word gold predicted` and a blank line after each sentence, as conlleval reads them.
+
+    Both tags are in the scheme of the file that was read; IOBES, which conlleval does not know, becomes IOB2.
+    """
+    lines = []
+    for document, mentions in zip(documents, predictions, strict=True):
+        scheme, borders = "IOB1" if document.scheme == "IOB1" else "IOB2", set(document.sentences)
+        gold, predicted = (
+            to_tags(len(document.char_spans), spans, scheme, borders)
+            for spans in (document.spans, [mention[:3] for mention in mentions])
+        )
+        for end, row in enumerate(zip(document.words, gold, predicted), start=1):
+            lines.append(" ".join(row) + "\n" + "\n" * (end in borders))
+    return {"predictions.txt": "".join(lines)}
 
 
-def predict_lines(
-    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line of raw text, a document of its own and of any length: its mentions, in characters of the line."""
-    documents, char_spans = zip(*(raw_document(line, options.language) for line in lines)) if lines else ((), ())
-    features = make_features(documents, tokenizer, entity_vocab, model.labels, options)
-    for line, words, mentions in zip(lines, char_spans, predict(model, features, documents)):
-        found = []
-        for mention in mentions:
-            start, end = words[mention.start][0], words[mention.end - 1][1]
-            probability = round(mention.probability, 4)
-            found.append({"text": line[start:end], "type": mention.type, "start": start, "end": end,
-                          "probability": probability})  # fmt: skip
-        yield {"text": line, "mentions": found}
+def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict:
+    """What --predict prints for a text: its mentions, in characters."""
+    (document,), (mentions,) = documents, predictions
+    found = []
+    for first, last, kind, probability in mentions:
+        start, end = document.char_spans[first][0], document.char_spans[last - 1][1]
+        found.append({"text": document.text[start:end], "type": kind, "start": start, "end": end,
+                      "probability": round(probability, 4)})  # fmt: skip
+    return {"text": document.text, "mentions": found}

@@ -1,25 +1,16 @@
 """Answers for people: the dicts that `inference.answer` yields, as colored text in a terminal or as an HTML page.
 
-    show(answer)              -> what there is to see of an answer, a `Shown`: texts with marks
+    show(answer)              -> what a reader sees of an answer, a `Shown`: texts with marks
     to_terminal(shown)        -> lines for a terminal
     write_html(path, shown)   -> one page without scripts or other files, light or dark as the reader's system is
 
-A task's answers are told apart by their fields, one small function for each shape:
-
-    text, mentions            NER, typing, disambiguation, linking: mentions with a type, types or a title
-    text, head, tail, label   a relation
-    question, context, answers
-    text, query, mentions     a cloze question
-    question, words           candidates in order (mLAMA)
-    texts, label              a class, a number or a choice
-
-Marks may lie inside each other or cross, and may be empty: a text is cut at every border, and each stretch is wrapped
-in all marks that cover it, the longest outermost. The color of a label is a hash of it, the same in every run.
-Left out: arcs between mentions; windowing of long pages.
+`SHAPES` tells the answers of the tasks apart. Marks may lie inside each other or cross, and may be empty: a text is cut
+at every border, and each stretch is wrapped in all marks that cover it, the longest outermost. The color of a label is
+a hash of it, the same in every run. Left out: arcs between mentions; windowing of long pages.
 """
 
 import colorsys
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2s
@@ -31,7 +22,8 @@ from luke_mini.files import write_file
 
 MOST_DETAILS = 5  # of a verdict in a terminal
 MOST_IN_LEGEND = 24  # labels at the head of a page
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # characters that set a reading direction
+# Line ends and tabs excepted: control characters and lone surrogates; characters that set a reading direction.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 class Mark(NamedTuple):
@@ -79,12 +71,18 @@ def _mention(mention: dict) -> Mark:
     else:
         names = [found["type"] for found in types]
         details = [_with_number(found["type"], found.get("probability")) for found in types]
-        details = details or [_with_number("probability", mention["probability"])] * ("probability" in mention)
+        if not types and "probability" in mention:
+            details = [_with_number("probability", mention["probability"])]
     return Mark(mention["start"], mention["end"], ", ".join(names), tuple(details))
 
 
 def _mentions(answer: dict) -> Shown:
-    return Shown("", (Passage(answer["text"], tuple(map(_mention, answer["mentions"]))),), "")
+    """Mentions with their types or titles; those of a cloze question are candidates, one of them the answer."""
+    text, marks = answer["text"], [_mention(mention) for mention in answer["mentions"]]
+    if "query" in answer:
+        right = [text[mark.start : mark.end] == answer["answer"] for mark in marks]
+        marks = [mark._replace(label="answer" if chosen else "candidate") for mark, chosen in zip(marks, right)]
+    return Shown(answer.get("query", ""), (Passage(text, tuple(marks)),), answer.get("answer", ""))
 
 
 def _relation(answer: dict) -> Shown:
@@ -100,14 +98,6 @@ def _question(answer: dict) -> Shown:
     details = tuple(_with_number(found["text"] or "no answer", found.get("probability")) for found in answer["answers"])
     marks = tuple(Mark(found["start"], found["end"], "answer", details) for found in best)
     return Shown(answer["question"], (Passage(answer["context"], marks),), answer["answer"] or "no answer", details)
-
-
-def _cloze(answer: dict) -> Shown:
-    marks = []
-    for mention in answer["mentions"]:
-        chosen = answer["text"][mention["start"] : mention["end"]] == answer["answer"]
-        marks.append(_mention(mention)._replace(label="answer" if chosen else "candidate"))
-    return Shown(answer["query"], (Passage(answer["text"], tuple(marks)),), answer["answer"])
 
 
 def _ranking(answer: dict) -> Shown:
@@ -126,14 +116,13 @@ def _label(answer: dict) -> Shown:
     return Shown(texts[0] if is_choice else "", passages, verdict, details)
 
 
-# The first field that an answer has decides.
+# The first of these fields that an answer has decides.
 SHAPES = {
-    "head": _relation,
-    "query": _cloze,
-    "answers": _question,
-    "words": _ranking,
-    "texts": _label,
-    "mentions": _mentions,
+    "head": _relation,  # text, head, tail, label
+    "answers": _question,  # question, context, answers
+    "words": _ranking,  # question, words, entities: candidates in order (mLAMA)
+    "texts": _label,  # texts, label: a class, a number or a choice
+    "mentions": _mentions,  # text, mentions: NER, typing, disambiguation and linking; with query and answer, cloze
 }
 
 
@@ -190,15 +179,8 @@ def _bold(text: str, color: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """Control characters, which could steer a terminal or turn the reading direction of all that follows -> U+FFFD."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join("\ufffd" if _is_control(character) else character for character in text)
-
-
-def _is_control(character: str) -> bool:
-    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-    return is_control or unicodedata.bidirectional(character) in TURNING
+    """What could steer a terminal or turn the reading direction of all that follows -> U+FFFD."""
+    return CONTROL.sub("\ufffd", text)
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------
@@ -233,9 +215,8 @@ mark:has(> mark) { padding-bottom: .35em }
 
 def write_html(path: str | Path, answers: Iterable[Shown], title: str) -> None:
     """Writes the page; `path` has it whole or not at all."""
-    answers = list(answers)
     with write_file(path) as file:
-        file.writelines(part + "\n" for part in html_page(answers, title))
+        file.writelines(part + "\n" for part in html_page(list(answers), title))
 
 
 def html_page(answers: Sequence[Shown], title: str) -> Iterator[str]:

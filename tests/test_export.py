@@ -18,7 +18,7 @@ from closeness import HALF_THE_DIGITS, assert_as_good, assert_same, generator, s
 import finetune
 from luke_mini import checkpoint, export, inputs
 from luke_mini import task_classification, task_ner, task_qa, task_relation, task_typing
-from luke_mini.conll import raw_document
+from luke_mini.files import Record
 from luke_mini.heads import LukeForTask
 from luke_mini.initialization import initialize
 
@@ -51,7 +51,7 @@ def build(tiny, task, changes=None, **options):
 
 def ner_inputs(tiny, model):
     """Features of texts, and the same as Hugging Face has them."""
-    documents = [raw_document(text)[0] for text in TEXTS]
+    documents = [task_ner.from_record(Record("here", {"text": text}))[0] for text in TEXTS]
     features = task_ner.make_features(documents, tiny.tokenizer, None, LABELS, task_ner.Options())
     arrays = []
     for feature in features:

@@ -20,11 +20,14 @@ import finetune
 import train
 from luke_mini import checkpoint, finetuning, task_ner, task_qa
 from luke_mini.config import FinetuneConfig
-from luke_mini.conll import read_examples
 from luke_mini.distributed import Rank
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--epochs 1 --train-examples 5 --dev-examples 3 --test-examples 4"
+
+
+def read_documents(path: Path) -> list:
+    return finetuning.read_examples(task_ner, path, task_ner.Options())
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def finetuned(toy_data, pretrained, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_scores_predictions_and_a_model(finetuned, toy_data):
     results = json.loads((finetuned / "results.json").read_text())
-    documents = read_examples(toy_data / "ner/test.conll")[:4]
+    documents = read_documents(toy_data / "ner/test.conll")[:4]
     (scores,) = results["results"]["pretrained"]["scores"]["test"].values()
     assert results["data"]["test"]["examples"] == 4 and len(results["data"]["test"]["sha256"]) == 64
     assert 0 <= scores["f1"] <= 1 and scores["gold"] == sum(len(d.spans) for d in documents)
@@ -159,7 +162,7 @@ def test_real_conll_files(pretrained, tmp_path):
     )
     results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
     (scores,) = results["scores"]["dev"].values()
-    assert scores["gold"] == sum(len(d.spans) for d in read_examples(folder / "eng.testa")[:3])
+    assert scores["gold"] == sum(len(d.spans) for d in read_documents(folder / "eng.testa")[:3])
 
 
 def test_a_grid_is_chosen_on_dev_and_scored_on_test(pretrained, toy_data, tmp_path, capsys):

@@ -11,10 +11,11 @@ import pytest
 from conftest import shared_data
 
 import finetune
-from luke_mini import finetuning, formats, task_classification, task_cloze, task_qa, task_relation, task_typing
+from luke_mini import finetuning, formats, task_classification, task_cloze, task_ner, task_qa, task_relation, task_typing
 from luke_mini.files import Record
 
-TASKS = {task.NAME: task for task in (task_classification, task_cloze, task_qa, task_relation, task_typing)}
+TASKS = {task.NAME: task
+         for task in (task_classification, task_cloze, task_ner, task_qa, task_relation, task_typing)}  # fmt: skip
 
 
 def converted(task_name: str, path, tmp_path, capsys):
@@ -24,6 +25,7 @@ def converted(task_name: str, path, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("file", [
+    "ner/test.conll",
     "typing/test.json", "relation/test.json", "cloze/test.json", "qa/test-v1.1.json", "classification/single/test.json",
     "classification/pair/test.json", "classification/choice/test.json", "classification/regression/test.json",
 ])  # fmt: skip

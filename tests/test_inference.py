@@ -175,15 +175,19 @@ def test_the_model_chooses_among_the_candidates(words, statistics, tmp_path, fav
 def test_mentions_of_a_ner_model(words, statistics, tmp_path):
     """They keep their type; one that nobody links has no title; one the vocabulary lacks has its first candidate."""
 
-    def find(model, lines, tokenizer, entity_vocab, options):
-        for line in lines:
-            yield {"text": line, "mentions": [
-                {"text": name, "type": kind, "start": line.index(name), "end": line.index(name) + len(name)}
-                for name, kind in (("Ada", "PER"), ("Bo Hagen", "PER"), ("Berg", "LOC")) if name in line]}  # fmt: skip
+    def find(texts, _):
+        (line,) = texts
+        return {"text": line, "mentions": [
+            {"text": name, "type": kind, "start": line.index(name), "end": line.index(name) + len(name)}
+            for name, kind in (("Ada", "PER"), ("Bo Hagen", "PER"), ("Berg", "LOC")) if name in line]}  # fmt: skip
 
-    ner = inference.Opened(SimpleNamespace(predict_lines=find), None, None, None, None)
+    task = SimpleNamespace(
+        unmark=task_ner.unmark, from_record=lambda record, *_: [record.get("text", str)], make_features=lambda *_: [],
+        predict=lambda _, __, texts: texts, answer=find,
+    )  # fmt: skip
+    ner = inference.Opened(task, None, None, None, None)
     folder = pretrained(tmp_path / "checkpoint", words, "Ada, Oklahoma")
-    (answer,) = inference.link(folder, statistics[1], ["Ada met Bo Hagen in Berg and Oslo."], ner)
+    (answer,) = inference.link(folder, statistics[1], ["{Ada} met Bo Hagen in Berg and Oslo."], ner)
     found = [(m["text"], m["type"], m["title"], len(m["candidates"])) for m in answer["mentions"]]
     assert found == [("Ada", "PER", "Ada, Oklahoma", 2), ("Bo Hagen", "PER", None, 0), ("Berg", "LOC", "Nowhere", 1)]
     assert answer["mentions"][1]["probability"] == 0

@@ -16,24 +16,9 @@ from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.metrics import (
-    KBP37_RELATIONS,
-    accuracy,
-    average_ranks,
-    best_rank,
-    chunks,
-    directional_scores,
-    disambiguation_scores,
-    pearson,
-    precision_recall_f1,
-    probing_scores,
-    relation_scores,
-    span_scores,
-    spearman,
-    to_tags,
-    typing_scores,
-    without_direction,
-)
+from luke_mini import metrics
+from luke_mini.metrics import KBP37_RELATIONS, chunks, directional_scores, disambiguation_scores, relation_scores
+from luke_mini.metrics import average_ranks, best_rank, pearson, probing_scores, spearman, to_tags, typing_scores
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures/scorers.json").read_text(encoding="utf-8"))
 MICRO = ("precision", "recall", "f1")
@@ -42,6 +27,7 @@ MACRO = tuple(f"macro_{name}" for name in MICRO)
 
 def values(scores: dict, names) -> list[float]:
     return [scores[name] for name in names]
+
 
 # --- Tags and mentions --------------------------------------------------------------------------------------------
 
@@ -63,13 +49,14 @@ HAND_WORKED = [
 
 
 @pytest.mark.parametrize("tags, spans", HAND_WORKED)
-def test_chunks_hand_worked(tags, spans):
+def test_chunks_by_hand(tags, spans):
     assert chunks(tags.split()) == spans
 
 
 def test_iob1_writes_b_only_after_its_own_type():
     spans = [(0, 1, "PER"), (1, 3, "PER"), (3, 4, "LOC"), (5, 6, "LOC")]
     assert " ".join(to_tags(6, spans, "IOB1")) == "I-PER B-PER I-PER I-LOC O I-LOC"
+    assert " ".join(to_tags(6, spans, "IOB1", {0, 1})) == "I-PER I-PER I-PER I-LOC O I-LOC"  # another sentence
     assert " ".join(to_tags(6, spans, "IOB2")) == "B-PER B-PER I-PER B-LOC O B-LOC"
 
 
@@ -91,33 +78,26 @@ def test_tags_and_back(sentence, scheme):
 # --- Scores ---------------------------------------------------------------------------------------------------------
 
 
-def test_fractions():
-    assert precision_recall_f1(1, 2, 3) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
-    assert precision_recall_f1(0, 0, 0) == (0.0, 0.0, 0.0)
-    assert precision_recall_f1(0, 4, 0) == (0.0, 0.0, 0.0)
-    assert precision_recall_f1(0, 0, 4) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize("counts, fractions", [
+    ((1, 2, 3), (1 / 2, 1 / 3, 2 / 5)), ((0, 0, 0), (0, 0, 0)), ((0, 4, 0), (0, 0, 0)), ((0, 0, 4), (0, 0, 0)),
+])  # fmt: skip
+def test_fractions(counts, fractions):
+    assert metrics.precision_recall_f1(*counts) == pytest.approx(fractions)
 
 
-def test_scores_worked_by_hand():
+def test_scores_by_hand():
     gold = [[(0, 2, "PER"), (3, 4, "LOC")], [(0, 1, "LOC")], []]
     predicted = [[(0, 2, "PER"), (3, 4, "ORG")], [(0, 2, "LOC")], [(0, 1, "PER"), (0, 1, "PER")]]
-    assert span_scores(gold, predicted) == {
-        **{"precision": 1 / 4, "recall": 1 / 3, "f1": 2 / 7, "gold": 3, "predicted": 4, "correct": 1},
-        **{"LOC_precision": 0, "LOC_recall": 0, "LOC_f1": 0, "LOC_gold": 2, "LOC_predicted": 1, "LOC_correct": 0},
-        **{"ORG_precision": 0, "ORG_recall": 0, "ORG_f1": 0, "ORG_gold": 0, "ORG_predicted": 1, "ORG_correct": 0},
-        **{"PER_precision": 1 / 2, "PER_recall": 1, "PER_f1": 2 / 3},
-        **{"PER_gold": 1, "PER_predicted": 2, "PER_correct": 1},
-    }
-
-
-def test_a_span_counts_in_its_own_sentence_only():
-    scores = span_scores([[(0, 1, "PER")], []], [[], [(0, 1, "PER")]])
-    assert (scores["gold"], scores["predicted"], scores["correct"]) == (1, 1, 0)
-
-
-def test_sequences_must_pair_up():
+    scores = metrics.span_scores(gold, predicted)
+    names = [*MICRO, "gold", "predicted", "correct"]
+    assert list(scores) == [prefix + name for prefix in ("", "LOC_", "ORG_", "PER_") for name in names]
+    assert list(scores.values()) == [
+        *(1 / 4, 1 / 3, 2 / 7, 3, 4, 1), *(0, 0, 0, 2, 1, 0), *(0, 0, 0, 0, 1, 0), *(1 / 2, 1, 2 / 3, 1, 2, 1),
+    ]  # fmt: skip
+    scores = metrics.span_scores([[(0, 1, "PER")], []], [[], [(0, 1, "PER")]])  # each in its own sentence only
+    assert values(scores, names[3:]) == [1, 1, 0]
     with pytest.raises(ValueError):
-        span_scores([[]], [])
+        metrics.span_scores([[]], [])
 
 
 def tag_columns(seed: int, tags: list[str], noise: int) -> list[tuple[list[str], list[str]]]:
@@ -142,70 +122,36 @@ IO = ["O", "O", "O", "I-PER", "I-LOC", "I-LOC", "I-MISC"]
 # Seed, tags, noise -> what conlleval printed: phrases, found, correct, then precision, recall, FB1 in percent of all
 # and of each type, with the number found.
 CONLLEVAL = [
-    (
-        1,
-        LOOSE,
-        5,
-        (209, 207, 160),
-        ("77.29", "76.56", "76.92"),
-        {
-            "LOC": ("78.12", "78.12", "78.12", 96),
-            "ORG": ("73.53", "78.12", "75.76", 34),
-            "PER": ("77.92", "74.07", "75.95", 77),
-        },
-    ),
-    (
-        2,
-        LOOSE,
-        2,
-        (185, 173, 95),
-        ("54.91", "51.35", "53.07"),
-        {
-            "LOC": ("57.75", "51.25", "54.30", 71),
-            "ORG": ("55.17", "51.61", "53.33", 29),
-            "PER": ("52.05", "51.35", "51.70", 73),
-        },
-    ),
-    (
-        3,
-        IO,
-        4,
-        (126, 125, 88),
-        ("70.40", "69.84", "70.12"),
-        {
-            "LOC": ("70.49", "70.49", "70.49", 61),
-            "MISC": ("74.29", "72.22", "73.24", 35),
-            "PER": ("65.52", "65.52", "65.52", 29),
-        },
-    ),
-    (
-        4,
-        IO,
-        50,
-        (145, 144, 141),
-        ("97.92", "97.24", "97.58"),
-        {
-            "LOC": ("97.14", "95.77", "96.45", 70),
-            "MISC": ("100.00", "100.00", "100.00", 35),
-            "PER": ("97.44", "97.44", "97.44", 39),
-        },
-    ),
-]
+    (1, LOOSE, 5, (209, 207, 160), ("77.29", "76.56", "76.92"), {
+        "LOC": ("78.12", "78.12", "78.12", 96),
+        "ORG": ("73.53", "78.12", "75.76", 34),
+        "PER": ("77.92", "74.07", "75.95", 77)}),
+    (2, LOOSE, 2, (185, 173, 95), ("54.91", "51.35", "53.07"), {
+        "LOC": ("57.75", "51.25", "54.30", 71),
+        "ORG": ("55.17", "51.61", "53.33", 29),
+        "PER": ("52.05", "51.35", "51.70", 73)}),
+    (3, IO, 4, (126, 125, 88), ("70.40", "69.84", "70.12"), {
+        "LOC": ("70.49", "70.49", "70.49", 61),
+        "MISC": ("74.29", "72.22", "73.24", 35),
+        "PER": ("65.52", "65.52", "65.52", 29)}),
+    (4, IO, 50, (145, 144, 141), ("97.92", "97.24", "97.58"), {
+        "LOC": ("97.14", "95.77", "96.45", 70),
+        "MISC": ("100.00", "100.00", "100.00", 35),
+        "PER": ("97.44", "97.44", "97.44", 39)}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed, tags, noise, counts, micro, types", CONLLEVAL)
 def test_same_numbers_as_conlleval(seed, tags, noise, counts, micro, types):
     columns = tag_columns(seed, tags, noise)
-    scores = span_scores([chunks(gold) for gold, _ in columns], [chunks(predicted) for _, predicted in columns])
+    scores = metrics.span_scores(*([chunks(pair[side]) for pair in columns] for side in (0, 1)))
 
     def percent(prefix: str) -> tuple[str, ...]:
-        return tuple(f"{100 * scores[prefix + name]:.2f}" for name in ("precision", "recall", "f1"))
+        return tuple(f"{100 * scores[prefix + name]:.2f}" for name in MICRO)
 
-    assert (scores["gold"], scores["predicted"], scores["correct"]) == counts
-    assert percent("") == micro
-    for kind, (*fractions, found) in types.items():
-        assert (percent(f"{kind}_"), scores[f"{kind}_predicted"]) == (tuple(fractions), found)
-    assert sum(name.endswith("_f1") for name in scores) == len(types)
+    assert (scores["gold"], scores["predicted"], scores["correct"]) == counts and percent("") == micro
+    found = {name[:-3]: (*percent(name[:-2]), scores[name[:-2] + "predicted"]) for name in scores if name[-3:] == "_f1"}
+    assert found == types
 
 
 def test_the_conlleval_test_detects_a_strict_reader():
@@ -221,7 +167,7 @@ def test_same_numbers_as_seqeval(sentences):
     seqeval = pytest.importorskip("seqeval.metrics", reason="seqeval (PyPI) is not installed")
     gold = [[tag for tag, _ in pairs] for pairs in sentences]
     predicted = [[tag for _, tag in pairs] for pairs in sentences]
-    ours = span_scores(map(chunks, gold), map(chunks, predicted))
+    ours = metrics.span_scores(map(chunks, gold), map(chunks, predicted))
     if ours["gold"] + ours["predicted"] == 0:
         return  # seqeval warns and divides nothing by nothing
     report = seqeval.classification_report(gold, predicted, output_dict=True, zero_division=0)
@@ -280,7 +226,7 @@ def test_same_numbers_as_the_semeval_scorer(case):
 def test_same_numbers_as_lukes_directional_metric(case):
     """Its macro is over the labels seen; its micro counts every guessed relation, as ours does with the whole list."""
     labels = {*case["gold"], *case["predicted"]} - {"no_relation"}
-    scores = directional_scores(case["gold"], case["predicted"], {without_direction(label) for label in labels})
+    scores = directional_scores(case["gold"], case["predicted"], {metrics.without_direction(label) for label in labels})
     theirs = case["luke"]
     assert values(scores, ("f1", "macro_f1_seen", "macro_f1")) == pytest.approx(
         [theirs["micro_fscore"], theirs["macro_fscore"], theirs["macro_fscore"]]
@@ -313,7 +259,7 @@ def test_the_fixed_list_is_that_of_the_data():
     for name in ("KBP37_train", "KBP37_dev", "KBP37_test", "RELX_en"):
         lines = shared_data(f"relation/{name}.txt").read_text(encoding="utf-8").splitlines()
         labels = (following.strip() for line, following in zip(lines, lines[1:]) if line[:1].isdigit())
-        names |= {without_direction(label).strip() for label in labels}
+        names |= {metrics.without_direction(label).strip() for label in labels}
     assert names == {*KBP37_RELATIONS, "no_relation"}
 
 
@@ -372,12 +318,12 @@ def test_one_document_a_mention_makes_macro_equal_micro(documents):
 
 
 def test_accuracy():
-    assert accuracy([1, 0, 2, 2], [1, 1, 2, 0]) == 1 / 2
-    assert accuracy(np.array([1, 0]), np.array([1, 0])) == 1
+    assert metrics.accuracy([1, 0, 2, 2], [1, 1, 2, 0]) == 1 / 2
+    assert metrics.accuracy(np.array([1, 0]), np.array([1, 0])) == 1
     with pytest.raises(ValueError, match="at least one"):
-        accuracy([], [])
+        metrics.accuracy([], [])
     with pytest.raises(ValueError):
-        accuracy([1], [1, 1])
+        metrics.accuracy([1], [1, 1])
 
 
 def test_ties_share_their_ranks():
@@ -418,11 +364,14 @@ SCORES = st.lists(st.sampled_from([None, -1.0, 0.0, 0.5, 2.0]), min_size=1, max_
 
 
 @given(SCORES, st.data())
-def test_rank_is_the_place_in_a_stable_sort(scores, data):
+def test_rank_is_one_more_than_the_candidates_before(scores, data):
     gold = data.draw(st.sets(st.integers(0, len(scores) - 1)))
-    order = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -scores[i])
-    places = [place for place, i in enumerate(order, 1) if i in gold]
-    assert best_rank(scores, gold) == (min(places) if places else None)
+
+    def is_before(i: int, k: int) -> bool:
+        return scores[i] is not None and (scores[i] > scores[k] or scores[i] == scores[k] and i < k)
+
+    places = [1 + sum(is_before(i, k) for i in range(len(scores))) for k in gold if scores[k] is not None]
+    assert best_rank(scores, gold) == min(places, default=None)
 
 
 def test_probing_worked_by_hand():

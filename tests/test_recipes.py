@@ -228,7 +228,7 @@ def test_finetuning_makes_attention_entity_aware(pretrained, toy_data, tmp_path,
 def test_entity_aware_attention_starts_as_the_ordinary_one(pretrained, toy_data):
     """At step 0 both give the same scores, and so does the way back."""
     start = checkpoint.read(pretrained)
-    documents = task_ner.read_examples(toy_data / "ner/dev.conll")[:2]
+    documents = finetuning.read_examples(task_ner, toy_data / "ner/dev.conll", task_ner.Options())[:2]
     labels = task_ner.label_list(documents)
     features = task_ner.make_features(documents, start.tokenizer, start.entity_vocab, labels)[:6]
 
@@ -343,7 +343,7 @@ def test_a_finetuned_checkpoint_keeps_its_head_for_the_same_labels(pretrained, t
 def test_the_loss_of_a_file_is_the_mean_over_its_predictions(pretrained, toy_data):
     """Whatever the size of its batches; and as many candidates as there are, each with its cross-entropy."""
     start = checkpoint.with_attention(checkpoint.read(pretrained), True)
-    documents = task_ner.read_examples(toy_data / "ner/dev.conll")[:2]
+    documents = finetuning.read_examples(task_ner, toy_data / "ner/dev.conll", task_ner.Options())[:2]
     labels = task_ner.label_list(documents)
     features = task_ner.make_features(documents, start.tokenizer, start.entity_vocab, labels)
     model = task_ner.build_model(start.config, start.entity_vocab, labels)

@@ -1,6 +1,6 @@
 """Characters <-> tokens: the docstring's example by hand, and every span of random tokenizations by brute force.
-Sentences: expected ones per language, and what must hold for any text. Parts of long documents against brute force.
-(`context_window` is worked by hand in test_task_ner.py.)
+Sentences and words: expected ones, and what must hold for any text. Windows by hand, parts of long documents against
+brute force.
 
     pytest tests/test_spans.py
 """
@@ -9,10 +9,18 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini.spans import char_span, equal_parts, is_punctuation, split_sentences, token_span
+from luke_mini.spans import (
+    char_span,
+    context_window,
+    equal_parts,
+    is_punctuation,
+    split_sentences,
+    split_words,
+    token_span,
+)
 
 # --- Tokens and characters --------------------------------------------------------------------------------------------
 
@@ -144,7 +152,60 @@ def test_any_text(text):
     assert "".join("".join(text[start:end].split()) for start, end in spans) == "".join(text.split())
 
 
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, words", [
+    ("Ada visited Oslo.", "Ada|visited|Oslo|."),
+    ("(\"Bo's\" 1,000.5 AT&T-men)", "(|\"|Bo|'s|\"|1|,|000.5|AT&T-men|)"),
+    ("don't they're I'm", "don|'t|they|'re|I|'m"),
+    ("l'Italie, O’Brien’s", "l'|Italie|,|O’|Brien|’s"),
+    ("the 'quoted' dogs' den", "the|'|quoted|'|dogs|'|den"),
+    ("U.S. ...", "U.S|.|.|.|."),
+    ("東京とOslo。", "東|京|と|Oslo|。"),
+    ("हिन्दी भाषा", "हिन्दी|भाषा"),
+    ("بَيْت في", "بَيْت|في"),
+    ("a\u00a0b\tc  d", "a|b|c|d"),
+    ("", ""),
+    (" \t ", ""),
+])  # fmt: skip
+def test_words(text, words):
+    assert "|".join(text[start:end] for start, end in split_words(text)) == words
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab 1'.,-&’\t東か हि\u0301\u00a0(é", max_size=40) | st.text(max_size=40))
+def test_words_cover_all_but_white_space(text):
+    spans = split_words(text)
+    covered = [i for start, end in spans for i in range(start, end)]
+    assert covered == [i for i, char in enumerate(text) if not char.isspace()]
+    assert all(start < end for start, end in spans)
+
+
 # --- Windows ----------------------------------------------------------------------------------------------------------
+
+
+def test_window_by_hand():
+    """Sentences of 100, 300, 200, 250 pieces in one document, 510 pieces fit.
+
+    First: half of the room is 205; nothing on the left, so the right gets all 410. Second: half 105; the left has only
+    100, the right takes 110. Third: half 155 on both sides. Fourth: nothing on the right, the left gets 260.
+    """
+    n = np.array([100, 300, 200, 250])
+    before = np.array([0, 100, 400, 600])
+    left, right = context_window(n, before, 850 - before - n, 510)
+    assert list(zip(left.tolist(), right.tolist())) == [(0, 410), (100, 110), (155, 155), (260, 0)]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(0, 100), st.integers(0, 100))
+def test_window_is_as_large_and_as_central_as_possible(n, before, after):
+    limit = 60
+    left, right = (int(side) for side in context_window(n, before, after, limit))
+    assert 0 <= left <= before and 0 <= right <= after
+    assert left + n + right == min(limit, before + n + after)
+    if abs(left - right) > 1:  # lopsided only where the document ends
+        assert left == before if left < right else right == after
 
 
 @pytest.mark.parametrize(

@@ -17,22 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini import mentions, wiki_dump, wikitext
-from luke_mini.mentions import (
-    Mentions,
-    count_links,
-    count_pages,
-    find_listed,
-    from_links,
-    list_detector,
-    list_mentions,
-    make_trie,
-    no_detector,
-    normalize,
-    normalize_word,
-    statistics_detector,
-    with_pages,
-    word_spans,
-)
+from luke_mini.mentions import Mention, Mentions, count_links, count_pages, from_links, make_trie, with_pages
+from luke_mini.mentions import find_listed, list_detector, list_mentions, no_detector, statistics_detector
+from luke_mini.mentions import normalize, normalize_word, word_spans
 from luke_mini.wikitext import Link, Paragraph
 
 # --- Names --------------------------------------------------------------------------------------------------------
@@ -129,7 +116,7 @@ def test_counts_and_probabilities_by_brute_force(pages):
     for name in wanted:
         links = linked[name, "X"]
         holding = sum(any(f" {name} " in f" {plain(paragraph.text)} " for paragraph in page) for page in pages)
-        assert table.candidates(name) == [("X", links, 1.0)]
+        assert table.candidates(name) == (("X", 1.0),) and table.titles_of(table.names().index(name)) == [("X", links)]
         assert link_probability(table, name) == pytest.approx(min(1, links / holding))
 
 
@@ -146,14 +133,14 @@ def test_detection_by_brute_force(names, text):
         position = found[-1][1] if found and found[-1][0] == position else position + 1
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     wanted = [(spans[i][0], spans[j - 1][1], plain(text[spans[i][0] : spans[j - 1][1]]).upper()) for i, j in found]
-    assert [(start, end, candidates[0].title) for start, end, _, candidates in table.detect(text)] == wanted
+    assert [(m.start, m.end, m.candidates[0].title) for m in table.detect(text)] == wanted
 
 
 # --- By hand ------------------------------------------------------------------------------------------------------
 
 
 def found(table: Mentions, text: str, **options) -> list[str]:
-    return [text[start:end] for start, end, _, _ in table.detect(text, **options)]
+    return [text[m.start : m.end] for m in table.detect(text, **options)]
 
 
 def test_word_borders_where_words_are_spaced():
@@ -179,10 +166,10 @@ def test_titles_are_ranked_and_cut():
     links = {("a", f"T{k:03}"): 1 + (k == 7) for k in range(150)} | {("b", "T000"): 1}
     table = from_links(links)
     candidates = table.candidates("A")
-    assert [title for title, _, _ in candidates[:3]] == ["T007", "T000", "T001"]
+    # Of all links, also of those cut off.
+    assert candidates[:3] == (("T007", 2 / 151), ("T000", 1 / 151), ("T001", 1 / 151))
     assert len(candidates) == mentions.MAX_TITLES
-    assert candidates[0][1:] == (2, pytest.approx(2 / 151))  # of all links, also of those cut off
-    assert table.candidates("c") == [] and link_probability(table, "c") == 0 and table.candidates("") == []
+    assert table.candidates("c") == () and link_probability(table, "c") == 0 and table.candidates("") == ()
 
 
 def test_long_and_empty_names_are_left_out():
@@ -213,7 +200,8 @@ def test_save_and_load(tmp_path):
     table.save(tmp_path / "mentions.safetensors")
     again = Mentions.load(tmp_path / "mentions.safetensors")
     assert again.names() == table.names() == ["zoe", "東 京"]
-    assert again.detect("zoe, 東京") == table.detect("zoe, 東京") != []
+    first, second = again.detect("zoe, 東京")
+    assert (first, second) == (Mention(0, 3, None, (("Zoë", 1.0),), 1.0), Mention(5, 7, None, (("Tokyo", 1.0),), 1.0))
     empty = from_links({})
     empty.save(tmp_path / "empty.safetensors")
     assert Mentions.load(tmp_path / "empty.safetensors").detect("zoe") == []

@@ -114,9 +114,7 @@ def _wned(path: Path, mentions_alone: bool) -> Iterator[Record]:
             text, places = _joined([surface for surface, _, _ in kept])
         else:
             raise ValueError(f"{raw}: missing, expected the document's text; --mentions-alone does without")
-        spans = [
-            {"start": start, "end": end, "title": title} for (start, end), (_, _, title) in zip(places, kept)
-        ]
+        spans = [{"start": start, "end": end, "title": title} for (start, end), (_, _, title) in zip(places, kept)]
         yield Record(where, {"id": name, "text": text, "spans": spans, "skipped": len(found) - len(kept)})
 
 
@@ -153,26 +151,22 @@ def _le_titov(path: Path) -> Iterator[Record]:
     if not (path.parent / name).is_file():
         raise ValueError(f"{path.parent / name}: missing, expected the words of the documents in {path.name}")
     texts = _read_words(path.parent / name)
-    rows: dict[str, list[tuple[str, dict, str]]] = {}
+    rows: dict[str, list[tuple[str, str, dict]]] = {}
     for where, line in _lines(path):
-        document, *row = _table_row(line, where)
-        rows.setdefault(document, []).append(row)
+        document, surface, meant = _table_row(line, where)
+        rows.setdefault(document, []).append((where, surface, meant))
     rows.pop(WITHOUT_WORDS, None)
     for document, found in rows.items():
-        where = found[0][-1]
+        where, *_ = found[0]
         if document not in texts:
             raise ValueError(f"{where}: the document {document!r} is not in {path.parent / name}")
         text, places = texts[document]
-        spans = [
-            {"start": start, "end": end, **meant}
-            for (start, end), (_, meant, _) in zip(_align(text, places, found), found)
-            if meant["title"]
-        ]
+        spans = [span for span in _spans(text, places, found) if span["title"]]
         yield Record(where, {"id": document, "text": text, "spans": spans, "skipped": len(found) - len(spans)})
 
 
-def _table_row(line: str, where: str) -> tuple[str, str, dict, str]:
-    """Of one line: the document, the surface, {"title", "candidates"}, and where it is. No article: title ""."""
+def _table_row(line: str, where: str) -> tuple[str, str, dict]:
+    """Of one line: the document, the surface, and {"title", "candidates"}. No article: title ""."""
     cells = line.split("\t")
     if len(cells) < 9 or cells[5] != "CANDIDATES" or cells[-2] != "GT:":
         raise ValueError(f"{where}: expected 5 columns, CANDIDATES, candidates, GT: and the title, between tabs")
@@ -190,7 +184,7 @@ def _table_row(line: str, where: str) -> tuple[str, str, dict, str]:
     # The title is behind -1 and an id, or behind its number among the candidates, an id and a prior.
     found = re.match("(?:-1,[^,]*|[^,]*,[^,]*,[^,]*),(.*)", cells[-1])
     title = found[1].replace("&amp;", "&") if found else ""
-    return cells[0].split()[0], cells[2], {"title": title, "candidates": priors}, where
+    return cells[0].split()[0], cells[2], {"title": title, "candidates": priors}
 
 
 def _read_words(path: Path) -> dict[str, tuple[str, list[CharSpan]]]:
@@ -221,17 +215,18 @@ def _read_words(path: Path) -> dict[str, tuple[str, list[CharSpan]]]:
     return texts
 
 
-def _align(text: str, places: Sequence[CharSpan], rows: Sequence[tuple[str, dict, str]]) -> Iterator[CharSpan]:
-    """For each mention the next place of the text that has its letters."""
+def _spans(text: str, places: Sequence[CharSpan], rows: Sequence[tuple[str, str, dict]]) -> Iterator[dict]:
+    """Each mention at the next place of the text that has its letters."""
     def letters(part: str) -> str:
         return re.sub(r"\W", "", part).lower()
 
     remaining = iter(places)
-    for surface, _, where in rows:
-        place = next((place for place in remaining if letters(text[slice(*place)]) == letters(surface)), None)
-        if place is None:
+    for where, surface, meant in rows:
+        found = ((start, end) for start, end in remaining if letters(text[start:end]) == letters(surface))
+        start, end = next(found, (None, None))
+        if start is None:
             raise ValueError(f"{where}: the mention {surface!r} is not among those that remain in the document's words")
-        yield place
+        yield {"start": start, "end": end, **meant}
 
 
 # --- Candidates and titles --------------------------------------------------------------------------------------------
@@ -242,11 +237,8 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
     text, mentions = document.text, document.mentions
     if mentions is None:
         mentions = statistics.detect(text, min_link_probability)
-    return document._replace(mentions=tuple(
-        mention if mention.candidates is not None
-        else mention._replace(candidates=statistics.candidates(text[mention.start : mention.end]))
-        for mention in mentions
-    ))  # fmt: skip
+    known = (statistics.candidates(text[m.start : m.end]) if m.candidates is None else m.candidates for m in mentions)
+    return document._replace(mentions=tuple(m._replace(candidates=found) for m, found in zip(mentions, known)))
 
 
 def with_persons(document: Document, persons: Collection[str]) -> Document:
@@ -267,10 +259,8 @@ def with_persons(document: Document, persons: Collection[str]) -> Document:
         sums: Counter[str] = Counter()
         for title, prior in chain.from_iterable(longer):
             sums[title] += prior
-        if longer:
-            joined = tuple(Candidate(title, total / len(longer)) for title, total in ranked(sums))
-            mention = mention._replace(candidates=joined)
-        mentions.append(mention)
+        joined = tuple(Candidate(title, total / len(longer)) for title, total in ranked(sums))
+        mentions.append(mention._replace(candidates=joined) if longer else mention)
     return document._replace(mentions=tuple(mentions))
 
 

@@ -17,7 +17,7 @@ so that entities which the training data lacks do not fall behind; [MASK] gets a
 A score is computed for candidates only, 30 a mention, never for all entities of the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -56,10 +56,11 @@ tabs, and beside it the words: aida_train.txt, testa_testb_aggregate_original, m
     1testb OSLO  1testb OSLO  Ada  left words  right words
         CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace    (all one line)
 
-Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored:
+Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored, and
+"skipped" counts mentions that were left out, as their title is no article:
 
     {"text": "Ada was here.", "spans": [{"start": 0, "end": 3, "title": "Ada Lovelace",
-                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}]}
+                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}], "skipped": 0}
 
 Mentions without candidates in the file have those of the mention statistics that prepare_wiki.py writes: --mentions, or
 mentions.safetensors in the file's folder or one of the three above it.
@@ -180,17 +181,16 @@ class DisambiguationModel(LukeForPretraining):
 
     def collate(self, features: Sequence[Feature]) -> DisambiguationBatch:
         """For training: mentions whose gold entity is no candidate are left out, as if they were ordinary words."""
-        known = [np.flatnonzero(feature.sequence.entity_ids >= 0) for feature in features]
-        candidates = [[*feature.candidates[k]] for feature, kept in zip(features, known) for k in kept]
-        sequences = [
-            packing.Sequence(feature.sequence.word_ids, *(part[kept] for part in feature.sequence[1:]))
-            for feature, kept in zip(features, known)
-        ]
-        packed = packing.pack(sequences, self.config.pad_token_id)
-        labels = [ids.index(entity) for ids, entity in zip(candidates, packed.entity_ids.tolist())]
+        sequences, candidates = [], []
+        for feature in features:
+            word_ids, *of_mentions = feature.sequence
+            known = np.flatnonzero(feature.sequence.entity_ids >= 0)
+            sequences.append(packing.Sequence(word_ids, *(part[known] for part in of_mentions)))
+            candidates += [feature.candidates[k] for k in known]
+        packed, candidates = packing.pack(sequences, self.config.pad_token_id), padded(candidates)
+        labels = (candidates == packed.entity_ids[:, None]).int().argmax(dim=1)
         n_masked = tuple(number_to_mask(n, self.options.mask_share) for n in packed.entity_lengths)
-        labels = torch.tensor(labels, dtype=torch.int64)
-        return DisambiguationBatch(packed, packed.entity_lengths, padded(candidates), labels, n_masked)
+        return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
         """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.
@@ -216,11 +216,11 @@ class DisambiguationModel(LukeForPretraining):
         return {"entity": (loss, (scores.argmax(dim=1) == labels).sum())}
 
 
-def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+def padded(rows: Sequence[Collection[int]]) -> Tensor:
     """The candidates of several mentions, int64 [mentions, most], -1 behind the last of each."""
     table = torch.full((len(rows), max(1, max(map(len, rows), default=1))), -1)
     for row, ids in zip(table, rows):
-        row[: len(ids)] = torch.tensor(ids)
+        row[: len(ids)] = torch.tensor([*ids])
     return table
 
 
@@ -308,7 +308,7 @@ def _decide_once(model: DisambiguationModel, states: Sequence[State], order: str
     packed = packing.pack(sequences, model.config.pad_token_id).to(device)
     first = np.cumsum([0, *packed.entity_lengths])
     rows = np.concatenate([begin + np.array(state.open) for begin, state in zip(first, states)])
-    candidates = padded([[*state.feature.candidates[k]] for state in states for k in state.open])
+    candidates = padded([state.feature.candidates[k] for state in states for k in state.open])
     scores = model.scores(packed, torch.from_numpy(rows).to(device), candidates.to(device))
     probability, best = (part.cpu().numpy() for part in scores.softmax(dim=1).max(dim=1))
     borders = np.cumsum([len(state.open) for state in states])[:-1]

@@ -102,7 +102,7 @@ def count_forwards(model, monkeypatch) -> list[int]:
 
 
 @torch.inference_mode()
-def slow_answers(model, document: Document, order: str) -> list[str | None]:
+def slow_answers(model, document: Document, order: str) -> list[tuple[str | None, float]]:
     """One document, padded tensors, logits over the whole vocabulary with -1e32 outside of the candidates."""
     before = [sum(char != " " for char in document.text[:k]) for k in range(len(document.text) + 1)]
     ids = [101, *(4 + ord(char) % 90 for char in document.text if char != " "), 102]
@@ -113,7 +113,7 @@ def slow_answers(model, document: Document, order: str) -> list[str | None]:
         places = [p + 1 for p in range(before[m.start], before[m.end])][:30]
         positions[0, row, : len(places)] = torch.tensor(places)
     entity_ids = torch.full((1, len(mentions)), VOCAB.mask_id)
-    titles: list[str | None] = [None] * len(mentions)
+    answers = [(None, 0.0)] * len(mentions)
     unresolved = [row for row, m in enumerate(mentions) if m.candidates]
     while unresolved:
         _, hidden = model.luke(input_ids=torch.tensor([ids]), entity_ids=entity_ids, entity_position_ids=positions)
@@ -126,16 +126,18 @@ def slow_answers(model, document: Document, order: str) -> list[str | None]:
             outside[candidates] = False
             probability = logits[row].masked_fill(outside, -1e32).softmax(dim=0)
             entity = max(candidates, key=lambda k: probability[k])
-            best[row] = (float(probability[entity]), entity, mentions[row].candidates[candidates.index(entity)].title)
+            title = mentions[row].candidates[candidates.index(entity)].title
+            best[row] = float(probability[entity]), entity, title
         chosen = unresolved
         if order == "natural":
             chosen = unresolved[:1]
         elif order == "confidence":
             chosen = [max(unresolved, key=lambda row: (best[row][0], -row))]
         for row in chosen:
-            _, entity_ids[0, row], titles[row] = best[row]
+            probability, entity_ids[0, row], title = best[row]
+            answers[row] = title, probability
         unresolved = [row for row in unresolved if row not in chosen]
-    found = dict(zip(in_order, titles))
+    found = dict(zip(in_order, answers))
     return [found[k] for k in range(len(mentions))]
 
 
@@ -146,7 +148,9 @@ def test_decoding_equals_a_slow_transcription(config, order, monkeypatch):
     documents = random_documents(7, 30, 8)
     expected = [slow_answers(model, document, order) for document in documents]
     seen = count_forwards(model, monkeypatch)
-    assert titles_of(answers_of(model, documents)) == expected
+    answers = answers_of(model, documents)
+    assert titles_of(answers) == titles_of(expected)
+    assert_rounded(*([probability for found in each for _, probability in found] for each in (answers, expected)))
     # One forward for each decision of the largest document; those that have none left are in no further forward.
     decisions = [sum(bool(m.candidates) for m in document.mentions) for document in documents]
     if order == "local":
@@ -163,14 +167,6 @@ def test_the_order_of_decisions_makes_a_difference():
         titles_of(answers_of(build(ROBERTA, 2, order=order), documents)) for order in ("confidence", "natural", "local")
     )
     assert confidence != natural and confidence != local
-
-
-def test_results_do_not_depend_on_the_batch():
-    model, documents = build(BERT, seeded(2)).double(), random_documents(seeded(3), 20)
-    one, many = (answers_of(model, documents, batch_size=n) for n in (1, 7))
-    assert titles_of(one) == titles_of(many)
-    for found, others in zip(one, many):
-        assert_rounded([probability for _, probability in found], [probability for _, probability in others])
 
 
 def test_equal_probabilities_go_to_the_first(monkeypatch):

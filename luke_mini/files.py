@@ -162,10 +162,10 @@ def parse_record(text: str | bytes, where: str) -> Record:
     return Record(where, check(where, _parse(text, where), dict))
 
 
-def line_records(lines: Sequence[str], unmark: Callable[[str, str], Record], with_json: bool = True) -> list[Record]:
+def line_records(lines: Sequence[str], unmark: Callable[[str, str], Record]) -> list[Record]:
     """The lines of --predict as records: JSON objects, or what `unmark` makes of a line and of where it stands."""
-    readers = [parse_record if with_json and line.lstrip().startswith("{") else unmark for line in lines]
-    return [read(line, f"line {number}") for number, (read, line) in enumerate(zip(readers, lines), start=1)]
+    places = ((line, f"line {number}") for number, line in enumerate(lines, start=1))
+    return [parse_record(*place) if place[0].lstrip().startswith("{") else unmark(*place) for place in places]
 
 
 def read_text(path: str | Path) -> str:

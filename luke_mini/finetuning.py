@@ -13,9 +13,6 @@ module by its name. What a module must offer (E examples, one prediction for eac
                                   tuple, and the model's .architecture is one of them
     ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
     Options                       frozen dataclass; each `config.option` field is a flag of the command line
-    prepare(checkpoint)           only tasks that need more than a checkpoint has: the same with further word pieces, or
-                                  an embedding of [MASK] alone. The fine-tuned model has them, --predict does not ask
-
     from_record(record, options, labels=None)   list of E: those of a record of the task's JSON lines, mostly one.
                                   labels: None for a file's record; the model's for a line of --predict, which has no
                                   answer. ValueError names the file, the line, the field and what was expected
@@ -35,10 +32,11 @@ module by its name. What a module must offer (E examples, one prediction for eac
 
 Only where it has a use:
 
+    prepare(checkpoint)           the same with more than a checkpoint has: further word pieces, or an embedding of
+                                  [MASK] alone. The fine-tuned model has them, --predict does not ask
     records(path, options)        a file's examples as records of our own JSON lines, also for --to-jsonl: see `formats`
     read_examples(path, options)  list of E, if reading a file takes more than `records` and `from_record`
     label_list(examples)          names of the classes, from the training examples
-    JSON_LINES = False            a line of --predict is never JSON, even if it begins with "{"
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
     recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
@@ -59,6 +57,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
@@ -90,10 +89,6 @@ class Job:
     out: Path
     resume: bool = False  # go on from saved states in OUT/state
     save_minutes: float = 10.0  # between saved states: shorter runs save none
-
-    @property
-    def tests(self) -> list[str]:
-        return [name for name in self.examples if name not in ("train", "dev")]
 
     @property
     def metric(self) -> str:
@@ -256,17 +251,15 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
     next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.
     """
     features, rank = job.features["train"], job.rank
-    order = np.empty(0, dtype=np.int64)
-    shown = -1
+    first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
+
+    @lru_cache(1)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([recipe.seed, epoch]).permutation(len(features))
+
     for step in range(start_step, total_steps):
-        places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-        chosen = []
-        for epoch, index in zip(*(part.tolist() for part in np.divmod(places, len(features)))):
-            if epoch != shown:
-                order, shown = np.random.default_rng([recipe.seed, epoch]).permutation(len(features)), epoch
-            chosen.append(features[order[index]])
-        first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
-        own = chosen[first:last]
+        places = (divmod(step * recipe.batch + i, len(features)) for i in range(first, last))
+        own = [features[order(epoch)[index]] for epoch, index in places]
         yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
 
 
@@ -293,7 +286,6 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         found, _ = score(job, model, "dev")
         if recipe.select == "loss":
             found["loss"] = mean_loss(job, model, "dev", recipe)
-        model.train()
         return found
 
     saving = trainer.Saving(
@@ -362,7 +354,8 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
 
 def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
     """Scores of the test files, or of the dev file where there is none, into the report; predictions into OUT."""
-    for name in job.tests or ["dev"] * ("dev" in job.examples):
+    tests = [name for name in job.examples if name not in ("train", "dev")]
+    for name in tests or ["dev"] * ("dev" in job.examples):
         found, predictions = score(job, model, name)
         report.setdefault("scores", {}).setdefault(name, {})[str(seed)] = found
         if job.rank.is_first:
@@ -454,10 +447,8 @@ def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
 def describe_file(path: Path, n_examples: int) -> dict:
     """The hash is that of the file, or of all files of a folder one after the other, by name."""
     parts = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
-    data = hashlib.sha256()
-    for part in parts:
-        data.update(part.read_bytes())
-    return {"file": path.name, "sha256": data.hexdigest(), "examples": n_examples}
+    data = b"".join(part.read_bytes() for part in parts)
+    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "examples": n_examples}
 
 
 def print_results(job: Job, reports: dict) -> None:

@@ -206,6 +206,17 @@ def _answers(qa: Record, context: str) -> list[dict]:
     ]  # fmt: skip
 
 
+def squad_data_set(path: Path, has_unanswerable: bool) -> tuple[str, str, str]:
+    """What the name of a file tells: metric, language of the contexts, language of the questions."""
+    if found := re.search(r"xquad\.([a-z]{2})\.", path.name):
+        return "squad", found[1], found[1]
+    if found := re.search(r"context-([a-z]{2})-question-([a-z]{2})", path.name):
+        return "mlqa", *found.groups()
+    if "jsquad" in f"{path.parent.name}/{path.name}".lower():
+        return "jsquad", "ja", "ja"
+    return "squad2" if has_unanswerable else "squad", "en", "en"
+
+
 def question(line: str, where: str) -> Record:
     """A question, a tab and its context, as --predict takes it."""
     asked, tab, context = line.partition("\t")

@@ -206,7 +206,7 @@ def _label_tensor(labels: Sequence[int] | Sequence[list[int]], n_classes: int) -
 def mention_model(
     config: ModelConfig, labels: Sequence[str], options, n_states: int, bias: bool = True
 ) -> TaskModel:
-    """The model for marked mentions, its weights still to be loaded. options: the task's; head and max_mention count."""
+    """The model for marked mentions, its weights still to be loaded. options: the task's, with head and max_mention."""
     collate = partial(
         collate_mentions, n_classes=len(labels), head=options.head, pad_id=config.pad_token_id,
         max_mention=options.max_mention,

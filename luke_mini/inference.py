@@ -107,11 +107,17 @@ def open_model(
 
 def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
     """An answer for each line. model: a folder, or what `open_model` returned. ValueError names a faulty line."""
-    task, module, tokenizer, entity_vocab, options = model if isinstance(model, Opened) else open_model(model)
+    opened = model if isinstance(model, Opened) else open_model(model)
+    task, module, tokenizer, entity_vocab, options = opened
     if hasattr(task, "predict_lines"):
         return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
+    return answer_records(opened, files.line_records(lines, task.unmark))
+
+
+def answer_records(opened: Opened, records: Sequence[files.Record]) -> Iterator[dict]:
+    """An answer for each record of the task's JSON lines, without its labels."""
+    task, module, tokenizer, entity_vocab, options = opened
     labels = getattr(module, "labels", ())
-    records = files.line_records(lines, task.unmark, getattr(task, "JSON_LINES", True))
     of_line = [task.from_record(record, options, labels) for record in records]
     examples = [example for group in of_line for example in group]
     features = task.make_features(examples, tokenizer, entity_vocab, labels, options)

@@ -27,12 +27,13 @@ differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rule
 library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.
 
 Of a long document, an input sees a part: `context_window`, one span in the middle with as much around it as fits, or
-`equal_parts`, the whole document in parts of one size that cut no mention.
+`equal_parts`, the whole document in parts of one size that cut no mention, or `sliding_windows`, which overlap.
 """
 
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ import numpy as np
 # --- Tokens and characters --------------------------------------------------------------------------------------------
 
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
+BLANKS = " \t\r\n\u202f"  # as LUKE in question answering: other white space is left to the tokenizer
 
 
 class Encoding(NamedTuple):
@@ -90,6 +92,29 @@ def char_span(offsets: list[tuple[int, int]], token_start: int, token_end: int) 
     if not 0 <= token_start < token_end <= len(offsets):
         raise ValueError(f"token span ({token_start}, {token_end}) is empty or outside of {len(offsets)} tokens")
     return offsets[token_start][0], offsets[token_end - 1][1]
+
+
+def squeeze(text: str) -> tuple[str, Sequence[int]]:
+    """The text with one space between words and none around, and for each of its characters where it comes from.
+
+    differs from LUKE: there, blanks at the end of a question are a token of their own (12 of 400 questions of XQuAD).
+    """
+    words = [match.span() for match in re.finditer(f"[^{BLANKS}]+", text)]
+    squeezed = " ".join(text[start:end] for start, end in words)
+    if squeezed == text:
+        return text, range(len(text))
+    source = [i for start, end in words for i in range(start - 1, end)]  # with the blank before each word
+    return squeezed, source[1:]
+
+
+def encode_words(tokenizer, text: str) -> Encoding:
+    """The tokens of a text, every word as if after a space, the first one too; blanks are no tokens."""
+    squeezed, source = squeeze(text)
+    ids, offsets = tokenizer.encode(squeezed, prefix_space=True)
+    if squeezed != text:
+        source = [*source, len(text)]
+        offsets = [(source[start], source[end - 1] + 1 if start < end else source[start]) for start, end in offsets]
+    return Encoding(ids, offsets)
 
 
 # --- Sentences --------------------------------------------------------------------------------------------------------
@@ -224,3 +249,60 @@ def equal_parts(n: int, limit: int, spans: np.ndarray) -> list[int]:
             border = int(spans[inside, 0].min())
         borders.append(border if border > borders[-1] else full)
     return borders
+
+
+def sliding_windows(n: int, room: int, step: int, overlap: int = 0) -> list[tuple[int, int]]:
+    """(start, length) of windows of at most `room` tokens over n; each begins `step` after the last, or shares
+    `overlap` tokens with it if that is given.
+
+    (1000, 450, 400) -> (0, 450), (400, 450), (800, 200). No tokens: one empty window, for the question has to be asked.
+    """
+    found = [(0, min(n, room))]
+    # as LUKE: "stride" is the step in the paper's code, and the overlap in mLUKE's
+    step = max(1, room - overlap) if overlap else min(step, room)
+    while sum(found[-1]) < n:
+        start = found[-1][0] + step
+        found.append((start, min(n - start, room)))
+    return found
+
+
+def best_windows(found: Sequence[tuple[int, int]], n: int) -> list[np.ndarray]:
+    """For each window: which of its tokens have their best place there, bool [length].
+
+    A place is as good as the context on its poorer side, plus 0.01 of the window's length; the first window wins ties.
+    Every token has exactly one best place.
+    """
+    best, owner = np.full(n, -1.0), np.zeros(n, dtype=np.int64)
+    for index, (start, length) in enumerate(found):
+        left = np.arange(length)
+        score = np.minimum(left, left[::-1]) + 0.01 * length
+        inside = slice(start, start + length)
+        better = score > best[inside]
+        best[inside][better] = score[better]
+        owner[inside][better] = index
+    return [owner[start : start + length] == index for index, (start, length) in enumerate(found)]
+
+
+# --- Answers ----------------------------------------------------------------------------------------------------------
+
+
+def best_pairs(
+    logits: np.ndarray, first: int, offsets: np.ndarray, may_start: np.ndarray, n_best: int, max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Answers in a window: the pairs of one of the n_best starts and one of the n_best ends that can be one, K of them.
+
+    logits [W, 2], start and end, of all its tokens; its n tokens of the context are those from `first` on, with
+    offsets [n, 2] and may_start bool [n]. As LUKE: the question's tokens take part in the choice of the n_best.
+    Returns half-open characters int [K, 2], and logits float64 [K, 2]; their order matters for ties only.
+    """
+    start, end = (np.argsort(-column, kind="stable")[:n_best] - first for column in logits.T.astype(np.float64))
+    start, end = np.repeat(start, len(end)), np.tile(end, len(start))  # the best start with all ends, then the next
+    n = len(offsets)
+    possible = (0 <= start) & (start <= end) & (end < n) & (end - start < max_length)
+    start, end = start[possible], end[possible]
+    chars = np.stack([offsets[start, 0], offsets[end, 1]], axis=1)
+    # differs from LUKE: a piece that is nothing but the mark of a space is no answer
+    kept = may_start[start] & (chars[:, 0] < chars[:, 1])
+    start, end, chars = start[kept], end[kept], chars[kept]
+    pairs = np.stack([logits[first + start, 0], logits[first + end, 1]], axis=1)
+    return chars, pairs.astype(np.float64)

@@ -17,21 +17,18 @@ What every task module offers: `finetuning.py`. The recipes are JGLUE's, which c
 Left out: several labels for one text.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, formats, inputs, optim, trainer
-from luke_mini.files import write_file
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
@@ -89,9 +86,17 @@ class Options:
 
 
 class Example(NamedTuple):
-    form: str  # "single", "pair" or "choice"
-    texts: tuple[str, ...]  # the text; both texts; the question and then its choices
+    texts: tuple[str, ...]  # one text; two texts; a question and its choices, of which there are two at least
     label: str | float | int | None  # class; number; which choice, from 0; None: it is to be found
+
+    @property
+    def is_choice(self) -> bool:
+        return len(self.texts) > 2
+
+
+def unmark(line: str, where: str) -> Record:
+    """Texts between tabs."""
+    return Record(where, {"texts": line.split("\t")})
 
 
 def records(path: str | Path, options: Options = Options()) -> list[Record]:
@@ -102,30 +107,41 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
     """The examples of a file of JSON lines (or of one list), all of one form."""
     examples: list[Example] = []
     for record in records(path, options):
-        example = from_record(record)
-        example = example._replace(label=_label(record, example, options))
-        kinds = [_kind(some) for some in (example, *examples[:1])]
-        if kinds[0] != kinds[-1]:
-            raise ValueError(f"{record.where}: {kinds[0]}, expected {kinds[-1]} like the file's first")
-        examples.append(example)
+        examples += from_record(record, options)
+        wanted, kind = _kind(examples[0]), _kind(examples[-1])
+        if kind != wanted:
+            raise ValueError(f"{record.where}: {kind}, expected {wanted} like the file's first")
     return examples
 
 
-def from_record(record: Record) -> Example:
-    """The texts of a record, without its label."""
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
+    """With labels, ValueError also if a model with these is not for such texts."""
+    between_tabs = list(record.values) == ["texts"]  # see `unmark`
+    texts = tuple(record.texts("texts")) if between_tabs else _texts(formats.jglue(record))
+    if labels is None:
+        return [Example(texts, _label(record, len(texts), options))]
+    if (len(texts) > 2) == bool(labels) and between_tabs:
+        expected = "one text or two" if labels else "a question and at least 2 choices"
+        raise ValueError(f"{record.where}: {len(texts)} texts between tabs, expected {expected}")
+    example = Example(texts, None)
+    _check(example, labels, f"{record.where}: ")
+    return [example]
+
+
+def _texts(record: Record) -> tuple[str, ...]:
     if "choices" in record.values:
         choices = record.texts("choices")
         if len(choices) < 2:
             raise ValueError(f"{record.where}: {len(choices)} choices, expected at least 2")
-        return Example("choice", (record.get("question", str), *choices), None)
+        return record.get("question", str), *choices
     if "text_pair" in record.values:
-        return Example("pair", (record.get("text", str), record.get("text_pair", str)), None)
-    return Example("single", (record.get("text", str),), None)
+        return record.get("text", str), record.get("text_pair", str)
+    return (record.get("text", str),)
 
 
-def _label(record: Record, example: Example, options: Options) -> str | float | int:
-    if example.form == "choice":
-        label, last = record.get("label", int), len(example.texts) - 2
+def _label(record: Record, n_texts: int, options: Options) -> str | float | int:
+    if n_texts > 2:
+        label, last = record.get("label", int), n_texts - 2
         if not 0 <= label <= last:
             raise ValueError(f"{record.where}: field 'label' is {label}, expected a choice from 0 to {last}")
         return label
@@ -140,10 +156,20 @@ def _label(record: Record, example: Example, options: Options) -> str | float | 
 
 
 def _kind(example: Example) -> str:
-    if example.form == "choice":
+    if example.is_choice:
         return "a question with choices"
     what = "a number" if isinstance(example.label, float) else "a class"
-    return f"{'one text' if example.form == 'single' else 'two texts'} with {what}"
+    return f"{'one text' if len(example.texts) == 1 else 'two texts'} with {what}"
+
+
+def _check(example: Example, labels: Sequence[str], where: str = "") -> None:
+    """The form of an example fits what the model was trained for."""
+    wanted = ("questions with choices", "numbers as labels", "classes as labels")[min(len(labels), 2)]
+    fits = example.is_choice == (not labels)
+    if example.label is not None and not example.is_choice:
+        fits &= isinstance(example.label, float) == (len(labels) == 1)
+    if not fits:
+        raise ValueError(f"{where}the examples are {_kind(example)} each, the model is trained for {wanted}")
 
 
 def describe(examples: Sequence[Example]) -> str:
@@ -152,7 +178,7 @@ def describe(examples: Sequence[Example]) -> str:
     labels = [example.label for example in examples]
     if isinstance(labels[0], float):
         return f"{kind}, from {min(labels):g} to {max(labels):g}, on average {sum(labels) / len(labels):.2f}"
-    if examples[0].form == "choice":
+    if examples[0].is_choice:
         counts = sorted({len(example.texts) - 1 for example in examples})
         return f"{kind}, {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} of them"
     (most, count), *_ = Counter(labels).most_common()
@@ -161,7 +187,7 @@ def describe(examples: Sequence[Example]) -> str:
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     """The classes of the training examples, sorted by name; NUMBER for a regression, () for choices."""
-    if examples[0].form == "choice":
+    if examples[0].is_choice:
         return ()
     labels = {example.label for example in examples}
     if isinstance(examples[0].label, float):
@@ -175,7 +201,7 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
     first = examples["train"][0]
     if isinstance(first.label, float):
         return "jsts"
-    return {"single": "marc-ja", "pair": "jnli", "choice": "jcommonsenseqa"}[first.form]
+    return ("marc-ja", "jnli", "jcommonsenseqa")[min(len(first.texts), 3) - 1]
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------
@@ -183,7 +209,7 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
 
 class Feature(NamedTuple):
     example: int  # index in the list of examples
-    arrays: list[dict[str, np.ndarray]]  # of inputs.encode: one, or one for each choice
+    sequences: list[packing.Sequence]  # one, or one for each choice
     label: int | float  # class, IGNORED if the training file lacks it; number; choice
     is_cut: bool  # a text was longer than max_seq_length
 
@@ -195,33 +221,20 @@ def make_features(
     if not examples:
         return []
     _check(examples[0], labels)
-    pairs = [
-        (example.texts[0], second)
-        for example in examples
-        for second in (example.texts[1:] or (None,))
-    ]  # fmt: skip
-    encoded = inputs.encode_batch(tokenizer, entity_vocab, *map(list, zip(*pairs)))
-    too_long = [k for k, arrays in enumerate(encoded) if len(arrays["input_ids"]) > options.max_seq_length]
+    pairs = [(example.texts[0], second) for example in examples for second in example.texts[1:] or [None]]
+    sequences = inputs.encode_sequences(tokenizer, entity_vocab, *map(list, zip(*pairs)))
+    too_long = {k for k, sequence in enumerate(sequences) if len(sequence.word_ids) > options.max_seq_length}
     for k in too_long:
-        encoded[k] = inputs.encode(tokenizer, entity_vocab, *pairs[k], max_length=options.max_seq_length)
+        texts = ([text] for text in pairs[k])
+        (sequences[k],) = inputs.encode_sequences(tokenizer, entity_vocab, *texts, max_length=options.max_seq_length)
     ids = {label: i for i, label in enumerate(labels)}
-    features, first, cut = [], 0, set(too_long)
+    features, first = [], 0
     for index, example in enumerate(examples):
         rows = range(first, first + max(1, len(example.texts) - 1))
         label = ids.get(example.label, IGNORED) if len(labels) > 1 else example.label
-        features.append(Feature(index, encoded[rows.start : rows.stop], label, not cut.isdisjoint(rows)))
+        features.append(Feature(index, sequences[rows.start : rows.stop], label, not too_long.isdisjoint(rows)))
         first = rows.stop
     return features
-
-
-def _check(example: Example, labels: Sequence[str]) -> None:
-    """The form of a file fits what the model was trained for."""
-    wanted = ("questions with choices", "numbers as labels", "classes as labels")[min(len(labels), 2)]
-    fits = (example.form == "choice") == (not labels)
-    if example.label is not None and example.form != "choice":
-        fits &= isinstance(example.label, float) == (len(labels) == 1)
-    if not fits:
-        raise ValueError(f"the examples are {_kind(example)} each, the model is trained for {wanted}")
 
 
 def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
@@ -259,10 +272,10 @@ class TextModel(nn.Module):
         self.classifier = RowClassifier(config.hidden_size, 1, max(1, len(labels)), dropout=dropout)
 
     def collate(self, features: Sequence[Feature]) -> TextBatch:
-        packed = inputs.pack([arrays for x in features for arrays in x.arrays], self.config.pad_token_id)
+        packed = packing.pack([sequence for x in features for sequence in x.sequences], self.config.pad_token_id)
         kind = torch.float32 if self.is_regression else torch.int64
         labels = torch.tensor([IGNORED if x.label is None else x.label for x in features], dtype=kind)
-        return TextBatch(packed, (1,) * len(features), torch.tensor([len(x.arrays) for x in features]), labels)
+        return TextBatch(packed, (1,) * len(features), torch.tensor([len(x.sequences) for x in features]), labels)
 
     def logits(self, batch: TextBatch) -> Tensor:
         """float32 [batch, classes]; [batch] of numbers; [batch, most choices], -inf where a question has fewer."""
@@ -297,9 +310,8 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], option
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
 
-class Prediction(NamedTuple):
-    label: str | float | int  # as in Example
-    probability: float | None  # softmax over classes or choices; None for a number
+# The label, as in Example; softmax over classes or choices, None for a number.
+Prediction = tuple[str | float | int, float | None]
 
 
 def predict(
@@ -307,20 +319,20 @@ def predict(
 ) -> list[Prediction]:
     """The likeliest class or choice of each example, or its number."""
     predictions: list[Prediction | None] = [None] * len(examples)
-    sizes = [sum(len(arrays["input_ids"]) for arrays in feature.arrays) for feature in features]
+    sizes = [sum(len(sequence.word_ids) for sequence in feature.sequences) for feature in features]
     for feature, (scores,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         if model.is_regression:
-            predictions[feature.example] = Prediction(scores.item(), None)
+            predictions[feature.example] = (scores.item(), None)
         else:
             best = scores.softmax(dim=0).max(dim=0)
             k = best.indices.item()
-            predictions[feature.example] = Prediction(model.labels[k] if model.labels else k, best.values.item())
+            predictions[feature.example] = (model.labels[k] if model.labels else k, best.values.item())
     return predictions
 
 
 def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
     """accuracy, or pearson and spearman, as fractions; `score` is the first of them."""
-    gold, found = [example.label for example in examples], [prediction.label for prediction in predictions]
+    gold, found = [example.label for example in examples], [label for label, _ in predictions]
     if isinstance(gold[0], float):
         scores = {"pearson": pearson(gold, found), "spearman": spearman(gold, found)}
     else:
@@ -328,39 +340,14 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], fea
     return scores | {"score": next(iter(scores.values()))}
 
 
-def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence) -> None:
-    """<name>_predictions.jsonl: {"prediction": ..., "label": ...} for each example."""
-    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
-        for example, (label, _) in zip(examples, predictions):
-            file.write(json.dumps({"prediction": label, "label": example.label}, ensure_ascii=False) + "\n")
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, list]:
+    """{"prediction": ..., "label": ...} for each example."""
+    labels = zip(examples, predictions)
+    return {"predictions.jsonl": [{"prediction": label, "label": example.label} for example, (label, _) in labels]}
 
 
-def _from_line(line: str, where: str, labels: Sequence[str]) -> Example:
-    """A user's example: a JSON object, or texts between tabs."""
-    if line.lstrip().startswith("{"):
-        example = from_record(formats.jglue(files.parse_record(line, where)))
-    else:
-        texts = tuple(line.split("\t"))
-        example = Example("choice" if not labels else "single" if len(texts) == 1 else "pair", texts, None)
-        if len(texts) not in ((1, 2) if labels else range(3, 1 + len(line))):
-            expected = "one text or two" if labels else "a question and at least 2 choices"
-            raise ValueError(f"{where}: {len(texts)} texts between tabs, expected {expected}")
-    try:
-        _check(example, labels)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return example
-
-
-def predict_lines(
-    model: TextModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, its texts with a label."""
-    examples = [_from_line(line, f"line {number}", model.labels) for number, line in enumerate(lines, start=1)]
-    features = []
-    for index, example in enumerate(examples):  # one by one: a line may be one text, the next two
-        (feature,) = make_features([example], tokenizer, entity_vocab, model.labels, options)
-        features.append(feature._replace(example=index))
-    for example, (label, probability) in zip(examples, predict(model, features, examples)):
-        answer = {"texts": list(example.texts), "label": label}
-        yield answer if probability is None else answer | {"probability": round(probability, 4)}
+def answer(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict:
+    """What --predict prints: texts with their label."""
+    (example,), ((label, probability),) = examples, predictions
+    found = {"texts": list(example.texts), "label": label}
+    return found if probability is None else found | {"probability": round(probability, 4)}

@@ -17,7 +17,6 @@ Mentions do not overlap, and each is a candidate of its own, also if several hav
 such mentions.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +28,13 @@ import numpy as np
 import torch
 
 from luke_mini import files, formats, optim, packing, trainer
-from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.heads import Batch, TaskModel
+from luke_mini.inputs import CharSpan
 from luke_mini.metrics import answer_scores
 from luke_mini.model import LukeModel
-from luke_mini.qa_data import windows
+from luke_mini.spans import sliding_windows
 from luke_mini.files import Record
 
 NAME, TITLE = "cloze", "cloze exact match"
@@ -82,7 +81,7 @@ class Options:
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
-CharSpan = tuple[int, int]  # half-open
+unmark = files.parse_record
 
 
 class Question(NamedTuple):
@@ -98,7 +97,7 @@ def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
     return formats.cloze(path)
 
 
-def from_record(record: Record, labelled: bool = True) -> Question:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Question]:
     """Lines of the text are joined. Mentions become ordered; one that is listed twice is one."""
     text = record.get("text", str)
     query = _one_line(record.get("query", str))
@@ -106,8 +105,8 @@ def from_record(record: Record, labelled: bool = True) -> Question:
         found = query.count(PLACEHOLDER)
         raise ValueError(f"{record.where}: field 'query' has {PLACEHOLDER!r} {found} times, expected once")
     mentions = formats.sorted_spans(record.list("spans"), text)
-    answers = tuple(dict.fromkeys(record.texts("answers"))) if labelled else ()
-    if labelled and not answers:
+    answers = tuple(dict.fromkeys(record.texts("answers"))) if labels is None else ()
+    if labels is None and not answers:
         raise ValueError(f"{record.where}: field 'answers' is empty, expected at least one answer")
     right = {span for span in mentions if text[slice(*span)] in answers}
     if "gold" in record.values:
@@ -115,25 +114,16 @@ def from_record(record: Record, labelled: bool = True) -> Question:
         if wrong := [where for span, where in right.items() if span not in mentions]:
             raise ValueError(f"{wrong[0]}: expected one of the mentions in field 'spans'")
     gold = frozenset(k for k, span in enumerate(mentions) if span in right)
-    return Question(str(record.values.get("id", record.where)), _one_line(text), mentions, query, answers, gold)
+    return [Question(str(record.values.get("id", record.where)), _one_line(text), mentions, query, answers, gold)]
 
 
 def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file in one of the three formats, each record in its own."""
-    return [from_record(record) for record in records(path, options)]
-
-
 def describe(questions: Sequence[Question]) -> str:
     mentions = sum(len(question.mentions) for question in questions)
     return f"{mentions / len(questions):.1f} mentions a question, {len({q.text for q in questions})} passages"
-
-
-def label_list(questions: Sequence[Question]) -> tuple[str, ...]:
-    return ()
 
 
 # --- The three markers ------------------------------------------------------------------------------------------------
@@ -229,7 +219,7 @@ def make_features(
             passages[key] = passage_tokens(tokenizer, *key)
         query, place, is_cut = query_tokens(tokenizer, question.query, options.max_query_length)
         ids, spans = passages[key]
-        for start, length in windows(len(ids), options.max_seq_length - len(query) - 4, options.doc_stride):
+        for start, length in sliding_windows(len(ids), options.max_seq_length - len(query) - 4, options.doc_stride):
             end = start + length
             chosen = np.flatnonzero((start <= spans[:, 0]) & (spans[:, 1] <= end))
             if len(chosen):
@@ -281,9 +271,7 @@ def build_model(
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
 
-class Prediction(NamedTuple):
-    text: str  # "" if the question has no candidate
-    logits: dict[int, float]  # mention -> its best score in any window
+Prediction = tuple[str, dict[int, float]]  # the answer, "" without candidates; mention -> its best score in any window
 
 
 def predict(
@@ -300,7 +288,7 @@ def predict(
             if score >= best[feature.example][0]:
                 best[feature.example] = (score, mention)
     return [
-        Prediction("" if mention < 0 else question.text[slice(*question.mentions[mention])], found)
+        ("" if mention < 0 else question.text[slice(*question.mentions[mention])], found)
         for question, (_, mention), found in zip(questions, best, of_mention)
     ]
 
@@ -310,28 +298,22 @@ def evaluate(
 ) -> dict[str, float | int]:
     """`metrics.answer_scores`, over all questions, and exact match as `em`."""
     gold = {str(k): question.answers for k, question in enumerate(questions)}
-    scores = answer_scores(gold, {str(k): prediction.text for k, prediction in enumerate(predictions)})
+    scores = answer_scores(gold, {str(k): text for k, (text, _) in enumerate(predictions)})
     return {"em": scores["exact_match"]} | scores
 
 
-def write_predictions(folder: Path, name: str, questions: Sequence[Question], predictions: Sequence) -> None:
-    """<name>_predictions.json: {question: answer}, as ReCoRD's scorer reads it."""
-    with write_file(Path(folder) / f"{name}_predictions.json") as file:
-        answers = {question.id: prediction.text for question, prediction in zip(questions, predictions)}
-        json.dump(answers, file, ensure_ascii=False, indent=1)
+def prediction_files(questions: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, dict]:
+    """{question: answer}, as ReCoRD's scorer reads it."""
+    return {"predictions.json": {question.id: text for question, (text, _) in zip(questions, predictions)}}
 
 
-def predict_lines(
-    model: TaskModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, a JSON object with text, spans and query: the answer, and the mentions with probabilities."""
-    parsed = [files.parse_record(line, f"line {number}") for number, line in enumerate(lines, start=1)]
-    questions = [from_record(record, labelled=False) for record in parsed]
-    features = make_features(questions, tokenizer, entity_vocab, (), options)
-    for question, prediction in zip(questions, predict(model, features, questions)):
-        probabilities = torch.tensor(list(prediction.logits.values())).sigmoid().tolist()
-        found = [{"text": question.text[slice(*span)], "start": span[0], "end": span[1], "probability": round(p, 4)}
-                 for span, p in zip(map(question.mentions.__getitem__, prediction.logits), probabilities)]  # fmt: skip
-        found.sort(key=lambda mention: -mention["probability"])
-        yield {"id": question.id, "text": question.text, "query": question.query, "answer": prediction.text,
-               "mentions": found}  # fmt: skip
+def answer(examples: Sequence[Question], predictions: Sequence[Prediction]) -> dict:
+    """What --predict prints for a question: the answer, and the mentions with probabilities, the best first."""
+    (question,), ((text, logits),) = examples, predictions
+    found = []
+    for mention, probability in zip(logits, torch.tensor(list(logits.values())).sigmoid().tolist()):
+        start, end = question.mentions[mention]
+        found.append({"text": question.text[start:end], "start": start, "end": end,
+                      "probability": round(probability, 4)})  # fmt: skip
+    found.sort(key=lambda mention: -mention["probability"])
+    return {"id": question.id, "text": question.text, "query": question.query, "answer": text, "mentions": found}

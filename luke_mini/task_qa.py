@@ -3,19 +3,28 @@
 SQuAD 1.1 in the LUKE paper (Yamada et al. 2020, section 4.5); XQuAD and MLQA in mLUKE's (Ri et al. 2022), with
 question and context in different languages (G-XLT); SQuAD 2.0, where a question may have no answer; JSQuAD:
 
-    read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context (`qa_data`)
-    make_features   -> windows `<s> question </s></s> part of the context </s>` (`qa_data`), with the entities that
-                    are mentioned in them as inputs (`mentions`)
+    read_examples   SQuAD's JSON or our JSON lines -> questions, each with its context
+    make_features   -> windows `<s> question </s></s> part of the context </s>`, with the entities that are mentioned in
+                    them as inputs (`mentions`)
     QaModel         encoder, one linear layer over each word: how well does an answer start here, end here
     predict         scores of all windows -> the n best answers, cut from the context
     evaluate        -> exact match and F1 as the data set's official script counts them
 What every task module offers: `finetuning.py`.
 
-Only SQuAD 2.0 has "" as an answer. Left out: AllenNLP's masking of the question's scores, which changes the loss, and
-its unused answer type.
+The data set, that is how answers are scored and in which languages the texts are, comes from the options, otherwise
+from the name of the file:
+
+    xquad.de.json                             squad    de; the English normalization, as for all its languages
+    test-context-de-question-en.json          mlqa     answers in de, questions in en
+    jsquad-valid.json, jsquad-v1.3/...        jsquad   ja
+    any other                                 squad    en; squad2 if it has questions without an answer
+
+differs from LUKE: it recognizes whole file names only. Sources: LUKE, appendix A, and BERT's original script for SQuAD
+(Devlin et al. 2019), whose n-best search LUKE kept. Answers are cut from the context by character offsets; LUKE decodes
+tokens and loses what its tokenizer loses. Only SQuAD 2.0 has "" as an answer. Left out: AllenNLP's masking of the
+question's scores, which changes the loss, and its unused answer type.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,15 +36,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, formats, mentions, metrics, packing, qa_data, trainer
+from luke_mini import formats, mentions, metrics, packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.mentions import STATISTICS, find_statistics
 from luke_mini.files import Record
+from luke_mini.inputs import CharSpan
+from luke_mini.mentions import STATISTICS, find_statistics
 from luke_mini.model import LukeModel
-from luke_mini.qa_data import FORMAT, METRICS, Answer, DataSet, Question  # noqa: F401 (FORMAT is for finetune.py)
-from luke_mini.spans import token_span
+from luke_mini.spans import best_pairs, best_windows, encode_words, sliding_windows, token_span
 
 NAME, TITLE = "qa", "QA F1"
 AUTO, NONE = "auto", "none"  # instead of a file's name
@@ -45,9 +54,27 @@ FILES = (
       for n in ("1.3", "1.2", "1.1", "1.0")),
     {split: f"{split}.jsonl" for split in ("train", "dev", "test")},
 )  # fmt: skip
+FORMAT = """\
+SQuAD 1.1 and 2.0, XQuAD (xquad.LANGUAGE.json), MLQA (test-context-LANGUAGE-question-LANGUAGE.json), JSQuAD (in a folder
+or file called jsquad...); answer_start counts characters of the context:
+
+    {"version": "1.1", "data": [{"title": "Oslo", "paragraphs": [{"context": "Oslo is the capital of Norway.", "qas": [
+     {"id": "q1", "question": "What is the capital of Norway?", "answers": [{"text": "Oslo", "answer_start": 0}]}]}]}]}
+
+Your own: a .jsonl file, one question a line, half-open character spans of the context; without answers the question
+has none (as in SQuAD 2.0). "id" and "title" (the page, for --candidates) may be left out; an accepted answer that is
+not in the context is {"text": ...}:
+
+    {"question": "What is the capital of Norway?", "context": "Oslo is it.", "answers": [{"start": 0, "end": 4}]}
+
+--predict takes such lines, or a question, a tab and its context, and prints for each {"id", "question", "context",
+"answer", "answers": [{"text", "start", "end", "probability"}], "null_odds"}. null_odds > 0: "no answer" is more likely;
+with --metric squad2 the answer is then ""."""
 SCORES = ("em", "f1")
 ARCHITECTURE = "LukeForQuestionAnswering"
 ALL_ENTITIES = True
+METRICS = ("squad", "squad2", "mlqa", "jsquad")
+MAX_MENTION = 30  # tokens: a longer mention has the mean position of its first ones
 
 
 @dataclass(frozen=True)
@@ -86,33 +113,80 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
 
 
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+unmark = formats.question
+
+
+class Question(NamedTuple):
+    id: str
+    question: str
+    context: str
+    title: str  # of the page
+    answers: tuple[str, ...]  # accepted ones; () = there is none
+    spans: tuple[CharSpan, ...]  # those of them that are in the context where the file says so
+    metric: str
+    language: str  # of the context and its answers
+    question_language: str
+
+
+def data_set(path: Path, options: Options, has_unanswerable: bool) -> tuple[str, str, str]:
+    """Metric, language of the contexts and of the questions: the options', or those of the file."""
+    metric, language, question_language = formats.squad_data_set(path, has_unanswerable)
+    if options.language:
+        language = question_language = options.language
+    metric = metric if options.metric == AUTO else options.metric
+    return metric, language, options.question_language or question_language
+
+
 def records(path: str | Path, options: Options = Options()) -> Iterator[Record]:
     return formats.squad(path)
 
 
 def read_examples(path: str | Path, options: Options = Options()) -> list[Question]:
-    """The questions of a file: see `qa_data`."""
-    return qa_data.read(path, _metric(options), options.language, options.question_language)
+    """The questions of a file, in its order. ValueError also if two have one id, or if one has no answer but needs it."""
+    found = list(records(path))
+    of_file = data_set(Path(path), options, not all(record.get("answers", list, []) for record in found))
+    questions = [_question(record, str(number), of_file) for number, record in enumerate(found, start=1)]
+    seen = set()
+    for record, question in zip(found, questions):
+        if question.id in seen:
+            where = f"{record.where}: field 'id' is {question.id!r}"
+            raise ValueError(f"{where}, expected one that no other question has")
+        if not question.answers and question.metric != "squad2":
+            raise ValueError(f"{record.where}: expected an answer: only --metric squad2 knows questions without")
+        seen.add(question.id)
+    return questions
 
 
-def _metric(options: Options) -> str:
-    return "" if options.metric == AUTO else options.metric
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Question]:
+    """The question of a line of --predict."""
+    return [_question(record, record.where.removeprefix("line "), data_set(Path(), options, False))]
+
+
+def _question(record: Record, number: str, of_file: tuple[str, str, str]) -> Question:
+    """Its id is its number if it has no other."""
+    context, answers, spans = record.get("context", str), [], []
+    for answer in record.list("answers", []):
+        if "start" in answer.values or "text" not in answer.values:
+            spans.append(answer.span(context))
+            answers.append(context[slice(*spans[-1])])
+        else:
+            answers.append(answer.get("text", str))
+    name, title = record.get("id", str, number), record.get("title", str, "")
+    return Question(name, record.get("question", str), context, title, tuple(answers), tuple(spans), *of_file)
 
 
 def describe(questions: Sequence[Question]) -> str:
-    metric, language, question_language = questions[0].data_set
+    *_, metric, language, question_language = questions[0]
     languages = language if question_language == language else f"{question_language} about {language}"
     contexts = len({one.context for one in questions})
     return f"{contexts} contexts, {sum(not one.answers for one in questions)} without answer, {languages}, {metric}"
 
 
-def label_list(questions: Sequence[Question]) -> tuple[str, ...]:
-    return ()
-
-
 def recipe_name(files: dict[str, Path], examples: dict[str, list[Question]], start: Checkpoint) -> str:
     """The test files decide: SQuAD's training file serves for XQuAD and MLQA, too."""
-    kinds = {questions[0].data_set.metric for questions in examples.values()}
+    kinds = {questions[0].metric for questions in examples.values()}
     if "jsquad" in kinds:
         return "jsquad"
     is_multilingual = "mlqa" in kinds or any("xquad" in path.name for path in files.values())
@@ -139,36 +213,25 @@ def with_entities(options: Options, places: Sequence[Path], entity_vocab: Entity
     return options
 
 
-# --- Features -------------------------------------------------------------------------------------------------------
-
-
-class Text(NamedTuple):
-    """A question or a context."""
-
-    ids: np.ndarray  # int32 [n]
-    offsets: list[tuple[int, int]]  # characters of each
-    entity_ids: np.ndarray  # int32 [E]
-    spans: np.ndarray  # int32 [E, 2], half-open tokens
+# --- Features ---------------------------------------------------------------------------------------------------------
 
 
 class Feature(NamedTuple):
-    """One window of a question's context: W words, n of them the context's, E entities."""
+    """One window of a question's context, n tokens of it."""
 
     example: int  # index in the list of questions
-    word_ids: np.ndarray  # int32 [W]
-    first: int  # the context's first word
+    sequence: packing.Sequence
+    first: int  # the first token of the context in it
     offsets: np.ndarray  # int32 [n, 2], half-open characters of the context
-    may_start: np.ndarray  # bool [n]: the word has its best place in this window
-    entity_ids: np.ndarray  # int32 [E]
-    spans: np.ndarray  # int32 [E, 2], half-open words
-    target: tuple[int, int]  # first and last word of the answer; (0, 0) = <s>: it is not in this window
-    cut: int  # pieces of the question that are left out
+    may_start: np.ndarray  # bool [n]: the token has its best place in this window
+    target: tuple[int, int]  # first and last token of the first answer that is wholly inside; (0, 0) = <s>: none is
+    is_cut: bool  # the question was longer than max_query_length
 
 
-def detector(options: Options, of_file: DataSet, language: str) -> mentions.Detector:
+def _detector(options: Options, language: str, context_language: str) -> mentions.Detector:
     """What finds the mentions in a text of that language."""
     path = options.candidates or options.mentions
-    path = path.replace("{language}", language).replace("{context}", of_file.language)
+    path = path.replace("{language}", language).replace("{context}", context_language)
     if options.candidates:
         return mentions.list_detector(path, options.ignore_case)
     if path in (AUTO, NONE):
@@ -176,60 +239,61 @@ def detector(options: Options, of_file: DataSet, language: str) -> mentions.Dete
     return mentions.statistics_detector(path, options.min_link_probability)
 
 
-def make_text(text: str, title: str, find: mentions.Detector, language: str, tokenizer, entity_vocab) -> Text:
+Tokens = tuple[packing.Sequence, list[CharSpan]]  # of a question or a context, without <s>; characters of each token
+
+
+def _encode(text: str, language: str, question: Question, tokenizer, entity_vocab, options: Options) -> Tokens:
     """Tokens, and the mentions whose entity the vocabulary has, as tokens that share a character with them."""
-    ids, offsets = qa_data.tokenize(tokenizer, text)
+    ids, offsets = encode_words(tokenizer, text)
     entity_ids, spans = [], []
-    for start, end, entity in find(text, title):
+    for start, end, entity in _detector(options, language, question.language)(text, question.title):
         entity_id = entity_vocab.get(entity, language)
         first, last = token_span(offsets, start, end)
         if entity_id is not None and first < last:
             entity_ids.append(entity_id)
             spans.append((first, last))
     spans = np.array(spans, np.int32).reshape(-1, 2)
-    return Text(np.array(ids, np.int32), offsets, np.array(entity_ids, np.int32), spans)
+    return packing.Sequence(np.array(ids, np.int32), np.array(entity_ids, np.int32), spans), offsets
 
 
 def _features_of(
-    index: int, question: Text, context: Text, answers: Sequence[tuple[int, int]], tokenizer, options: Options
+    index: int, question: packing.Sequence, context: Tokens, answers: Sequence[CharSpan], tokenizer, options: Options
 ) -> Iterator[Feature]:
-    """The windows of one question. answers: spans in characters of the context."""
-    n = len(context.ids)
-    asked = question.ids[: options.max_query_length]
+    """The windows of one question."""
+    context, offsets = context
+    n = len(context.word_ids)
+    asked = question.word_ids[: options.max_query_length]
     first = len(asked) + 3  # <s> question </s></s>
-    found = qa_data.windows(n, options.max_seq_length - first - 1, options.doc_stride, options.overlap)
-    answers = qa_data.answer_tokens(context.offsets, answers)
-    offsets = np.array(context.offsets, np.int32).reshape(-1, 2)
+    found = sliding_windows(n, options.max_seq_length - first - 1, options.doc_stride, options.overlap)
+    # A token that straddles the border of an answer belongs to it; an answer without tokens is left out.
+    goals = [(start, end) for start, end in (token_span(offsets, *span) for span in answers) if start < end]
+    offsets = np.array(offsets, np.int32).reshape(-1, 2)
     in_question = question.spans[:, 1] <= len(asked)
-    for (start, length), may_start in zip(found, qa_data.max_context(found, n)):
+    for (start, length), may_start in zip(found, best_windows(found, n)):
         end = start + length
-        words = [[tokenizer.bos_id], asked, [tokenizer.eos_id] * 2, context.ids[start:end], [tokenizer.eos_id]]
+        words = [[tokenizer.bos_id], asked, [tokenizer.eos_id] * 2, context.word_ids[start:end], [tokenizer.eos_id]]
         inside = (start <= context.spans[:, 0]) & (context.spans[:, 1] <= end)
         entity_ids = np.concatenate([question.entity_ids[in_question], context.entity_ids[inside]])
         spans = np.concatenate([question.spans[in_question] + 1, context.spans[inside] - start + first])
-        goal = qa_data.target(answers, (start, length))
-        yield Feature(
-            index, np.concatenate(words).astype(np.int32), first, offsets[start:end], may_start,
-            entity_ids[: options.max_entities], spans[: options.max_entities].astype(np.int32),
-            (first + goal[0], first + goal[1]) if goal else (0, 0), len(question.ids) - len(asked),
-        )  # fmt: skip
+        kept = slice(options.max_entities)
+        sequence = packing.Sequence(np.concatenate(words).astype(np.int32), entity_ids[kept], spans[kept])
+        whole = ((first + a - start, first + b - 1 - start) for a, b in goals if start <= a and b <= end)
+        is_cut = len(asked) < len(question.word_ids)
+        yield Feature(index, sequence, first, offsets[start:end], may_start, next(whole, (0, 0)), is_cut)
 
 
 def make_features(
     questions: Sequence[Question], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> list[Feature]:
     """The windows of all questions, in their order; at least one for each. A context is tokenized once."""
-    contexts: dict[tuple, Text] = {}
+    contexts: dict[tuple, Tokens] = {}
     features = []
     for index, one in enumerate(questions):
-        _, language, question_language = of_file = one.data_set
-        key = (one.context, one.title, language)
+        key = (one.context, one.title, one.language)
         if key not in contexts:
-            find = detector(options, of_file, language)
-            contexts[key] = make_text(one.context, one.title, find, language, tokenizer, entity_vocab)
-        find = detector(options, of_file, question_language)
-        question = make_text(one.question, one.title, find, question_language, tokenizer, entity_vocab)
-        features += _features_of(index, question, contexts[key], one.spans, tokenizer, options)
+            contexts[key] = _encode(one.context, one.language, one, tokenizer, entity_vocab, options)
+        asked, _ = _encode(one.question, one.question_language, one, tokenizer, entity_vocab, options)
+        features += _features_of(index, asked, contexts[key], one.spans, tokenizer, options)
     return features
 
 
@@ -240,7 +304,7 @@ def skipped(questions: Sequence[Question], features: Sequence[Feature]) -> dict[
         "questions with no answer wholly in a window": sum(
             bool(one.answers) and index not in reached for index, one in enumerate(questions)
         ),
-        "questions cut": len({feature.example for feature in features if feature.cut}),
+        "questions cut": len({feature.example for feature in features if feature.is_cut}),
     }
 
 
@@ -254,13 +318,6 @@ class QaBatch(trainer.Batch):
     @property
     def counts(self) -> dict[str, int]:
         return {"answer": len(self.targets)}
-
-
-def collate(features: Sequence[Feature], pad_word_id: int, max_mention: int = 30) -> QaBatch:
-    """A mention of more than max_mention words has the mean position of its first ones."""
-    sequences = [packing.Sequence(f.word_ids, f.entity_ids, f.spans) for f in features]
-    packed = packing.pack(sequences, pad_word_id, max_mention)
-    return QaBatch(packed, packed.word_lengths, torch.tensor([feature.target for feature in features]))
 
 
 def answer_loss(logits: Tensor, word_lengths: Sequence[int], targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,7 +341,8 @@ class QaModel(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, 2)
 
     def collate(self, features: Sequence[Feature]) -> QaBatch:
-        return collate(features, self.config.pad_token_id)
+        packed = packing.pack([feature.sequence for feature in features], self.config.pad_token_id, MAX_MENTION)
+        return QaBatch(packed, packed.word_lengths, torch.tensor([feature.target for feature in features]))
 
     def logits(self, batch: QaBatch) -> Tensor:
         """[W, 2], of the answer's first and last word, for all words of the batch."""
@@ -305,6 +363,36 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), o
     return model
 
 
+# --- Decoding ---------------------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    text: str  # "" = there is no answer
+    start: int  # half-open characters of the context
+    end: int
+    probability: float  # softmax over the n best; until all are known 0
+    start_logit: float
+    end_logit: float
+
+    @property
+    def score(self) -> float:
+        return self.start_logit + self.end_logit
+
+
+def pool(found: Sequence[tuple[np.ndarray, np.ndarray]], context: str, n_best: int) -> list[Answer]:
+    """The n best different texts of what `best_pairs` found in all windows, best first, equal ones in their order."""
+    chars, logits = (np.concatenate(parts) for parts in zip(*found))
+    answers: dict[str, Answer] = {}
+    for k in np.argsort(-logits.sum(axis=1), kind="stable").tolist():
+        start, end = chars[k].tolist()
+        text = context[start:end]
+        if text not in answers:
+            answers[text] = Answer(text, start, end, 0.0, *logits[k].tolist())
+            if len(answers) == n_best:
+                break
+    return list(answers.values())
+
+
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
 
@@ -321,20 +409,22 @@ def decode(
 
     def pooled(n_best: int) -> list[Answer]:
         found = [
-            qa_data.best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer)
-            for f, logits in windows
+            best_pairs(logits, f.first, f.offsets, f.may_start, n_best, options.max_answer) for f, logits in windows
         ]
-        return qa_data.pool(found, context, options.n_best_size)
+        return pool(found, context, options.n_best_size)
 
     # differs from LUKE: if no good start goes with a good end, all pairs are tried; there, the answer is then "empty"
     answers = pooled(options.n_best_size) or pooled(options.max_seq_length)
-    null = min((logits[0].astype(np.float64).tolist() for _, logits in windows), key=sum)
-    null_odds = sum(null) - answers[0].score if answers else 0.0
+    null = Answer("", 0, 0, 0.0, *min((logits[0].astype(np.float64).tolist() for _, logits in windows), key=sum))
+    null_odds = null.score - answers[0].score if answers else 0.0
     text = answers[0].text if answers else ""
-    if with_null:
-        answers = qa_data.with_null(answers, null, options.n_best_size)
+    if with_null:  # in its place among the n best, or else as one more
         text = "" if null_odds > options.null_threshold else text
-    return Prediction(text, qa_data.with_probabilities(answers), null_odds)
+        answers = sorted([*answers, null], key=lambda answer: -answer.score)
+        answers = answers[: options.n_best_size + (answers[-1] is null)]
+    weights = np.exp([answer.score - answers[0].score for answer in answers])
+    probabilities = (weights / weights.sum()).tolist()
+    return Prediction(text, [a._replace(probability=p) for a, p in zip(answers, probabilities)], null_odds)
 
 
 def predict(
@@ -342,11 +432,11 @@ def predict(
 ) -> list[Prediction]:
     """The answer to each question; features: what `make_features` made of these questions."""
     windows: list[list[tuple[Feature, np.ndarray]]] = [[] for _ in questions]
-    sizes = [len(feature.word_ids) + len(feature.entity_ids) for feature in features]
+    sizes = [len(feature.sequence.word_ids) + len(feature.sequence.entity_ids) for feature in features]
     for feature, logits in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
         windows[feature.example].append((feature, logits.numpy()))
     return [
-        decode(found, question.context, question.data_set.metric == "squad2", model.options)
+        decode(found, question.context, question.metric == "squad2", model.options)
         for question, found in zip(questions, windows)
     ]
 
@@ -357,7 +447,7 @@ def evaluate(
     """What the data set's function of `metrics` gives, and exact match as `em`."""
     gold = {one.id: one.answers for one in questions}
     predicted = {one.id: prediction.text for one, prediction in zip(questions, predictions)}
-    metric, language, _ = questions[0].data_set
+    metric, language = questions[0].metric, questions[0].language
     if metric == "squad2":
         odds = {one.id: prediction.null_odds for one, prediction in zip(questions, predictions)}
         scores = metrics.squad2_scores(gold, predicted, odds)
@@ -371,30 +461,21 @@ def evaluate(
     return {"em": scores["exact_match"]} | scores
 
 
-def write_predictions(
-    folder: Path, name: str, questions: Sequence[Question], predictions: Sequence[Prediction]
-) -> None:
-    """<name>_predictions.json, <name>_nbest_predictions.json and, for SQuAD 2.0, <name>_null_odds.json."""
+def prediction_files(questions: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, dict]:
+    """Answers, the n best of each question and, for SQuAD 2.0, null odds, by the ids of the questions."""
     fields = ("text", "probability", "start_logit", "end_logit")
-    made = {
-        "predictions": [prediction.text for prediction in predictions],
-        "nbest_predictions": [[{f: getattr(a, f) for f in fields} for a in p.answers] for p in predictions],
-    }
-    if questions[0].data_set.metric == "squad2":
+    n_best = [[{name: getattr(answer, name) for name in fields} for answer in p.answers] for p in predictions]
+    made = {"predictions": [prediction.text for prediction in predictions], "nbest_predictions": n_best}
+    if questions[0].metric == "squad2":
         made["null_odds"] = [prediction.null_odds for prediction in predictions]
-    for kind, values in made.items():
-        with files.write_file(Path(folder) / f"{name}_{kind}.json") as file:
-            json.dump({one.id: value for one, value in zip(questions, values)}, file, ensure_ascii=False, indent=1)
+    ids = [one.id for one in questions]
+    return {f"{kind}.json": dict(zip(ids, values)) for kind, values in made.items()}
 
 
-def predict_lines(
-    model: QaModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, a question and its context: the answer, and the n best with their characters of the context."""
-    questions = qa_data.parse_lines(lines, _metric(options), options.language, options.question_language)
-    features = make_features(questions, tokenizer, entity_vocab, (), options)
-    for one, prediction in zip(questions, predict(model, features, questions)):
-        answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}
-                   for a in prediction.answers]  # fmt: skip
-        yield {"id": one.id, "question": one.question, "context": one.context, "answer": prediction.text,
-               "answers": answers, "null_odds": round(prediction.null_odds, 4)}  # fmt: skip
+def answer(examples: Sequence[Question], predictions: Sequence[Prediction]) -> dict:
+    """What --predict prints for a question: the answer, and the n best with their characters of the context."""
+    (one,), (prediction,) = examples, predictions
+    answers = [{"text": a.text, "start": a.start, "end": a.end, "probability": round(a.probability, 4)}
+               for a in prediction.answers]  # fmt: skip
+    return {"id": one.id, "question": one.question, "context": one.context, "answer": prediction.text,
+            "answers": answers, "null_odds": round(prediction.null_odds, 4)}  # fmt: skip

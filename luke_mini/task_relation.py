@@ -91,9 +91,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return formats.relations(path)
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Example]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     text = record.get("text", str)
     head, tail = (
         Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # KBP37 lost some
@@ -192,7 +190,9 @@ def predict(
     return predictions
 
 
-def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]) -> dict:
+def evaluate(
+    examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]
+) -> dict[str, float | int]:
     """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
 
     That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.

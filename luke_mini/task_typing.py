@@ -85,9 +85,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
     return [formats.open_entity(record, kept) for record in files.read_records(path)]
 
 
-def from_record(
-    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
-) -> list[Example]:
+def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     """Its mentions; those of a line of --predict may be empty."""
     text, spans, is_line = record.get("text", str), record.list("spans"), labels is not None
     if not spans and is_line:
@@ -171,7 +169,8 @@ def predict(
 
 def evaluate(examples: Sequence[Example], predictions: Sequence[Types], features: Sequence[MentionFeature]) -> dict:
     """`metrics.typing_scores`: precision, recall and f1 are the loose micro ones."""
-    return typing_scores([example.types for example in examples], [[name for name, _ in types] for types in predictions])
+    guesses = [[name for name, _ in types] for types in predictions]
+    return typing_scores([example.types for example in examples], guesses)
 
 
 def prediction_files(examples: Sequence[Example], predictions: Sequence[Types]) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""Answers for people: the dicts that `predict_lines` yields, as colored text in a terminal or as an HTML page.
+"""Answers for people: the dicts that `inference.answer` yields, as colored text in a terminal or as an HTML page.
 
     show(answer)              -> what there is to see of an answer, a `Shown`: texts with marks
     to_terminal(shown)        -> lines for a terminal

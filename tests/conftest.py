@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,20 @@ def arrays_of(feature, max_mention: int = 30) -> dict:
 
     (arrays,) = inputs.as_arrays([feature.sequence], max_mention)
     return arrays
+
+
+def spelled(tiny, feature) -> str:
+    return " ".join(tiny.tokenizer.pieces(feature.sequence.word_ids.tolist())).replace("Ġ", "_")
+
+
+def task_model(tiny, task, labels, options=None, seed: int = 0):
+    """A task's model with random weights, for the tiny checkpoint; without dropout."""
+    from luke_mini.initialization import initialize
+
+    shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = task.build_model(shape, tiny.entity_vocab, labels, options or task.Options())
+    initialize(model, shape, closeness.seeded(seed))
+    return model.eval()
 
 
 def shared_data(name: str) -> Path:
@@ -135,3 +150,11 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     initialize(model, shape, seed=0)
     checkpoint.save(folder, model, words, vocab)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_checkpoint):
+    """The tiny checkpoint, read."""
+    from luke_mini import checkpoint
+
+    return checkpoint.read(tiny_checkpoint)

@@ -105,9 +105,9 @@ def test_scores_of_relations_and_types(tiny, task, head):
 
 def test_scores_of_texts(tiny):
     model = build(tiny, task_classification)
-    examples = [task_classification.Example("single", (text,), "PER") for text in TEXTS]
+    examples = [task_classification.Example((text,), "PER") for text in TEXTS]
     features = task_classification.make_features(examples, tiny.tokenizer, tiny.entity_vocab, LABELS)
-    padded = inputs.collate([feature.arrays[0] for feature in features])
+    padded = inputs.collate(inputs.as_arrays([feature.sequences[0] for feature in features], 30))
     with torch.no_grad():
         check(export.Exportable(model, "classification")(**padded), model.logits(model.collate(features)))
 

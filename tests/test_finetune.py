@@ -268,6 +268,15 @@ def test_processes_share_a_batch():
         assert [sum((sum(part[i], []) for part in parts), []) for i in range(7)] == alone
 
 
+def test_prediction_files_are_texts_lines_or_objects(tmp_path):
+    made = {"a.txt": "x\n", "b.jsonl": [{"ä": 1}, {}], "c.json": {"ä": 1}}
+    task = SimpleNamespace(prediction_files=lambda examples, predictions: made)
+    job = finetuning.Job(task, None, None, (), {"dev": []}, {}, None, "fp32", tmp_path)
+    finetuning.write_predictions(job, "dev", [])
+    found = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert found == {"dev_a.txt": "x\n", "dev_b.jsonl": '{"ä": 1}\n{}\n', "dev_c.json": '{\n "ä": 1\n}'}
+
+
 def test_the_format_is_described(capsys):
     finetune.main(["ner", "--describe"])
     assert '"spans"' in capsys.readouterr().out

@@ -19,7 +19,7 @@ LAYERS = [
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wikitext",
     "conll examples formats mentions ops optim recipes weights "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
-    "batching corpus inputs model qa_data trainer",
+    "batching corpus inputs model trainer",
     "disambiguation_data heads initialization",
     "checkpoint",
     "model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",

@@ -1,6 +1,6 @@
-"""Windows, targets and answers from scores are those of BERT's script for SQuAD: what it said of 80 random questions,
+"""Windows of a context and answers from scores are those of BERT's script for SQuAD: what it said of 80 random questions,
 with and without "no answer" and with many equal scores (fixtures/qa_decoding.json, made by the script beside it);
-examples by hand; brute force on random inputs.
+examples by hand; brute force on random inputs. Features as a whole: test_task_qa.py.
 
     python -m pytest -q tests/test_qa_windows.py
 """
@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qa_tokenizer import Chunks
-
-from luke_mini import qa_data, task_qa
-from luke_mini.qa_data import answer_tokens, best_pairs, max_context, pool, squeeze, target, tokenize, windows
-from luke_mini.task_qa import Options
+from luke_mini import task_qa
+from luke_mini.spans import best_pairs, best_windows, sliding_windows, squeeze
+from luke_mini.task_qa import Options, pool
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures/qa_decoding.json").read_text())
 
@@ -38,80 +36,27 @@ def test_squeezed_text_is_the_words_and_knows_where_they_are_from(text):
     assert list(source) == sorted(set(source))
 
 
-@given(TEXTS, st.integers(1, 3))
-def test_tokens_spell_the_text(text, size):
-    """Characters of the tokens, in order, are all characters of the text but white space."""
-    ids, offsets = tokenize(Chunks(size), text)
-    assert len(ids) == len(offsets)
-    characters = [i for start, end in offsets for i in range(start, end) if not text[i].isspace()]
-    assert characters == [i for i, c in enumerate(text) if not c.isspace()]
-    assert all(0 <= start <= end <= len(text) for start, end in offsets)
-
-
 # --- Windows ----------------------------------------------------------------------------------------------------------
 
 
 def test_step_and_overlap_by_hand():
-    assert windows(1000, 450, 400) == [(0, 450), (400, 450), (800, 200)]
-    assert windows(578, 450, 128) == [(0, 450), (128, 450)]  # the second reaches the end exactly
-    assert windows(579, 450, 128) == [(0, 450), (128, 450), (256, 323)]
-    assert windows(450, 450, 128) == [(0, 450)]
-    assert windows(500, 300, 999, overlap=128) == [(0, 300), (172, 300), (344, 156)]  # 300 - 128 further each time
-    assert windows(10, 3, 128) == [(0, 3), (3, 3), (6, 3), (9, 1)]  # a step never skips a token
-    assert windows(0, 9, 3) == [(0, 0)]
+    assert sliding_windows(1000, 450, 400) == [(0, 450), (400, 450), (800, 200)]
+    assert sliding_windows(578, 450, 128) == [(0, 450), (128, 450)]  # the second reaches the end exactly
+    assert sliding_windows(579, 450, 128) == [(0, 450), (128, 450), (256, 323)]
+    assert sliding_windows(450, 450, 128) == [(0, 450)]
+    assert sliding_windows(500, 300, 999, overlap=128) == [(0, 300), (172, 300), (344, 156)]  # 300 - 128 further each time
+    assert sliding_windows(10, 3, 128) == [(0, 3), (3, 3), (6, 3), (9, 1)]  # a step never skips a token
+    assert sliding_windows(0, 9, 3) == [(0, 0)]
 
 
-@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 20), st.integers(0, 25))
-def test_windows_cover_everything(n, room, step, overlap):
-    found = windows(n, room, step, overlap)
-    assert {i for start, length in found for i in range(start, start + length)} == set(range(n))
-    assert all(length <= room for _, length in found) and sum(found[-1]) == n
-    assert all(sum(window) < n for window in found[:-1])  # none after one that reached the end
-    assert all(length == room for _, length in found[:-1])
-
-
-def test_max_context_golden():
-    """Token 7 is as good in both windows: the first; token 8 has one token on its right there, three on its left here."""
-    first, second = max_context([(0, 10), (5, 10)], 15)
-    assert first[7] and not second[7 - 5]
-    assert not first[8] and second[8 - 5]
+def test_the_best_window_of_a_token():
+    """By hand: token 7 is as good in both, so the first has it; token 8 has one token on its right in the first, three
+    on its left in the second. And as the script recorded, with steps below and above the windows' length."""
+    first, second = best_windows([(0, 10), (5, 10)], 15)
     assert first.tolist() == [True] * 8 + [False] * 2 and second.tolist() == [False] * 3 + [True] * 7
-
-
-def test_max_context_of_the_script():
-    """Recorded: windows with steps below and above their length."""
     for case in RECORDED:
-        found = max_context(case["windows"], len(case["words"]))
+        found = best_windows(case["windows"], len(case["words"]))
         assert [window.tolist() for window in found] == case["max_context"]
-
-
-@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 20))
-def test_every_token_may_start_an_answer_once(n, room, step):
-    found = windows(n, room, step)
-    owners = [start + i for (start, _), flags in zip(found, max_context(found, n)) for i in np.flatnonzero(flags)]
-    assert sorted(owners) == list(range(n))
-
-
-# --- Targets ----------------------------------------------------------------------------------------------------------
-
-OFFSETS = [(0, 2), (2, 4), (5, 5), (5, 6), (8, 11)]  # "abcd zxx efg" or so; the third is the mark of a space
-
-
-def test_an_answer_takes_the_tokens_that_share_a_character_with_it():
-    assert answer_tokens(OFFSETS, [(0, 4)]) == [(0, 1)]
-    assert answer_tokens(OFFSETS, [(1, 3)]) == [(0, 1)]  # pieces straddle both of its borders
-    assert answer_tokens(OFFSETS, [(2, 4)]) == [(1, 1)]
-    assert answer_tokens(OFFSETS, [(5, 6)]) == [(2, 3)]  # with the mark
-    assert answer_tokens(OFFSETS, [(4, 9)]) == [(2, 4)]  # a space in front changes nothing
-    assert answer_tokens(OFFSETS, [(6, 8), (10, 11)]) == [(4, 4)]  # the first has no token
-
-
-def test_only_the_whole_answer_counts():
-    answers = [(3, 6), (5, 5)]
-    assert target(answers, (3, 4)) == (0, 3)  # at both borders
-    assert target(answers, (2, 4)) == (3, 3)  # its last token is outside: the next answer
-    assert target(answers, (4, 9)) == (1, 1)
-    assert target(answers, (6, 9)) is None and target([], (0, 9)) is None
 
 
 # --- Decoding ---------------------------------------------------------------------------------------------------------
@@ -122,12 +67,10 @@ def features_of(case: dict) -> tuple[list[tuple[task_qa.Feature, np.ndarray]], s
     words, context = case["words"], " ".join(case["words"])
     ends = np.cumsum([len(word) + 1 for word in words]) - 1
     offsets = np.stack([ends - [len(word) for word in words], ends], axis=1).astype(np.int32)
-    none = np.zeros(0, np.int32)
     made = []
     for (start, length), places, logits in zip(case["windows"], case["max_context"], case["logits"]):
-        feature = task_qa.Feature(
-            0, none, case["first"], offsets[start : start + length], np.array(places, bool), none, none, (0, 0), 0
-        )
+        of_window, may_start = offsets[start : start + length], np.array(places, bool)
+        feature = task_qa.Feature(0, None, case["first"], of_window, may_start, (0, 0), False)
         made.append((feature, np.array(logits, np.float32)))
     return made, context
 
@@ -181,15 +124,15 @@ def test_pairs_by_brute_force(data):
         for j in range(i, min(n, i + max_length))
         if may_start[i] and offsets[i, 0] < offsets[j, 1]
     ]
-    found = best_pairs(logits, first, offsets, may_start, 99, max_length)
-    assert sorted(zip(*found.chars.T.tolist(), *found.logits.T.tolist())) == sorted(possible)
+    chars, pairs = best_pairs(logits, first, offsets, may_start, 99, max_length)
+    assert sorted(zip(*chars.T.tolist(), *pairs.T.tolist())) == sorted(possible)
 
 
 def test_an_answer_of_two_windows_counts_once_with_its_better_score():
     chars, text = np.array([[0, 3], [4, 7]]), "Ada Bob"
     found = [
-        qa_data.Scored(chars, np.array([[1.0, 1.0], [0.0, 0.0]])),
-        qa_data.Scored(chars, np.array([[0.0, 0.0], [2.0, 1.0]])),
+        (chars, np.array([[1.0, 1.0], [0.0, 0.0]])),
+        (chars, np.array([[0.0, 0.0], [2.0, 1.0]])),
     ]
     assert [(a.text, a.score) for a in pool(found, text, 20)] == [("Bob", 3.0), ("Ada", 2.0)]
     assert [a.text for a in pool(found, text, 1)] == ["Bob"]

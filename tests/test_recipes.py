@@ -116,8 +116,8 @@ def test_ner_files_tell(tiny_checkpoint):
 
 def test_question_answering_is_told_by_what_is_scored():
     def chosen(*names: str) -> str:
-        sets = {name: task_qa.qa_data.data_set(Path(name), "", "", "", False) for name in names}
-        examples = {name: [SimpleNamespace(data_set=of_file)] for name, of_file in sets.items()}
+        metrics = {name: task_qa.data_set(Path(name), task_qa.Options(), False)[0] for name in names}
+        examples = {name: [SimpleNamespace(metric=metric)] for name, metric in metrics.items()}
         return task_qa.recipe_name({name: Path(name) for name in names}, examples, None)
 
     assert chosen("train-v1.1.json", "dev-v1.1.json") == chosen("train.jsonl") == "squad"

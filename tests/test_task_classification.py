@@ -17,20 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, finetuning, inputs, task_classification
+from luke_mini import files, finetuning, inputs, task_classification
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
-from luke_mini.task_classification import NUMBER, Example, Options, Prediction, make_features, read_examples
+from luke_mini.task_classification import NUMBER, Example, Options, make_features, read_examples
 
 ONE = {"review_id": "7", "sentence": "Ada is fine.", "label": "positive"}
 TWO = {"sentence_pair_id": "0", "sentence1": "Ada met Bo.", "sentence2": "Bo met Ada.", "label": "entailment"}
 CHOICE = {"q_id": 1, "question": "Who?", "choice0": "Ada", "choice1": "Bo", "choice2": "Berg", "label": 2}
-SINGLE = Example("single", ("Ada is fine.",), "positive")
-
-
-@pytest.fixture(scope="session")
-def tiny(tiny_checkpoint):
-    return checkpoint.read(tiny_checkpoint)
+SINGLE = Example(("Ada is fine.",), "positive")
 
 
 def write(path, *rows):
@@ -46,12 +41,12 @@ def write(path, *rows):
     [
         (ONE, SINGLE),
         ({"text": "Ada is fine.", "label": "positive"}, SINGLE),
-        (TWO, Example("pair", ("Ada met Bo.", "Bo met Ada."), "entailment")),
-        ({"text": "Ada", "text_pair": "", "label": "x"}, Example("pair", ("Ada", ""), "x")),
-        (TWO | {"label": 3}, Example("pair", ("Ada met Bo.", "Bo met Ada."), 3.0)),
+        (TWO, Example(("Ada met Bo.", "Bo met Ada."), "entailment")),
+        ({"text": "Ada", "text_pair": "", "label": "x"}, Example(("Ada", ""), "x")),
+        (TWO | {"label": 3}, Example(("Ada met Bo.", "Bo met Ada."), 3.0)),
         (ONE | {"label": 1.5}, SINGLE._replace(label=1.5)),
-        (CHOICE, Example("choice", ("Who?", "Ada", "Bo", "Berg"), 2)),
-        ({"question": "Who?", "choices": ["Ada", "Bo"], "label": 0}, Example("choice", ("Who?", "Ada", "Bo"), 0)),
+        (CHOICE, Example(("Who?", "Ada", "Bo", "Berg"), 2)),
+        ({"question": "Who?", "choices": ["Ada", "Bo"], "label": 0}, Example(("Who?", "Ada", "Bo"), 0)),
     ],
 )
 def test_reading(tmp_path, row, expected):
@@ -95,19 +90,19 @@ def test_a_malformed_line_is_named(tmp_path, rows, message):
 
 
 def test_labels_and_what_is_said_of_a_file():
-    def of(*labels, form="pair"):
-        return [Example(form, ("a", "b", "c"), label) for label in labels]
+    def of(*labels, texts="ab"):
+        return [Example(tuple(texts), label) for label in labels]
 
     label_list, describe = task_classification.label_list, task_classification.describe
     assert label_list(of("neutral", "entailment", "contradiction", "neutral")) == (
         "contradiction", "entailment", "neutral")  # fmt: skip
     assert label_list(of(1.5, 3.0)) == NUMBER and len(NUMBER) == 1
-    assert label_list(of(1, 0, form="choice")) == ()
+    assert label_list(of(1, 0, texts="abc")) == ()
     assert describe(of("b", "a", "b")) == "each two texts with a class; 2 classes, 66.7% b"
     assert describe(of(0.0, 5.0)) == "each two texts with a number, from 0 to 5, on average 2.50"
-    few = Example("choice", ("a", "b", "c", "d"), 0)
-    assert describe(of(0, 1, form="choice")) == "each a question with choices, 2 of them"
-    assert describe([*of(0, form="choice"), few]) == "each a question with choices, 2 to 3 of them"
+    few = Example(("a", "b", "c", "d"), 0)
+    assert describe(of(0, 1, texts="abc")) == "each a question with choices, 2 of them"
+    assert describe([*of(0, texts="abc"), few]) == "each a question with choices, 2 to 3 of them"
     with pytest.raises(ValueError, match="all 2 training examples are 'a'"):
         label_list(of("a", "a"))
 
@@ -116,50 +111,31 @@ def test_the_recipe_of_each_form():
     def name(example: Example) -> str:
         return task_classification.recipe_name({}, {"train": [example]}, None)
 
-    assert [name(SINGLE._replace(form=form)) for form in ("single", "pair", "choice")] == [
-        "marc-ja", "jnli", "jcommonsenseqa"]  # fmt: skip
-    assert name(SINGLE._replace(label=2.5)) == name(SINGLE._replace(form="pair", label=2.5)) == "jsts"
+    found = [name(SINGLE._replace(texts=tuple(texts))) for texts in ("a", "ab", "abc", "abcdef")]
+    assert found == ["marc-ja", "jnli", "jcommonsenseqa", "jcommonsenseqa"]
+    assert name(SINGLE._replace(label=2.5)) == name(Example(("a", "b"), 2.5)) == "jsts"
 
 
 @pytest.mark.parametrize(
-    "name, size, form, labels",
+    "name, size, n_texts, labels",
     [
-        ("jsts-train", 12451, "pair", NUMBER),
-        ("jsts-valid", 1457, "pair", NUMBER),
-        ("jnli-valid", 2434, "pair", ("contradiction", "entailment", "neutral")),
-        ("jcommonsenseqa-train", 8939, "choice", ()),
-        ("jcommonsenseqa-valid", 1119, "choice", ()),
+        ("jsts-train", 12451, 2, NUMBER),
+        ("jsts-valid", 1457, 2, NUMBER),
+        ("jnli-valid", 2434, 2, ("contradiction", "entailment", "neutral")),
+        ("jcommonsenseqa-train", 8939, 6, ()),
+        ("jcommonsenseqa-valid", 1119, 6, ()),
     ],
 )
-def test_the_published_sizes(name, size, form, labels):
+def test_the_published_sizes(name, size, n_texts, labels):
     """JGLUE (Kurihara et al. 2022), table 1, and what it says of the labels."""
     examples = read_examples(shared_data(f"jglue/{name}.json"))
-    assert len(examples) == size and {example.form for example in examples} == {form}
+    assert len(examples) == size and {len(example.texts) for example in examples} == {n_texts}
     assert task_classification.label_list(examples) == labels
-    if form == "choice":
-        assert {len(example.texts) for example in examples} == {6}
-    elif labels == NUMBER:
+    if labels == NUMBER:
         assert {example.label for example in examples} <= {k / 10 for k in range(51)}
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------
-
-
-def test_inputs_by_hand(tiny):
-    def spelled(arrays):
-        return " ".join(tiny.tokenizer.pieces(arrays["input_ids"].tolist())).replace("Ġ", "_")
-
-    (feature,) = make_features(
-        [Example("choice", ("Ada met", "Bo", " Berg", "Oslo"), 1)], tiny.tokenizer, tiny.entity_vocab, ()
-    )
-    assert [spelled(arrays) for arrays in feature.arrays] == [
-        "<s> A da _met </s> </s> B o </s>", "<s> A da _met </s> </s> _Berg </s>", "<s> A da _met </s> </s> Os lo </s>"
-    ]  # fmt: skip
-    assert (feature.label, feature.is_cut) == (1, False)
-    assert all(set(arrays) == {"input_ids", "attention_mask"} for arrays in feature.arrays)
-    (single,) = make_features([SINGLE], tiny.tokenizer, tiny.entity_vocab, ("negative", "positive"))
-    (arrays,) = single.arrays
-    assert spelled(arrays).startswith("<s> A da _is ") and spelled(arrays).count("</s>") == 1 and single.label == 1
 
 
 def by_the_book(first, second, tokenizer, max_length):
@@ -177,33 +153,35 @@ TEXT = st.lists(st.sampled_from("Ada met Bo Berg , ( chemist's naïve Oslo 漢�
 @settings(deadline=None, max_examples=60)
 @given(TEXT, st.one_of(st.none(), TEXT), st.integers(8, 40))
 def test_inputs_are_those_of_the_rules(tiny, first, second, max_length):
-    example = Example("single", (first,), "a") if second is None else Example("pair", (first, second), "a")
+    example = Example((first,), "a") if second is None else Example((first, second), "a")
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, "ab", Options(max_seq_length=max_length))
     expected = by_the_book(first, second, tiny.tokenizer, max_length)
-    assert feature.arrays[0]["input_ids"].tolist() == expected
+    (sequence,) = feature.sequences
+    assert sequence.word_ids.tolist() == expected and not len(sequence.entity_ids)
     assert feature.is_cut == (len(expected) < len(by_the_book(first, second, tiny.tokenizer, 9999)))
 
 
 def test_as_transformers_has_it(tiny, tiny_checkpoint):
+    """One text, two, and a question with each of its choices."""
     transformers = pytest.importorskip("transformers")
     theirs = transformers.LukeTokenizer.from_pretrained(tiny_checkpoint)
-    for texts in (("Ada met Bo.",), ("Ada met Bo.", "Bo is a chemist ."), ("Oslo", " Norway")):
-        example = Example(("single", "pair")[len(texts) - 1], texts, "a")
-        (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, ("a", "b"))
-        assert feature.arrays[0]["input_ids"].tolist() == theirs(*texts)["input_ids"]
+    for texts in (("Ada met Bo.",), ("Ada met Bo.", "Bo is a chemist ."), ("Oslo", " Norway", "Bo", "he")):
+        labels, label = ((), 2) if len(texts) > 2 else (("a", "b"), "b")
+        (feature,) = make_features([Example(texts, label)], tiny.tokenizer, tiny.entity_vocab, labels)
+        expected = [theirs(*pair)["input_ids"] for pair in ([(texts[0], x) for x in texts[1:]] or [texts])]
+        assert [sequence.word_ids.tolist() for sequence in feature.sequences] == expected
+        assert (feature.label, feature.is_cut) == (2 if len(texts) > 2 else 1, False)
 
 
 def test_lengths_of_the_forms_and_what_is_lost(tiny):
     long = "Oslo " * 900
-    limits = {"single": 40, "pair": 30, "choice": 20}
-    for form, texts in (("single", (long,)), ("pair", (long, "Ada")), ("choice", ("Ada", long, "Bo"))):
-        labels = () if form == "choice" else ("a", "b")
-        label = 0 if form == "choice" else "unheard"
-        examples = [Example(form, texts, label), Example(form, texts[-1:] * len(texts), label)]
-        options = Options(max_seq_length=limits[form])
+    for limit, texts in ((40, (long,)), (30, (long, "Ada")), (20, ("Ada", long, "Bo"))):
+        labels, label = ((), 0) if len(texts) > 2 else (("a", "b"), "unheard")
+        examples = [Example(texts, label), Example(texts[-1:] * len(texts), label)]
+        options = Options(max_seq_length=limit)
         features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
-        assert max(len(arrays["input_ids"]) for x in features for arrays in x.arrays) == limits[form]
-        cut = 2 if form == "single" else 1
+        assert max(len(sequence.word_ids) for x in features for sequence in x.sequences) == limit
+        cut = 2 if len(texts) == 1 else 1
         assert list(task_classification.skipped(examples, features).values()) == [2 * bool(labels), cut]
     with pytest.raises(ValueError, match="--max-seq-length"):
         Options(max_seq_length=3)
@@ -215,12 +193,16 @@ def test_lengths_of_the_forms_and_what_is_lost(tiny):
         (SINGLE, (), "questions with choices"),
         (SINGLE, NUMBER, "numbers as labels"),
         (SINGLE._replace(label=1.0), ("a", "b"), "classes as labels"),
-        (Example("choice", ("a", "b", "c"), 0), ("a", "b"), "classes as labels"),
+        (Example(("a", "b", "c"), 0), ("a", "b"), "classes as labels"),
     ],
 )
 def test_another_form_than_the_training_file_is_an_error(tiny, example, labels, wanted):
     with pytest.raises(ValueError, match=f"the model is trained for {wanted}"):
         make_features([example], tiny.tokenizer, tiny.entity_vocab, labels)
+
+
+def arrays_of(features):
+    return inputs.as_arrays([sequence for x in features for sequence in x.sequences], 30)
 
 
 # --- Model ------------------------------------------------------------------------------------------------------------
@@ -240,22 +222,23 @@ def build(tiny, labels, seed=0):
 PAIRS = [("Ada met Bo", "Bo met Ada in Oslo"), ("Oslo", "Norway"), ("He is a chemist", "he"), ("Bergen", "Acme, Oslo")]
 
 
-@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0))])
+@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))])
 def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
-    """Saved by us, opened by transformers, run on its own padded tensors: sequence classification, and regression."""
+    """Saved by us, opened by transformers, run on its own padded tensors: classes, numbers and choices."""
     transformers = pytest.importorskip("transformers")
     model = build(tiny, labels)
     job = finetuning.Job(task_classification, Options(), tiny, labels, {}, {}, None, "fp32", tmp_path)
     finetuning.save_model(job, model)
-    theirs = transformers.LukeForSequenceClassification.from_pretrained(
-        tmp_path / "model", attn_implementation="eager"
-    ).eval().double()  # fmt: skip
-    assert theirs.config.num_labels == len(labels)
-    examples = [Example("pair", texts, label) for texts, label in zip(PAIRS, gold)]
+    theirs = getattr(transformers, model.architecture).from_pretrained(tmp_path / "model", attn_implementation="eager")
+    assert theirs.config.num_labels == len(labels) or not labels
+    others = () if labels else ("he", "Berg of Acme")
+    examples = [Example((*texts, *others), label) for texts, label in zip(PAIRS, gold)]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
-    batch = model.collate(features)
+    batch, padded = model.collate(features), inputs.collate(arrays_of(features))
+    if not labels:
+        padded = {name: values.view(4, 3, -1) for name, values in padded.items()}
     with torch.no_grad():
-        expected = theirs(**inputs.collate([x.arrays[0] for x in features]), labels=batch.labels)
+        expected = theirs.eval().double()(**padded, labels=batch.labels)
         loss, hits = model(batch)["text"]
         ours = model.logits(batch).reshape(4, -1)
     assert_rounded(ours, expected.logits)
@@ -264,31 +247,11 @@ def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     assert batch.counts == {"text": 4} and hits == near.sum()
 
 
-def test_same_choices_as_transformers(tiny, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    model = build(tiny, ())
-    job = finetuning.Job(task_classification, Options(), tiny, (), {}, {}, None, "fp32", tmp_path)
-    finetuning.save_model(job, model)
-    theirs = transformers.LukeForMultipleChoice.from_pretrained(tmp_path / "model", attn_implementation="eager")
-    theirs = theirs.eval().double()
-    examples = [Example("choice", ("Who met Ada ?", "Bo", "Berg of Acme", "Oslo"), 1),
-                Example("choice", ("Where ?", "in Bergen", "Oslo", "he"), 0)]  # fmt: skip
-    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ())
-    padded = inputs.collate([arrays for x in features for arrays in x.arrays])
-    with torch.no_grad():
-        expected = theirs(**{k: v.view(2, 3, -1) for k, v in padded.items()}, labels=torch.tensor([1, 0]))
-        batch = model.collate(features)
-        loss, _ = model(batch)["text"]
-        ours = model.logits(batch)
-    assert_rounded(ours, expected.logits)
-    assert_rounded(loss / 2, expected.loss, exponent=float(ours.abs().max()))
-
-
 def test_questions_may_have_different_numbers_of_choices(tiny):
     """Scores of a mixed batch are those of each question alone; a choice that is not there has no share in the loss."""
     model = build(tiny, ())
     words = ("Ada", "Bo", "Berg", "Oslo", "Acme")
-    examples = [Example("choice", ("Who?", *words[:n]), n - 1) for n in (3, 2, 5, 4)]
+    examples = [Example(("Who?", *words[:n]), n - 1) for n in (3, 2, 5, 4)]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ())
     with torch.no_grad():
         together = model.logits(model.collate(features))
@@ -311,16 +274,16 @@ def test_questions_may_have_different_numbers_of_choices(tiny):
 
 @pytest.mark.parametrize("labels", [("a", "b"), NUMBER, ()])
 def test_predictions_do_not_depend_on_the_batch(tiny, labels):
-    model, form = build(tiny, labels), "pair" if labels else "choice"
-    examples = [Example(form, (a, b) if labels else (a, b, "he"), None) for a, b in PAIRS]
+    model = build(tiny, labels)
+    examples = [Example((a, b) if labels else (a, b, "he"), None) for a, b in PAIRS]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
     alone, together = (task_classification.predict(model, features, examples, size) for size in (1, 4))
     if labels == NUMBER:
-        assert_rounded([one.label for one in alone], [one.label for one in together])
+        assert_rounded([number for number, _ in alone], [number for number, _ in together])
     else:
-        assert [one.label for one in alone] == [one.label for one in together]
-        assert_rounded([one.probability for one in alone], [one.probability for one in together])
-    assert len({p.probability or p.label for p in together}) == 4  # different texts, different answers
+        assert [label for label, _ in alone] == [label for label, _ in together]
+        assert_rounded([probability for _, probability in alone], [probability for _, probability in together])
+    assert len({probability or label for label, probability in together}) == 4  # different texts, different answers
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), NUMBER, ()])
@@ -328,7 +291,7 @@ def test_every_weight_that_trains_has_a_gradient(tiny, labels):
     """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
     model = build(tiny, labels)
     gold = {0: 1, 1: 2.5, 2: "b"}[len(labels)]
-    example = Example("pair", PAIRS[0], gold) if labels else Example("choice", ("Who", "Ada", "Bo"), gold)
+    example = Example(PAIRS[0], gold) if labels else Example(("Who", "Ada", "Bo"), gold)
     model(model.collate(make_features([example], tiny.tokenizer, tiny.entity_vocab, labels)))["text"][0].backward()
     parameters = dict(model.named_parameters())
     frozen = {name for name in parameters if not parameters[name].requires_grad}
@@ -337,20 +300,20 @@ def test_every_weight_that_trains_has_a_gradient(tiny, labels):
 
 
 def test_a_label_that_training_lacks_counts_as_wrong_and_not_in_the_loss(tiny):
-    examples = [Example("single", (text,), label) for text, label in (("Ada", "a"), ("Bo", "x"), ("Oslo", "b"))]
+    examples = [Example((text,), label) for text, label in (("Ada", "a"), ("Bo", "x"), ("Oslo", "b"))]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, ("a", "b"))
     model = build(tiny, ("a", "b"))
     batch, rest = model.collate(features), model.collate([features[0], features[2]])
     assert batch.labels.tolist() == [0, IGNORED, 1] and batch.counts == {"text": 2}
     with torch.no_grad():
         assert_rounded(model(batch)["text"][0], model(rest)["text"][0])
-    scores = task_classification.evaluate(examples, [Prediction(label, 1.0) for label in "aab"], features)
+    scores = task_classification.evaluate(examples, [(label, 1.0) for label in "aab"], features)
     assert scores == {"accuracy": pytest.approx(2 / 3), "score": pytest.approx(2 / 3)}
 
 
 def test_a_number_may_be_any(tiny):
     """-100, which as a class would stand for none, is a label like another."""
-    examples = [Example("single", (text,), float(label)) for text, label in (("Ada", -100), ("Bo", 3))]
+    examples = [Example((text,), float(label)) for text, label in (("Ada", -100), ("Bo", 3))]
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, NUMBER)
     model = build(tiny, NUMBER)
     batch = model.collate(features)
@@ -363,8 +326,8 @@ def test_a_number_may_be_any(tiny):
 
 def test_correlations():
     """Gold 1 2 3 4, found 1 2 2 9: ranks 1 2.5 2.5 4; worked by hand."""
-    examples = [Example("pair", ("a", "b"), float(k)) for k in (1, 2, 3, 4)]
-    scores = task_classification.evaluate(examples, [Prediction(x, None) for x in (1.0, 2.0, 2.0, 9.0)], [])
+    examples = [Example(("a", "b"), float(k)) for k in (1, 2, 3, 4)]
+    scores = task_classification.evaluate(examples, [(x, None) for x in (1.0, 2.0, 2.0, 9.0)], [])
     assert scores["spearman"] == pytest.approx(4.5 / math.sqrt(5 * 4.5))
     assert scores["pearson"] == pytest.approx(12 / math.sqrt(5 * 41)) and scores["score"] == scores["pearson"]
 
@@ -417,17 +380,17 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
         assert (first["label"], second["label"]) == found and 0.5 < first["probability"] <= 1
 
 
-@pytest.mark.parametrize("line, message", [("a\tb\tc", "line 1: 3 texts between tabs, expected one text or two"),
-                                           ('{"question": "a", "choices": ["b", "c"]}', "line 1: the examples are a"),
-                                           ('{"text": 3}', "line 1: field 'text' is 3")])  # fmt: skip
-def test_a_line_that_is_no_text(tiny, line, message):
-    with pytest.raises(ValueError, match=message):
-        list(task_classification.predict_lines(build(tiny, ("a", "b")), [line], tiny.tokenizer, tiny.entity_vocab))
-
-
-def test_a_line_for_choices_needs_two(tiny):
-    with pytest.raises(ValueError, match="line 1: 2 texts between tabs, expected a question and at least 2 choices"):
-        list(task_classification.predict_lines(build(tiny, ()), ["a\tb"], tiny.tokenizer, tiny.entity_vocab))
+@pytest.mark.parametrize("labels, line, message", [
+    (("a", "b"), "a\tb\tc", "3 texts between tabs, expected one text or two"),
+    ((), "a\tb", "2 texts between tabs, expected a question and at least 2 choices"),
+    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, the model"),
+    ((), '{"sentence": "a"}', "the examples are one text with a class each, the model is trained for questions"),
+    (("a", "b"), '{"text": 3}', "field 'text' is 3"),
+])  # fmt: skip
+def test_a_line_that_the_model_is_not_for(labels, line, message):
+    (record,) = files.line_records([line], task_classification.unmark)
+    with pytest.raises(ValueError, match=f"line 1: {message}"):
+        task_classification.from_record(record, Options(), labels)
 
 
 @pytest.mark.parametrize("train, dev", [("jsts-train", "jsts-valid"), ("jnli-valid", "jnli-valid"),

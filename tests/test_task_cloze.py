@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, optim, task_cloze, tokenizer, trainer
+from luke_mini import checkpoint, finetuning, optim, task_cloze, tokenizer, trainer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.heads import TaskModel
@@ -54,29 +54,23 @@ LETTERS = LetterTokenizer()
 HIGHLIGHT, PLACEHOLDER, ENTITY = 100, 101, 102
 RECORD = {
     "id": "p1",
-    "passage": {
-        "text": "Ada met Bo in Oslo.\n@highlight\nBo was happy",
-        "entities": [{"start": s, "end": e} for s, e in ((31, 32), (0, 2), (8, 9), (14, 17))],
-    },
-    "qas": [
-        {
-            "id": "q1",
-            "query": "Later @placeholder left with Ada",
-            "answers": [{"start": 8, "end": 9, "text": "Bo"}, {"start": 31, "end": 32, "text": "Bo"}],
-        }
-    ],
-}
+    "passage": {"text": "Ada met Bo in Oslo.\n@highlight\nBo was happy",
+                "entities": [{"start": s, "end": e} for s, e in ((31, 32), (0, 2), (8, 9), (14, 17))]},
+    "qas": [{"id": "q1", "query": "Later @placeholder left with Ada",
+             "answers": [{"start": 8, "end": 9, "text": "Bo"}, {"start": 31, "end": 32, "text": "Bo"}]}],
+}  # fmt: skip
 OWN = {
-    "id": "q1",
-    "text": RECORD["passage"]["text"],
+    "id": "q1", "text": RECORD["passage"]["text"], "query": "Later @placeholder left with Ada", "answers": ["Bo"],
     "spans": [{"start": s, "end": e} for s, e in ((8, 10), (0, 3), (31, 33), (14, 18))],
-    "query": "Later @placeholder left with Ada",
-    "answers": ["Bo"],
-}
+}  # fmt: skip
 QUESTION = Question(
     "q1", "Ada met Bo in Oslo. @highlight Bo was happy", ((0, 3), (8, 10), (14, 18), (31, 33)),
     "Later @placeholder left with Ada", ("Bo",), frozenset({1, 3}),
 )  # fmt: skip
+
+
+def read_examples(path):
+    return finetuning.read_examples(task_cloze, path, Options())
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -88,7 +82,7 @@ def test_three_formats_say_the_same(tmp_path):
     (tmp_path / "own.jsonl").write_text(json.dumps(OWN) + "\n")
     for name, n in (("record.json", 1), ("super.jsonl", 2), ("own.jsonl", 1)):
         for _ in range(2):  # the ends do not move when a file is read again
-            assert task_cloze.read_examples(tmp_path / name) == [QUESTION] * n
+            assert read_examples(tmp_path / name) == [QUESTION] * n
 
 
 def broken(change) -> dict:
@@ -117,7 +111,7 @@ def test_a_fault_is_named_with_its_line(record, message, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(OWN) + "\n" + json.dumps(record) + "\n")
     with pytest.raises(ValueError) as error:
-        task_cloze.read_examples(path)
+        read_examples(path)
     assert str(error.value).startswith(f"{path}, line 2") and message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -129,18 +123,14 @@ def test_features_worked_by_hand():
     """Pieces are letters: "Ada" after a space has 4, with its two markers 6; "@highlight" is one."""
     (feature,) = task_cloze.make_features([QUESTION], LETTERS, VOCAB)
     query = [*LETTERS.one("Later", True), PLACEHOLDER, *LETTERS.one(" left with Ada", False)]
-    parts = [
-        [ENTITY], LETTERS.one("Ada", True), [ENTITY], LETTERS.one(" met", True), [ENTITY], LETTERS.one("Bo", True),
-        [ENTITY], LETTERS.one(" in", True), [ENTITY], LETTERS.one("Oslo", True), [ENTITY], LETTERS.one(".", False),
-        [HIGHLIGHT], [ENTITY], LETTERS.one("Bo", True), [ENTITY], LETTERS.one(" was happy", True),
-    ]  # fmt: skip
-    passage = [token for part in parts for token in part]
-    assert arrays_of(feature)["input_ids"].tolist() == [0, *query, 2, 2, *passage, 2]
-    positions = [[p for p in row if p >= 0] for row in arrays_of(feature)["entity_position_ids"].tolist()]
-    assert positions[0] == [7]  # <s>, 6 pieces of " Later"
-    first = len(query) + 3
-    assert positions[1] == list(range(first, first + 6)) and positions[2] == list(range(first + 10, first + 15))
-    assert arrays_of(feature)["entity_ids"].tolist() == [MASK_ENTITY] * 5
+    passage, first = [], len(query) + 3
+    for part in ("Ada", " met", "Bo", " in", "Oslo", ".", HIGHLIGHT, "Bo", " was happy"):
+        ids = [part] if part == HIGHLIGHT else LETTERS.one(part, part != ".")
+        passage += [ENTITY, *ids, ENTITY] if part in ("Ada", "Bo", "Oslo") else ids
+    assert feature.sequence.word_ids.tolist() == [0, *query, 2, 2, *passage, 2]
+    assert feature.sequence.entity_ids.tolist() == [MASK_ENTITY] * 5
+    assert feature.sequence.spans[0].tolist() == [7, 8]  # <s>, 6 pieces of " Later"
+    assert feature.sequence.spans[1:3].tolist() == [[first, first + 6], [first + 10, first + 15]]
     assert feature.mentions.tolist() == [0, 1, 2, 3] and feature.labels.tolist() == [0, 1, 0, 1]
 
 
@@ -274,9 +264,10 @@ def test_scores_and_loss_equal_transformers_encoder(tmp_path):
     batch = model.collate(features)
     assert_same(model.logits(batch).flatten(), scores)
     loss, hits = model(batch)["label"]
-    mean = F.binary_cross_entropy_with_logits(*(torch.tensor(x, dtype=torch.float64) for x in (scores, labels)))
-    assert_rounded(loss, mean * batch.counts["label"], exponent=max(map(abs, scores)))
-    assert hits == sum((score > 0) == (label > 0) for score, label in zip(scores, labels))
+    scores, labels = torch.tensor(scores, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(scores, labels) * batch.counts["label"]
+    assert_rounded(loss, expected, exponent=float(scores.abs().max()))
+    assert hits == ((scores > 0) == (labels > 0)).sum()
 
 
 class NoTokenizer:
@@ -303,14 +294,14 @@ def test_the_best_mention_of_all_windows_wins_and_of_equal_ones_the_later(monkey
 
     monkeypatch.setattr(trainer, "predict_logits", scores)
     predictions = task_cloze.predict(None, features, [QUESTION] * 3)
-    assert [prediction.text for prediction in predictions] == ["Oslo", "Ada", ""]
-    assert predictions[0].logits == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}
+    assert [text for text, _ in predictions] == ["Oslo", "Ada", ""]
+    assert predictions[0][1] == {0: 1.0, 1: 3.0, 2: 3.0, 3: -1.0}
 
 
 def test_scores_are_those_of_the_official_script():
     """"the Bo!" is Bo after normalisation: EM 1; "Ada Bo" shares one of two words: F1 2/3; no answer: 0."""
     questions = [QUESTION, QUESTION, QUESTION]  # one name thrice: questions are told apart by their place
-    made = [task_cloze.Prediction(text, {}) for text in ("the Bo!", "Ada Bo", "")]
+    made = [(text, {}) for text in ("the Bo!", "Ada Bo", "")]
     scores = task_cloze.evaluate(questions, made, [])
     assert scores["em"] == pytest.approx(1 / 3) and scores["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
@@ -318,32 +309,29 @@ def test_scores_are_those_of_the_official_script():
 def test_results_do_not_depend_on_the_batch():
     model = build(seeded(3)).double()
     questions = [QUESTION, long_question(), QUESTION._replace(mentions=((0, 3),)), long_question()]
-    features = task_cloze.make_features(questions, LETTERS, VOCAB, (), Options(max_seq_length=65, max_query_length=40, doc_stride=20))
+    options = Options(max_seq_length=65, max_query_length=40, doc_stride=20)
+    features = task_cloze.make_features(questions, LETTERS, VOCAB, (), options)
     one, many = (task_cloze.predict(model, features, questions, batch_size=n) for n in (1, 7))
-    for a, b in zip(one, many):
-        assert a.text == b.text and a.logits.keys() == b.logits.keys()
-        assert_rounded(list(a.logits.values()), list(b.logits.values()))
+    for (text, scores), (again, others) in zip(one, many):
+        assert text == again and scores.keys() == others.keys()
+        assert_rounded(list(scores.values()), list(others.values()))
 
 
 def test_a_tiny_model_learns():
     """In each text one name comes after the sign of the query's word: "red Ada blue Bo" and "was blue": Bo."""
-    random.seed(0)
-    questions = []
+    draw, questions = random.Random(0), []
     for index in range(24):
-        names, colours = random.sample(["Ada", "Bo", "Cy", "Di"], 2), random.sample(["red", "odd", "big"], 2)
+        names, colours = draw.sample(["Ada", "Bo", "Cy", "Di"], 2), draw.sample(["red", "odd", "big"], 2)
         text = f"{colours[0]} {names[0]} {colours[1]} {names[1]}"
         spans = tuple((text.index(name), text.index(name) + len(name)) for name in names)
-        right = index % 2
-        query = f"@placeholder was {colours[right]}"
-        questions.append(Question(str(index), text, spans, query, (names[right],), frozenset({right})))
+        right = frozenset({index % 2})
+        questions.append(Question(str(index), text, spans, f"@placeholder was {colours[index % 2]}", (names[index % 2],), right))
     model = build(1)
     features = task_cloze.make_features(questions, LETTERS, VOCAB)
-    recipe = dict(beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0, bias_correction=True)
-    optimizer = optim.AdamW(model, **recipe)
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0, bias_correction=True)
     model.config = replace(CONFIG, hidden_dropout_prob=0.0)
-    for step in range(150):
-        loss, _ = model(model.collate(features))["label"]
-        (loss / len(features)).backward()
+    for _ in range(150):
+        (model(model.collate(features))["label"][0] / len(features)).backward()
         optimizer.set_learning_rate(3e-3)
         optimizer.step()
         optimizer.zero_grad()
@@ -386,7 +374,7 @@ def test_from_the_command_line(pretrained, toy_data, tmp_path, capsys):
         "--dev-examples 4 --test-examples 5".split()
     )
     predictions = json.loads((out / "test_predictions.json").read_text())
-    questions = task_cloze.read_examples(toy_data / "cloze/test.json")[:5]
+    questions = read_examples(toy_data / "cloze/test.json")[:5]
     assert list(predictions) == [question.id for question in questions]
     for question in questions:
         assert predictions[question.id] in [question.text[start:end] for start, end in question.mentions]
@@ -404,7 +392,7 @@ def test_from_the_command_line(pretrained, toy_data, tmp_path, capsys):
 def test_published_samples(name, pretrained):
     """Every answer is the text of a mention, and every question of the samples has its answer in a window."""
     path = shared_data(f"cloze/{name}")
-    questions = task_cloze.read_examples(path)
+    questions = read_examples(path)
     assert len(questions) == (32 if "fewglue" in name else 2)
     for question in questions:
         assert {question.text[slice(*question.mentions[k])] for k in question.gold} == set(question.answers)

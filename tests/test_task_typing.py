@@ -1,27 +1,23 @@
 """Entity typing equals its specification: both published formats worked by hand, inputs against a plain transcription
-of the rules of the LUKE paper's runs and against transformers' tokenizer, scores and loss of the head against
-transformers, the published size of Open Entity, and a tiny model that learns a dozen sentences from the command line.
+of the rules of the LUKE paper's runs, the published size of Open Entity, and a tiny model that learns a dozen sentences
+from the command line. What it shares with relation classification: test_marked_mentions.py.
 
     python -m pytest -q tests/test_task_typing.py
 """
 
 import json
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from closeness import assert_rounded, assert_same, generator, seeded
-from conftest import arrays_of, shared_data
+from closeness import assert_rounded
+from conftest import arrays_of, shared_data, spelled, task_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, finetuning, formats, inputs, task_typing
+from luke_mini import checkpoint, finetuning, formats, task_typing
 from luke_mini.files import Record
-from luke_mini.initialization import initialize
 from luke_mini.task_typing import OPEN_ENTITY, Example, Options, make_features
 
 LUKE = {"sent": "Ada met -LRB- briefly -RSB- the mayor .", "start": 28, "end": 37, "labels": ["person"]}
@@ -40,44 +36,33 @@ def read_examples(path, options=Options()):
     return finetuning.read_examples(task_typing, path, options)
 
 
-@pytest.fixture(scope="session")
-def tiny(tiny_checkpoint):
-    return checkpoint.read(tiny_checkpoint)
-
-
-def spelled(tiny, feature) -> str:
-    return " ".join(tiny.tokenizer.pieces(arrays_of(feature)["input_ids"].tolist())).replace("Ġ", "_")
-
-
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def write(path, *objects, one_a_line=True):
+def read(path, *objects, one_a_line=True, **options):
     path.write_text("\n".join(map(json.dumps, objects)) if one_a_line else json.dumps(objects))
-    return path
+    return read_examples(path, Options(**options))
 
 
 def test_the_papers_format(tmp_path):
     """Brackets get their signs, which moves the mention 8 characters to the left."""
-    (example,) = read_examples(write(tmp_path / "train.json", LUKE, one_a_line=False))
+    (example,) = read(tmp_path / "train.json", LUKE, one_a_line=False)
     assert example == Example("Ada met ( briefly ) the mayor .", (20, 29), ("person",))
-    assert example.text[20:29] == "the mayor"
     wide = LUKE | {"start": 28, "end": 38}  # with the space behind it
-    assert read_examples(write(tmp_path / "train.json", wide, one_a_line=False)) == [example]
+    assert read(tmp_path / "train.json", wide, one_a_line=False) == [example]
 
 
-def test_as_published(tmp_path):
-    path = write(tmp_path / "train.jsonl", CROWD, CROWD | {"left_context_token": [], "y_str": ["date"]})
-    first, second = read_examples(path)
-    assert first == Example("On ( late Monday , it rained )", (5, 16), ("time",))
-    assert second == Example("late Monday , it rained )", (0, 11), ())  # nothing is left of its types: it stays
-    assert [example.types for example in read_examples(path, Options(types="all"))] == [("time", "date"), ("date",)]
-
-
-def test_own_lines(tmp_path):
-    first, second = read_examples(write(tmp_path / "train.jsonl", OWN))
-    assert first == Example("Ada met Bo-LRB-.", (0, 3), ("a", "b"))  # own texts stay as they are
-    assert second == Example("Ada met Bo-LRB-.", (8, 10), ())
+def test_as_published_and_own_lines(tmp_path):
+    records = CROWD, CROWD | {"left_context_token": [], "y_str": ["date"]}, OWN
+    text, own = "On ( late Monday , it rained )", "Ada met Bo-LRB-."  # own texts stay as they are
+    assert read(tmp_path / "train.jsonl", *records) == [
+        Example(text, (5, 16), ("time",)),
+        Example(text[5:], (0, 11), ()),  # nothing is left of its types: it stays
+        Example(own, (0, 3), ("a", "b")),
+        Example(own, (8, 10), ()),
+    ]
+    found = read(tmp_path / "train.jsonl", *records, types="all")
+    assert [example.types for example in found] == [("time", "date"), ("date",), ("a", "b"), ()]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +82,7 @@ def test_own_lines(tmp_path):
 )
 def test_a_malformed_record_is_named(tmp_path, record, message):
     with pytest.raises(ValueError) as error:
-        read_examples(write(tmp_path / "dev.jsonl", OWN, record))
+        read(tmp_path / "dev.jsonl", OWN, record)
     assert f"dev.jsonl, line 2: {message}" in str(error.value) or f"dev.jsonl, line 2, {message}" in str(error.value)
 
 
@@ -152,7 +137,7 @@ def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published,
         start = len(stretches[0]) + bool(left)
         text = " ".join(filter(None, stretches))
         record = {"sent": text, "start": start, "end": start + len(stretches[1]), "labels": []}
-    example = _read_one(record)
+    (example,) = task_typing.from_record(formats.open_entity(Record("here", record)))
     pieces = [
         tiny.tokenizer.encode(stretch.replace("-LRB-", "("), prefix_space=True).ids if stretch else []
         for stretch in stretches
@@ -164,23 +149,6 @@ def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published,
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, [], Options(max_mention=max_mention))
     assert arrays_of(feature)["input_ids"].tolist() == ids
     assert arrays_of(feature, max_mention)["entity_position_ids"].tolist() == [positions]
-
-
-def _read_one(record):
-    with tempfile.TemporaryDirectory() as folder:
-        (example,) = read_examples(write(Path(folder) / "one.jsonl", record))
-    return example
-
-
-def test_without_the_first_space_as_transformers_has_it(tiny, tiny_checkpoint):
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.LukeTokenizer.from_pretrained(tiny_checkpoint, task="entity_classification")
-    examples = [ADA, ADA._replace(mention=(9, 16)), ADA._replace(mention=(10, 18))]
-    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, [], Options(first_space=False))
-    for example, feature in zip(examples, features, strict=True):
-        expected = theirs(example.text, entity_spans=[example.mention])
-        for name in ("input_ids", "entity_ids", "entity_position_ids", "attention_mask", "entity_attention_mask"):
-            assert arrays_of(feature)[name].tolist() == expected[name]
 
 
 def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
@@ -196,81 +164,24 @@ def test_what_cannot_be_an_input_is_counted_and_answered(tiny):
     assert [(feature.example, feature.label) for feature in features] == [(0, [0]), (2, [0]), (3, [])]
     assert list(task_typing.skipped(examples, features).values()) == [1, 1, 1]
     assert len(arrays_of(features[1])["input_ids"]) == 64 and "<ent> _Ada <ent> _met" in spelled(tiny, features[1])
-    model = build(tiny, ["person"], options)
+    model = task_model(tiny, task_typing, ["person"], options)
     torch.nn.init.constant_(model.classifier.bias, 50.0)  # everything is a person
     predictions = task_typing.predict(model, features, examples)
     assert [[name for name, _ in types] for types in predictions] == [["person"], [], ["person"], ["person"]]
     scores = task_typing.evaluate(examples, predictions, features)
     assert (scores["gold"], scores["predicted"], scores["correct"]) == (4, 3, 2)
-    batch = build(tiny, ["person"], replace(options, head="token")).collate(features)
-    (marker_rows,) = batch.rows
-    assert (batch.packed.word_ids[marker_rows] == tiny.tokenizer.ent_id).all()
-    assert batch.labels.tolist() == [[1], [1], [0]]
+    batch = task_model(tiny, task_typing, ["person"], replace(options, head="token")).collate(features)
+    assert (batch.packed.word_ids[batch.rows[0]] == tiny.tokenizer.ent_id).all() and len(batch.rows) == 1
 
 
-# --- Model ------------------------------------------------------------------------------------------------------------
+# --- Predictions and scores -------------------------------------------------------------------------------------------
 
 
-def build(tiny, labels, options=Options(), seed=0):
-    shape = replace(tiny.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = task_typing.build_model(shape, tiny.entity_vocab, labels, options)
-    initialize(model, shape, seeded(seed))
-    return model.eval()
-
-
-def some_examples():
-    text = "Ada met Bo Berg in Oslo"
-    cuts = ((10, ("a", "c")), (15, ()), (23, ("b",)), (12, ("x",)))
-    return [Example(text[:end], (0, 3), types) for end, types in cuts]
-
-
-def test_same_logits_and_loss_as_transformers(tiny, tmp_path):
-    """Saved by us, opened by transformers, run on its own padded tensors with its own loss."""
-    transformers = pytest.importorskip("transformers")
-    labels = ("a", "b", "c")
-    model = build(tiny, labels)
-    draws = generator()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms away from 0 and 1, the four queries from one another
-            parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.1)
-    names = {str(i): label for i, label in enumerate(labels)}
-    settings = {"architectures": [task_typing.ARCHITECTURE], "id2label": names}
-    checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab, settings)
-    theirs = transformers.LukeForEntityClassification.from_pretrained(
-        tmp_path / "model", attn_implementation="eager"
-    ).eval().double()  # fmt: skip
-    model = model.double()
-    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels)
-    batch = model.collate(features)
-    with torch.no_grad():
-        expected = theirs(**inputs.collate([arrays_of(feature) for feature in features]), labels=batch.labels)
-        ours, (loss, hits) = model.logits(batch), model(batch)["label"]
-    assert expected.logits.std(dim=0).min() > 1e-3  # the examples differ
-    assert_same(ours, expected.logits)
-    assert_rounded(loss / batch.counts["label"], expected.loss)
-    assert batch.counts == {"label": 12}
-    gold = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]])
-    assert hits == ((expected.logits > 0).long() == gold).sum() and torch.equal(batch.labels.long(), gold)
-
-
-def test_a_model_of_words_sees_the_marker(tiny):
-    options = Options(head="token")
-    model = build(tiny, ["a", "b"], options).double()
-    features = make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, ["a", "b"], options)
-    with torch.no_grad():
-        together = model.logits(model.collate(features))
-        for row, feature in zip(together, features):
-            hidden = model.luke(inputs.pack([{"input_ids": arrays_of(feature)["input_ids"]}], model.config.pad_token_id))
-            place = arrays_of(feature)["input_ids"].tolist().index(tiny.tokenizer.ent_id)
-            expected = F.linear(hidden[place], model.classifier.weight, model.classifier.bias)
-            assert_same(row, expected)
-
-
-@pytest.mark.parametrize("head", ["entity", "token"])
-def test_predictions_are_the_positive_logits_in_any_batch(tiny, head):
-    options, labels = Options(head=head), ("a", "b", "c")
-    model, examples = build(tiny, labels, options, seed=4).double(), some_examples()
-    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels, options)
+def test_predictions_are_the_positive_logits_in_any_batch(tiny):
+    labels, text = ("a", "b", "c"), "Ada met Bo Berg in Oslo"
+    examples = [Example(text[:end], (0, 3), ()) for end in (10, 15, 23, 12)]
+    model = task_model(tiny, task_typing, labels, seed=4).double()
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, labels)
     with torch.no_grad():
         model.classifier.bias -= model.logits(model.collate(features)).mean(dim=0)
         logits = model.logits(model.collate(features))
@@ -279,38 +190,22 @@ def test_predictions_are_the_positive_logits_in_any_batch(tiny, head):
     for size in (1, 3, 4):
         predictions = task_typing.predict(model, features, examples, batch_size=size)
         assert [[name for name, _ in types] for types in predictions] == expected
-        assert_rounded([probability for types in predictions for _, probability in types], logits[logits > 0].sigmoid())
+        found = [probability for types in predictions for _, probability in types]
+        assert_rounded(found, logits[logits > 0].sigmoid())
 
 
 def test_a_logit_of_zero_is_a_no(tiny):
-    model = build(tiny, ["a"])
+    model = task_model(tiny, task_typing, ["a"])
     torch.nn.init.zeros_(model.classifier.weight)
     features = make_features([ADA], tiny.tokenizer, tiny.entity_vocab, ["a"])
     assert task_typing.predict(model, features, [ADA]) == [[]]
-
-
-@pytest.mark.parametrize("head", ["entity", "token"])
-def test_every_weight_that_trains_has_a_gradient(tiny, head):
-    """Or processes that share a batch would wait for one another; what has no gradient is frozen."""
-    options, labels = Options(head=head), ["a", "b", "c"]
-    model = build(tiny, labels, options)
-    batch = model.collate(make_features(some_examples(), tiny.tokenizer, tiny.entity_vocab, labels, options))
-    model(batch)["label"][0].backward()
-    parameters = dict(model.named_parameters())
-    frozen = {name for name in parameters if not parameters[name].requires_grad}
-    assert {name for name in parameters if parameters[name].grad is None} == frozen
-    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
-
-
-# --- Scores -----------------------------------------------------------------------------------------------------------
 
 
 def test_loose_micro_scores():
     """Gold {a}, {b}, {}; predicted {a, b}, {}, {}: one hit of two guesses and of two types."""
     examples = [ADA._replace(types=types) for types in (("a",), ("b",), ())]
     scores = task_typing.evaluate(examples, [[("a", 0.9), ("b", 0.6)], [], []], [])
-    assert [scores[name] for name in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
-    assert (scores["macro_precision"], scores["macro_recall"]) == (0.5, 0.5)
+    assert [scores[f"{kind}{name}"] for kind in ("", "macro_") for name in ("precision", "recall", "f1")] == [0.5] * 6
 
 
 def test_prediction_files():
@@ -344,11 +239,9 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
     (tmp_path / "text").write_text("<e>Ada</e> was <e>born</e> in Bergen.\n" + json.dumps(own))
     finetune.main(f"typing --checkpoint {tmp_path}/out --predict {tmp_path}/text".split())
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert first["text"] == "Ada was born in Bergen."
-    ada, born = first["mentions"]
-    assert {t["type"] for t in ada["types"]} == {"person", "chemist"}
+    (ada, born), (oslo,) = first["mentions"], second["mentions"]
+    assert first["text"] == "Ada was born in Bergen." and {t["type"] for t in ada["types"]} == {"person", "chemist"}
     assert born == {"text": "born", "start": 8, "end": 12, "types": born["types"]}
-    (oslo,) = second["mentions"]
     assert (oslo["text"], [t["type"] for t in oslo["types"]]) == ("Oslo", ["place"])
     assert 0.5 < oslo["types"][0]["probability"] <= 1
 
@@ -357,29 +250,12 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 def test_marks_that_do_not_fit(text):
     with pytest.raises(ValueError, match="text 3: the marks are .*, expected <e> </e> around each mention"):
         formats.unmark(text, "text 3")
+
+
+def test_mentions_of_a_line():
+    record = formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1")
+    assert task_typing.from_record(record, Options(), ()) == [
+        Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))
+    ]
     with pytest.raises(ValueError, match="text 3: field 'spans' is empty"):
         task_typing.from_record(Record("text 3", {"text": "Ada met Bo.", "spans": []}), Options(), ())
-
-
-def test_marks():
-    examples = task_typing.from_record(formats.unmark("<e>Ada</e> met <e>Bo</e><e></e>", "text 1"), Options(), ())
-    assert examples == [Example("Ada met Bo", span, ()) for span in ((0, 3), (8, 10), (10, 10))]
-
-
-@pytest.mark.parametrize("types", ["general", "all"])
-def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, types):
-    folder = shared_data("typing/open_entity_train.jsonl").parent
-    finetune.main(
-        f"typing --checkpoint {tiny_checkpoint} --data {folder} --types {types} --epochs 1 --out {tmp_path} "
-        "--train-examples 20 --dev-examples 20".split()
-    )
-    results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
-    (scores,) = results["scores"]["dev"].values()
-    dev = read_examples(folder / "open_entity_dev.jsonl", Options(types=types))[:20]
-    assert scores["gold"] == sum(len(example.types) for example in dev)
-    assert len((tmp_path / "dev_predictions.jsonl").read_text().splitlines()) == 20
-
-
-def test_impossible_options():
-    with pytest.raises(ValueError, match="--max-seq-length"):
-        Options(max_mention=0)

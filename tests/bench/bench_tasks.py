@@ -24,15 +24,7 @@ from pathlib import Path
 import numpy as np
 from project import ROOT
 
-from luke_mini import (
-    finetuning,
-    task_classification,
-    task_cloze,
-    task_mlama,
-    task_qa,
-    task_relation,
-    task_typing,
-)
+from luke_mini import finetuning, task_mlama, task_qa, task_relation
 from luke_mini.inference import TASKS as MODULES
 
 NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")
@@ -78,7 +70,7 @@ def guess(task: str, folder: Path) -> float:
         predictions = [task_qa.Prediction(NAME.search(x.context)[0], [], 0.0) for x in test]
     elif task == "cloze":
         named = [[x.text[slice(*span)] for span in x.mentions] for x in test]
-        predictions = [task_cloze.Prediction(most_common(names), {}) for names in named]
+        predictions = [(most_common(names), {}) for names in named]
     elif task == "disambiguation":
         predictions = [[(max(m.candidates, key=lambda c: c.prior).title, 1.0) if m.candidates else (None, 0.0)
                         for m in x.mentions] for x in test]  # fmt: skip
@@ -89,7 +81,7 @@ def guess(task: str, folder: Path) -> float:
     else:
         labels = [x.label for x in train]
         label = statistics.mean(labels) if isinstance(labels[0], float) else most_common(labels)
-        predictions = [task_classification.Prediction(label, None)] * len(test)
+        predictions = [(label, None)] * len(test)
     return module.evaluate(test, predictions, [])[METRICS[task]]
 
 

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from closeness import assert_rounded, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
@@ -47,20 +48,20 @@ def write(path, *rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def facts(*pairs):
-    return [{"lineid": i, "sub_label": subject, "obj_label": label} for i, (subject, label) in enumerate(pairs)]
+def write_language(folder, templates, **facts):
+    write(folder / "templates.jsonl", *({"relation": name, "template": text} for name, text in templates.items()))
+    for name, pairs in facts.items():
+        write(folder / f"{name}.jsonl", *({"sub_label": subject, "obj_label": label} for subject, label in pairs))
 
 
 @pytest.fixture
 def published(tmp_path):
     """Two languages in the layout of the release."""
     for language, template in (("en", "[Y] is the capital of [X] ."), ("de", "[X] hat die Hauptstadt [Y] .")):
-        folder = tmp_path / "mlama1.1" / language
-        write(folder / "templates.jsonl", {"relation": "P36", "template": template},
-              {"relation": "place_of_birth", "template": "[X] was born in [Y] ."},
-              {"relation": "P999", "template": "[X] and [Y]"})  # fmt: skip
-        write(folder / "P36.jsonl", *facts(("Norway", "Oslo"), ("Chile", "Santiago"), ("Norway", "Bergen")))
-        write(folder / "place_of_birth.jsonl", *facts(("Ada", "Oslo"), ("Bo", "Bergen")))
+        templates = {"P36": template, "place_of_birth": "[X] was born in [Y] .", "P999": "[X] and [Y]"}
+        write_language(tmp_path / "mlama1.1" / language, templates,
+                       P36=[("Norway", "Oslo"), ("Chile", "Santiago"), ("Norway", "Bergen")],
+                       place_of_birth=[("Ada", "Oslo"), ("Bo", "Bergen")])  # fmt: skip
     of_trex = {"P36": ["Oslo", "Bergen", "Lima"]}
     of_google = {"P36": ["Rome"], "place_of_birth": ["Oslo", "Oslo", "Bergen"]}
     for name, objects in zip(formats.OBJECT_FILES, (of_trex, of_google)):
@@ -109,6 +110,8 @@ def test_objects_elsewhere_and_nowhere(published, capsys):
     assert len(read_examples(folder, objects=str(published / "moved"))[0].candidates) == 4
     with pytest.raises(ValueError, match="TREx_multilingual_objects/en.json or GoogleRE_objects/en.json"):
         read_examples(folder, objects=str(published))
+    with pytest.raises(OSError, match="templates.jsonl"):
+        read_examples(published)
     write(folder / "objects.json", {"P36": {"subjects": [], "objects": ["Quito"]}})
     assert read_examples(folder)[0].candidates == ("Quito",)
 
@@ -133,9 +136,6 @@ def test_a_malformed_file_is_named(published, name, row, message):
     write(folder / name, row)
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
         read_examples(folder)
-    (folder / "templates.jsonl").unlink()
-    with pytest.raises(OSError, match="templates.jsonl"):
-        read_examples(folder)
 
 
 @pytest.mark.parametrize("language, objects, births", [("en", 380, 584), ("de", 368, None), ("ja", 361, 434)])
@@ -145,10 +145,8 @@ def test_real_object_files(tmp_path, language, objects, births):
         (tmp_path / folder).mkdir()
         shutil.copy(shared_data(f"mlama/{name}_{language}.json"), tmp_path / folder / f"{language}.json")
     folder = tmp_path / "mlama1.1" / language
-    write(folder / "templates.jsonl", {"relation": "P36", "template": "[X] - [Y]"},
-          {"relation": "place_of_birth", "template": "[X] - [Y]"})  # fmt: skip
-    write(folder / "P36.jsonl", *facts(("a", "b")))
-    write(folder / "place_of_birth.jsonl", *facts(("a", "b")))
+    templates = {"P36": "[X] - [Y]", "place_of_birth": "[X] - [Y]"}
+    write_language(folder, templates, P36=[("a", "b")], place_of_birth=[("a", "b")])
     capital, born = read_examples(folder)
     whole = json.loads((tmp_path / "TREx_multilingual_objects" / f"{language}.json").read_text())
     assert capital.candidates == tuple(whole["P36"]["objects"]) and len(capital.candidates) == objects
@@ -346,10 +344,7 @@ def knowing(tiny, tmp_path_factory):
     """A checkpoint that has learned three facts by heart, words and entities, and a folder that asks for them."""
     folder = tmp_path_factory.mktemp("facts")
     pairs = [("Ada", "Oslo"), ("Bo", "Norway"), ("Berg", "Bergen")]
-    write(folder / "en/templates.jsonl", {"relation": "P1", "template": "[X] was born in [Y] ."},
-          {"relation": "P2", "template": "In [Y] was born [X] ."})  # fmt: skip
-    for name in ("P1", "P2"):
-        write(folder / f"en/{name}.jsonl", *facts(*pairs))
+    write_language(folder / "en", {"P1": "[X] was born in [Y] .", "P2": "In [Y] was born [X] ."}, P1=pairs, P2=pairs)
     titles = ["[PAD]", "[UNK]", "[MASK]", "Oslo", "Norway", "Ada", "[MASK2]"]  # Bergen is no entity
     vocab = EntityVocab.from_titles(titles)
     shape = replace(tiny.config, entity_vocab_size=len(vocab))
@@ -371,10 +366,9 @@ def knowing(tiny, tmp_path_factory):
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(60):
         hidden = model.luke(packed)
-        word = model.word_head(hidden[rows], model.luke.words.token.weight)
-        entity = model.entity_head(hidden[last], model.luke.entities.entity.weight)
-        loss = torch.nn.functional.cross_entropy(word, words)
-        loss = loss + torch.nn.functional.cross_entropy(entity, entities, ignore_index=-1)
+        loss = F.cross_entropy(model.word_head(hidden[rows], model.luke.words.token.weight), words)
+        scores = model.entity_head(hidden[last], model.luke.entities.entity.weight)
+        loss = loss + F.cross_entropy(scores, entities, ignore_index=-1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

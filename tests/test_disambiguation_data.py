@@ -75,22 +75,6 @@ def test_wned_without_texts(wned):
     assert document.text == "Ada Ada & Bo Ada" and [m[:2] for m in document.mentions] == [(0, 3), (4, 12), (13, 16)]
 
 
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("<offset>2</offset>", "<offset>x</offset>", "document d1, annotation 1: <offset> is 'x'"),
-        ("<wikiName>NIL</wikiName>", "", "document d1, annotation 3: expected <mention>, <wikiName>"),
-        ("<mention>Ada</mention>", "<mention>Eve</mention>", "document d1: the mention 'Eve' is not in the text"),
-        (' docName="d1"', "", "expected an attribute docName"),
-        ("</document>", "", "line 8, column"),
-    ],
-)
-def test_faults_of_wned(wned, old, new, message):
-    wned.write_text(XML.replace(old, new))
-    fault = fault_of(wned)
-    assert message in fault and str(wned) in fault
-
-
 # --- Le & Titov -------------------------------------------------------------------------------------------------------
 
 ROWS = [
@@ -148,34 +132,32 @@ def test_the_words_of_the_wned_sets_have_other_names(table):
     assert len(read(table.parent / "wned-msnbc.csv")[0].mentions) == 2
 
 
-@pytest.mark.parametrize(
-    "row, message",
-    [
-        (ROWS[0].replace("GT:", "GT"), "line 2: expected 5 columns, CANDIDATES"),
-        (ROWS[0].replace("0.3", "x"), "line 2: candidate '12,x,Ada, Oklahoma', expected id,prior,title"),
-        (ROWS[0].replace("12,0.3,Ada, Oklahoma", "12"), "line 2: candidate '12', expected id,prior,title or EMPTYCAND"),
-        (ROWS[0].replace("12testb", "14testb"), "line 2: the document '14testb' is not in"),
-        (ROWS[0], "line 2: the mention 'Ada' is not among those that remain"),
-        (" " + ROWS[0][12:], "line 2: column 1 is empty"),
-    ],
-)
-def test_faults_of_the_table(table, row, message):
-    table.write_text("\n".join([ROWS[0], row]), encoding="utf-8")
-    assert fault_of(table).startswith(f"{table}, {message}")
+OWN, TABLE, COLUMNS = "own.xml", "aida_testB.csv", "testa_testb_aggregate_original"
 
 
 @pytest.mark.parametrize(
-    "old, new, message",
+    "name, old, new, message",
     [
-        ("U.S.\tx\ty\tz\nOslo\tB", "U.S.\tx\ty\tz\nOslo\tO", "line 8: column 2 is 'O', expected B or I"),
-        ("-DOCSTART- (13", "-DOCSTART- 13", "line 11: expected -DOCSTART- (the document's name"),
-        ("-DOCSTART- (12testb OSLO)\n", "", "line 1: expected a -DOCSTART- line"),
+        (OWN, "<offset>2</offset>", "<offset>x</offset>", ", document d1, annotation 1: <offset> is 'x'"),
+        (OWN, "<wikiName>NIL</wikiName>", "", ", document d1, annotation 3: expected <mention>, <wikiName>"),
+        (OWN, "<mention>Ada</mention>", "<mention>Eve</mention>", ", document d1: the mention 'Eve' is not in the text"),
+        (OWN, ' docName="d1"', "", ": expected an attribute docName"),
+        (OWN, "</document>", "", ", line 8, column"),
+        (TABLE, ROWS[1], ROWS[0].replace("GT:", "GT"), ", line 2: expected 5 columns, CANDIDATES"),
+        (TABLE, "0.3", "x", ", line 1: candidate '12,x,Ada, Oklahoma', expected id,prior,title"),
+        (TABLE, "12,0.3,Ada, Oklahoma", "12", ", line 1: candidate '12', expected id,prior,title or EMPTYCAND"),
+        (TABLE, ROWS[1], ROWS[0].replace("12testb", "14testb"), ", line 2: the document '14testb' is not in"),
+        (TABLE, ROWS[1], ROWS[0], ", line 2: the mention 'Ada' is not among those that remain"),
+        (TABLE, ROWS[1], " " + ROWS[0][12:], ", line 2: column 1 is empty"),
+        (COLUMNS, "z\nOslo\tB", "z\nOslo\tO", ", line 8: column 2 is 'O', expected B or I"),
+        (COLUMNS, "-DOCSTART- (13", "-DOCSTART- 13", ", line 11: expected -DOCSTART- (the document's name"),
+        (COLUMNS, "-DOCSTART- (12testb OSLO)\n", "", ", line 1: expected a -DOCSTART- line"),
     ],
 )
-def test_faults_of_the_words(table, old, new, message):
-    path = table.parent / "testa_testb_aggregate_original"
-    path.write_text(WORDS.replace(old, new))
-    assert fault_of(table).startswith(f"{path}, {message}")
+def test_faults_are_named(wned, table, name, old, new, message):
+    path = wned.parent / name
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    assert fault_of(wned if name == OWN else table).startswith(f"{path}{message}")
 
 
 # --- Own files --------------------------------------------------------------------------------------------------------

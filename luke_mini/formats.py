@@ -269,7 +269,7 @@ def mlama(path: str | Path, objects_folder: str = "") -> list[Record]:
             continue
         for fact in files.read_json_lines(folder / f"{relation}.jsonl"):
             # differs from LUKE: all objects of a subject are right, not the last
-            answers.setdefault(name(fact, "sub_label"), {})[name(fact, "obj_label")] = None
+            answers.setdefault(stripped(fact, "sub_label"), {})[stripped(fact, "obj_label")] = None
         if not objects.get(relation):
             own.append(relation)
         values = {"language": folder.resolve().name, "relation": relation, "template": record.get("template", str)}
@@ -282,11 +282,12 @@ def mlama(path: str | Path, objects_folder: str = "") -> list[Record]:
     return found
 
 
-def name(record: Record, field: str) -> str:
-    label = record.get(field, str).strip()
-    if not label:
+def stripped(record: Record, field: str) -> str:
+    """A name, without the white space around it. ValueError if nothing is left."""
+    name = record.get(field, str).strip()
+    if not name:
         raise ValueError(f"{record.where}: field {field!r} is empty, expected a name")
-    return label
+    return name
 
 
 def _objects(folder: Path, elsewhere: str) -> dict[str, dict[str, None]]:

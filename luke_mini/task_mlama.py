@@ -117,9 +117,13 @@ def from_record(
         raise ValueError(f"{record.where}: {found}, expected [X] and [Y] in it, each once")
     of_all = record.get("language", str, ""), record.get("relation", str, ""), template
     if labels is not None:
-        return [Example(*of_all, formats.name(record, "subject"), (), candidates)]
-    facts = [(fact, tuple(fact.texts("answers"))) for fact in record.list("facts")]
-    return [Example(*of_all, formats.name(fact, "subject"), answers, candidates) for fact, answers in facts]
+        return [Example(*of_all, formats.stripped(record, "subject"), (), candidates)]
+    examples = []
+    for fact in record.list("facts"):
+        if not (answers := tuple(fact.texts("answers"))):
+            raise ValueError(f"{fact.where}: field 'answers' is empty, expected at least one")
+        examples.append(Example(*of_all, formats.stripped(fact, "subject"), answers, candidates))
+    return examples
 
 
 def describe(examples: Sequence[Example]) -> str:

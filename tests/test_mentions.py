@@ -220,6 +220,15 @@ def test_a_file_of_something_else_is_named(tmp_path):
         Mentions.load(tmp_path / "text")
 
 
+def test_statistics_are_looked_for_in_a_folder_and_three_above_it(tmp_path):
+    deep, path = tmp_path / "a/b/c/d", tmp_path / "a" / mentions.STATISTICS
+    assert mentions.find_statistics([deep]) is None
+    path.parent.mkdir()
+    path.touch()
+    assert mentions.find_statistics([deep / "e"]) is None
+    assert mentions.find_statistics([deep / "e", deep]) == mentions.find_statistics([path.parent]) == path
+
+
 def test_a_real_dump():
     """Every name that links give is found by detection at its own link, unless a longer or earlier one covers it."""
     dump = wiki_dump.read_dump(shared_data("wiki/enwiki-wp2txt.xml.bz2"))

@@ -129,13 +129,15 @@ def test_objects_elsewhere_and_nowhere(published, capsys):
         ("objects.json", {"P36": ["Oslo"]}, "field 'P36' is .*, expected an object"),
         ("objects.json", {"P36": {"objects": ["Oslo", 3]}}, "P36: objects 2 is 3, expected a string"),
         ("objects.json", [], r"is \[\], expected an object"),
+        ("own.jsonl", {"template": "[X] [Y]", "candidates": [], "facts": [{"subject": "Ada", "answers": []}]},
+         "line 1, facts 1: field 'answers' is empty"),
     ],
 )
 def test_a_malformed_file_is_named(published, name, row, message):
     folder = published / "mlama1.1/en"
     write(folder / name, row)
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
-        read_examples(folder)
+        read_examples(folder / name if name == "own.jsonl" else folder)
 
 
 @pytest.mark.parametrize("language, objects, births", [("en", 380, 584), ("de", 368, None), ("ja", 361, 434)])

@@ -245,7 +245,9 @@ def write_answers(answers, arguments) -> None:
 
 def to_jsonl(task, arguments) -> None:
     """Every example of a published file in our own form, which --describe describes."""
-    for record in task.records(arguments.to_jsonl, config.from_flags(task.Options(), arguments)):
+    with redirect_stdout(sys.stderr):  # what is said about the file
+        records = list(task.records(arguments.to_jsonl, config.from_flags(task.Options(), arguments)))
+    for record in records:
         print(json.dumps(record.values, ensure_ascii=False))
 
 

@@ -6,6 +6,7 @@
     cloze            ReCoRD, in its own file or in SuperGLUE's
     qa               SQuAD 1.1 and 2.0, XQuAD, MLQA, JSQuAD
     classification   JGLUE: MARC-ja, JNLI, JSTS, JCommonsenseQA
+    mlama            mLAMA
 
 In: a file. Out: `Record`s, whose fields the FORMAT text of each task describes; records that are in that form already
 pass as they are. `finetune.py TASK --to-jsonl FILE` prints them. Lines with marks around mentions, for --predict, are
@@ -15,7 +16,7 @@ the same form. Errors name the file, the line and the field of the published for
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -326,3 +327,66 @@ def jglue(record: Record) -> Record:
     else:
         return record
     return Record(record.where, texts | {name: values[name] for name in ("label",) if name in values})
+
+
+# --- Facts ------------------------------------------------------------------------------------------------------------
+
+OBJECT_FILES = ("TREx_multilingual_objects", "GoogleRE_objects")
+
+
+def mlama(path: str | Path, objects_folder: str = "") -> list[Record]:
+    """{"language", "relation", "template", "candidates", "facts": [{"subject", "answers"}]} for each relation.
+
+    path: a language's folder or its templates.jsonl; any other file is in our own form. objects_folder: where the
+    folders of object files are, if they are neither one nor two above it.
+    Relations without a file of facts are left out, those without a list of objects have the facts' own; both are said.
+    """
+    path = Path(path)
+    if path.is_file() and path.name != "templates.jsonl":
+        return list(files.read_json_lines(path))
+    folder = path if path.is_dir() else path.parent
+    objects = _objects(folder, objects_folder)
+    found, missing, own = [], [], []
+    for record in files.read_json_lines(folder / "templates.jsonl"):
+        relation, answers = record.get("relation", str), {}
+        if not (folder / f"{relation}.jsonl").is_file():
+            missing.append(relation)
+            continue
+        for fact in files.read_json_lines(folder / f"{relation}.jsonl"):
+            # differs from LUKE: all objects of a subject are right, not the last
+            answers.setdefault(stripped(fact, "sub_label"), {})[stripped(fact, "obj_label")] = None
+        if not objects.get(relation):
+            own.append(relation)
+        values = {"language": folder.resolve().name, "relation": relation, "template": record.get("template", str)}
+        values["candidates"] = list(objects.get(relation) or dict.fromkeys(chain.from_iterable(answers.values())))
+        values["facts"] = [{"subject": subject, "answers": list(right)} for subject, right in answers.items()]
+        found.append(Record(record.where, values))
+    for names, what in ((missing, "templates without a file of facts"), (own, "the facts' own objects as candidates")):
+        if names:
+            print(f"{folder}: {what}: {' '.join(names)}", flush=True)
+    return found
+
+
+def stripped(record: Record, field: str) -> str:
+    """A name, without the white space around it. ValueError if nothing is left."""
+    name = record.get(field, str).strip()
+    if not name:
+        raise ValueError(f"{record.where}: field {field!r} is empty, expected a name")
+    return name
+
+
+def _objects(folder: Path, elsewhere: str) -> dict[str, dict[str, None]]:
+    """Relation -> its objects in the order of the files, each once (the files of GoogleRE repeat them)."""
+    language = folder.resolve().name
+    above = [Path(elsewhere)] if elsewhere else folder.resolve().parents[:2]
+    paths = [folder / "objects.json", *(base / kind / f"{language}.json" for base in above for kind in OBJECT_FILES)]
+    paths = [path for path in paths if path.is_file()]
+    if elsewhere and not paths:
+        raise ValueError(f"{elsewhere}: expected {' or '.join(f'{kind}/{language}.json' for kind in OBJECT_FILES)}")
+    objects: dict[str, dict[str, None]] = {}
+    for path in paths:
+        whole = Record(str(path), files.read_object(path))
+        for relation in whole.values:
+            names = Record(f"{path}, {relation}", whole.get(relation, dict)).texts("objects")
+            objects.setdefault(relation, {}).update(dict.fromkeys(one.strip() for one in names if one.strip()))
+    return objects

@@ -29,9 +29,9 @@ from torch import nn
 from luke_mini import checkpoint, files, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
-from luke_mini.disambiguation_data import Candidate, Document, Mention
+from luke_mini.disambiguation_data import Document, with_candidates
 from luke_mini.distributed import Rank
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import Mention, Mentions
 
 TASKS = {
     task.NAME: task
@@ -165,37 +165,27 @@ def link(
     mention that nobody links has the title None and the probability 0. candidates: the first few {"title", "prior"}.
     """
     linker = linker if isinstance(linker, Opened) else open_model(linker, task_disambiguation.NAME)
+    task, model, tokenizer, entity_vocab, options = linker
     statistics = statistics if isinstance(statistics, Mentions) else Mentions.load(statistics)
-    if len(linker.entity_vocab) <= 4:
+    if len(entity_vocab) <= 4:
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
-    found = _named_spans(lines, ner) if ner else _linked_spans(lines, statistics, linker.options.min_link_probability)
+    named = [None] * len(lines)
+    if ner:
+        ner = ner if isinstance(ner, Opened) else open_model(ner)
+        records = [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)]  # {...} is text as well
+        named = [found["mentions"] for found in answer_records(ner, records)]
     documents = []
-    for number, (line, spans) in enumerate(zip(lines, found), start=1):
+    for number, (line, found) in enumerate(zip(lines, named), start=1):
+        mentions = None if found is None else tuple(Mention(m["start"], m["end"]) for m in found)
+        document = Document(f"line {number}", line, mentions)
+        documents.append(with_candidates(document, statistics, options.min_link_probability))
+    features = task.make_features(documents, tokenizer, entity_vocab, (), options)
+    for (_, text, found, _), own, chosen in zip(documents, named, task.predict(model, features, documents)):
         mentions = []
-        for start, end, _ in spans:
-            candidates = statistics.candidates(line[start:end])
-            mentions.append(Mention(start, end, None, tuple(Candidate(c.title, c.prior) for c in candidates)))
-        documents.append(Document(f"line {number}", line, tuple(mentions)))
-    answers = task_disambiguation.answer_documents(linker.model, documents, linker.tokenizer, linker.entity_vocab)
-    for document, spans, chosen in zip(documents, found, answers):
-        mentions = []
-        for mention, (start, end, known), (title, probability) in zip(document.mentions, spans, chosen):
+        for k, (mention, (title, probability)) in enumerate(zip(found, chosen)):
+            known = {"type": own[k]["type"]} if own else {"link_probability": round(mention.link_probability, 4)}
             candidates = [{"title": c.title, "prior": round(c.prior, 4)} for c in mention.candidates[:SHOWN_CANDIDATES]]
-            mentions.append({"text": document.text[start:end], "start": start, "end": end, **known, "title": title,
-                             "probability": round(probability, 4), "candidates": candidates})  # fmt: skip
-        yield {"text": document.text, "mentions": mentions}
-
-
-def _named_spans(lines: Sequence[str], ner: str | Path | Opened) -> list[list[tuple[int, int, dict]]]:
-    """(start, end, {"type"}) of the mentions that a NER model finds in each line, also in one that begins with "{"."""
-    ner = ner if isinstance(ner, Opened) else open_model(ner)
-    answers = answer_records(ner, [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)])
-    return [[(m["start"], m["end"], {"type": m["type"]}) for m in found["mentions"]] for found in answers]
-
-
-def _linked_spans(lines: Sequence[str], statistics: Mentions, least: float) -> list[list[tuple[int, int, dict]]]:
-    """(start, end, {"link_probability"}) of the names that are often links."""
-    return [
-        [(m.start, m.end, {"link_probability": round(m.link_probability, 4)}) for m in statistics.detect(line, least)]
-        for line in lines
-    ]
+            mentions.append({"text": text[mention.start : mention.end], "start": mention.start, "end": mention.end,
+                             **known, "title": title, "probability": round(probability, 4),
+                             "candidates": candidates})  # fmt: skip
+        yield {"text": text, "mentions": mentions}

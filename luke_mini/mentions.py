@@ -1,16 +1,16 @@
 """Mentions in a text: from statistics over the links of a corpus, or from lists published for question answering.
 
 In: paragraphs with links. Out: `Mentions`, one file. For a surface form ("Washington") it has the titles that its links
-lead to, with counts and priors (count / all links of the surface), and its link probability (links of the surface /
+lead to, with priors (links to the title / all links of the surface), and its link probability (links of the surface /
 pages that contain it), which is small for ordinary words; in a text it detects the surfaces. Question answering takes
-its entities from here, entity linking its mentions and candidates.
+its entities from here, entity disambiguation its mentions and candidates.
 
 Surfaces are compared by their words: lower case, without accents, each punctuation mark a word of its own, at most 20.
 In scripts without spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a mention may
 start and end anywhere; in all others at the borders of words. This depends on the script, not on the language.
 
 Pages that contain a name can be counted only when all names are known: `count_links` reads the parsed text first, then
-`count_pages` walks all names at once as a trie. Its nodes are 64-bit hashes of the first words of names in one sorted
+`count_pages` finds all names at once with a trie. Its nodes are 64-bit hashes of the first words of names in one sorted
 array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page take a step at once.
 (Two of 30 million random nodes are equal with probability 2e-5.)
 
@@ -33,7 +33,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from luke_mini import files
-from luke_mini.files import Record, check
+from luke_mini.files import check
 from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
@@ -114,15 +114,14 @@ def _hashes(text: str) -> list[int]:
     return list(map(_hash, _word_pattern().findall(text)))
 
 
-class Trie(NamedTuple):
-    """Node: the hash of the first words of a name, `hash of the words before * BASE + hash of the word`."""
-
-    nodes: np.ndarray  # uint64 [nodes], ascending
-    names: np.ndarray  # int32 [nodes]: the name that ends in this node, or -1
+Trie = tuple[np.ndarray, np.ndarray]  # nodes, uint64, ascending; the name that ends in each, int32, or -1
 
 
 def make_trie(names: Sequence[str]) -> Trie:
-    """names: normalized and different, of at least one word. ValueError if two have the same hash."""
+    """A node is the hash of the first words of a name: `hash of the words before * BASE + hash of the word`.
+
+    names: normalized and different, of at least one word. ValueError if two have the same hash.
+    """
     lengths = np.fromiter((name.count(" ") + 1 for name in names), np.int64)
     flat = np.fromiter((_hash(word) for name in names for word in name.split(" ")), np.uint64)
     first = np.cumsum(lengths) - lengths
@@ -137,12 +136,13 @@ def make_trie(names: Sequence[str]) -> Trie:
         raise ValueError(f"two of the {len(names)} names are equal or have equal hashes: expected different names")
     ends = np.full(len(nodes), -1, np.int32)
     ends[np.searchsorted(nodes, value)] = np.arange(len(names))
-    return Trie(nodes, ends)
+    return nodes, ends
 
 
-def _matches(trie: Trie, words: np.ndarray) -> np.ndarray:
+def _matches(trie: Trie, words: Sequence[int]) -> np.ndarray:
     """Every occurrence of a name in a row of word hashes: int64 [3, matches], first word, number of words, name."""
-    start = np.arange(len(words)) if len(trie.nodes) else np.empty(0, np.int64)
+    (nodes, names), words = trie, np.array(words, np.uint64)
+    start = np.arange(len(words)) if len(nodes) else np.empty(0, np.int64)
     value = np.zeros(len(start), np.uint64)
     found = [np.empty((3, 0), np.int64)]
     for depth in range(MAX_WORDS):
@@ -151,9 +151,9 @@ def _matches(trie: Trie, words: np.ndarray) -> np.ndarray:
         if not len(start):
             break
         value = value * BASE + words[start + depth]
-        node = np.searchsorted(trie.nodes, value).clip(max=len(trie.nodes) - 1)
-        alive = trie.nodes[node] == value
-        start, value, name = start[alive], value[alive], trie.names[node[alive]]
+        node = np.searchsorted(nodes, value).clip(max=len(nodes) - 1)
+        alive = nodes[node] == value
+        start, value, name = start[alive], value[alive], names[node[alive]]
         ends = name >= 0
         found.append(np.stack([start[ends], np.full(ends.sum(), depth + 1), name[ends]]))
     return np.concatenate(found, axis=1)
@@ -188,7 +188,7 @@ def count_pages(trie: Trie, pages: Iterable[Sequence[str]]) -> tuple[np.ndarray,
     present = [np.empty(0, np.int64)]
     for texts in pages:
         words = [word for text in texts for word in (*_hashes(text), PARAGRAPH)]
-        present.append(np.unique(_matches(trie, np.array(words, np.uint64))[2]))
+        present.append(np.unique(_matches(trie, words)[2]))
     return np.unique(np.concatenate(present), return_counts=True)
 
 
@@ -197,15 +197,15 @@ def count_pages(trie: Trie, pages: Iterable[Sequence[str]]) -> tuple[np.ndarray,
 
 class Candidate(NamedTuple):
     title: str
-    count: int  # links of the surface to the title
-    prior: float  # count / links of the surface to any title
+    prior: float  # links of the surface to the title / links of the surface to any title
 
 
 class Mention(NamedTuple):
-    start: int
-    end: int  # half-open characters
-    link_probability: float
-    candidates: list[Candidate]
+    start: int  # half-open characters
+    end: int
+    title: str | None = None  # what it means, if that is known
+    candidates: tuple[Candidate, ...] | None = None  # best prior first; None: not looked up yet
+    link_probability: float | None = None  # of one that was detected
 
 
 def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -243,23 +243,29 @@ class Mentions:
 
     @property
     def trie(self) -> Trie:
-        return Trie(self.nodes, self.node_names)
+        return self.nodes, self.node_names
 
     def names(self) -> list[str]:
         return [_string(self.name_text, self.name_ends, index) for index in range(len(self))]
 
-    def candidates(self, surface: str) -> list[Candidate]:
-        """Titles that links of the surface lead to, most frequent first; [] if it is never linked."""
-        words = np.array(_hashes(surface), np.uint64)
+    def titles_of(self, index: int) -> list[tuple[str, int]]:
+        """The titles that links of a name lead to and how many do, most frequent first."""
+        rows = slice(self.first[index], self.first[index + 1])
+        titles = (_string(self.title_text, self.title_ends, title) for title in self.titles[rows].tolist())
+        return list(zip(titles, self.counts[rows].tolist()))
+
+    def candidates(self, surface: str) -> tuple[Candidate, ...]:
+        """Titles that links of the surface lead to, most frequent first; () if it is never linked."""
+        words = _hashes(surface)
         whole = [name for _, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
-        return self._candidates(whole[0]) if whole else []
+        return self._candidates(whole[0]) if whole else ()
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Disjoint mentions from left to right, the longest one at each word."""
-        matches = _matches(self.trie, np.array(_hashes(text), np.uint64))
+        matches = _matches(self.trie, _hashes(text))
         kept = self._link_probabilities(matches[2]) >= min_link_probability
         return [
-            Mention(start, end, float(self._link_probabilities(name)), self._candidates(name))
+            Mention(start, end, None, self._candidates(name), float(self._link_probabilities(name)))
             for start, end, name in _disjoint(text, matches[:, kept].T.tolist())
         ]
 
@@ -279,13 +285,9 @@ class Mentions:
         """Links of a name / pages that contain it, at most 1."""
         return np.minimum(1.0, self.links[names] / np.maximum(self.pages[names], 1))
 
-    def _candidates(self, index: int) -> list[Candidate]:
-        rows = slice(self.first[index], self.first[index + 1])
+    def _candidates(self, index: int) -> tuple[Candidate, ...]:
         links = int(self.links[index])
-        return [
-            Candidate(_string(self.title_text, self.title_ends, title), count, count / links)
-            for title, count in zip(self.titles[rows].tolist(), self.counts[rows].tolist())
-        ]
+        return tuple(Candidate(title, count / links) for title, count in self.titles_of(index))
 
 
 def find_statistics(places: Iterable[Path]) -> Path | None:
@@ -313,10 +315,9 @@ def from_links(
 
 def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
     """Only the names that are linked often enough; pages int64 [names]: how many contain each name."""
-    kept = (pages > 0) & (mentions.links >= MIN_LINK_PROBABILITY * pages)
-    titles = [[candidate[:2] for candidate in mentions._candidates(index)] for index in np.flatnonzero(kept)]
-    names = [_string(mentions.name_text, mentions.name_ends, index) for index in np.flatnonzero(kept)]
-    return _assemble(names, titles, mentions.links[kept], pages[kept])
+    kept = np.flatnonzero((pages > 0) & (mentions.links >= MIN_LINK_PROBABILITY * pages))
+    names = [_string(mentions.name_text, mentions.name_ends, index) for index in kept]
+    return _assemble(names, list(map(mentions.titles_of, kept)), mentions.links[kept], pages[kept])
 
 
 def _assemble(
@@ -374,8 +375,7 @@ def list_detector(path: str, ignore_case: bool) -> Detector:
 
     These are the links of the page itself, as published with mLUKE for XQuAD and MLQA; other pages have no mentions.
     """
-    found = files.read_json(path)
-    pages = check(path, found.values if isinstance(found, Record) else [], dict)
+    pages = files.read_object(path)
     for page, titles in pages.items():
         for mention, title in check(f"{path}: page {page!r}", titles, dict).items():
             check(f"{path}: page {page!r}, mention {mention!r}", title, str)
@@ -386,12 +386,8 @@ def list_detector(path: str, ignore_case: bool) -> Detector:
 @lru_cache(maxsize=4)
 def statistics_detector(path: str, min_link_probability: float) -> Detector:
     """From a file of `Mentions`: the most frequent title of each surface with at least that link probability."""
-    statistics = Mentions.load(path)
-
-    def find(text: str, page: str) -> Found:
-        return [(m.start, m.end, m.candidates[0].title) for m in statistics.detect(text, min_link_probability)]
-
-    return find
+    detect = Mentions.load(path).detect
+    return lambda text, page: [(m.start, m.end, m.candidates[0].title) for m in detect(text, min_link_probability)]
 
 
 def no_detector(text: str, page: str) -> Found:

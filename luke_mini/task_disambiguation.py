@@ -5,6 +5,7 @@ is asked for them. Every mention is an entity of the input, at first [MASK]; the
 its entity put in, and the next is decided with that knowledge.
 
     read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_data.py`) -> documents, mentions with candidates
+    from_record     the same from a line of text or JSON; `finetune.py link` goes on from here, too
     make_features   -> one input for a document; several for a long one (`disambiguation_data.py`, `Options` too)
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
@@ -16,12 +17,10 @@ so that entities which the training data lacks do not fall behind; [MASK] gets a
 A score is computed for candidates only, 30 a mention, never for all entities of the vocabulary.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,14 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luke_mini import disambiguation_data as data
-from luke_mini import files, trainer
-from luke_mini.files import write_file
+from luke_mini import packing, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_data import Candidate, Document, Mention
-from luke_mini.disambiguation_data import Feature, Options, make_features, pack, padded
+from luke_mini.disambiguation_data import Document, Feature, Options, make_features
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.mentions import Mentions, find_statistics
+from luke_mini.files import Record
+from luke_mini.mentions import Mention, Mentions, find_statistics
 from luke_mini.metrics import disambiguation_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
@@ -58,10 +56,11 @@ tabs, and beside it the words: aida_train.txt, testa_testb_aggregate_original, m
     1testb OSLO  1testb OSLO  Ada  left words  right words
         CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace    (all one line)
 
-Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored:
+Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored, and
+"skipped" counts mentions that were left out, as their title is no article:
 
     {"text": "Ada was here.", "spans": [{"start": 0, "end": 3, "title": "Ada Lovelace",
-                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}]}
+                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}], "skipped": 0}
 
 Mentions without candidates in the file have those of the mention statistics that prepare_wiki.py writes: --mentions, or
 mentions.safetensors in the file's folder or one of the three above it.
@@ -76,29 +75,47 @@ ALL_ENTITIES = True
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
+def records(path: str | Path, options: Options = Options()) -> list[Record]:
+    return list(data.records(path, options.mentions_alone))
+
+
+def unmark(line: str, where: str) -> Record:
+    return Record(where, {"text": line, "spans": None})
+
+
+def from_record(
+    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
+) -> list[Document]:
+    """Its document. Of a line of --predict it is complete; that of a file may lack candidates, see `read_examples`."""
+    document = data.to_document(record)
+    return [document] if labels is None else _with_candidates([document], options, Path())
+
+
 def read_examples(path: str | Path, options: Options = Options()) -> list[Document]:
     """The documents of a file; every mention has candidates, best prior first, perhaps none."""
-    documents = data.read(path, options.mentions_alone)
-    if any(mention.candidates is None for document in documents for mention in document.mentions):
-        documents = list(data.with_candidates(documents, statistics_for(options, Path(path).parent)))
+    documents = [document for record in records(path, options) for document in from_record(record, options)]
+    documents = _with_candidates(documents, options, Path(path).parent)
     if options.persons:
-        persons = frozenset(data.read_lines(options.persons))
+        persons = frozenset(data.read_titles(options.persons))
         documents = [data.with_persons(document, persons) for document in documents]
     if not (options.redirects or options.titles):
         return documents
     # differs from LUKE: redirects are followed to the end, not one step
     redirects = data.read_redirects(options.redirects) if options.redirects else {}
-    valid = frozenset(data.read_lines(options.titles)) if options.titles else None
+    valid = frozenset(data.read_titles(options.titles)) if options.titles else None
     return [data.with_titles(document, lambda title: resolve_redirect(title, redirects), valid)
             for document in documents]  # fmt: skip
 
 
-def statistics_for(options: Options, folder: Path) -> Mentions:
-    """--mentions, or the statistics that lie in the folder or one of the three above it."""
+def _with_candidates(documents: list[Document], options: Options, folder: Path) -> list[Document]:
+    """With what is still missing, from --mentions or the statistics in the folder or one of the three above it."""
+    if all(d.mentions is not None and all(m.candidates is not None for m in d.mentions) for d in documents):
+        return documents
     found = options.mentions or find_statistics([folder])
     if not found:
         raise ValueError(f"{folder}: mentions have no candidates, expected --mentions FILE, written by prepare_wiki.py")
-    return _load_statistics(Path(found))
+    statistics = _load_statistics(Path(found))
+    return [data.with_candidates(document, statistics, options.min_link_probability) for document in documents]
 
 
 @lru_cache(4)
@@ -106,15 +123,15 @@ def _load_statistics(path: Path) -> Mentions:
     return Mentions.load(path)
 
 
+def _titled(documents: Sequence[Document]) -> list[Mention]:
+    return [mention for document in documents for mention in document.mentions if mention.title is not None]
+
+
 def describe(documents: Sequence[Document]) -> str:
-    mentions = [mention for document in documents for mention in document.mentions if mention.title is not None]
+    mentions = _titled(documents)
     best = sum(bool(m.candidates) and m.candidates[0].title == m.title for m in mentions)
     share = f", the best prior is right for {best / len(mentions):.1%}" if mentions else ""
     return f"{len(mentions)} mentions with a title{share}"
-
-
-def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
-    return ()
 
 
 def scoring_options(options: Options) -> Options:
@@ -127,20 +144,14 @@ def scoring_options(options: Options) -> Options:
 
 def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
     """Of the mentions with a title: what decoding can get right by chance at most, and training has no use for."""
-    known = {(f.document, k) for f in features for k, gold in zip(f.mentions.tolist(), f.gold.tolist()) if gold >= 0}
-    titled = [
-        (index, k, mention)
-        for index, document in enumerate(documents)
-        for k, mention in enumerate(document.mentions)
-        if mention.title is not None
-    ]
-    bare = sum(not mention.candidates for _, _, mention in titled)
-    unlisted = sum(mention.title not in [c.title for c in mention.candidates or ()] for _, _, mention in titled) - bare
-    unknown = len(titled) - sum((index, k) in known for index, k, _ in titled) - bare - unlisted
+    titled = _titled(documents)
+    bare = sum(not mention.candidates for mention in titled)
+    unlisted = sum(mention.title not in [c.title for c in mention.candidates] for mention in titled) - bare
+    known = {(f.document, k) for f in features for k in f.sequence.kept[f.sequence.entity_ids >= 0].tolist()}
     return {
         "mentions without candidates": bare,
         "titles that are no candidate": unlisted,
-        "titles outside of the vocabulary or beyond --max-candidates": unknown,
+        "titles outside of the vocabulary or beyond --max-candidates": len(titled) - bare - unlisted - len(known),
         "mentions left out, as their title is no article": sum(document.skipped for document in documents),
     }
 
@@ -170,13 +181,15 @@ class DisambiguationModel(LukeForPretraining):
 
     def collate(self, features: Sequence[Feature]) -> DisambiguationBatch:
         """For training: mentions whose gold entity is no candidate are left out, as if they were ordinary words."""
-        features = [_with_gold(feature) for feature in features]
-        packed = pack(features, [feature.gold for feature in features], self.config.pad_token_id)
-        candidates = [ids for feature in features for ids in feature.candidates]
-        gold = np.concatenate([feature.gold for feature in features])
-        labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
-        n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
-        candidates, labels = torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64)
+        sequences, candidates = [], []
+        for feature in features:
+            word_ids, *of_mentions = feature.sequence
+            known = np.flatnonzero(feature.sequence.entity_ids >= 0)
+            sequences.append(packing.Sequence(word_ids, *(part[known] for part in of_mentions)))
+            candidates += [feature.candidates[k] for k in known]
+        packed, candidates = packing.pack(sequences, self.config.pad_token_id), padded(candidates)
+        labels = (candidates == packed.entity_ids[:, None]).int().argmax(dim=1)
+        n_masked = tuple(number_to_mask(n, self.options.mask_share) for n in packed.entity_lengths)
         return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
@@ -203,13 +216,12 @@ class DisambiguationModel(LukeForPretraining):
         return {"entity": (loss, (scores.argmax(dim=1) == labels).sum())}
 
 
-def _with_gold(feature: Feature) -> Feature:
-    kept = np.flatnonzero(feature.gold >= 0)
-    return feature._replace(
-        spans=feature.spans[kept], mentions=feature.mentions[kept], is_target=feature.is_target[kept],
-        candidates=[feature.candidates[k] for k in kept], numbers=[feature.numbers[k] for k in kept],
-        gold=feature.gold[kept],
-    )  # fmt: skip
+def padded(rows: Sequence[Collection[int]]) -> Tensor:
+    """The candidates of several mentions, int64 [mentions, most], -1 behind the last of each."""
+    table = torch.full((len(rows), max(1, max(map(len, rows), default=1))), -1)
+    for row, ids in zip(table, rows):
+        row[: len(ids)] = torch.tensor([*ids])
+    return table
 
 
 def number_to_mask(n: int, share: float) -> int:
@@ -255,19 +267,20 @@ class State:
     """What is decided in one input so far."""
 
     def __init__(self, feature: Feature, mask_entity_id: int):
+        n = len(feature.candidates)
         self.feature = feature
-        self.entity_ids = np.full(len(feature.mentions), mask_entity_id, np.int64)
-        self.open = [k for k, ids in enumerate(feature.candidates) if len(ids)]  # those without candidates stay masked
-        self.choice = np.full(len(feature.mentions), -1, np.int64)  # candidate, an index in feature.candidates[k]
-        self.probability = np.zeros(len(feature.mentions))
+        self.entity_ids = np.full(n, mask_entity_id)
+        self.open = [k for k, ids in enumerate(feature.candidates) if ids]  # those without candidates stay masked
+        self.choice = np.full(n, -1)  # number of the mention's candidate
+        self.probability = np.zeros(n)
 
     def decide(self, best: np.ndarray, probability: np.ndarray, order: str) -> None:
         """best, probability: of each open mention its best candidate. Puts in one of them, or all if local."""
         surest = 0 if order == "natural" else int(probability.argmax())  # of equal ones the first
         for i in range(len(self.open)) if order == "local" else [surest]:
             k = self.open[i]
-            self.choice[k], self.probability[k] = best[i], probability[i]
-            self.entity_ids[k] = self.feature.candidates[k][best[i]]
+            self.entity_ids[k], self.choice[k] = [*self.feature.candidates[k].items()][best[i]]
+            self.probability[k] = probability[i]
         self.open = [] if order == "local" else self.open[:surest] + self.open[surest + 1 :]
 
 
@@ -278,7 +291,7 @@ def decode(model: DisambiguationModel, features: Sequence[Feature], order: str, 
     """
     states = [State(feature, model.mask_entity_id) for feature in features]
     # Inputs with as many decisions leave together, and long ones are with long ones.
-    by_size = sorted(states, key=lambda state: (-len(state.open), -len(state.feature.word_ids)))
+    by_size = sorted(states, key=lambda state: (-len(state.open), -len(state.feature.sequence.word_ids)))
     with trainer.predicting(model):
         for begin in range(0, len(by_size), batch_size):
             active = [state for state in by_size[begin : begin + batch_size] if state.open]
@@ -291,37 +304,34 @@ def decode(model: DisambiguationModel, features: Sequence[Feature], order: str, 
 def _decide_once(model: DisambiguationModel, states: Sequence[State], order: str) -> None:
     """One forward, one decision in each input (local: all of them)."""
     device = model.entity_head.bias.device
-    packed = pack([s.feature for s in states], [s.entity_ids for s in states], model.config.pad_token_id).to(device)
-    first = np.cumsum([0, *(len(s.entity_ids) for s in states)])
-    rows = np.concatenate([begin + np.array(s.open) for begin, s in zip(first, states)])
-    candidates = padded([s.feature.candidates[k] for s in states for k in s.open])
-    scores = model.scores(packed, torch.from_numpy(rows).to(device), torch.from_numpy(candidates).to(device))
+    sequences = [state.feature.sequence._replace(entity_ids=state.entity_ids) for state in states]
+    packed = packing.pack(sequences, model.config.pad_token_id).to(device)
+    first = np.cumsum([0, *packed.entity_lengths])
+    rows = np.concatenate([begin + np.array(state.open) for begin, state in zip(first, states)])
+    candidates = padded([state.feature.candidates[k] for state in states for k in state.open])
+    scores = model.scores(packed, torch.from_numpy(rows).to(device), candidates.to(device))
     probability, best = (part.cpu().numpy() for part in scores.softmax(dim=1).max(dim=1))
-    borders = np.cumsum([len(s.open) for s in states])[:-1]
+    borders = np.cumsum([len(state.open) for state in states])[:-1]
     for state, own_best, own_probability in zip(states, np.split(best, borders), np.split(probability, borders)):
         state.decide(own_best, own_probability, order)
 
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-
-class Answer(NamedTuple):
-    title: str | None  # None: the mention has no candidates
-    probability: float  # among the candidates, when it was decided
+Answer = tuple[str | None, float]  # a mention's title, None without candidates; its probability when it was decided
 
 
 def predict(
     model: DisambiguationModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
 ) -> list[list[Answer]]:
     """What each mention of each document means."""
-    answers = [[Answer(None, 0.0)] * len(document.mentions) for document in documents]
+    answers: list[list[Answer]] = [[(None, 0.0)] * len(document.mentions) for document in documents]
     for state in decode(model, features, model.options.order, batch_size):
         feature = state.feature
-        for k in np.flatnonzero(feature.is_target & (state.choice >= 0)).tolist():
-            mention = int(feature.mentions[k])
-            number = feature.numbers[k][state.choice[k]]
-            title = documents[feature.document].mentions[mention].candidates[number].title
-            answers[feature.document][mention] = Answer(title, float(state.probability[k]))
+        for k in np.flatnonzero(feature.is_target & (state.choice >= 0)):
+            mention = feature.sequence.kept[k]
+            chosen = documents[feature.document].mentions[mention].candidates[state.choice[k]]
+            answers[feature.document][mention] = chosen.title, float(state.probability[k])
     return answers
 
 
@@ -330,50 +340,25 @@ def evaluate(
 ) -> dict[str, float | int]:
     """`metrics.disambiguation_scores`; mentions without candidates are no prediction, so they cost recall."""
     gold = [[mention.title for mention in document.mentions] for document in documents]
-    return disambiguation_scores(gold, [[answer.title for answer in answers] for answers in predictions])
+    return disambiguation_scores(gold, [[title for title, _ in answers] for answers in predictions])
 
 
-def write_predictions(folder: Path, name: str, documents: Sequence[Document], predictions: Sequence) -> None:
-    """<name>_predictions.jsonl, a document a line: {"id", "mentions": [{"text", "start", "end", "title", "gold"}]}"""
-    with write_file(Path(folder) / f"{name}_predictions.jsonl") as file:
-        for document, answers in zip(documents, predictions):
-            found = _as_json(document, answers)
-            for shown, mention in zip(found, document.mentions):
-                shown["gold"] = mention.title
-            file.write(json.dumps({"id": document.id, "mentions": found}, ensure_ascii=False) + "\n")
-
-
-def _as_json(document: Document, answers: Sequence[Answer]) -> list[dict]:
-    return [
-        {"text": document.text[m.start : m.end], "start": m.start, "end": m.end, "title": answer.title,
-         "probability": round(answer.probability, 4)}
-        for m, answer in zip(document.mentions, answers)
+def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Answer]]) -> dict:
+    """What --predict prints for a text: its mentions with their titles."""
+    (document,), (answers,) = documents, predictions
+    mentions = [
+        {"text": document.text[m.start : m.end], "start": m.start, "end": m.end, "title": title,
+         "probability": round(probability, 4)}
+        for m, (title, probability) in zip(document.mentions, answers)
     ]  # fmt: skip
+    return {"text": document.text, "mentions": mentions}
 
 
-def answer_documents(
-    model: DisambiguationModel, documents: Sequence[Document], tokenizer, entity_vocab
-) -> list[list[Answer]]:
-    features = make_features(documents, tokenizer, entity_vocab, (), model.options)
-    return predict(model, features, documents)
-
-
-def predict_lines(
-    model: DisambiguationModel, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, plain text or a JSON object with text and spans: its mentions and their titles."""
-    documents = []
-    for number, line in enumerate(lines, start=1):
-        if line.lstrip().startswith("{"):
-            document = data.own_document(files.parse_record(line, f"line {number}"))
-            if any(mention.candidates is None for mention in document.mentions):
-                (document,) = data.with_candidates([document], statistics_for(options, Path()))
-        else:
-            found = statistics_for(options, Path()).detect(line, options.min_link_probability)
-            mentions = (
-                Mention(m.start, m.end, None, tuple(Candidate(c.title, c.prior) for c in m.candidates)) for m in found
-            )
-            document = Document(f"line {number}", line, tuple(mentions))
-        documents.append(document)
-    for document, answers in zip(documents, answer_documents(model, documents, tokenizer, entity_vocab)):
-        yield {"text": document.text, "mentions": _as_json(document, answers)}
+def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequence[Answer]]) -> dict[str, list]:
+    """A document a line: {"id", "mentions": [{"text", "start", "end", "title", "probability", "gold"}]}."""
+    lines = []
+    for document, answers in zip(documents, predictions):
+        mentions = answer([document], [answers])["mentions"]
+        golden = [shown | {"gold": mention.title} for shown, mention in zip(mentions, document.mentions)]
+        lines.append({"id": document.id, "mentions": golden})
+    return {"predictions.jsonl": lines}

@@ -10,11 +10,12 @@ One input for each number n of tokens that a candidate has. Its two scores (mLUK
     by words      mean over its n tokens of log softmax(word scores) at its <mask>, all masks filled in at once
     by entities   log softmax over the whole entity vocabulary at [MASK]; only for candidates that are entities
 
-    read_examples   a language's folder -> questions: a template with a subject, and all objects that are right
+    records         a language's folder -> a record for each relation: template, candidates and facts
+    from_record     -> questions: a template with a subject, and all objects that are right
     make_features   -> inputs, with the candidates of each
     predict         -> both scores of every candidate
     evaluate        -> top 1, 5, 10, 100: a question counts if one of its right objects is among the first k
-What every task module offers: `finetuning.py`. Texts are tokenized as in pretraining, stretch by stretch, a candidate
+What every task module offers: `finetuning.py`. Texts are tokenized as in pretraining, segment by segment, a candidate
 as it would stand in the sentence. A candidate without a score stands behind all others; `coverage` says how many
 questions have a right object with one. Left out: untyped queries, where every word of the vocabulary is a candidate.
 """
@@ -24,6 +25,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,13 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luke_mini import files, inputs, trainer
-from luke_mini.files import write_file
+from luke_mini import files, formats, packing, trainer
 from luke_mini.config import ModelConfig, option
+from luke_mini.examples import Segments
+from luke_mini.files import Record
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
-from luke_mini.examples import Segments
 
 NAME, TITLE, TRAINS = "mlama", "mLAMA top 1 by words", False
 FILES = ({"test": "mlama1.1/en en"},)
@@ -55,7 +57,10 @@ and GoogleRE_objects/en.json one or two folders above it or in --objects DIR. Wi
 
     {"P36": {"subjects": ["Norway"], "objects": ["Oslo", "Cape Town"]}}
 
---test takes any number of languages: --test mlama1.1/*. Your own questions: files as these.
+--test takes any number of languages: --test mlama1.1/*. Your own questions: files as these, or a .jsonl file of
+
+    {"language": "en", "relation": "P36", "template": "[X] has the capital [Y] .", "candidates": ["Oslo", "Cape Town"],
+     "facts": [{"subject": "Norway", "answers": ["Oslo"]}]}
 
 --predict takes one question a line and prints {"question", "words": [{"candidate", "score"}], "entities": [...]}, the
 likeliest first:
@@ -64,9 +69,9 @@ likeliest first:
 SCORES = ("entity_coverage", "entity_top1", "top10", "top5", "top1")
 ARCHITECTURE = "LukeForMaskedLM"
 ALL_ENTITIES = True
-OBJECT_FILES = ("TREx_multilingual_objects", "GoogleRE_objects")
 MAX_MENTION = 30  # tokens of a mention that its entity's position is the mean of, as in pretraining
 SHOWN = 10  # candidates that --predict prints
+KINDS = ("words", "entities")  # of scores
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Options:
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
+
+unmark = files.parse_record  # --predict takes JSON alone
 
 
 class Example(NamedTuple):
@@ -95,73 +102,35 @@ class Example(NamedTuple):
         return self.template.replace("[X]", self.subject)
 
 
-def read_examples(path: str | Path, options: Options = Options()) -> list[Example]:
-    """The questions of a language: of its folder, or of the templates.jsonl in it.
-
-    Relations without a file of facts are left out, those without a list of objects have the facts' own; both are said.
-    """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    objects = _read_objects(folder, options.objects)
-    examples, missing, own = [], [], []
-    for record in files.read_json_lines(folder / "templates.jsonl"):
-        relation, template = record.get("relation", str), _check_template(record.get("template", str), record.where)
-        if not (folder / f"{relation}.jsonl").is_file():
-            missing.append(relation)
-            continue
-        answers: dict[str, dict[str, None]] = {}  # differs from LUKE: all objects of a subject are right, not the last
-        for fact in files.read_json_lines(folder / f"{relation}.jsonl"):
-            answers.setdefault(_label(fact, "sub_label"), {})[_label(fact, "obj_label")] = None
-        if not objects.get(relation):
-            own.append(relation)
-        candidates = tuple(objects.get(relation) or dict.fromkeys(one for found in answers.values() for one in found))
-        language = folder.resolve().name
-        examples += [Example(language, relation, template, subject, tuple(found), candidates)
-                     for subject, found in answers.items()]  # fmt: skip
-    for found, what in ((missing, "templates without a file of facts"), (own, "the facts' own objects as candidates")):
-        if found:
-            print(f"{folder}: {what}: {' '.join(found)}", flush=True)
-    return examples
+def records(path: str | Path, options: Options = Options()) -> list[Record]:
+    """The relations of a language: of its folder, of the templates.jsonl in it, or of a file of our own."""
+    return formats.mlama(path, options.objects)
 
 
-def _check_template(template: str, where: str) -> str:
+def from_record(
+    record: Record, options: Options = Options(), labels: Sequence[str] | None = None
+) -> list[Example]:
+    """A question for each fact of a relation; a line of --predict is a question itself."""
+    template, candidates = record.get("template", str), tuple(record.texts("candidates"))
     if sorted(re.findall(r"\[[XY]\]", template)) != ["[X]", "[Y]"]:
-        raise ValueError(f"{where}: field 'template' is {template[:60]!r}, expected [X] and [Y] in it, each once")
-    return template
-
-
-def _label(record: files.Record, name: str) -> str:
-    label = record.get(name, str).strip()
-    if not label:
-        raise ValueError(f"{record.where}: field {name!r} is empty, expected a name")
-    return label
-
-
-def _read_objects(folder: Path, elsewhere: str) -> dict[str, dict[str, None]]:
-    """Relation -> its objects in the order of the files, each once (the files of GoogleRE repeat them)."""
-    language = folder.resolve().name
-    above = [Path(elsewhere)] if elsewhere else [folder.resolve().parent, folder.resolve().parent.parent]
-    paths = [folder / "objects.json", *(base / name / f"{language}.json" for base in above for name in OBJECT_FILES)]
-    paths = [path for path in paths if path.is_file()]
-    if elsewhere and not paths:
-        raise ValueError(f"{elsewhere}: expected {' or '.join(f'{name}/{language}.json' for name in OBJECT_FILES)}")
-    objects: dict[str, dict[str, None]] = {}
-    for path in paths:
-        whole = files.read_json(path)
-        for relation in files.check(str(path), getattr(whole, "values", whole), dict):
-            names = files.Record(f"{path}, {relation}", whole.get(relation, dict)).texts("objects")
-            objects.setdefault(relation, {}).update(dict.fromkeys(name.strip() for name in names if name.strip()))
-    return objects
+        found = f"field 'template' is {template[:60]!r}"
+        raise ValueError(f"{record.where}: {found}, expected [X] and [Y] in it, each once")
+    of_all = record.get("language", str, ""), record.get("relation", str, ""), template
+    if labels is not None:
+        return [Example(*of_all, formats.stripped(record, "subject"), (), candidates)]
+    examples = []
+    for fact in record.list("facts"):
+        if not (answers := tuple(fact.texts("answers"))):
+            raise ValueError(f"{fact.where}: field 'answers' is empty, expected at least one")
+        examples.append(Example(*of_all, formats.stripped(fact, "subject"), answers, candidates))
+    return examples
 
 
 def describe(examples: Sequence[Example]) -> str:
     """What was found in a folder, and what guessing would give."""
     relations = len({example.relation for example in examples})
-    chance = sum(len(set(x.answers) & set(x.candidates)) / len(x.candidates) for x in examples) / len(examples)
+    chance = sum(len(set(x.answers) & set(x.candidates)) / max(1, len(x.candidates)) for x in examples) / len(examples)
     return f"{relations} relations; a random candidate is right in {chance:.1%}"
-
-
-def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
-    return ()
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------
@@ -179,8 +148,8 @@ class Feature(NamedTuple):
     """A question with n masks."""
 
     example: int  # index in the list of examples
-    arrays: dict[str, np.ndarray]  # input_ids, entity_ids, entity_position_ids; the object's [MASK] is the last entity
-    first_mask: int  # place of the first <mask> in input_ids
+    sequence: packing.Sequence  # the object's [MASK] is its last entity, if it has entities
+    first_mask: int  # place of the first <mask> in the sequence
     candidates: Candidates
 
 
@@ -188,23 +157,25 @@ def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> list[Feature]:
     """For each question one input for each number of tokens that its candidates have."""
-    stretches = Segments()
-    for example in examples:
-        _cut(example, stretches)
-    ids = tokenizer.encode_pieces(stretches.texts, stretches.prefix_spaces)
+    cuts = [_cut(example) for example in examples]
+    segments = list(dict.fromkeys(segment for cut in cuts for segment in cut))
+    ids = tokenizer.encode_pieces([text for text, _ in segments], [prefix_space for _, prefix_space in segments])
+    ids_of = dict(zip(segments, ids))
     known: dict[tuple, list[Candidates]] = {}  # questions of a template share their candidates
     features = []
-    for index, example in enumerate(examples):
-        pieces, order = ids[5 * index : 5 * index + 5], _parts(example.template)
-        prefix_space = stretches.prefix_spaces[5 * index + order.index("[Y]")]
+    for index, (example, cut) in enumerate(zip(examples, cuts)):
+        parts, tokens = _parts(example.template), [ids_of[segment] for segment in cut]
+        answer = parts.index("[Y]")
+        _, prefix_space = cut[answer]
         key = (example.language, example.candidates, prefix_space)
         if key not in known:
             known[key] = _group(example, prefix_space, tokenizer, entity_vocab)
+        entities = _entities(example, entity_vocab, options)
         for candidates in known[key]:
-            n = candidates.word_ids.shape[1]
-            arrays, first_mask = _input(example, pieces, order, n, tokenizer, entity_vocab, options)
-            if len(arrays["input_ids"]) <= options.max_seq_length:
-                features.append(Feature(index, arrays, first_mask, candidates))
+            tokens[answer] = [tokenizer.mask_id] * candidates.word_ids.shape[1]
+            sequence, first_mask = _input(parts, tokens, entities, tokenizer)
+            if len(sequence.word_ids) <= options.max_seq_length:
+                features.append(Feature(index, sequence, first_mask, candidates))
     return features
 
 
@@ -213,13 +184,16 @@ def _parts(template: str) -> list[str]:
     return re.split(r"(\[[XY]\])", template)
 
 
-def _cut(example: Example, stretches: Segments) -> None:
-    """Adds the five stretches of a question. That of [Y] is not needed, only whether a space goes before it."""
+def _cut(example: Example) -> list[tuple[str, bool]]:
+    """The parts of a question as pretraining cuts a text: each segment, and whether a space goes before it.
+
+    Of [Y] only the latter counts.
+    """
     filled = [{"[X]": example.subject, "[Y]": "Y"}.get(part, part) for part in _parts(example.template)]
-    text, start = "".join(filled), 0
-    for part in filled:
-        stretches.add(text, start, start + len(part))
-        start += len(part)
+    text, segments = "".join(filled), Segments()
+    for part, end in zip(filled, accumulate(map(len, filled))):
+        segments.add(text, end - len(part), end)
+    return list(zip(segments.texts, segments.prefix_spaces))
 
 
 def _language(language: str, entity_vocab) -> str | None:
@@ -239,27 +213,26 @@ def _group(example: Example, prefix_space: bool, tokenizer, entity_vocab) -> lis
     return groups
 
 
+def _entities(example: Example, entity_vocab, options: Options) -> dict[str, int]:
+    """Part of the template -> its entity, if it has one."""
+    title = entity_vocab.get(example.subject, _language(example.language, entity_vocab))
+    of_subject = {"title": title, "mask": entity_vocab.mask_id, "none": None}[options.subject]
+    entities = {"[X]": of_subject, "[Y]": entity_vocab.mask_id}
+    return {part: k for part, k in entities.items() if k is not None and not options.words_only}
+
+
 def _input(
-    example: Example, pieces: list[list[int]], order: list[str], n: int, tokenizer, entity_vocab, options: Options
-) -> tuple[dict[str, np.ndarray], int]:
-    """The input with n masks, and where they begin."""
-    word_ids, spans = [tokenizer.bos_id], {}
-    for part, tokens in zip(order, pieces):
-        start = len(word_ids)
-        word_ids += [tokenizer.mask_id] * n if part == "[Y]" else tokens
-        spans[part] = (start, min(len(word_ids), start + MAX_MENTION))
-    arrays = {"input_ids": np.array([*word_ids, tokenizer.eos_id])}
-    if not options.words_only:
-        of_subject = None if options.subject == "none" else entity_vocab.mask_id
-        if options.subject == "title":
-            of_subject = entity_vocab.get(example.subject, _language(example.language, entity_vocab))
-        entities = [] if of_subject is None or spans["[X]"][0] == spans["[X]"][1] else [(of_subject, spans["[X]"])]
-        entities.append((entity_vocab.mask_id, spans["[Y]"]))
-        arrays["entity_ids"] = np.array([entity_id for entity_id, _ in entities])
-        arrays["entity_position_ids"] = np.full((len(entities), MAX_MENTION), -1)
-        for row, (_, (start, end)) in zip(arrays["entity_position_ids"], entities):
-            row[: end - start] = np.arange(start, end)
-    return arrays, spans["[Y]"][0]
+    parts: list[str], tokens: list[list[int]], entities: dict[str, int], tokenizer
+) -> tuple[packing.Sequence, int]:
+    """The input of a question with these token ids for its parts, and where those of [Y] begin."""
+    spans = dict(zip(parts, pairwise(accumulate(map(len, tokens), initial=1))))  # behind <s>
+    kept = [part for part in entities if spans[part][0] < spans[part][1]]  # a subject may have no tokens
+    sequence = packing.Sequence(
+        np.array([tokenizer.bos_id, *chain.from_iterable(tokens), tokenizer.eos_id]),
+        np.array([entities[part] for part in kept], np.int64),
+        np.array([spans[part] for part in kept], np.int64).reshape(-1, 2),
+    )
+    return sequence, spans["[Y]"][0]
 
 
 def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[str, int]:
@@ -281,31 +254,24 @@ def build_model(
     return LukeForPretraining(config)
 
 
-class Prediction(NamedTuple):
-    """Scores of all candidates of a question, natural logarithms; nan = none."""
-
-    words: np.ndarray  # float32 [candidates]
-    entities: np.ndarray  # float32 [candidates]
+Prediction = dict[str, np.ndarray]  # kind -> natural logarithms, float32 [candidates] of a question, nan = none
 
 
 def predict(
     model: LukeForPretraining, features: Sequence[Feature], examples: Sequence[Example], batch_size: int = 32
 ) -> list[Prediction]:
     """Both scores of every candidate of each question. batch_size: inputs, each with a row of entity scores."""
-    predictions = [Prediction(*np.full((2, len(x.candidates)), np.nan, np.float32)) for x in examples]
-    lengths = [len(feature.arrays["input_ids"]) for feature in features]
+    predictions = [{kind: np.full(len(x.candidates), np.nan, np.float32) for kind in KINDS} for x in examples]
+    lengths = [len(feature.sequence.word_ids) for feature in features]
     with trainer.predicting(model):
         for batch_indices in trainer.long_to_short(lengths, batch_size):
             chosen = [features[i] for i in batch_indices]
-            packed = inputs.pack([x.arrays for x in chosen], model.config.pad_token_id)
+            packed = packing.pack([feature.sequence for feature in chosen], model.config.pad_token_id, MAX_MENTION)
             packed = packed.to(model.word_head.bias.device)
             hidden = model.luke(packed)
-            for feature, scores in zip(chosen, word_scores(model, hidden, packed, chosen)):
-                predictions[feature.example].words[feature.candidates.places] = scores
-            if not packed.n_entities:
-                continue
-            for feature, scores in zip(chosen, entity_scores(model, hidden, packed, chosen)):
-                predictions[feature.example].entities[feature.candidates.places] = scores
+            for kind, scores in zip(KINDS, (word_scores, entity_scores) if packed.n_entities else (word_scores,)):
+                for feature, found in zip(chosen, scores(model, hidden, packed, chosen)):
+                    predictions[feature.example][kind][feature.candidates.places] = found
     return predictions
 
 
@@ -345,52 +311,40 @@ def _or_none(scores: np.ndarray) -> list[float | None]:
 def evaluate(examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[Feature]) -> dict:
     """`metrics.probing_scores` by words, and by entities with `entity_` before each name if there are such scores."""
     scores = {}
-    for prefix, kind in (("", "words"), ("entity_", "entities")):
+    for prefix, kind in zip(("", "entity_"), KINDS):
         ranks: dict[str, list[int | None]] = {}
         for example, prediction in zip(examples, predictions):
             gold = [place for place, name in enumerate(example.candidates) if name in example.answers]
-            rank = best_rank(_or_none(getattr(prediction, kind)), gold)
-            ranks.setdefault(example.relation, []).append(rank)
-        if kind == "words" or any(not np.isnan(prediction.entities).all() for prediction in predictions):
+            ranks.setdefault(example.relation, []).append(best_rank(_or_none(prediction[kind]), gold))
+        if kind == "words" or any(not np.isnan(prediction[kind]).all() for prediction in predictions):
             scores |= {prefix + name: value for name, value in probing_scores(ranks).items()}
     return scores
 
 
-def write_predictions(folder: Path, name: str, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-    """<name>_predictions.json in the shape of mLUKE's own script.
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """In the shape of mLUKE's own script.
 
     {"metrics": {"k1": ...}, "output": {question: {"answer", "template", "candidates": [[object, word score, entity
     score or null], ...]}}}; beside the first right "answer" there are all "answers".
     """
-    scores = evaluate(examples, predictions, ())
     output: dict[str, dict] = {}
     for example, prediction in zip(examples, predictions):
         question = example.question
         if question in output:  # another relation with the same words
             question += f" ({example.relation})"
-        rows = zip(example.candidates, _or_none(prediction.words), _or_none(prediction.entities))
+        rows = zip(example.candidates, *(_or_none(prediction[kind]) for kind in KINDS))
         output[question] = {"answer": example.answers[0], "answers": example.answers, "template": example.template}
         output[question]["candidates"] = list(rows)
-    metrics = {name.replace("top", "k"): value for name, value in scores.items()}
-    with write_file(Path(folder) / f"{name}_predictions.json") as file:
-        json.dump({"metrics": metrics, "output": output}, file, ensure_ascii=False)
+    metrics = {name.replace("top", "k"): value for name, value in evaluate(examples, predictions, ()).items()}
+    return {"predictions.json": json.dumps({"metrics": metrics, "output": output}, ensure_ascii=False)}
 
 
-def predict_lines(
-    model: LukeForPretraining, lines: Sequence[str], tokenizer, entity_vocab, options: Options = Options()
-) -> Iterator[dict]:
-    """For each line, a question as JSON: its candidates by words and by entities."""
-    examples = []
-    for number, line in enumerate(lines, start=1):
-        record = files.parse_record(line, f"line {number}")
-        template = _check_template(record.get("template", str), record.where)
-        subject, candidates = _label(record, "subject"), tuple(record.texts("candidates"))
-        examples.append(Example(record.get("language", str, ""), "", template, subject, (), candidates))
-    features = make_features(examples, tokenizer, entity_vocab, (), options)
-    for example, prediction in zip(examples, predict(model, features, examples)):
-        answer = {"question": example.question}
-        for kind, scores in prediction._asdict().items():
-            order = [place for place in np.argsort(-scores, kind="stable") if not np.isnan(scores[place])]
-            answer[kind] = [{"candidate": example.candidates[place], "score": round(float(scores[place]), 4)}
-                            for place in order[:SHOWN]]  # fmt: skip
-        yield answer
+def answer(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict:
+    """What --predict prints for a question: its likeliest candidates by words and by entities."""
+    (example,), (prediction,) = examples, predictions
+    ranking = {"question": example.question}
+    for kind, scores in prediction.items():
+        order = [place for place in np.argsort(-scores, kind="stable") if not np.isnan(scores[place])]
+        ranking[kind] = [{"candidate": example.candidates[place], "score": round(float(scores[place]), 4)}
+                         for place in order[:SHOWN]]  # fmt: skip
+    return ranking

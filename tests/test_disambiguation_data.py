@@ -1,5 +1,6 @@
-"""Files of entity disambiguation: examples of every published format, their faults with file and line, candidates of
-persons against a plain transcription, and the published test sets counted by other means.
+"""Files of entity disambiguation: examples of every published format and the JSON lines that `--to-jsonl` makes of
+them, their faults with file and line, candidates of persons against a plain transcription, the published test sets
+counted by other means. Inputs equal a plain transcription of the rules, whatever the document; nothing crashes.
 
     python -m pytest -q tests/test_disambiguation_data.py
 """
@@ -9,16 +10,31 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import shared_data
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import disambiguation_data as files
-from luke_mini import mentions
-from luke_mini.disambiguation_data import Candidate, Document, Mention
+import finetune
+from luke_mini import disambiguation_data as data
+from luke_mini.disambiguation_data import Document, Options, candidate_ids, make_features, to_document
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import Candidate, Mention, from_links
+from luke_mini.spans import equal_parts
 
 ADA, OKLAHOMA = Candidate("Ada Lovelace", 0.7), Candidate("Ada, Oklahoma", 0.3)
+
+
+def read(path, mentions_alone=False) -> list[Document]:
+    return list(map(to_document, data.records(path, mentions_alone)))
+
+
+def fault_of(path) -> str:
+    with pytest.raises(ValueError) as error:
+        read(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 # --- WNED -------------------------------------------------------------------------------------------------------------
@@ -44,39 +60,19 @@ def wned(tmp_path) -> Path:
 
 def test_wned(wned):
     """Offsets count \\r and \\n; escapes are resolved; NIL and no name are left out; a wrong offset finds its place."""
-    (document,) = files.read(wned)
-    assert document.id == "d1" and document.text == TEXT and document.skipped == 2
-    assert [(TEXT[m.start : m.end], m.start, m.title) for m in document.mentions] == [
-        ("Ada", 2, "Ada Lovelace"), ("Ada & Bo", 2, "Ada & Bo"), ("Ada", 16, "Ada, Oklahoma"),
-    ]  # fmt: skip
-    assert all(m.candidates is None for m in document.mentions)
+    (document,) = read(wned)
+    spans = (Mention(2, 5, "Ada Lovelace"), Mention(2, 10, "Ada & Bo"), Mention(16, 19, "Ada, Oklahoma"))
+    assert document == Document("d1", TEXT, spans, skipped=2)
+    assert [TEXT[m.start : m.end] for m in document.mentions] == ["Ada", "Ada & Bo", "Ada"]
 
 
 def test_wned_without_texts(wned):
-    assert files.read(wned, mentions_alone=True) == files.read(wned)  # a text that is there is read
+    assert read(wned, mentions_alone=True) == read(wned)  # a text that is there is read
     (wned.parent / "RawText/d1").unlink()
     with pytest.raises(ValueError, match="RawText/d1: missing, .*--mentions-alone"):
-        files.read(wned)
-    (document,) = files.read(wned, mentions_alone=True)
-    assert document.text == "Ada Ada & Bo Ada"
-    assert [document.text[m.start : m.end] for m in document.mentions] == ["Ada", "Ada & Bo", "Ada"]
-
-
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("<offset>2</offset>", "<offset>x</offset>", "document d1, annotation 1: <offset> is 'x'"),
-        ("<wikiName>NIL</wikiName>", "", "document d1, annotation 3: expected <mention>, <wikiName>"),
-        ("<mention>Ada</mention>", "<mention>Eve</mention>", "document d1: the mention 'Eve' is not in the text"),
-        (' docName="d1"', "", "expected an attribute docName"),
-        ("</document>", "", "line 8, column"),
-    ],
-)
-def test_faults_of_wned(wned, old, new, message):
-    wned.write_text(XML.replace(old, new))
-    with pytest.raises(ValueError) as error:
-        files.read(wned)
-    assert message in str(error.value) and str(wned) in str(error.value) and "\n" not in str(error.value)
+        read(wned)
+    (document,) = read(wned, mentions_alone=True)
+    assert document.text == "Ada Ada & Bo Ada" and [m[:2] for m in document.mentions] == [(0, 3), (4, 12), (13, 16)]
 
 
 # --- Le & Titov -------------------------------------------------------------------------------------------------------
@@ -113,53 +109,55 @@ def table(tmp_path) -> Path:
 
 def test_le_and_titov(table):
     """Best prior first, nameless candidates out, commas in titles; -1 is a title that is no candidate, or none."""
-    (document,) = files.read(table)
-    assert document == Document(
+    assert read(table) == [Document(
         "12testb", "Bo met Ada U.S . Oslo left",
         (Mention(7, 10, "Ada Lovelace", (ADA, OKLAHOMA)), Mention(11, 16, "AT&T, Inc.", ())), 1,
-    )  # fmt: skip
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["wned", "table"])
+def test_the_json_lines_of_a_published_file_are_the_same_documents(kind, request, capsys):
+    path = request.getfixturevalue(kind)
+    finetune.main(["disambiguation", "--to-jsonl", str(path)])
+    own = path.with_suffix(".jsonl")
+    own.write_text(capsys.readouterr().out, encoding="utf-8", newline="")
+    assert read(own) == read(path)
 
 
 def test_the_words_of_the_wned_sets_have_other_names(table):
     table.rename(table.parent / "wned-msnbc.csv")
     with pytest.raises(ValueError, match="msnbc.conll: missing"):
-        files.read(table.parent / "wned-msnbc.csv")
+        read(table.parent / "wned-msnbc.csv")
     (table.parent / "testa_testb_aggregate_original").rename(table.parent / "msnbc.conll")
-    assert len(files.read(table.parent / "wned-msnbc.csv")[0].mentions) == 2
+    assert len(read(table.parent / "wned-msnbc.csv")[0].mentions) == 2
+
+
+OWN, TABLE, COLUMNS = "own.xml", "aida_testB.csv", "testa_testb_aggregate_original"
 
 
 @pytest.mark.parametrize(
-    "row, message",
+    "name, old, new, message",
     [
-        (ROWS[0].replace("GT:", "GT"), "line 2: expected 5 columns, CANDIDATES"),
-        (ROWS[0].replace("0.3", "x"), "line 2: candidate '12,x,Ada, Oklahoma', expected id,prior,title"),
-        (ROWS[0].replace("12,0.3,Ada, Oklahoma", "12"), "line 2: candidate '12', expected id,prior,title or EMPTYCAND"),
-        (ROWS[0].replace("12testb", "14testb"), "line 2: the document '14testb' is not in"),
-        (ROWS[0], "line 2: the mention 'Ada' is not among those that remain"),
-        (" " + ROWS[0][12:], "line 2: column 1 is empty"),
+        (OWN, "<offset>2</offset>", "<offset>x</offset>", ", document d1, annotation 1: <offset> is 'x'"),
+        (OWN, "<wikiName>NIL</wikiName>", "", ", document d1, annotation 3: expected <mention>, <wikiName>"),
+        (OWN, "<mention>Ada</mention>", "<mention>Eve</mention>", ", document d1: the mention 'Eve' is not in the text"),
+        (OWN, ' docName="d1"', "", ": expected an attribute docName"),
+        (OWN, "</document>", "", ", line 8, column"),
+        (TABLE, ROWS[1], ROWS[0].replace("GT:", "GT"), ", line 2: expected 5 columns, CANDIDATES"),
+        (TABLE, "0.3", "x", ", line 1: candidate '12,x,Ada, Oklahoma', expected id,prior,title"),
+        (TABLE, "12,0.3,Ada, Oklahoma", "12", ", line 1: candidate '12', expected id,prior,title or EMPTYCAND"),
+        (TABLE, ROWS[1], ROWS[0].replace("12testb", "14testb"), ", line 2: the document '14testb' is not in"),
+        (TABLE, ROWS[1], ROWS[0], ", line 2: the mention 'Ada' is not among those that remain"),
+        (TABLE, ROWS[1], " " + ROWS[0][12:], ", line 2: column 1 is empty"),
+        (COLUMNS, "z\nOslo\tB", "z\nOslo\tO", ", line 8: column 2 is 'O', expected B or I"),
+        (COLUMNS, "-DOCSTART- (13", "-DOCSTART- 13", ", line 11: expected -DOCSTART- (the document's name"),
+        (COLUMNS, "-DOCSTART- (12testb OSLO)\n", "", ", line 1: expected a -DOCSTART- line"),
     ],
 )
-def test_faults_of_the_table(table, row, message):
-    table.write_text("\n".join([ROWS[0], row]), encoding="utf-8")
-    with pytest.raises(ValueError) as error:
-        files.read(table)
-    assert str(error.value).startswith(str(table)) and message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("U.S.\tx\ty\tz\nOslo\tB", "U.S.\tx\ty\tz\nOslo\tO", "line 8: column 2 is 'O', expected B or I"),
-        ("-DOCSTART- (13", "-DOCSTART- 13", "line 11: expected -DOCSTART- (the document's name"),
-        ("-DOCSTART- (12testb OSLO)\n", "", "line 1: expected a -DOCSTART- line"),
-    ],
-)
-def test_faults_of_the_words(table, old, new, message):
-    path = table.parent / "testa_testb_aggregate_original"
-    path.write_text(WORDS.replace(old, new))
-    with pytest.raises(ValueError) as error:
-        files.read(table)
-    assert str(error.value).startswith(str(path)) and message in str(error.value)
+def test_faults_are_named(wned, table, name, old, new, message):
+    path = wned.parent / name
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    assert fault_of(wned if name == OWN else table).startswith(f"{path}{message}")
 
 
 # --- Own files --------------------------------------------------------------------------------------------------------
@@ -172,27 +170,26 @@ def test_own_lines(tmp_path):
     ]
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps({"id": 7, "text": "Ada left.", "spans": spans}) + "\n")
-    expected = (Mention(0, 3, "Ada Lovelace", (ADA, OKLAHOMA)), Mention(0, 3, None, None))
-    assert files.read(path) == [Document("7", "Ada left.", expected)]
+    expected = (Mention(0, 3, "Ada Lovelace", (ADA, OKLAHOMA)), Mention(0, 3))
+    assert read(path) == [Document("7", "Ada left.", expected)]
     path.write_text(path.read_text() + '{"text": "x", "spans": [{"start": 0, "end": 1, "candidates": {"X": "1"}}]}\n')
-    message = f"{path}, line 2, spans 1: prior of 'X' is \"1\", expected a number"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        files.read(path)
+    assert fault_of(path) == f"{path}, line 2, spans 1: prior of 'X' is \"1\", expected a number"
 
 
 # --- Candidates and titles --------------------------------------------------------------------------------------------
 
 
-def test_candidates_from_statistics():
-    links = {("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3}
-    document = Document("", "ADA, Eve", (Mention(0, 3, None, None), Mention(5, 8, None, None), Mention(0, 3, None, ())))
-    (found,) = files.with_candidates([document], mentions.from_links(links))
-    assert [m.candidates for m in found.mentions] == [(ADA, OKLAHOMA), (), ()]
+def test_mentions_and_candidates_from_statistics():
+    statistics = from_links({("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3})
+    document = Document("", "ADA, Eve", (Mention(0, 3), Mention(5, 8), Mention(0, 3, None, ())))
+    found = data.with_candidates(document, statistics, 0.5)
+    assert found.mentions == (Mention(0, 3, None, (ADA, OKLAHOMA)), Mention(5, 8, None, ()), Mention(0, 3, None, ()))
+    bare = document._replace(mentions=None)
+    assert data.with_candidates(bare, statistics, 0.5).mentions == (Mention(0, 3, None, (ADA, OKLAHOMA), 1.0),)
+    assert data.with_candidates(bare, statistics, 1.5).mentions == ()
 
 
 NAMES = ["ada", "ada lovelace", "Lovelace", "love", "ada byron lovelace", "byron"]
-
-
 SOME_TITLES = st.lists(st.sampled_from("ABCD"), max_size=3, unique=True)
 
 
@@ -204,7 +201,7 @@ def test_persons_equal_a_plain_transcription(found):
         start = text.index(name, spans[-1][1] + 3 if spans else 0)
         spans.append((start, start + len(name)))
         made.append(Mention(*spans[-1], None, tuple(Candidate(t, 0.5 ** (k + 1)) for k, t in enumerate(titles))))
-    document = files.with_persons(Document("", text, tuple(made)), {"A", "B"})
+    document = data.with_persons(Document("", text, tuple(made)), {"A", "B"})
     for (name, titles), before, after in zip(found, made, document.mentions):
         referring = []
         for other, candidates in found:
@@ -227,29 +224,132 @@ def test_persons_equal_a_plain_transcription(found):
 
 def test_redirects_and_valid_titles(tmp_path):
     (tmp_path / "redirects.tsv").write_text("Ada L\tAda Lovelace\nOK\tAda, Oklahoma\n")
-    redirects = files.read_redirects(tmp_path / "redirects.tsv")
+    redirects = data.read_redirects(tmp_path / "redirects.tsv")
     made = (Mention(0, 1, "Ada L", (Candidate("OK", 1.0),)), Mention(0, 1, "Bo", ()), Mention(0, 1, None, ()))
-    found = files.with_titles(Document("", "x", made), lambda t: redirects.get(t, t), {"Ada Lovelace"})
+    found = data.with_titles(Document("", "x", made), lambda t: redirects.get(t, t), {"Ada Lovelace"})
     kept = (Mention(0, 1, "Ada Lovelace", (Candidate("Ada, Oklahoma", 1.0),)), Mention(0, 1, None, ()))
     assert found == Document("", "x", kept, skipped=1)
     (tmp_path / "redirects.tsv").write_text("Ada L\n")
     with pytest.raises(ValueError, match="redirects.tsv, line 1: expected two titles"):
-        files.read_redirects(tmp_path / "redirects.tsv")
+        data.read_redirects(tmp_path / "redirects.tsv")
 
 
 @pytest.mark.parametrize("name", ["msnbc", "aquaint"])
 def test_published_sets(name):
-    """Every surface is at its offset in the raw text; the XML read by other means, a regular expression, says the same."""
+    """Every surface is at its offset in the raw text; a regular expression reads the same from the XML."""
     path = shared_data(f"disambiguation/{name}/{name}.xml")
     text = re.sub("(?s)<!--.*?-->", "", path.read_text(encoding="utf-8")).replace("&amp;", "&")
     pattern = r"<mention>(.*?)</mention>\s*<wikiName(?:/>|>(.*?)</wikiName>)\s*<offset>(\d+)</offset>"
     expected = re.findall(pattern, text)
-    documents = files.read(path)
+    documents = read(path)
     assert sum(document.skipped for document in documents) == sum(title in ("", "NIL") for _, title, _ in expected)
     found = [(d.text[m.start : m.end], m.title, str(m.start)) for d in documents for m in d.mentions]
     assert found == [row for row in expected if row[1] not in ("", "NIL")] and len(found) > 600
 
 
 def test_published_set_without_texts():
-    documents = files.read(shared_data("disambiguation/aida-testa/aida-testa.xml"), mentions_alone=True)
+    documents = read(shared_data("disambiguation/aida-testa/aida-testa.xml"), mentions_alone=True)
     assert len(documents) == 216 and sum(len(d.mentions) for d in documents) == 4791
+
+
+# --- Inputs -----------------------------------------------------------------------------------------------------------
+
+TITLES = [f"T{k}" for k in range(8)]
+VOCAB = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", *TITLES, "[MASK2]"])
+UNK = 1
+
+
+class LetterTokenizer:
+    """One piece a letter, none for a space."""
+
+    bos_id, pad_id, eos_id, unk_id = 0, 1, 2, 3
+
+    def encode_segments(self, segments):
+        ids = [[10 + ord(char) % 80 for char in segment if char != " "] for segment in segments]
+        return np.array([k for part in ids for k in part], np.int32), np.array([*map(len, ids)])
+
+
+def mention(start, end, title, *titles) -> Mention:
+    return Mention(start, end, title, tuple(Candidate(name, 1 / (k + 1)) for k, name in enumerate(titles)))
+
+
+def test_candidates_worked_by_hand():
+    """X and Y are not in the vocabulary: together one [UNK], whose first number is X's. T0 has the id 3."""
+    found = mention(0, 1, "T1", "X", "T0", "Y", "T1", "T2")
+    ids, gold = candidate_ids(found, VOCAB, Options())
+    assert list(ids.items()) == [(UNK, 0), (3, 1), (4, 3), (5, 4)] and gold == 4
+    assert candidate_ids(found, VOCAB, Options(max_candidates=3)) == ({UNK: 0, 3: 1}, -1)  # the title is the fourth
+    for title in ("X", None, "T5"):
+        assert candidate_ids(found._replace(title=title), VOCAB, Options()) == (ids, -1)
+    assert candidate_ids(found._replace(candidates=()), VOCAB, Options()) == ({}, -1)
+
+
+def plain_inputs(document: Document, options: Options):
+    """[(word ids, [(mention, first, last + 1, is target)])] of one document, piece by piece."""
+    before = [sum(char != " " for char in document.text[:k]) for k in range(len(document.text) + 1)]
+    ids = [10 + ord(char) % 80 for char in document.text if char != " "]
+    n, room, made = len(ids), options.max_seq_length - 2, []
+    spans = {k: (before[m.start], before[m.end]) for k, m in enumerate(document.mentions)}
+    order = sorted(spans, key=lambda k: document.mentions[k][:2])
+
+    def clipped(k, first, last):
+        start, end = spans[k]
+        return start - first + 1, min(end, last, start + options.max_mention) - first + 1
+
+    if n > room and options.split == "per_mention":
+        for target in order:
+            start, end = spans[target]
+            end = min(end, start + room)
+            left = right = 0
+            half = (room - (end - start)) // 2
+            if start < n - end:
+                left = min(start, half)
+                right = min(n - end, room - (end - start) - left)
+            else:
+                right = min(n - end, half)
+                left = min(start, room - (end - start) - right)
+            first, last = start - left, end + right
+            others = [k for k in order if k != target and first <= spans[k][0] and spans[k][1] <= last]
+            chosen = [target, *others[: options.max_entities - 1]]
+            made.append((ids[first:last], [(k, *clipped(k, first, last), k == target) for k in chosen]))
+    else:
+        borders = equal_parts(n, room, np.array([spans[k] for k in order], np.int64).reshape(-1, 2))
+        for number, (first, last) in enumerate(zip(borders, borders[1:])):
+            is_last = number == len(borders) - 2
+            inside = [k for k in order if first <= spans[k][0] and (spans[k][0] < last or is_last)]
+            parts = -(-len(inside) // options.max_entities)
+            for part in range(parts):  # as equal as can be, the larger ones first
+                size = len(inside) // (parts - part) + (len(inside) % (parts - part) > 0)
+                chosen, inside = inside[:size], inside[size:]
+                made.append((ids[first:last], [(k, *clipped(k, first, last), True) for k in chosen]))
+    return made
+
+
+@st.composite
+def documents(draw):
+    text = draw(st.text("ab c", max_size=50))
+    places = st.tuples(st.integers(0, max(0, len(text) - 1)), st.integers(1, 15))
+    found = draw(st.lists(places, max_size=10)) if text else []
+    titles = st.lists(st.sampled_from([*TITLES, "X", "Y"]), max_size=5, unique=True)
+    title = st.sampled_from([*TITLES, "X", None])
+    made = [mention(start, min(start + n, len(text)), draw(title), *draw(titles)) for start, n in found]
+    return Document("", text, tuple(made))
+
+
+@given(
+    documents(), st.sampled_from(["simple", "per_mention"]), st.integers(6, 30), st.integers(1, 5), st.integers(1, 6)
+)
+@settings(max_examples=100, deadline=None)
+def test_features_equal_a_plain_transcription(document, split, max_length, max_entities, max_mention):
+    options = Options(split=split, max_seq_length=max_length, max_entities=max_entities, max_mention=max_mention)
+    features = make_features([document], LetterTokenizer(), VOCAB, (), options)
+    found = []
+    for _, (word_ids, gold, spans, kept), is_target, candidates in features:
+        assert word_ids[0] == 0 and word_ids[-1] == 2 and len(word_ids) <= max_length
+        found.append((word_ids[1:-1].tolist(), list(zip(kept.tolist(), *spans.T.tolist(), is_target.tolist()))))
+        of_mentions = [candidate_ids(document.mentions[k], VOCAB, options) for k in kept]
+        assert list(zip(candidates, gold)) == of_mentions
+    expected = [(ids, rows) for ids, rows in plain_inputs(document, options) if rows]
+    assert found == expected
+    decided = Counter(k for _, rows in found for k, _, _, is_target in rows if is_target)
+    assert decided == Counter(range(len(document.mentions)))  # every mention once

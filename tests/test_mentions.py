@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -17,22 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini import mentions, wiki_dump, wikitext
-from luke_mini.mentions import (
-    Mentions,
-    count_links,
-    count_pages,
-    find_listed,
-    from_links,
-    list_detector,
-    list_mentions,
-    make_trie,
-    no_detector,
-    normalize,
-    normalize_word,
-    statistics_detector,
-    with_pages,
-    word_spans,
-)
+from luke_mini.mentions import Mention, Mentions, count_links, count_pages, from_links, make_trie, with_pages
+from luke_mini.mentions import find_listed, list_detector, list_mentions, no_detector, statistics_detector
+from luke_mini.mentions import normalize, normalize_word, word_spans
 from luke_mini.wikitext import Link, Paragraph
 
 # --- Names --------------------------------------------------------------------------------------------------------
@@ -129,7 +117,7 @@ def test_counts_and_probabilities_by_brute_force(pages):
     for name in wanted:
         links = linked[name, "X"]
         holding = sum(any(f" {name} " in f" {plain(paragraph.text)} " for paragraph in page) for page in pages)
-        assert table.candidates(name) == [("X", links, 1.0)]
+        assert table.candidates(name) == (("X", 1.0),) and table.titles_of(table.names().index(name)) == [("X", links)]
         assert link_probability(table, name) == pytest.approx(min(1, links / holding))
 
 
@@ -146,22 +134,28 @@ def test_detection_by_brute_force(names, text):
         position = found[-1][1] if found and found[-1][0] == position else position + 1
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     wanted = [(spans[i][0], spans[j - 1][1], plain(text[spans[i][0] : spans[j - 1][1]]).upper()) for i, j in found]
-    assert [(start, end, candidates[0].title) for start, end, _, candidates in table.detect(text)] == wanted
+    assert [(m.start, m.end, m.candidates[0].title) for m in table.detect(text)] == wanted
 
 
 # --- By hand ------------------------------------------------------------------------------------------------------
 
 
 def found(table: Mentions, text: str, **options) -> list[str]:
-    return [text[start:end] for start, end, _, _ in table.detect(text, **options)]
+    return [text[m.start : m.end] for m in table.detect(text, **options)]
 
 
-def test_word_borders_where_words_are_spaced():
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Yorkshire, newyork, NEW YORK's York", ["NEW YORK", "York"]),
+        ("東京都に京都", ["東京", "京都"]),
+        ("ประเทศไทย", ["ไทย"]),
+        ("कीमत की", ["की"]),
+    ],
+)
+def test_word_borders_where_words_are_spaced(text, expected):
     table = from_links({(normalize(name), name): 1 for name in ["York", "New York", "東京", "京都", "ไทย", "की"]})
-    assert found(table, "Yorkshire, newyork, NEW YORK's York") == ["NEW YORK", "York"]
-    assert found(table, "東京都に京都") == ["東京", "京都"]
-    assert found(table, "ประเทศไทย") == ["ไทย"]
-    assert found(table, "कीमत की") == ["की"]
+    assert found(table, text) == expected
 
 
 def test_a_rare_link_gives_way_to_a_shorter_mention():
@@ -179,10 +173,10 @@ def test_titles_are_ranked_and_cut():
     links = {("a", f"T{k:03}"): 1 + (k == 7) for k in range(150)} | {("b", "T000"): 1}
     table = from_links(links)
     candidates = table.candidates("A")
-    assert [title for title, _, _ in candidates[:3]] == ["T007", "T000", "T001"]
+    # Of all links, also of those cut off.
+    assert candidates[:3] == (("T007", 2 / 151), ("T000", 1 / 151), ("T001", 1 / 151))
     assert len(candidates) == mentions.MAX_TITLES
-    assert candidates[0][1:] == (2, pytest.approx(2 / 151))  # of all links, also of those cut off
-    assert table.candidates("c") == [] and link_probability(table, "c") == 0 and table.candidates("") == []
+    assert table.candidates("c") == () and link_probability(table, "c") == 0 and table.candidates("") == ()
 
 
 def test_long_and_empty_names_are_left_out():
@@ -213,7 +207,8 @@ def test_save_and_load(tmp_path):
     table.save(tmp_path / "mentions.safetensors")
     again = Mentions.load(tmp_path / "mentions.safetensors")
     assert again.names() == table.names() == ["zoe", "東 京"]
-    assert again.detect("zoe, 東京") == table.detect("zoe, 東京") != []
+    first, second = again.detect("zoe, 東京")
+    assert (first, second) == (Mention(0, 3, None, (("Zoë", 1.0),), 1.0), Mention(5, 7, None, (("Tokyo", 1.0),), 1.0))
     empty = from_links({})
     empty.save(tmp_path / "empty.safetensors")
     assert Mentions.load(tmp_path / "empty.safetensors").detect("zoe") == []
@@ -225,19 +220,24 @@ def test_a_file_of_something_else_is_named(tmp_path):
         Mentions.load(tmp_path / "text")
 
 
+def test_statistics_are_looked_for_in_a_folder_and_three_above_it(tmp_path):
+    deep, path = tmp_path / "a/b/c/d", tmp_path / "a" / mentions.STATISTICS
+    assert mentions.find_statistics([deep]) is None
+    path.parent.mkdir()
+    path.touch()
+    assert mentions.find_statistics([deep / "e"]) is None
+    assert mentions.find_statistics([deep / "e", deep]) == mentions.find_statistics([path.parent]) == path
+
+
 def test_a_real_dump():
     """Every name that links give is found by detection at its own link, unless a longer or earlier one covers it."""
-    path = shared_data("wiki/enwiki-wp2txt.xml.bz2")
-    pages = []
-    for page in wiki_dump.read_dump(path):
-        if not page.redirect and len(pages) < 25:
-            pages.append(wikitext.parse(page.wikitext))
-    table = gather(pages)
+    dump = wiki_dump.read_dump(shared_data("wiki/enwiki-wp2txt.xml.bz2"))
+    pages = [wikitext.parse(page.wikitext) for page in islice((page for page in dump if not page.redirect), 25)]
+    table, checked = gather(pages), 0
     assert len(table) > 500
-    checked = 0
-    for paragraph in (paragraph for page in pages[:5] for paragraph in page):
-        spans = [(mention.start, mention.end) for mention in table.detect(paragraph.text)]
-        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+    for paragraph in chain.from_iterable(pages[:5]):
+        spans = [mention[:2] for mention in table.detect(paragraph.text)]
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
         for link in paragraph.links:
             if table.candidates(paragraph.text[link.start : link.end]):
                 checked += 1
@@ -247,32 +247,29 @@ def test_a_real_dump():
 
 # --- Detectors --------------------------------------------------------------------------------------------------------
 
-
-def found_listed(text: str, titles: dict[str, str]) -> list[tuple[str, str]]:
-    return [(text[start:end], title) for start, end, title in find_listed(text, list_mentions(titles))]
+CITIES = ["New York", "New York Times", "York", "Times Square"]
 
 
-def test_the_longest_from_left_to_right():
-    titles = {"New York": "New York City", "New York Times": "The New York Times", "York": "York", "Times Square": "T"}
-    assert found_listed("In New York Times Square.", titles) == [("New York Times", "The New York Times")]
-    assert found_listed("York, New York", titles) == [("York", "York"), ("New York", "New York City")]
-    assert found_listed("new york", titles) == []  # case counts
-    assert found_listed("New\n  York", titles) == [("New\n  York", "New York City")]  # blanks do not
-
-
-def test_mentions_end_where_words_end():
-    titles = {"Oslo": "Oslo", "U.S.": "United States", "Zoë": "Zoë"}
-    assert found_listed("Oslofjord, NewOslo, Oslo2", titles) == []
-    assert [text for text, _ in found_listed("(Oslo) North-Oslo Oslo's Zoë", titles)] == ["Oslo", "Oslo", "Oslo", "Zoë"]
-    assert found_listed("the U.S. army", titles) == [("U.S.", "United States")]
-    assert found_listed("서울은", {"서울": "Seoul"}) == []  # Korean has spaces, and particles
-    assert found_listed("서울 은", {"서울": "Seoul"}) == [("서울", "Seoul")]
-
-
-def test_scripts_without_spaces_have_no_word_borders():
-    titles = {"東京": "東京", "京都": "京都", "iPhone": "iPhone", "ไทย": "ประเทศไทย"}
-    assert [text for text, _ in found_listed("東京都と京都のiPhone", titles)] == ["東京", "京都", "iPhone"]
-    assert [text for text, _ in found_listed("ประเทศไทยนี้", titles)] == ["ไทย"]
+@pytest.mark.parametrize(
+    "titles, text, expected",
+    [
+        (CITIES, "In New York Times Square.", ["New York Times"]),  # the longest, from left to right
+        (CITIES, "York, New York", ["York", "New York"]),
+        (CITIES, "new york", []),  # case counts
+        (CITIES, "New\n  York", ["New\n  York"]),  # blanks do not
+        (["Oslo"], "Oslofjord, NewOslo, Oslo2", []),  # mentions end where words end
+        (["Oslo", "Zoë"], "(Oslo) North-Oslo Oslo's Zoë", ["Oslo", "Oslo", "Oslo", "Zoë"]),
+        (["U.S."], "the U.S. army", ["U.S."]),
+        (["서울"], "서울은", []),  # Korean has spaces, and particles
+        (["서울"], "서울 은", ["서울"]),
+        (["東京", "京都", "iPhone"], "東京都と京都のiPhone", ["東京", "京都", "iPhone"]),  # no borders of words
+        (["ไทย"], "ประเทศไทยนี้", ["ไทย"]),
+    ],
+)
+def test_listed_mentions_by_hand(titles, text, expected):
+    found = find_listed(text, list_mentions({title: title.upper() for title in titles}))
+    assert [text[start:end] for start, end, _ in found] == expected
+    assert [title for *_, title in found] == [" ".join(name.split()).upper() for name in expected]
 
 
 STRETCHES = st.lists(st.sampled_from(["Ada", "Bo", "ada", "-", "東", "京", " "]), max_size=9).map("".join)
@@ -300,23 +297,16 @@ def test_listed_mentions_by_brute_force(text, titles):
 
 
 def test_a_candidate_file(tmp_path):
+    """With ignore_case, as in LUKE's own code, a mention that then means two entities means none."""
     path = tmp_path / "en-en.json"
-    path.write_text(json.dumps({"Oslo": {"Norway": "Norway", "the fjord": "Oslofjord"}, "Rome": {"Italy": "Italy"}}))
-    find = list_detector(str(path), False)
-    text = "Norway and Italy share the fjord"
-    assert find(text, "Oslo") == [(0, 6, "Norway"), (23, 32, "Oslofjord")]
-    assert find(text, "Rome") == [(11, 16, "Italy")]
+    pages = {"Oslo": {"The Fjord": "Oslofjord", "Us": "We", "US": "U.S."}, "Rome": {"US": "Umbria"}}
+    path.write_text(json.dumps(pages))
+    find, without_case = (list_detector(str(path), ignore_case) for ignore_case in (False, True))
+    text = "The fjord and The Fjord, US"
+    assert find(text, "Oslo") == [(14, 23, "Oslofjord"), (25, 27, "U.S.")]
+    assert find(text, "Rome") == [(25, 27, "Umbria")]
     assert find(text, "Nowhere") == [] == no_detector(text, "Oslo")  # a page that the file lacks is no error
-
-
-def test_a_candidate_file_without_case(tmp_path):
-    """LUKE's own code lowers both sides; a mention that then means two entities means none."""
-    path = tmp_path / "squad.json"
-    path.write_text(json.dumps({"Oslo": {"The Fjord": "Oslofjord", "Us": "We", "US": "United States"}}))
-    with_case, without = (list_detector(str(path), ignore_case) for ignore_case in (False, True))
-    text = "The fjord and the FJORD, US"
-    assert with_case(text, "Oslo") == [(25, 27, "United States")]
-    assert without(text, "Oslo") == [(0, 9, "Oslofjord"), (14, 23, "Oslofjord")]
+    assert without_case(text, "Oslo") == [(0, 9, "Oslofjord"), (14, 23, "Oslofjord")]
 
 
 @pytest.mark.parametrize(
@@ -338,9 +328,8 @@ def test_faults_of_candidate_files(tmp_path, value, fault):
 
 def test_detection_from_a_file_of_statistics(tmp_path):
     links = {("oslo", "Oslo"): 3, ("oslo", "Oslo, Minnesota"): 1, ("the", "Definite article"): 1, ("rome", "Rome"): 2}
-    found = from_links(links)
-    pages = {"oslo": 4, "rome": 2, "the": 20}
-    found = with_pages(found, np.array([pages[name] for name in found.names()]))
+    found = from_links(links)  # of the names "oslo", "rome", "the"
+    found = with_pages(found, np.array([4, 2, 20]))
     path = str(tmp_path / "mentions.safetensors")
     found.save(path)
     text = "The town of OSLO, the Rome"

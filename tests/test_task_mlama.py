@@ -14,18 +14,18 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from closeness import assert_rounded, generator, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, examples, inputs, task_mlama, tokenizer_sentencepiece
+from luke_mini import checkpoint, examples, finetuning, formats, inputs, packing, task_mlama, tokenizer_sentencepiece
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
-from luke_mini.examples import build_examples
-from luke_mini.task_mlama import Example, Options, Prediction, make_features, read_examples
+from luke_mini.task_mlama import Example, Options, make_features
 
 CAPITALS = ("Oslo", "Bergen", "Acme in Norway", "Bo")
 EXAMPLE = Example("en", "P36", "[X] has the mayor [Y] .", "Norway", ("Oslo",), CAPITALS)
@@ -37,10 +37,10 @@ def tiny(tiny_checkpoint):
 
 
 @pytest.fixture(scope="session")
-def pieces(tmp_path_factory):
-    """A SentencePiece tokenizer; without spaces between words in half of its texts."""
+def tokenizers(tiny, tmp_path_factory):
+    """SentencePiece, half of its texts without spaces between words; byte-level BPE."""
     texts = ["Ada met Bo Berg, the mayor of Oslo in Norway.", "ノルウェーの首都はオスロです。", "オスロはノルウェーにある"] * 20
-    return tokenizer_sentencepiece.train(texts, 120, tmp_path_factory.mktemp("pieces"))
+    return tokenizer_sentencepiece.train(texts, 120, tmp_path_factory.mktemp("pieces")), tiny.tokenizer
 
 
 def write(path, *rows):
@@ -48,23 +48,23 @@ def write(path, *rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def facts(*pairs):
-    return [{"lineid": i, "sub_label": subject, "obj_label": label} for i, (subject, label) in enumerate(pairs)]
+def write_language(folder, templates, **facts):
+    write(folder / "templates.jsonl", *({"relation": name, "template": text} for name, text in templates.items()))
+    for name, pairs in facts.items():
+        write(folder / f"{name}.jsonl", *({"sub_label": subject, "obj_label": label} for subject, label in pairs))
 
 
 @pytest.fixture
 def published(tmp_path):
     """Two languages in the layout of the release."""
     for language, template in (("en", "[Y] is the capital of [X] ."), ("de", "[X] hat die Hauptstadt [Y] .")):
-        folder = tmp_path / "mlama1.1" / language
-        write(folder / "templates.jsonl", {"relation": "P36", "template": template},
-              {"relation": "place_of_birth", "template": "[X] was born in [Y] ."},
-              {"relation": "P999", "template": "[X] and [Y]"})  # fmt: skip
-        write(folder / "P36.jsonl", *facts(("Norway", "Oslo"), ("Chile", "Santiago"), ("Norway", "Bergen")))
-        write(folder / "place_of_birth.jsonl", *facts(("Ada", "Oslo"), ("Bo", "Bergen")))
+        templates = {"P36": template, "place_of_birth": "[X] was born in [Y] .", "P999": "[X] and [Y]"}
+        write_language(tmp_path / "mlama1.1" / language, templates,
+                       P36=[("Norway", "Oslo"), ("Chile", "Santiago"), ("Norway", "Bergen")],
+                       place_of_birth=[("Ada", "Oslo"), ("Bo", "Bergen")])  # fmt: skip
     of_trex = {"P36": ["Oslo", "Bergen", "Lima"]}
     of_google = {"P36": ["Rome"], "place_of_birth": ["Oslo", "Oslo", "Bergen"]}
-    for name, objects in zip(task_mlama.OBJECT_FILES, (of_trex, of_google)):
+    for name, objects in zip(formats.OBJECT_FILES, (of_trex, of_google)):
         for language in ("en", "de"):
             made = {key: {"subjects": [], "objects": value} for key, value in objects.items()}
             write(tmp_path / name / f"{language}.json", made)
@@ -74,9 +74,14 @@ def published(tmp_path):
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_published_layout(published, capsys):
-    examples = read_examples(published / "mlama1.1/en")
-    assert examples == read_examples(published / "mlama1.1/en/templates.jsonl")
+def read_examples(path, **options):
+    return finetuning.read_examples(task_mlama, path, Options(**options))
+
+
+def test_the_published_layout_and_its_json_lines(published, capsys):
+    folder = published / "mlama1.1/en"
+    examples = read_examples(folder)
+    assert examples == read_examples(folder / "templates.jsonl")
     candidates = ("Oslo", "Bergen", "Lima", "Rome")
     assert examples == [
         Example("en", "P36", "[Y] is the capital of [X] .", "Norway", ("Oslo", "Bergen"), candidates),
@@ -89,18 +94,24 @@ def test_the_published_layout(published, capsys):
     # (2/4 + 0 + 1/2 + 1/2) / 4
     assert task_mlama.describe(examples) == "2 relations; a random candidate is right in 37.5%"
     assert read_examples(published / "mlama1.1/de")[0].template == "[X] hat die Hauptstadt [Y] ."
+    capsys.readouterr()
+    finetune.main(["mlama", "--to-jsonl", str(folder)])
+    (folder / "own.jsonl").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert read_examples(folder / "own.jsonl") == examples
 
 
 def test_objects_elsewhere_and_nowhere(published, capsys):
-    for name in task_mlama.OBJECT_FILES:
+    for name in formats.OBJECT_FILES:
         (published / "moved").mkdir(exist_ok=True)
         shutil.move(published / name, published / "moved" / name)
     folder = published / "mlama1.1/en"
     assert read_examples(folder)[0].candidates == ("Oslo", "Bergen", "Santiago")
     assert "the facts' own objects as candidates: P36 place_of_birth" in capsys.readouterr().out
-    assert len(read_examples(folder, Options(objects=str(published / "moved")))[0].candidates) == 4
+    assert len(read_examples(folder, objects=str(published / "moved"))[0].candidates) == 4
     with pytest.raises(ValueError, match="TREx_multilingual_objects/en.json or GoogleRE_objects/en.json"):
-        read_examples(folder, Options(objects=str(published)))
+        read_examples(folder, objects=str(published))
+    with pytest.raises(OSError, match="templates.jsonl"):
+        read_examples(published)
     write(folder / "objects.json", {"P36": {"subjects": [], "objects": ["Quito"]}})
     assert read_examples(folder)[0].candidates == ("Quito",)
 
@@ -117,18 +128,16 @@ def test_objects_elsewhere_and_nowhere(published, capsys):
         ("objects.json", {"P36": {"subjects": []}}, "P36: field 'objects' is missing"),
         ("objects.json", {"P36": ["Oslo"]}, "field 'P36' is .*, expected an object"),
         ("objects.json", {"P36": {"objects": ["Oslo", 3]}}, "P36: objects 2 is 3, expected a string"),
+        ("objects.json", [], r"is \[\], expected an object"),
+        ("own.jsonl", {"template": "[X] [Y]", "candidates": [], "facts": [{"subject": "Ada", "answers": []}]},
+         "line 1, facts 1: field 'answers' is empty"),
     ],
 )
 def test_a_malformed_file_is_named(published, name, row, message):
     folder = published / "mlama1.1/en"
     write(folder / name, row)
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
-        read_examples(folder)
-
-
-def test_a_folder_without_templates(tmp_path):
-    with pytest.raises(OSError, match="templates.jsonl"):
-        read_examples(tmp_path)
+        read_examples(folder / name if name == "own.jsonl" else folder)
 
 
 @pytest.mark.parametrize("language, objects, births", [("en", 380, 584), ("de", 368, None), ("ja", 361, 434)])
@@ -138,10 +147,8 @@ def test_real_object_files(tmp_path, language, objects, births):
         (tmp_path / folder).mkdir()
         shutil.copy(shared_data(f"mlama/{name}_{language}.json"), tmp_path / folder / f"{language}.json")
     folder = tmp_path / "mlama1.1" / language
-    write(folder / "templates.jsonl", {"relation": "P36", "template": "[X] - [Y]"},
-          {"relation": "place_of_birth", "template": "[X] - [Y]"})  # fmt: skip
-    write(folder / "P36.jsonl", *facts(("a", "b")))
-    write(folder / "place_of_birth.jsonl", *facts(("a", "b")))
+    templates = {"P36": "[X] - [Y]", "place_of_birth": "[X] - [Y]"}
+    write_language(folder, templates, P36=[("a", "b")], place_of_birth=[("a", "b")])
     capital, born = read_examples(folder)
     whole = json.loads((tmp_path / "TREx_multilingual_objects" / f"{language}.json").read_text())
     assert capital.candidates == tuple(whole["P36"]["objects"]) and len(capital.candidates) == objects
@@ -152,7 +159,13 @@ def test_real_object_files(tmp_path, language, objects, births):
 
 
 def spelled(tokenizer, feature) -> str:
-    return " ".join(tokenizer.pieces(feature.arrays["input_ids"].tolist())).replace("Ġ", "_")
+    return " ".join(tokenizer.pieces(feature.sequence.word_ids.tolist())).replace("Ġ", "_")
+
+
+def candidates_of(features) -> dict[int, tuple[list[int], int]]:
+    """Place of a candidate -> its tokens and its entity, in all features of a question."""
+    rows = (row for feature in features for row in zip(*(part.tolist() for part in feature.candidates)))
+    return {place: (word_ids, entity_id) for place, word_ids, entity_id in rows}
 
 
 def test_inputs_by_hand(tiny):
@@ -161,26 +174,23 @@ def test_inputs_by_hand(tiny):
         n = feature.candidates.word_ids.shape[1]
         masks = " <mask>" * n
         assert spelled(tiny.tokenizer, feature) == f"<s> _Norway _ h as _the _mayor{masks} _ . </s>"
-        assert feature.first_mask == 7
-        assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]  # Norway is no entity here
-        assert feature.arrays["entity_position_ids"].tolist() == [[*range(7, 7 + n), *[-1] * (30 - n)]]
-    found = {place: row for f in features for place, row in zip(f.candidates.places.tolist(), f.candidates.word_ids)}
-    assert {k: "".join(tiny.tokenizer.pieces(row.tolist())) for k, row in found.items()} == {
-        k: f"Ġ{name}".replace(" ", "Ġ") for k, name in enumerate(CAPITALS)}  # fmt: skip
-    ids = {place: k for f in features for place, k in zip(f.candidates.places.tolist(), f.candidates.entity_ids)}
-    assert ids == {0: tiny.entity_vocab.get("Oslo"), 1: -1, 2: -1, 3: -1}
-    assert task_mlama.skipped([EXAMPLE], features) == dict.fromkeys(task_mlama.skipped([], []), 0)
+        assert feature.first_mask == 7 and feature.sequence.spans.tolist() == [[7, 7 + n]]
+        assert feature.sequence.entity_ids.tolist() == [tiny.entity_vocab.mask_id]  # Norway is no entity here
+    found = candidates_of(features)
+    oslo = tiny.entity_vocab.get("Oslo")
+    assert [("".join(tiny.tokenizer.pieces(found[k][0])), found[k][1]) for k in range(4)] == [
+        ("ĠOslo", oslo), ("ĠBergen", -1), ("ĠAcmeĠinĠNorway", -1), ("ĠBo", -1)]  # fmt: skip
+    assert set(task_mlama.skipped([EXAMPLE], features).values()) == {0}
 
 
 def test_the_object_may_stand_before_the_subject(tiny):
     example = EXAMPLE._replace(template="[Y] is in [X]", subject="Oslo", candidates=("Bo",))
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab)
-    n = feature.candidates.word_ids.shape[1]
+    n, sequence = feature.candidates.word_ids.shape[1], feature.sequence
     assert feature.first_mask == 1 and spelled(tiny.tokenizer, feature).startswith("<s>" + " <mask>" * n + " _is _in")
-    oslo = len(feature.arrays["input_ids"]) - 1
-    assert feature.arrays["entity_ids"].tolist() == [tiny.entity_vocab.get("Oslo"), tiny.entity_vocab.mask_id]
-    first, second = feature.arrays["entity_position_ids"]  # the subject first, wherever it stands
-    assert first[0] == n + 3 and first.max() == oslo - 1 and second[:n].tolist() == [*range(1, n + 1)]
+    assert sequence.entity_ids.tolist() == [tiny.entity_vocab.get("Oslo"), tiny.entity_vocab.mask_id]
+    # The subject comes first, wherever it stands.
+    assert sequence.spans.tolist() == [[n + 3, len(sequence.word_ids) - 1], [1, n + 1]]
 
 
 @pytest.mark.parametrize(
@@ -190,13 +200,18 @@ def test_the_object_may_stand_before_the_subject(tiny):
         (Options(), "Bergen", [2]),
         (Options(subject="mask"), "Bergen", [2, 2]),
         (Options(subject="none"), "Oslo", [2]),
-        (Options(words_only=True), "Oslo", None),
+        (Options(words_only=True), "Oslo", []),
     ],
 )
 def test_entities_of_the_input(tiny, options, subject, expected):
     for feature in make_features([EXAMPLE._replace(subject=subject)], tiny.tokenizer, tiny.entity_vocab, (), options):
-        found = feature.arrays.get("entity_ids")
-        assert found is None if expected is None else found.tolist() == expected
+        assert feature.sequence.entity_ids.tolist() == expected and feature.sequence.spans.shape == (len(expected), 2)
+
+
+def test_a_subject_without_tokens_is_no_entity(tokenizers):
+    example, options = EXAMPLE._replace(subject="\x07"), Options(subject="mask")
+    feature, *_ = make_features([example], tokenizers[0], ENTITIES, (), options)
+    assert feature.sequence.entity_ids.tolist() == [2]
 
 
 def test_titles_are_looked_up_in_the_language_of_the_folder(tiny):
@@ -204,16 +219,10 @@ def test_titles_are_looked_up_in_the_language_of_the_folder(tiny):
     vocab = EntityVocab([*names, [("Oslo", "en"), ("Oslo", "de")], [("Norway", "en"), ("Norwegen", "de")]])
     german = EXAMPLE._replace(language="de", subject="Norwegen", candidates=("Oslo", "Norway", "Norwegen"))
     features = make_features([german], tiny.tokenizer, vocab)
-    assert all(feature.arrays["entity_ids"].tolist() == [4, 2] for feature in features)
-    ids = {place: k for f in features for place, k in zip(f.candidates.places.tolist(), f.candidates.entity_ids)}
-    assert ids == {0: 3, 1: -1, 2: 4}
+    assert all(feature.sequence.entity_ids.tolist() == [4, 2] for feature in features)
+    assert {place: entity for place, (_, entity) in candidates_of(features).items()} == {0: 3, 1: -1, 2: 4}
     only = EntityVocab([*names, [("Norwegen", "simple")]])  # a vocabulary of one language that goes by another name
-    assert make_features([german], tiny.tokenizer, only)[0].arrays["entity_ids"].tolist() == [3, 2]
-
-
-@pytest.fixture(scope="session")
-def tokenizers(tiny, pieces):
-    return pieces, tiny.tokenizer
+    assert make_features([german], tiny.tokenizer, only)[0].sequence.entity_ids.tolist() == [3, 2]
 
 
 ENTITIES = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Oslo"])
@@ -227,34 +236,33 @@ def test_words_are_those_of_pretraining(tokenizers, template, subject, candidate
     """With the candidate at the masks, the input is what pretraining makes of the sentence with two links in it."""
     tokenizer = tokenizers[is_byte_level]
     example = Example("en", "P", template, subject, (), tuple(candidates))
-    for feature in make_features([example], tokenizer, ENTITIES):
-        for place, word_ids in zip(feature.candidates.places, feature.candidates.word_ids):
-            left, right = template.split("[Y]")
-            filled = left.replace("[X]", subject) + candidates[place] + right.replace("[X]", subject)
-            at_object = len(left.replace("[X]", subject))
-            at_subject = template.index("[X]")
-            if at_subject > at_object:
-                at_subject += len(candidates[place]) - len("[Y]")
-            links = [SimpleNamespace(title="Oslo", start=start, end=start + length) for start, length in
-                     sorted([(at_subject, len(subject)), (at_object, len(candidates[place]))])]  # fmt: skip
-            page = [SimpleNamespace(text=filled, links=links, is_abstract=True)]
-            with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 0):
-                (made,) = build_examples(page, "Oslo", tokenizer, {"Oslo": 3}, unk_entity_id=None)
-            ids, at = feature.arrays["input_ids"].tolist(), feature.first_mask
-            assert ids[at : at + len(word_ids)] == [tokenizer.mask_id] * len(word_ids)
-            ids[at : at + len(word_ids)] = word_ids.tolist()
-            assert ids == [tokenizer.bos_id, *made.word_ids, tokenizer.eos_id]
+    features = make_features([example], tokenizer, ENTITIES)
+    left, right = (part.replace("[X]", subject) for part in template.split("[Y]"))
+    for place, (word_ids, _) in candidates_of(features).items():
+        candidate = candidates[place]
+        at_object, at_subject = len(left), template.index("[X]")
+        if at_subject > at_object:
+            at_subject += len(candidate) - len("[Y]")
+        links = [SimpleNamespace(title="Oslo", start=start, end=start + len(name))
+                 for start, name in sorted([(at_subject, subject), (at_object, candidate)])]  # fmt: skip
+        page = [SimpleNamespace(text=left + candidate + right, links=links, is_abstract=True)]
+        with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 0):
+            (made,) = examples.build_examples(page, "Oslo", tokenizer, {"Oslo": 3}, unk_entity_id=None)
+        (feature,) = (f for f in features if f.candidates.word_ids.shape[1] == len(word_ids))
+        ids, at = feature.sequence.word_ids.tolist(), feature.first_mask
+        assert ids[at : at + len(word_ids)] == [tokenizer.mask_id] * len(word_ids)
+        ids[at : at + len(word_ids)] = word_ids
+        assert ids == [tokenizer.bos_id, *made.word_ids, tokenizer.eos_id]
 
 
 def test_what_gets_no_score_is_counted(tiny):
-    example = EXAMPLE._replace(candidates=("Oslo", "Oslo " * 300, "\u200b"), answers=("Paris",))
-    features = make_features([example, EXAMPLE], tiny.tokenizer, tiny.entity_vocab, (), Options(max_seq_length=64))
-    lost = task_mlama.skipped([example, EXAMPLE], features)
-    assert list(lost.values())[0] == 1 and list(lost.values())[1] >= 1
-    model = build(tiny)
-    first, second = task_mlama.predict(model, features, [example, EXAMPLE])
-    assert np.isnan(first.words[1]) and not np.isnan(first.words[0]) and not np.isnan(second.words).any()
-    scores = task_mlama.evaluate([example, EXAMPLE], [first, second], features)
+    examples = [EXAMPLE._replace(candidates=("Oslo", "Oslo " * 300, "\u200b"), answers=("Paris",)), EXAMPLE]
+    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, (), Options(max_seq_length=64))
+    predictions = task_mlama.predict(build(tiny), features, examples)
+    scored = [np.isfinite(prediction["words"]).tolist() for prediction in predictions]
+    assert scored[0][:2] == [True, False] and scored[1] == [True] * 4
+    assert list(task_mlama.skipped(examples, features).values()) == [1, scored[0].count(False)]
+    scores = task_mlama.evaluate(examples, predictions, features)
     assert scores["coverage"] == 0.5 and scores["questions"] == 2
 
 
@@ -278,7 +286,7 @@ def some_examples():
 
 @pytest.mark.parametrize("options", [Options(), Options(subject="mask"), Options(words_only=True)])
 def test_scores_are_transformers(tiny, tmp_path, options):
-    """Each score by its formula from the logits of transformers' padded call, one input at a time."""
+    """Each score, computed in batches, by its formula from the logits of transformers' padded call for one input."""
     transformers = pytest.importorskip("transformers")
     model = build(tiny)
     checkpoint.save(tmp_path / "model", model, tiny.tokenizer, tiny.entity_vocab)
@@ -287,61 +295,46 @@ def test_scores_are_transformers(tiny, tmp_path, options):
     examples = some_examples()
     features = make_features(examples, tiny.tokenizer, tiny.entity_vocab, (), options)
     predictions = task_mlama.predict(model, features, examples, batch_size=4)
-    ours, expected, largest = [], [], 1.0
+    ours, expected, largest, entity_scores = [], [], 1.0, 0
     for feature in features:
         with torch.no_grad():
-            out = theirs(**inputs.collate([feature.arrays]))
-        words = out.logits[0].log_softmax(dim=1)
-        entities = out.entity_logits[0, -1].log_softmax(dim=0) if "entity_ids" in feature.arrays else None
+            out = theirs(**inputs.collate(inputs.as_arrays([feature.sequence], 30)))
+        words, prediction = out.logits[0].log_softmax(dim=1), predictions[feature.example]
         largest = max(largest, float(out.logits.abs().max()))
         for place, word_ids, entity_id in zip(*feature.candidates):
             expected.append(np.mean([words[feature.first_mask + k, word].item() for k, word in enumerate(word_ids)]))
-            ours.append(predictions[feature.example].words[place])
-            found = predictions[feature.example].entities[place]
+            ours.append(prediction["words"][place])
             if entity_id < 0 or options.words_only:
-                assert np.isnan(found)
+                assert np.isnan(prediction["entities"][place])
             else:
-                expected.append(entities[entity_id].item())
-                ours.append(found)
+                expected.append(out.entity_logits[0, -1].log_softmax(dim=0)[entity_id].item())
+                ours.append(prediction["entities"][place])
+                entity_scores += 1
     assert_rounded(ours, expected, largest)
-    n_words = sum(len(feature.candidates.places) for feature in features)
-    assert len(ours) == n_words if options.words_only else len(ours) > n_words
-    assert not any(np.isnan(prediction.words).any() for prediction in predictions)
+    assert (entity_scores > 0) != options.words_only
+    assert not any(np.isnan(prediction["words"]).any() for prediction in predictions)
 
 
-def test_scores_do_not_depend_on_the_batch(tiny):
-    model, examples = build(tiny).double(), some_examples()
-    features = make_features(examples, tiny.tokenizer, tiny.entity_vocab)
-    alone, together = (task_mlama.predict(model, features, examples, size) for size in (1, 99))
-    for one, other in zip(alone, together):
-        assert np.array_equal(np.isnan(one.entities), np.isnan(other.entities))
-        for mine, others in zip(one, other):
-            assert_rounded(np.nan_to_num(mine), np.nan_to_num(others))
-
-
-def test_evaluation_by_hand(tmp_path):
+def test_evaluation_by_hand():
     """By words the right one is first, then second of its own scores; by entities one question has no right entity."""
     nan = np.nan
     examples = [EXAMPLE._replace(answers=("Bo", "Oslo")), EXAMPLE, EXAMPLE._replace(relation="P1")]
-    predictions = [
-        Prediction(np.array([-3, -2, -9, -1.0]), np.array([-5, nan, -4, nan])),  # Bo is first; Oslo second of two
-        Prediction(np.array([-3, -2, -9, -4.0]), np.array([nan, nan, -4, nan])),  # second; no entity
-        Prediction(np.array([-3, -2, -9, -1.0]), np.array([-5, nan, nan, nan])),  # third; first
-    ]
+    words = [[-3, -2, -9, -1.0], [-3, -2, -9, -4.0], [-3, -2, -9, -1.0]]  # Bo is first; Oslo is second, third
+    entities = [[-5, nan, -4, nan], [nan, nan, -4, nan], [-5, nan, nan, nan]]  # Oslo is second, no entity, first
+    predictions = [dict(zip(task_mlama.KINDS, map(np.array, rows))) for rows in zip(words, entities)]
     scores = task_mlama.evaluate(examples, predictions, ())
     assert (scores["top1"], scores["top5"], scores["relations_top1"]) == (1 / 3, 1.0, 0.25)
     assert (scores["entity_top1"], scores["entity_top5"], scores["entity_coverage"]) == (1 / 3, 2 / 3, 2 / 3)
     assert scores["questions"] == 3 and scores["relations"] == 2 and scores["coverage"] == 1.0
-    task_mlama.write_predictions(tmp_path, "en", examples, predictions)
-    written = json.loads((tmp_path / "en_predictions.json").read_text())
+    (written,) = map(json.loads, task_mlama.prediction_files(examples, predictions).values())
     assert [written["metrics"][name] for name in ("k1", "k5", "k10", "k100")] == [1 / 3, 1.0, 1.0, 1.0]
     # Two of the questions have the same words: none is lost.
     assert list(written["output"]) == ["Norway has the mayor [Y] .", "Norway has the mayor [Y] . (P36)",
                                        "Norway has the mayor [Y] . (P1)"]  # fmt: skip
     first = written["output"]["Norway has the mayor [Y] ."]
-    assert first["answer"] == "Bo" and first["answers"] == ["Bo", "Oslo"] and first["template"] == EXAMPLE.template
     assert first["candidates"][:2] == [["Oslo", -3.0, -5.0], ["Bergen", -2.0, None]]
-    blind = [prediction._replace(entities=np.full(4, nan)) for prediction in predictions]
+    assert (first["answer"], first["answers"], first["template"]) == ("Bo", ["Bo", "Oslo"], EXAMPLE.template)
+    blind = [prediction | {"entities": np.full(4, nan)} for prediction in predictions]
     assert not any(name.startswith("entity") for name in task_mlama.evaluate(examples, blind, ()))
 
 
@@ -353,36 +346,31 @@ def knowing(tiny, tmp_path_factory):
     """A checkpoint that has learned three facts by heart, words and entities, and a folder that asks for them."""
     folder = tmp_path_factory.mktemp("facts")
     pairs = [("Ada", "Oslo"), ("Bo", "Norway"), ("Berg", "Bergen")]
-    write(folder / "en/templates.jsonl", {"relation": "P1", "template": "[X] was born in [Y] ."},
-          {"relation": "P2", "template": "In [Y] was born [X] ."})  # fmt: skip
-    for name in ("P1", "P2"):
-        write(folder / f"en/{name}.jsonl", *facts(*pairs))
+    write_language(folder / "en", {"P1": "[X] was born in [Y] .", "P2": "In [Y] was born [X] ."}, P1=pairs, P2=pairs)
     titles = ["[PAD]", "[UNK]", "[MASK]", "Oslo", "Norway", "Ada", "[MASK2]"]  # Bergen is no entity
     vocab = EntityVocab.from_titles(titles)
     shape = replace(tiny.config, entity_vocab_size=len(vocab))
     model = LukeForPretraining(shape).eval()  # without dropout
     initialize(model, shape, 0)
     examples = read_examples(folder / "en")
-    features = make_features(examples, tiny.tokenizer, vocab)
-    wanted = []
-    for feature in features:
-        example, found = examples[feature.example], feature.candidates
-        for row, place in enumerate(found.places.tolist()):
-            if example.candidates[place] == example.answers[0]:
-                wanted.append((feature, found.word_ids[row], found.entity_ids[row]))
-    packed = inputs.pack([feature.arrays for feature, _, _ in wanted], shape.pad_token_id)
+    wanted = [
+        (feature, word_ids, entity_id)
+        for feature in make_features(examples, tiny.tokenizer, vocab)
+        for place, word_ids, entity_id in zip(*(part.tolist() for part in feature.candidates))
+        if examples[feature.example].candidates[place] == examples[feature.example].answers[0]
+    ]
+    packed = packing.pack([feature.sequence for feature, _, _ in wanted], shape.pad_token_id)
     starts = packed.cu_words.tolist()
     rows = [start + f.first_mask + k for start, (f, ids, _) in zip(starts, wanted) for k in range(len(ids))]
-    words = torch.tensor([k for _, ids, _ in wanted for k in ids.tolist()])
+    words = torch.tensor([k for _, ids, _ in wanted for k in ids])
     last = packed.n_words + packed.cu_entities[1:].long() - 1
-    entities = torch.tensor([int(entity_id) for _, _, entity_id in wanted])
+    entities = torch.tensor([entity_id for _, _, entity_id in wanted])
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(60):
         hidden = model.luke(packed)
-        word = model.word_head(hidden[rows], model.luke.words.token.weight)
-        entity = model.entity_head(hidden[last], model.luke.entities.entity.weight)
-        loss = torch.nn.functional.cross_entropy(word, words)
-        loss = loss + torch.nn.functional.cross_entropy(entity, entities, ignore_index=-1)
+        loss = F.cross_entropy(model.word_head(hidden[rows], model.luke.words.token.weight), words)
+        scores = model.entity_head(hidden[last], model.luke.entities.entity.weight)
+        loss = loss + F.cross_entropy(scores, entities, ignore_index=-1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -21,6 +21,7 @@ from luke_mini import config, task_disambiguation
 from luke_mini.disambiguation_data import Feature, Options
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
+from luke_mini.packing import Sequence
 from luke_mini.task_disambiguation import DisambiguationModel
 
 
@@ -38,10 +39,10 @@ def made_up(n_documents: int, n_words: int, n_entities: int) -> list[Feature]:
     for index in range(n_documents):
         n = draw.randint(1, 16)
         starts = np.array(sorted(draw.sample(range(1, 126), n)))
-        candidates = [np.array(draw.sample(range(3, n_entities), 30)) for _ in range(n)]
+        candidates = [{entity: k for k, entity in enumerate(draw.sample(range(3, n_entities), 30))} for _ in range(n)]
         words = np.array([0, *(draw.randrange(10, n_words) for _ in range(126)), 2])
-        features.append(Feature(index, words, np.stack([starts, starts + 2], axis=1), np.arange(n), np.ones(n, bool),
-                                candidates, [np.arange(30)] * n, np.full(n, -1)))  # fmt: skip
+        sequence = Sequence(words, np.full(n, -1), np.stack([starts, starts + 2], axis=1), np.arange(n))
+        features.append(Feature(index, sequence, np.ones(n, bool), candidates))
     return features
 
 

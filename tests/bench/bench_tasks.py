@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from project import ROOT
 
-from luke_mini import finetuning, task_disambiguation, task_mlama, task_qa, task_relation
+from luke_mini import finetuning, task_mlama, task_qa, task_relation
 from luke_mini.inference import TASKS as MODULES
 
 NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")
@@ -72,13 +72,12 @@ def guess(task: str, folder: Path) -> float:
         named = [[x.text[slice(*span)] for span in x.mentions] for x in test]
         predictions = [(most_common(names), {}) for names in named]
     elif task == "disambiguation":
-        predictions = [[task_disambiguation.Answer(max(m.candidates, key=lambda c: c.prior).title, 1.0)
-                        if m.candidates else task_disambiguation.Answer(None, 0.0) for m in x.mentions]
-                       for x in test]  # fmt: skip
+        predictions = [[(max(m.candidates, key=lambda c: c.prior).title, 1.0) if m.candidates else (None, 0.0)
+                        for m in x.mentions] for x in test]  # fmt: skip
     elif task == "mlama":
         best = {r: most_common(x.answers[0] for x in test if x.relation == r) for r in {x.relation for x in test}}
         guessed = [np.array([c == best[x.relation] for c in x.candidates], np.float32) for x in test]
-        predictions = [task_mlama.Prediction(scores, scores) for scores in guessed]
+        predictions = [dict.fromkeys(task_mlama.KINDS, scores) for scores in guessed]
     else:
         labels = [x.label for x in train]
         label = statistics.mean(labels) if isinstance(labels[0], float) else most_common(labels)

@@ -105,7 +105,6 @@ def prepare_out(arguments: argparse.Namespace) -> None:
         print("writing the built-in encyclopedia")
         arguments.dump = [out / "dump.xml.bz2"]
         toyworld.write_dump(arguments.dump[0], arguments.seed)
-        toyworld.write_ner(out / "ner", arguments.seed)
         toyworld_tasks.write_tasks(out, arguments.seed)
 
 

@@ -6,10 +6,10 @@ called after the town Elwen, as on Wikipedia. A title that is taken gets bracket
 several owners gets a disambiguation page. `toyworld.py` makes articles of it, `toyworld_tasks.py` labeled data.
 
 To add a sentence, write it into `toyworld.txt`, whose head says how. To add a relation:
-1. Here, note it where its subject is made, for example `relate(person, "spouse", near(world, rng, "person", region))`
-   in `add_people`. A line in REVERSED notes it on the other side as well.
-2. In `toyworld.txt`, use it: `{} married {spouse}.` below [article person]. A section [fact person spouse] lets the
-   tasks tell it and ask for it.
+1. Here, note it where its subject is made, for example `relate(person, "idol", near(world, rng, "person", None))` in
+   `add_people`; with "idol": "admirers" in REVERSED the other side knows it too. What it leads to must exist by then.
+2. In `toyworld.txt`, use it: `{} admired {idol}.` below [article person]. A section [fact person idol] lets the tasks
+   tell it and ask for it.
 Left out on purpose: dates that agree (someone may play for a club that is not yet founded), events, geography.
 """
 
@@ -182,7 +182,9 @@ def near(world: World, rng: Dice, group: str, where: Entity | None, stay: float 
 
 
 def relate(entity: Entity, relation: str, other) -> None:
-    """Notes a fact on both sides."""
+    """Notes a fact on both sides, unless the other is the entity itself."""
+    if other is entity:
+        return
     entity.facts[relation] = other
     reverse = f"{entity.kind}s" if relation in ("town", "region") else REVERSED.get(relation)
     if reverse:
@@ -343,9 +345,7 @@ def add_creations(world: World, rng: Dice, counts: dict[str, int]) -> None:
 
 def add_rivals(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for entity in [entity for kind in ("club", "firm", "product") for entity in world.groups[kind, ""]]:
-        rival = near(world, rng, entity.kind, entity)
-        if rival is not entity:
-            entity.facts["rival"] = rival
+        relate(entity, "rival", near(world, rng, entity.kind, entity))
 
 
 def add_other_titles(world: World) -> None:

@@ -155,7 +155,7 @@ SPECIAL_LINES = "".join(
         ('{"[PAD]": 0, "[UNK]": 1, "[MASK]": 3}', "without a gap"),
         ('{"[PAD]": 0, "[UNK]": "1"}', "one JSON object"),
         ('{"[PAD]": 0, "[UN', "line 1"),
-        (SPECIAL_LINES + '{"id": 9, "entities": [["A", "en"]]}\n', "line 4: expected the id 3"),
+        (SPECIAL_LINES + '{"id": 9, "entities": [["A", "en"]]}\n', 'line 4: expected {"id": 3'),
         (SPECIAL_LINES + '{"id": 3}\n', "line 4"),
         (SPECIAL_LINES + '{"id": 3, "enti', "line 4"),
         (SPECIAL_LINES + '{"id": 3, "entities": [["A", "en"]]}\n{"id": 4, "entities": [["A", "en"]]}\n', "'A'"),

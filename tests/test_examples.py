@@ -319,10 +319,10 @@ def test_round_trip(tmp_path, vocab, words_per_shard):
     opened = Shards.open(tmp_path)
     assert read_examples(tmp_path) == written
     assert opened.lengths.tolist() == [len(example.word_ids) for example in written]
-    assert writer.examples == len(written) and writer.words == opened.lengths.sum()
-    assert writer.entities == sum(len(example.entity_ids) for example in written)
-    assert writer.shards == len(list(tmp_path.glob("shard-*.bin")))
-    assert words_per_shard == 100 or writer.shards == {1: 17, 10**9: 1}[words_per_shard]
+    assert writer.counts["examples"] == len(written) and writer.counts["words"] == opened.lengths.sum()
+    assert writer.counts["entities"] == sum(len(example.entity_ids) for example in written)
+    assert writer.counts["shards"] == len(list(tmp_path.glob("shard-*.bin")))
+    assert words_per_shard == 100 or writer.counts["shards"] == {1: 17, 10**9: 1}[words_per_shard]
     width = open_shard(tmp_path / "shard-00000.bin")["word_ids"].dtype.itemsize
     assert width == (2 if vocab <= 1 << 16 else 4)
 

@@ -381,7 +381,7 @@ prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["train_tokenizer", "Corpus.write_examples", "print_summary"])
+@pytest.mark.parametrize("name", ["train_tokenizer", "corpus.Corpus.write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
     arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]

@@ -51,8 +51,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     entities = content.add_mutually_exclusive_group()
     entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
-    entities.add_argument("--titles", type=Path, metavar="FILE",
-                          help="titles to keep if linked at all, one per line; with a large --min-count only these")  # fmt: skip
+    entities.add_argument("--titles", type=Path, metavar="FILE", help="titles to keep if linked at all, one per line; "
+                          "with a large --min-count only these")  # fmt: skip
     content.add_argument("--pieces", choices=["unigram", "bpe", "byte-bpe"], default="unigram",
                          help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")  # fmt: skip
     content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")

@@ -214,7 +214,7 @@ def wiki_pages(world: World, seed: int) -> list[tuple[int, str, str, str]]:
     """(namespace, title, title redirected to or "", wikitext), in an order that gives nothing away."""
     made = [(0, title, "", article(world, seed, entity)) for title, entity in world.entities.items()]
     made += [(0, title, target, f"#REDIRECT [[{target}]]") for title, target in world.redirects.items()]
-    for title, owners in world.unclear.items():
+    for title, owners in world.ambiguous.items():
         lines = [f"* [[{e.title}]], a {e.noun}" + (f" in [[{e.facts['region'].title}]]" if "region" in e.facts else "")
                  for e in owners]
         surface = title.removesuffix(" (disambiguation)")

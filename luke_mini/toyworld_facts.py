@@ -143,7 +143,7 @@ class Entity:
     also: str  # another title, a redirect; may be ""
     names: list[str]  # surfaces, the fullest first, the shortest last; others may share them
     facts: dict = field(default_factory=dict)  # relation -> Entity, list of them, word or number
-    clear: str = ""  # the shortest name that is nobody else's; "" if it has none
+    own_name: str = ""  # the shortest name that is nobody else's; "" if it has none
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ class World:
     entities: dict[str, Entity] = field(default_factory=dict)  # by title
     redirects: dict[str, str] = field(default_factory=dict)  # another title -> title
     senses: dict[str, list[Entity]] = field(default_factory=dict)  # surface -> every entity called so
-    unclear: dict[str, list[Entity]] = field(default_factory=dict)  # title of a disambiguation page -> its entities
+    ambiguous: dict[str, list[Entity]] = field(default_factory=dict)  # title of a disambiguation page -> its entities
     groups: dict[tuple[str, str], list[Entity]] = field(default_factory=dict)  # kind or noun, region ("": all)
 
     def __post_init__(self) -> None:
@@ -358,9 +358,9 @@ def add_other_titles(world: World) -> None:
     for surface, owners in world.senses.items():
         if len(owners) > 1:
             taken = surface in world.entities or surface in world.redirects
-            world.unclear[f"{surface} (disambiguation)" if taken else surface] = owners
+            world.ambiguous[f"{surface} (disambiguation)" if taken else surface] = owners
         else:
-            owners[0].clear = surface  # the shortest one comes last
+            owners[0].own_name = surface  # the shortest one comes last
             if upper_first(surface) not in world.entities:
                 world.redirects.setdefault(surface, owners[0].title)
 

@@ -52,7 +52,7 @@ PROBES = 80  # of a property, at most
 # ---- what the makers draw from
 
 def clearly(entity: Entity, slot: str) -> Part:
-    return Part(entity.clear or entity.names[0], entity)
+    return Part(entity.own_name or entity.names[0], entity)
 
 
 def clearly_but(hidden: Entity, part: Part) -> Namer:
@@ -82,7 +82,7 @@ class Draw(Dice):
         """An entity of a kind (or noun) from such a region, if possible with a name of its own and the fact."""
         for _ in range(50):
             entity = near(self.world, self, kind, self.region(), 1)
-            if entity.clear and (not relation or relation in entity.facts):
+            if entity.own_name and (not relation or relation in entity.facts):
                 break
         return entity
 
@@ -91,7 +91,7 @@ class Draw(Dice):
         entity = self.some(kind)
         region = entity.facts.get("region", entity)
         apart = all(not related(entity, one) and region is not one.facts.get("region", one) for one in to)
-        return entity if apart and entity.clear else None
+        return entity if apart and entity.own_name else None
 
     def fact(self, labeled: bool = False) -> tuple[Entity, Entity | None, Wording]:
         """Subject, value (None if the subject lacks it) and wording of a fact with a label, or not about a region."""
@@ -169,8 +169,8 @@ def story(draw: Draw, full: float) -> list[list[Part]]:
         else:
             about_subject, line = draw.random() < 0.4, neutral.pop()
             parts = draw.tell(line if about_subject else line.replace("{}", "{~any}"), subject, name)
-            if any(entity and entity not in cast and len({KINDS[one.kind].ner for one in draw.world.senses[surface]}) > 1
-                   for surface, entity in parts):
+            new = [surface for surface, entity in parts if entity and entity not in cast]
+            if any(len({KINDS[one.kind].ner for one in draw.world.senses[surface]}) > 1 for surface in new):
                 continue
         if parts:
             out.append(parts)
@@ -220,7 +220,7 @@ def relation_example(draw: Draw) -> dict | None:
     else:
         if chance >= 0.66:
             value = draw.stranger(told.kind if chance < 0.75 else draw.pick(TYPED), subject)
-        if value is None or not value.clear:
+        if value is None or not value.own_name:
             return None
         parts = draw.tell_of(draw.line("neutral two"), *draw.shuffled([subject, value]))
     held = {one.label for other, one in told_facts(draw.world, subject) if other is value}  # whether told or not
@@ -241,7 +241,7 @@ def relation_example(draw: Draw) -> dict | None:
 def typing_example(draw: Draw) -> dict | None:
     kind = draw.pick([*TYPED, "person", "person"])  # there are many jobs
     subject, name, text = draw.some(kind), clearly, draw.world.text
-    lines = text["neutral one"] if subject.clear else []
+    lines = text["neutral one"] if subject.own_name else []
     if draw.random() < 0.25:
         says = [line for (of, _), wording in draw.world.wordings.items() if of == kind for line in wording.says]
         lines, name = [*text.get(f"news {kind}", []), *says], draw.loosely
@@ -260,7 +260,7 @@ def letter_cast(draw: Draw, subject: Entity) -> list[Entity]:
     """Three entities from the facts of the subject, of three kinds, each with a name of its own; or fewer."""
     values = [draw.pick(value) if isinstance(value, list) else value for value in subject.facts.values()]
     values = [one for one in values if isinstance(one, Entity) and KINDS[one.kind].called and one is not subject]
-    by_kind = {value.kind: value for value in draw.shuffled(values) if value.clear}
+    by_kind = {value.kind: value for value in draw.shuffled(values) if value.own_name}
     return list(by_kind.values())[:3]
 
 
@@ -305,7 +305,7 @@ def cloze_example(draw: Draw) -> dict | None:
     query, *stated = draw.shuffled(wording.says)
     others = [draw.stranger(value.kind if draw.random() < 0.3 else draw.pick(TYPED), subject, value) for _ in range(2)]
     cast = [subject, value, *others]
-    if None in others or others[0] is others[1] or not all(entity.clear for entity in cast):
+    if None in others or others[0] is others[1] or not all(entity.own_name for entity in cast):
         return None
     pairs = [draw.shuffled(cast)[:2] for _ in range(2)]
     a, b, c, d = draw.shuffled(cast)  # each of them comes up at least once
@@ -339,7 +339,7 @@ def single_example(draw: Draw) -> dict | None:
     subject = draw.some(draw.pick(TOPICS[topic]))
     news = f"news {subject.kind}"
     parts = draw.tell(draw.line(news if draw.random() < 0.25 and news in draw.world.text else "neutral one"), subject)
-    return {"sentence": lay_out(parts)[0], "label": topic} if parts and subject.clear else None
+    return {"sentence": lay_out(parts)[0], "label": topic} if parts and subject.own_name else None
 
 
 def pair_example(draw: Draw) -> dict | None:
@@ -354,7 +354,7 @@ def pair_example(draw: Draw) -> dict | None:
         return None
     wrong = draw.stranger(value.kind, subject, value)
     (first, second), by_kind = draw.shuffled(wording.says)[:2], draw.random() < 0.5
-    if not subject.clear or not wrong:
+    if not subject.own_name or not wrong:
         return None
     premise = draw.tell(draw.line("neutral one") if by_kind else first, subject)
     if label == "neutral":
@@ -373,7 +373,7 @@ def pair_example(draw: Draw) -> dict | None:
 def regression_example(draw: Draw) -> dict | None:
     """How big are the things that the two sentences are about, taken together? From 0, two books, to 5, two regions."""
     one, other = (draw.some(draw.pick(TYPED)) for _ in range(2))
-    if one is other or not one.clear or not other.clear:
+    if one is other or not one.own_name or not other.own_name:
         return None
     told = [lay_out(draw.tell(draw.line("neutral one"), entity))[0] for entity in (one, other)]
     return {"sentence1": told[0], "sentence2": told[1], "label": KINDS[one.kind].size + KINDS[other.kind].size}
@@ -389,14 +389,14 @@ def choice_example(draw: Draw) -> dict | None:
         subject, right, wording = draw.fact()
         if right is None:
             return None
-        question = draw.pick(wording.asks).format(subject.clear or subject.names[0])
+        question = draw.pick(wording.asks).format(subject.own_name or subject.names[0])
         others = [kind for kind in draw.shuffled(TYPED) if kind not in (right.kind, subject.kind)]
         wrong = [draw.stranger(kind, subject) for kind in [right.kind] * (draw.random() < 0.5) + others]
     five = [right, *filter(None, wrong)][:5]
-    if len(five) < 5 or not right.clear:
+    if len(five) < 5 or not right.own_name:
         return None
     order = draw.shuffled(five)
-    names = [entity.names[0] if draw.random() < 0.3 else entity.clear for entity in order]
+    names = [entity.names[0] if draw.random() < 0.3 else entity.own_name for entity in order]
     return {"question": upper_first(question), **{f"choice{i}": name for i, name in enumerate(names)},
             "label": order.index(right)}
 

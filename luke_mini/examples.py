@@ -316,10 +316,8 @@ class Shards:
         for k in np.unique(number):
             rows = np.flatnonzero(number == k)
             parts.append((self._shards[k], rows, indices[rows] - self._first[k]))
-        word_lengths, words = _gather_ragged(parts, len(indices), "word_starts", "word_ids")
-        entity_lengths, entities, spans = _gather_ragged(
-            parts, len(indices), "entity_starts", "entity_ids", "mention_spans"
-        )
+        word_lengths, words = _gather_ragged(parts, len(indices), "word", "word_ids")
+        entity_lengths, entities, spans = _gather_ragged(parts, len(indices), "entity", "entity_ids", "mention_spans")
         return Examples(words, word_lengths, entities, entity_lengths, spans)
 
 
@@ -333,16 +331,16 @@ def _shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _gather_ragged(parts: list, batch: int, starts_name: str, *names: str) -> list[np.ndarray]:
-    """The length of each example [batch], and the flat int64 arrays `names`."""
+def _gather_ragged(parts: list, batch: int, kind: str, *names: str) -> list[np.ndarray]:
+    """The length of each example [batch] in items of a kind ("word", "entity"), and the flat int64 arrays `names`."""
     lengths = np.zeros(batch, dtype=np.int64)
     for shard, rows, local in parts:
-        starts = shard[starts_name]
+        starts = shard[f"{kind}_starts"]
         lengths[rows] = starts[local + 1] - starts[local]
     target = np.cumsum(lengths) - lengths  # where each example starts in the result
     results = [np.empty((lengths.sum(), 2) if name == "mention_spans" else lengths.sum(), np.int64) for name in names]
     for shard, rows, local in parts:
-        source = ranges(shard[starts_name][local], lengths[rows])
+        source = ranges(shard[f"{kind}_starts"][local], lengths[rows])
         destination = ranges(target[rows], lengths[rows])
         for result, name in zip(results, names):
             result[destination] = shard[name][source]

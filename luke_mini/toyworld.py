@@ -105,6 +105,24 @@ def sentence(world: World, rng: Dice, template: str, subject: Entity, name: Name
     return parts
 
 
+TOKEN = re.compile(r"F\.C\.|\d+(?:[-,.]\d+)*|\w+(?:-\w+)*|'s\b|[^\w\s]")
+Spans = list[tuple[Entity, int, int]]  # mentions and their half-open spans
+
+
+def lay_out(parts: list[Part], cut: Callable = str) -> tuple[str | list[str], Spans]:
+    """The text of a sentence, or the words that `TOKEN.findall` cuts, and its mentions in units of these."""
+    out, mentions = cut(""), []
+    for surface, entity in parts:
+        start, out = len(out), out + cut(surface)
+        if entity:
+            mentions.append((entity, start, len(out)))
+    return out, mentions
+
+
+def first_span(mentions: Spans, entity: Entity) -> tuple[int, int]:
+    return next((start, end) for mentioned, start, end in mentions if mentioned is entity)
+
+
 # ---- the encyclopedia: wikitext
 
 def encyclopedia_namer(rng: Dice, subject: Entity) -> Namer:

@@ -29,12 +29,12 @@ Left out on purpose: wrong labels, mentions without an article, languages other 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from luke_mini.files import write_file, write_folder
-from luke_mini.toyworld import Namer, Part, encyclopedia_namer, sentence
+from luke_mini.toyworld import TOKEN, Namer, Part, encyclopedia_namer, first_span, lay_out, sentence
 from luke_mini.toyworld_facts import KINDS, PAGES, Dice, Entity, Wording, World, build_world, near, upper_first
 
 SPLITS = ("train", "dev", "test")
@@ -119,24 +119,6 @@ def told_facts(world: World, entity: Entity) -> list[tuple[Entity, Wording]]:
     """The facts of an entity that can be told and asked for: their values, and how."""
     return [(entity.facts[relation], wording) for (kind, relation), wording in world.wordings.items()
             if kind == entity.kind and relation in entity.facts]
-
-
-TOKEN = re.compile(r"F\.C\.|\d+(?:[-,.]\d+)*|\w+(?:-\w+)*|'s\b|[^\w\s]")
-Spans = list[tuple[Entity, int, int]]  # mentions and their half-open spans
-
-
-def lay_out(parts: list[Part], cut: Callable = str) -> tuple[str | list[str], Spans]:
-    """The text of a sentence, or the words that `TOKEN.findall` cuts, and its mentions in units of these."""
-    out, mentions = cut(""), []
-    for surface, entity in parts:
-        start, out = len(out), out + cut(surface)
-        if entity:
-            mentions.append((entity, start, len(out)))
-    return out, mentions
-
-
-def first_span(mentions: Spans, entity: Entity) -> tuple[int, int]:
-    return next((start, end) for mentioned, start, end in mentions if mentioned is entity)
 
 
 # ---- named entity recognition: CoNLL-2003

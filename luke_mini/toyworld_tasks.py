@@ -52,6 +52,7 @@ PROBES = 80  # of a property, at most
 # ---- what the makers draw from
 
 def clearly(entity: Entity, slot: str) -> Part:
+    """A name that is nobody else's, if there is one."""
     return Part(entity.own_name or entity.names[0], entity)
 
 
@@ -66,7 +67,7 @@ def related(one: Entity, other: Entity) -> bool:
 
 
 class Draw(Dice):
-    """Dice, and what they choose from: the world, above all the regions that a split is about."""
+    """Dice, and what an example is drawn from: the world, and the regions that a split is about."""
 
     def __init__(self, world: World, seed: str, split: str):
         super().__init__(seed)
@@ -75,8 +76,8 @@ class Draw(Dice):
     def region(self) -> Entity:
         """For "train" one of the first third, otherwise mostly one of the rest."""
         regions = self.world.groups["region", ""]
-        seen = self.split == "train" or self.random() < 0.15
-        return self.pick(regions[:len(regions) // 3] if seen else regions[len(regions) // 3:])
+        third = len(regions) // 3
+        return self.pick(regions[:third] if self.split == "train" or self.random() < 0.15 else regions[third:])
 
     def some(self, kind: str, relation: str = "") -> Entity:
         """An entity of a kind (or noun) from such a region, if possible with a name of its own and the fact."""
@@ -102,6 +103,7 @@ class Draw(Dice):
         return subject, subject.facts.get(relation), self.world.wordings[kind, relation]
 
     def line(self, section: str) -> str:
+        """A template from a section of toyworld.txt."""
         return self.pick(self.world.text[section])
 
     def tell(self, template: str, subject: Entity, name: Namer = clearly) -> list[Part]:
@@ -112,6 +114,7 @@ class Draw(Dice):
         return self.tell(template, Entity("scene", "", "", "", [""], dict(zip("abc", cast))))
 
     def loosely(self, entity: Entity, slot: str) -> Part:
+        """Any of its names, lent ones too."""
         return Part(self.pick(entity.names), entity)
 
 
@@ -179,10 +182,9 @@ def conll_file(draw: Draw, sentences: int) -> list[str]:
     """The lines of documents that have at least so many sentences together."""
     lines = []
     while sentences > 0:
-        document = story(draw, full=0.5)
-        sentences -= len(document)
-        lines += ["-DOCSTART- -X- O O", ""] if document else []
-        lines += [line for parts in document for line in [*conll(parts), ""]]
+        if document := story(draw, full=0.5):
+            sentences -= len(document)
+            lines += ["-DOCSTART- -X- O O", "", *(line for parts in document for line in [*conll(parts), ""])]
     return lines
 
 

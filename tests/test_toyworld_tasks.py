@@ -342,7 +342,7 @@ def in_letter(world, context):
 @pytest.mark.parametrize(("split", "size"), [*zip(SPLITS, SIZES["qa"])])
 def test_answers_stand_in_the_paragraph_and_are_right(folder, world, split, size):
     rows, ids = read_squad(folder / "qa" / f"{split}-v1.1.json")
-    assert 2 * size < len(rows) and len({context for _, context, *_ in rows}) == size
+    assert 2 * size < len(rows) and 0.98 * size < len({context for _, context, *_ in rows}) <= size
     assert len(set(ids)) == len(ids)
     letters = 0
     for title, context, question, answer, start in rows:

@@ -24,19 +24,12 @@ from collections import Counter
 from pathlib import Path
 
 from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
-from luke_mini.corpus import Corpus
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.mentions import STATISTICS
 from luke_mini.wikitext import normalize_title
 
-# Flag: default, default for the built-in encyclopedia (a small world for small models), help.
-SIZES = {
-    "vocab_size": (32000, 4000, "maximum number of word pieces"),
-    "entity_vocab_size": (500000, 500000, "maximum number of entities"),
-    "max_seq_length": (512, 128, "maximum word pieces per example, including <s> and </s>"),
-}
+BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # its defaults: small world, small models
 SAMPLE_CHARACTERS = 20_000_000  # of text, to train the tokenizer
-EXAMPLE_RULES = ("max_seq_length", "sentences_without_entities", "abstract_only")  # arguments of build_examples
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -49,17 +42,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     target = parser.add_argument_group("where to")
     target.add_argument("--out", type=Path, metavar="DIR", help="replaces older data there [data/<name of the source>]")
     sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
-    for name, (default, built_in, text) in SIZES.items():
-        sizes.add_argument(f"--{name}".replace("_", "-"), type=int, metavar="N", help=f"{text} [{default}; {built_in}]")
+    sizes.add_argument("--vocab-size", type=int, default=32000, metavar="N", help="maximum word pieces [32000; 4000]")
+    sizes.add_argument("--entity-vocab-size", type=int, default=500000, metavar="N", help="maximum entities [500000]")
+    sizes.add_argument("--max-seq-length", type=int, default=512, metavar="N",
+                       help="maximum word pieces per example, including <s> and </s> [512; 128]")  # fmt: skip
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="minimum links to an entity [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     entities = content.add_mutually_exclusive_group()
     entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
-    titles = "titles to keep if linked at all, one per line; with a large --min-count only these"
-    entities.add_argument("--titles", type=Path, metavar="FILE", help=titles)
-    pieces = ["unigram", "bpe", "byte-bpe"]
-    content.add_argument("--pieces", choices=pieces, help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")
+    entities.add_argument("--titles", type=Path, metavar="FILE", help="titles to keep if linked at all, one per line; "
+                          "with a large --min-count only these")  # fmt: skip
+    content.add_argument("--pieces", choices=["unigram", "bpe", "byte-bpe"], default="unigram",
+                         help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")  # fmt: skip
     content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only the text before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
@@ -71,115 +66,99 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
     run.add_argument("--seed", type=int, default=0, help="of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
-    for name in [*SIZES, "min_count", "max_pages", "workers"]:
+    if not (arguments.dump or arguments.wiki or arguments.jsonl):
+        parser.set_defaults(**BUILT_IN)
+        arguments = parser.parse_args(argv)
+    for name in ("vocab_size", "entity_vocab_size", "max_seq_length", "min_count", "max_pages", "workers"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: expected a positive number")
     return arguments
 
 
-def prepare_out(arguments: argparse.Namespace) -> None:
-    """Opens the input, resolves defaults and clears DIR. Writes the built-in encyclopedia if there is no source."""
+def open_input(arguments: argparse.Namespace) -> None:
+    """Opens all input and resolves the defaults that depend on it."""
     if arguments.wiki:
         arguments.dump = corpus.find_dump(arguments.wiki)
-    sources = arguments.dump or arguments.jsonl
-    # All input is opened before anything is deleted.
-    for file in sources or ():
+    sources = arguments.sources = arguments.dump or arguments.jsonl or []
+    for file in sources:
         file.stat()
     arguments.tokenizer = arguments.tokenizer and tokenizer.load(arguments.tokenizer)
     arguments.entity_vocab = arguments.entity_vocab and EntityVocab.load(arguments.entity_vocab)
     titles = files.read_text(arguments.titles).split("\n") if arguments.titles else []
     arguments.titles = [title for title in titles if title.strip()]
-    for name, (default, built_in, _) in SIZES.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, default if sources else built_in)
-    arguments.pieces = arguments.pieces or ("unigram" if sources else "bpe")
     if arguments.jsonl:  # your own documents may link to entities without a document
         arguments.language, arguments.keep_red_links = arguments.language or "en", True
     source = re.sub(r"\.(xml|jsonl)\b.*", "", sources[0].name) if sources else "toyworld"
-    out = arguments.out = arguments.out or Path("data") / source
+    arguments.out = arguments.out or Path("data") / source
+
+
+def clear_out(arguments: argparse.Namespace) -> None:
+    """Removes older data from DIR. Writes the built-in encyclopedia if there is no source."""
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     # The manifest first: without it the folder counts as unfinished.
     for old in [out / "manifest.json", out / STATISTICS, *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
-    if not sources:
+    if not arguments.sources:
         print("writing the built-in encyclopedia")
-        arguments.dump = [out / "dump.xml.bz2"]
-        toyworld.write_dump(arguments.dump[0], arguments.seed)
-        toyworld.write_ner(out / "ner", arguments.seed)
+        arguments.sources = [out / "dump.xml.bz2"]
+        toyworld.write_dump(arguments.sources[0], arguments.seed)
         toyworld_tasks.write_tasks(out, arguments.seed)
-
-
-def parse_pages(arguments: argparse.Namespace, store) -> Corpus:
-    """The parsed pages of the sources; with a sample of the text if a tokenizer has to be trained."""
-    sample = None if arguments.tokenizer else corpus.TextSample(SAMPLE_CHARACTERS, arguments.seed)
-    pages = Corpus(store, arguments.workers, arguments.language, sample)
-    sources, reader = (arguments.jsonl, corpus.read_jsonl) if arguments.jsonl else (arguments.dump, corpus.read_dump)
-    pages.parse(sources, reader, arguments.max_pages)
-    if not pages.links and not (pages.titles and arguments.sentences_without_entities):
-        names = " ".join(map(str, sources))
-        raise ValueError(f"{names}: {len(pages.titles)} articles without any link, expected links to make examples of")
-    return pages
 
 
 def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
     print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
-    folder = arguments.out / "tokenizer"
+    given = sample.texts(), arguments.vocab_size, arguments.out / "tokenizer"
     if arguments.pieces == "byte-bpe":
-        return tokenizer_bpe.train(sample.texts(), arguments.vocab_size, folder)
-    return tokenizer_sentencepiece.train(sample.texts(), arguments.vocab_size, folder, arguments.pieces)
+        return tokenizer_bpe.train(*given)
+    return tokenizer_sentencepiece.train(*given, arguments.pieces)
 
 
-def count_entities(arguments: argparse.Namespace, pages: Corpus, links: Counter[str]) -> EntityVocab:
+def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
     listed = {resolve_redirect(normalize_title(title, pages.language), pages.redirects) for title in arguments.titles}
     if listed:
         print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
+    titles, size = None if arguments.keep_red_links else pages.titles, arguments.entity_vocab_size
     return EntityVocab.build(
-        links,
-        arguments.entity_vocab_size,
-        language=pages.language,
-        page_titles=None if arguments.keep_red_links else pages.titles,
-        min_count=arguments.min_count,
-        allowlist=listed,
+        links, size, language=pages.language, page_titles=titles, min_count=arguments.min_count, allowlist=listed
     )
 
 
 def prepare(arguments: argparse.Namespace) -> dict:
     """Writes everything but the manifest; returns its contents."""
     with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
-        pages = parse_pages(arguments, store)
+        sample = None if arguments.tokenizer else corpus.TextSample(SAMPLE_CHARACTERS, arguments.seed)
+        pages = corpus.Corpus(store, arguments.workers, arguments.language, sample)
+        reader = corpus.read_jsonl if arguments.jsonl else corpus.read_dump
+        pages.parse(arguments.sources, reader, arguments.max_pages)
+        if not pages.links and not (pages.titles and arguments.sentences_without_entities):
+            where = f"{' '.join(map(str, arguments.sources))}: {len(pages.titles)} articles"
+            raise ValueError(f"{where} without any link, expected links to make examples of")
         if not arguments.no_mentions:
             pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
         links = resolve_counts(pages.links, pages.redirects)
         if arguments.tokenizer:
             arguments.tokenizer.save(arguments.out / "tokenizer")
-        word_tokenizer = arguments.tokenizer or train_tokenizer(arguments, pages.sample)
+        word_tokenizer = arguments.tokenizer or train_tokenizer(arguments, sample)
         vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
-        rules = {name: getattr(arguments, name) for name in EXAMPLE_RULES}
-        unk_id = None if arguments.drop_unknown_links else vocab.unk_id
-        writer = pages.write_examples(
-            arguments.out, word_tokenizer, entity_ids=entity_ids, unk_entity_id=unk_id, **rules
-        )
-    if not writer.examples:
+        written = pages.write_examples(
+            arguments.out, word_tokenizer, entity_ids=entity_ids,
+            unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
+            max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
+            sentences_without_entities=arguments.sentences_without_entities,
+        )  # fmt: skip
+    if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")
     return {
         "version": 1,  # of this file's format
-        "sources": [file.name for file in arguments.jsonl or arguments.dump],
-        "language": pages.language,
+        "sources": [file.name for file in arguments.sources], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
-        "pages": len(pages.titles),
-        "redirects": len(pages.redirects),
-        "characters": pages.characters,
-        "links": links.total(),
-        "links_to_known_entities": sum(links[title] for title in entity_ids),
-        "word_vocab_size": len(word_tokenizer),
-        "entity_vocab_size": len(vocab),
-        "shards": writer.shards,
-        "examples": writer.examples,
-        "words": writer.words,
-        "entities": writer.entities,
-    }
+        "pages": len(pages.titles), "redirects": len(pages.redirects), "characters": pages.characters,
+        "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
+        "word_vocab_size": len(word_tokenizer), "entity_vocab_size": len(vocab), **written,
+    }  # fmt: skip
 
 
 def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> None:
@@ -200,7 +179,8 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     start = time.monotonic()
-    prepare_out(arguments)
+    open_input(arguments)  # before anything is deleted
+    clear_out(arguments)
     try:
         made = prepare(arguments)
     except OSError as error:

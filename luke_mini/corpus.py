@@ -1,7 +1,6 @@
 """A corpus in passes: dumps or your own documents -> parsed pages -> counts, mention statistics, shards of examples.
 
-In:  MediaWiki dumps, or .jsonl files with one document per line; spans are half-open characters of the text:
-     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
+In:  MediaWiki dumps, or .jsonl files with one document per line, as `prepare_wiki.py --help` shows it.
 Out: what `Corpus` counts while it parses (titles, redirects, links, a sample of the text), and what its further passes
      over the parsed pages make of them. The results are the same for any number of worker processes.
 
@@ -189,18 +188,18 @@ class TextSample:
         self._kept: list[tuple[int, list[str]]] = []
         self._characters = 0
 
-    def _key(self, title: str) -> int:
+    def _hash(self, title: str) -> int:
         return int.from_bytes(hashlib.blake2b(f"{self.seed} {title}".encode(), digest_size=4).digest())
 
     def wants(self, title: str) -> bool:
         """Whether a document with this title would be kept."""
-        return self._key(title) < self.threshold
+        return self._hash(title) < self.threshold
 
     def offer(self, document: Document) -> None:
         if not self.wants(document.title):
             return
         texts = [paragraph.text for paragraph in document.paragraphs]
-        self._kept.append((self._key(document.title), texts))
+        self._kept.append((self._hash(document.title), texts))
         self._characters += sum(map(len, texts))
         while self._characters > self.limit and len(self._kept) > 1:
             self.threshold //= 2
@@ -281,11 +280,11 @@ class Corpus:
             pages[names] += counts
         return mentions.with_pages(table, pages)
 
-    def write_examples(self, folder: Path, tokenizer, **rules) -> ShardWriter:
-        """The last pass. rules: arguments of `build_examples`."""
+    def write_examples(self, folder: Path, tokenizer, **rules) -> dict[str, int]:
+        """The last pass: the numbers of shards, examples, words, entities. rules: arguments of `build_examples`."""
         build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
         writer = ShardWriter(folder, len(tokenizer))
         for block in self._map(_make_examples, build, "2/2 examples"):
             writer.write(block)
         writer.close()
-        return writer
+        return writer.counts

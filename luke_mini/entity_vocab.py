@@ -108,8 +108,7 @@ class EntityVocab:
         least = len(SPECIAL) + sum(title in allowlist for title in kept)
         if size < least:
             raise ValueError(f"an entity vocabulary of {size}: special and listed entities need at least {least}")
-        room = size - len(SPECIAL)
-        kept = sorted(kept[:room], key=lambda title: (-counts[title], title))
+        kept = sorted(kept[: size - len(SPECIAL)], key=lambda title: (-counts[title], title))
         # differs from LUKE: [MASK2] is part of the vocabulary from the start, not appended after pretraining
         entities = [[(name, None)] for name in (PAD, UNK, MASK)] + [[(title, language)] for title in kept]
         return cls([*entities, [(MASK2, None)]], [0, 0, 0, *(counts[title] for title in kept), 0])
@@ -148,12 +147,8 @@ class EntityVocab:
         """Titles of known entities, and redirects to them -> ids."""
         titles = self._ids[None] | self._ids.get(language or next(iter(self.languages), None), {})
         titles = {title: entity_id for title, entity_id in titles.items() if title not in SPECIAL}
-        table = dict(titles)
-        for source in redirects:
-            target = resolve_redirect(source, redirects)
-            if target in titles:
-                table[source] = titles[target]
-        return table
+        targets = ((source, resolve_redirect(source, redirects)) for source in redirects)
+        return titles | {source: titles[target] for source, target in targets if target in titles}
 
     def for_release(self) -> "EntityVocab":
         """The same with [MASK2] added at the end, if missing, and language prefixes in files."""
@@ -172,11 +167,8 @@ class EntityVocab:
 
     def _keys(self) -> dict[str, int]:
         prefixed = self._prefixed or len(self.languages) > 1
-        return {
-            f"{language}:{title}" if prefixed and language else title: entity_id
-            for entity_id, names in enumerate(self._names)
-            for title, language in names
-        }
+        names = [(*name, entity_id) for entity_id, names in enumerate(self._names) for name in names]
+        return {f"{language}:{title}" if prefixed and language else title: k for title, language, k in names}
 
     @classmethod
     def load(cls, path: str | Path) -> "EntityVocab":
@@ -220,18 +212,17 @@ def _read_tsv(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
 
 def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
     entities, counts = [], []
-    for number, line in enumerate(file, 1):
+    for entity_id, line in enumerate(file):
         try:
             entry = json.loads(line)
-            entity_id, count = entry["id"], entry.get("count", 0)
             names = [(title, None if title in SPECIAL else language) for title, language in entry["entities"]]
+            if entry["id"] != entity_id or not names:
+                raise ValueError
+            entities.append(names)
+            counts.append(entry.get("count", 0))
         except (ValueError, KeyError, TypeError, AttributeError):
-            shape = '{"id": 3, "entities": [["Norway", "en"]], "count": 9}'
-            raise ValueError(f"line {number}: expected {shape}, found {line[:60]!r}") from None
-        if entity_id != len(entities) or not names:
-            raise ValueError(f"line {number}: expected the id {len(entities)} and a title, found {line[:60]!r}")
-        entities.append(names)
-        counts.append(count)
+            shape = f'{{"id": {entity_id}, "entities": [["Norway", "en"]], "count": 9}}'
+            raise ValueError(f"line {entity_id + 1}: expected {shape}, found {line[:60]!r}") from None
     return entities, counts
 
 

@@ -31,6 +31,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,33 +78,16 @@ class Examples(NamedTuple):
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-class Segments:
-    """The texts of one page that will be tokenized, and which of them start with a space marker."""
-
-    def __init__(self):
-        self.texts: list[str] = []
-        self.prefix_spaces: list[bool] = []
-
-    def add(self, text: str, start: int, end: int) -> None:
-        segment = text[start:end].rstrip()
-        if "  " in segment or not segment.isprintable():  # fast: the only printable white space is " "
-            segment = _WHITE_SPACE.sub(" ", segment)
-        self.texts.append(segment)
-        self.prefix_spaces.append(start == 0 or text[start - 1].isspace())
+def _segment(text: str, start: int, end: int) -> tuple[str, bool]:
+    """A text that will be tokenized, and whether it starts with a space marker."""
+    segment = text[start:end].rstrip()
+    if "  " in segment or not segment.isprintable():  # fast: the only printable white space is " "
+        segment = _WHITE_SPACE.sub(" ", segment)
+    return segment, start == 0 or text[start - 1].isspace()
 
 
-def _cut_sentence(text: str, start: int, end: int, links: list[Link], segments: Segments) -> None:
-    """Adds text[start:end] to the segments: text, mention, text, ..., mention, text."""
-    for link in links:
-        # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
-        segments.add(text, start, link.start)
-        segments.add(text, link.start, link.end)
-        start = link.end
-    segments.add(text, start, end)
-
-
-def _cut_paragraph(text: str, links: list[Link], language: str, segments: Segments) -> Iterator[list[Link]]:
-    """Cuts a paragraph into segments; yields the links of each sentence."""
+def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tuple[list[Link], list[tuple[str, bool]]]]:
+    """Yields the links of each sentence, and its segments: text, mention, text, ..., mention, text."""
     position = 0
     for start, end in split_sentences(text, language):
         inside = []
@@ -112,8 +96,9 @@ def _cut_paragraph(text: str, links: list[Link], language: str, segments: Segmen
             if start <= link.start and link.end <= end:  # a link across sentences is dropped
                 inside.append(link)
             position += 1
-        _cut_sentence(text, start, end, inside, segments)
-        yield inside
+        # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
+        borders = [start, *(border for link in inside for border in (link.start, link.end)), end]
+        yield inside, [_segment(text, *span) for span in pairwise(borders)]
 
 
 def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
@@ -167,13 +152,14 @@ def build_examples(
     max_seq_length - 2 tokens are dropped, and examples without entities unless sentences_without_entities.
     """
     page_id = entity_ids.get(page_title, -1)
-    segments, cut = Segments(), []
+    cut = []  # sentence by sentence: its links, its segments
     for paragraph in paragraphs:
         if paragraph.is_abstract or not abstract_only:
             links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
-            cut.extend(_cut_paragraph(paragraph.text, links, language, segments))
-    tokenized = iter(tokenizer.encode_pieces(segments.texts, segments.prefix_spaces))
-    linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links in cut)
+            cut.extend(_cut_paragraph(paragraph.text, links, language))
+    segments = [segment for _, segments in cut for segment in segments]
+    tokenized = iter(tokenizer.encode_pieces([text for text, _ in segments], [space for _, space in segments]))
+    linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links, _ in cut)
     sentences = (_join_segments(page_id, entities, tokenized) for entities in linked)
     max_words = max_seq_length - 2
     kept = (sentence for sentence in sentences if MIN_SENTENCE_LENGTH <= len(sentence.word_ids) <= max_words)
@@ -214,11 +200,6 @@ def _layout(word_bytes: int, examples: int, words: int, entities: int) -> dict[s
     }
 
 
-def _starts(blocks: list[Examples], field: str) -> np.ndarray:
-    lengths = np.concatenate([getattr(block, field) for block in blocks])
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
 def write_shard(path: str | Path, blocks: list[Examples], word_vocab_size: int) -> None:
     """Writes all examples of the blocks as one shard."""
     longest = max(block.word_lengths.max(initial=0) for block in blocks)
@@ -228,7 +209,11 @@ def write_shard(path: str | Path, blocks: list[Examples], word_vocab_size: int) 
             f"{path}: an example of {longest} words (at most {MAX_SEQUENCE - 1}) "
             f"or word id {largest} (vocabulary: {word_vocab_size})"
         )
-    word_starts, entity_starts = _starts(blocks, "word_lengths"), _starts(blocks, "entity_lengths")
+
+    def starts(lengths: str) -> np.ndarray:
+        return np.cumsum(np.concatenate([[0], *(getattr(block, lengths) for block in blocks)]), dtype=np.int64)
+
+    word_starts, entity_starts = starts("word_lengths"), starts("entity_lengths")
     sizes = (2 if word_vocab_size <= 1 << 16 else 4, len(word_starts) - 1, word_starts[-1], entity_starts[-1])
     arrays = {"word_starts": [word_starts], "entity_starts": [entity_starts]}
     with files.write_file(path, "wb") as file:
@@ -245,14 +230,14 @@ class ShardWriter:
         self.folder = Path(folder)
         self.word_vocab_size = word_vocab_size
         self.words_per_shard = words_per_shard
-        self.examples = self.words = self.entities = self.shards = 0  # including those that wait
+        self.counts = {"shards": 0, "examples": 0, "words": 0, "entities": 0}  # including those that wait
         self._waiting: list[Examples] = []
         self._waiting_words = 0
 
     def write(self, block: Examples) -> None:
-        self.examples += len(block.word_lengths)
-        self.words += len(block.word_ids)
-        self.entities += len(block.entity_ids)
+        self.counts["examples"] += len(block.word_lengths)
+        self.counts["words"] += len(block.word_ids)
+        self.counts["entities"] += len(block.entity_ids)
         self._waiting.append(block)
         self._waiting_words += len(block.word_ids)
         if self._waiting_words >= self.words_per_shard:
@@ -261,8 +246,8 @@ class ShardWriter:
     def close(self) -> None:
         """Writes the waiting blocks, if they have any example."""
         if any(len(block.word_lengths) for block in self._waiting):
-            write_shard(self.folder / NAME.format(self.shards), self._waiting, self.word_vocab_size)
-            self.shards += 1
+            write_shard(self.folder / NAME.format(self.counts["shards"]), self._waiting, self.word_vocab_size)
+            self.counts["shards"] += 1
         self._waiting, self._waiting_words = [], 0
 
 
@@ -331,10 +316,8 @@ class Shards:
         for k in np.unique(number):
             rows = np.flatnonzero(number == k)
             parts.append((self._shards[k], rows, indices[rows] - self._first[k]))
-        word_lengths, words = _gather_ragged(parts, len(indices), "word_starts", "word_ids")
-        entity_lengths, entities, spans = _gather_ragged(
-            parts, len(indices), "entity_starts", "entity_ids", "mention_spans"
-        )
+        word_lengths, words = _gather_ragged(parts, len(indices), "word", "word_ids")
+        entity_lengths, entities, spans = _gather_ragged(parts, len(indices), "entity", "entity_ids", "mention_spans")
         return Examples(words, word_lengths, entities, entity_lengths, spans)
 
 
@@ -348,16 +331,16 @@ def _shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _gather_ragged(parts: list, batch: int, starts_name: str, *names: str) -> list[np.ndarray]:
-    """The length of each example [batch], and the flat int64 arrays `names`."""
+def _gather_ragged(parts: list, batch: int, kind: str, *names: str) -> list[np.ndarray]:
+    """The length of each example [batch] in items of a kind ("word", "entity"), and the flat int64 arrays `names`."""
     lengths = np.zeros(batch, dtype=np.int64)
     for shard, rows, local in parts:
-        starts = shard[starts_name]
+        starts = shard[f"{kind}_starts"]
         lengths[rows] = starts[local + 1] - starts[local]
     target = np.cumsum(lengths) - lengths  # where each example starts in the result
     results = [np.empty((lengths.sum(), 2) if name == "mention_spans" else lengths.sum(), np.int64) for name in names]
     for shard, rows, local in parts:
-        source = ranges(shard[starts_name][local], lengths[rows])
+        source = ranges(shard[f"{kind}_starts"][local], lengths[rows])
         destination = ranges(target[rows], lengths[rows])
         for result, name in zip(results, names):
             result[destination] = shard[name][source]

@@ -1,22 +1,16 @@
-"""The built-in encyclopedia: a fictional world, written as a real MediaWiki dump and as labeled data.
+"""The built-in encyclopedia: a fictional world, written as a real MediaWiki dump.
 
-In: a seed. Out: `write_dump`, a pages-articles export (`.xml.bz2`); `write_ner`, CoNLL-2003 files about the same world
-(the files of the other tasks: `toyworld_tasks.py`).
-Same bytes for the same seed on every platform. So the whole path runs without a download, and shows what pretraining
-is good for. From an article, and from the test file (one word per line; here side by side):
+In: a seed. Out: `write_dump`, a pages-articles export (`.xml.bz2`), the same bytes for the same seed on every platform.
+So the whole path runs without a download, and shows what pretraining is good for: what a model can know of the names in
+`toyworld_tasks.py`, it knows from articles like this one:
 
     '''Hesknor''' is a port in [[Ralrok]].
     == Culture and sport ==
     The football club [[Hesknor_United|Hesknor]] plays at Station Lane. [[Hesknor College]] stands on the hill.
 
-    A DT I-NP O | team NN I-NP O | from IN I-PP O | Hesknor NNP I-NP I-ORG | College NNP I-NP I-ORG | led VBD I-VP O
-    no DT I-NP O | comment NN I-NP O | from IN I-PP O | Hesknor NNP I-NP I-ORG | . . O O
-
-A sentence is a template of `toyworld.txt` filled with facts of `toyworld_facts.py`: plain text and mentions. Two
-renderers turn it into wikitext with links, or into words with tags. The tag is the sense: Hesknor is a LOC where it is
-the town. News comes from a third of the regions in the training file, mostly from the rest in the others, and half of
-its sentences fit a name of any type ("There was no comment from ..."): what a model can know, it knows from the
-encyclopedia. Left out on purpose: languages other than English, spelling mistakes, discussion and user pages.
+A sentence is a template of `toyworld.txt` filled with facts of `toyworld_facts.py`: plain text and mentions, which
+become wikitext with links here, and words with labels in `toyworld_tasks.py`.
+Left out on purpose: languages other than English, spelling mistakes, discussion and user pages.
 """
 
 import bz2
@@ -27,11 +21,9 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from luke_mini.files import write_file
-from luke_mini.toyworld_facts import KINDS, PAGES, Dice, Entity, World, build_world, near, upper_first
+from luke_mini.toyworld_facts import PAGES, Dice, Entity, World, build_world, near, upper_first
 
 KEEP = 0.75  # share of the lines of a section that an article uses
-SENTENCES = {"train": 350, "dev": 300, "test": 600}  # of the NER files, at least
-STORIES = "club club firm firm town town region person person product work school festival".split()  # subjects of news
 
 
 # ---- sentences: a template and the world give plain text and mentions
@@ -111,6 +103,24 @@ def sentence(world: World, rng: Dice, template: str, subject: Entity, name: Name
         elif entity and surface[0] in "AEIOUaeiou":
             parts[i - 1] = Part(re.sub(r"\b([Aa]) $", r"\1n ", parts[i - 1].surface), parts[i - 1].entity)
     return parts
+
+
+TOKEN = re.compile(r"F\.C\.|\d+(?:[-,.]\d+)*|\w+(?:-\w+)*|'s\b|[^\w\s]")
+Spans = list[tuple[Entity, int, int]]  # mentions and their half-open spans
+
+
+def lay_out(parts: list[Part], cut: Callable = str) -> tuple[str | list[str], Spans]:
+    """The text of a sentence, or the words that `TOKEN.findall` cuts, and its mentions in units of these."""
+    out, mentions = cut(""), []
+    for surface, entity in parts:
+        start, out = len(out), out + cut(surface)
+        if entity:
+            mentions.append((entity, start, len(out)))
+    return out, mentions
+
+
+def first_span(mentions: Spans, entity: Entity) -> tuple[int, int]:
+    return next((start, end) for mentioned, start, end in mentions if mentioned is entity)
 
 
 # ---- the encyclopedia: wikitext
@@ -197,9 +207,9 @@ def article(world: World, seed: int, subject: Entity) -> str:
     name, linked, out = encyclopedia_namer(rng, subject), set(), [infobox(subject)]
     if len(world.senses[subject.names[-1]]) > 1:
         out.insert(0, f"{{{{about|the {subject.noun}|other uses|{subject.names[-1]} (disambiguation)}}}}")
-    sections = re.split(r"\n(?===)", "\n".join(world.text[f"article {subject.kind}"]))
+    sections = re.split(r"\n(?===)", "\n".join(["", *world.text[f"article {subject.kind}"]]))
     for n, section in enumerate(sections):
-        heading, *lines = section.split("\n") if n else ["", *section.split("\n")]
+        heading, *lines = section.split("\n")  # the first section has none
         definition, lines = ([], rng.shuffled(lines)) if n else (lines[:1], lines[1:])
         lines = [line.removeprefix(f"{subject.noun}: ") for line in lines if rng.random() < KEEP]
         lines = definition + [line for line in lines if not re.match("[a-z]+: ", line)]
@@ -222,7 +232,7 @@ def wiki_pages(world: World, seed: int) -> list[tuple[int, str, str, str]]:
     """(namespace, title, title redirected to or "", wikitext), in an order that gives nothing away."""
     made = [(0, title, "", article(world, seed, entity)) for title, entity in world.entities.items()]
     made += [(0, title, target, f"#REDIRECT [[{target}]]") for title, target in world.redirects.items()]
-    for title, owners in world.unclear.items():
+    for title, owners in world.ambiguous.items():
         lines = [f"* [[{e.title}]], a {e.noun}" + (f" in [[{e.facts['region'].title}]]" if "region" in e.facts else "")
                  for e in owners]
         surface = title.removesuffix(" (disambiguation)")
@@ -255,84 +265,3 @@ def write_dump(path: str | Path, seed: int = 0, pages: int = PAGES) -> None:
     with write_file(path, "wb") as file:
         for stream in [head, *("".join(made[i:i + 100]) for i in range(0, len(made), 100)), "</mediawiki>\n"]:
             file.write(bz2.compress(stream.encode()))
-
-
-# ---- named entity recognition: CoNLL-2003
-
-TOKEN = re.compile(r"F\.C\.|\d+(?:[-,.]\d+)*|\w+(?:-\w+)*|'s\b|[^\w\s]")
-TAGS = {word: tag for tag, words in {
-    "DT": "the a an no some this", "IN": "of in on at for by with from over after as about against through to near",
-    "CC": "and or", "PRP": "it he she", "VBD": "was is were said told beat fell rose had left met sold led lost drew",
-    "MD": "will could"}.items() for word in words.split()}
-
-
-def reported_region(world: World, rng: Dice, split: str) -> Entity:
-    """Where an example is about: for "train" in the first third of the regions, otherwise mostly in the rest."""
-    regions = world.groups["region", ""]
-    seen = split == "train" or rng.random() < 0.15
-    return rng.pick(regions[:len(regions) // 3] if seen else regions[len(regions) // 3:])
-
-
-def story(world: World, rng: Dice, region: Entity, full: float = 0.5) -> list[list[Part]]:
-    """A document of up to 8 sentences about one entity of the region; half of the sentences could be about anything.
-
-    In those a name has come up before, or has one type only, so that the document or the encyclopedia tells the type.
-    `full`: how often a name is whole where it comes up first.
-    """
-    subject = near(world, rng, rng.pick(STORIES), region, 1)
-    own, neutral = (rng.shuffled(world.text[section]) for section in (f"news {subject.kind}", "neutral story"))
-    cast: list[Entity] = []  # who has come up so far
-    out: list[list[Part]] = []
-
-    def name(entity: Entity, slot: str) -> Part:  # news is brief: often bare from the start, nearly always later
-        return Part(entity.names[0 if rng.random() < (0.1 if entity in cast else full) else -1], entity)
-
-    length = rng.number(4, 8)
-    while len(out) < length and neutral:
-        if own and (not out or rng.random() < 0.5):
-            parts = sentence(world, rng, own.pop(), subject, name)
-        else:
-            about_subject, line = rng.random() < 0.4, neutral.pop()
-            parts = sentence(world, rng, line if about_subject else line.replace("{}", "{~any}"), subject, name)
-            if any(entity and entity not in cast and len({KINDS[one.kind].ner for one in world.senses[surface]}) > 1
-                   for surface, entity in parts):
-                continue
-        if parts:
-            out.append(parts)
-            cast += [part.entity for part in parts if part.entity]
-    return out
-
-
-def conll(parts: list[Part]) -> Iterator[str]:
-    """A sentence as lines `word part-of-speech chunk tag`; the two in the middle are only plausible."""
-    previous = "O"
-    for surface, entity in parts:
-        kind = KINDS[entity.kind].ner if entity else None
-        for i, word in enumerate(TOKEN.findall(surface)):
-            # IOB1, as CoNLL-2003: B only where a mention touches another of its type
-            tag = "O" if kind is None else f"B-{kind}" if i == 0 and previous.endswith(kind) else f"I-{kind}"
-            pos = ("NNP" if kind else word if not word[0].isalnum() else "CD" if word[0].isdigit() else
-                   TAGS.get(word.lower()) or ("VBD" if word.endswith("ed") else "NNS" if word.endswith("s") else "NN"))
-            chunk = {"IN": "I-PP", "VBD": "I-VP", "MD": "I-VP", "CC": "O"}.get(pos, "I-NP" if pos[0].isalpha() else "O")
-            yield f"{word} {pos} {chunk} {tag}"
-            previous = tag
-
-
-def write_ner(folder: str | Path, seed: int = 0, pages: int = PAGES) -> None:
-    """`train.conll`, `dev.conll`, `test.conll` in a folder (made if absent), from the world of `write_dump`.
-
-    The training file reports from the first third of the regions, the other two mostly from the rest. ValueError when
-    `pages` is below 50; OSError when a file cannot be written.
-    """
-    world = build_world(seed, pages)
-    for split, wanted in SENTENCES.items():
-        rng, lines, count = Dice(f"{seed} {split}"), [], 0
-        while count < wanted:
-            document = story(world, rng, reported_region(world, rng, split))
-            if len(document) >= 4:
-                lines += ["-DOCSTART- -X- O O", ""]
-                for parts in document:
-                    lines += [*conll(parts), ""]
-                count += len(document)
-        with write_file(Path(folder) / f"{split}.conll") as file:
-            file.write("\n".join(lines) + "\n")

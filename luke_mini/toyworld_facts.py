@@ -3,7 +3,13 @@
 In: a seed. Out: `build_world`, a few thousand entities whose relations agree wherever they are mentioned, so that a
 model can learn them. Names are made of shared syllables, and lent on purpose: a club, a firm and a family may all be
 called after the town Elwen, as on Wikipedia. A title that is taken gets brackets, `Elwen (company)`; a surface with
-several owners gets a disambiguation page. Syllables and sentences: `toyworld.txt`; what is made of them: `toyworld.py`.
+several owners gets a disambiguation page. `toyworld.py` makes articles of it, `toyworld_tasks.py` labeled data.
+
+To add a sentence, write it into `toyworld.txt`, whose head says how. To add a relation:
+1. Here, note it where its subject is made, for example `relate(person, "idol", near(world, rng, "person", None))` in
+   `add_people`; with "idol": "admirers" in REVERSED the other side knows it too. What it leads to must exist by then.
+2. In `toyworld.txt`, use it: `{} admired {idol}.` below [article person]. A section [fact person idol] lets the tasks
+   tell it and ask for it.
 Left out on purpose: dates that agree (someone may play for a club that is not yet founded), events, geography.
 """
 
@@ -137,7 +143,7 @@ class Entity:
     also: str  # another title, a redirect; may be ""
     names: list[str]  # surfaces, the fullest first, the shortest last; others may share them
     facts: dict = field(default_factory=dict)  # relation -> Entity, list of them, word or number
-    clear: str = ""  # the shortest name that is nobody else's; "" if it has none
+    own_name: str = ""  # the shortest name that is nobody else's; "" if it has none
 
 
 @dataclass(slots=True)
@@ -148,7 +154,7 @@ class World:
     entities: dict[str, Entity] = field(default_factory=dict)  # by title
     redirects: dict[str, str] = field(default_factory=dict)  # another title -> title
     senses: dict[str, list[Entity]] = field(default_factory=dict)  # surface -> every entity called so
-    unclear: dict[str, list[Entity]] = field(default_factory=dict)  # title of a disambiguation page -> its entities
+    ambiguous: dict[str, list[Entity]] = field(default_factory=dict)  # title of a disambiguation page -> its entities
     groups: dict[tuple[str, str], list[Entity]] = field(default_factory=dict)  # kind or noun, region ("": all)
 
     def __post_init__(self) -> None:
@@ -176,7 +182,9 @@ def near(world: World, rng: Dice, group: str, where: Entity | None, stay: float 
 
 
 def relate(entity: Entity, relation: str, other) -> None:
-    """Notes a fact on both sides."""
+    """Notes a fact on both sides, unless the other is the entity itself."""
+    if other is entity:
+        return
     entity.facts[relation] = other
     reverse = f"{entity.kind}s" if relation in ("town", "region") else REVERSED.get(relation)
     if reverse:
@@ -237,21 +245,25 @@ def add_places(world: World, rng: Dice, counts: dict[str, int]) -> None:
         region.facts.setdefault("capital", town)
 
 
+def located(town: Entity) -> dict:
+    """The facts that whatever stands in a town has from it."""
+    return {"town": town, "region": town.facts["region"], "tongue": town.facts["tongue"]}
+
+
 def add_clubs_and_schools(world: World, rng: Dice, counts: dict[str, int]) -> None:
     words, towns = world.words, rng.shuffled(world.groups["town", ""])
     for i in range(counts["club"]):
         town = towns[i % len(towns)]
         name, end = town.title if rng.random() < 0.65 else invent(world, rng, "club"), rng.pick(words["club"])
         add(world, "club", [f"{name} {end}", name], also=f"{name} {end.replace('F.C.', 'Football Club')}",
-            town=town, region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1880, 1935),
+            **located(town), founded=rng.number(1880, 1935),
             ground=f"{rng.pick(words['grounds'])} {rng.pick(['Lane', 'Park', 'Road', 'Field'])}",
             colours=f"{rng.pick(words['colors'])} and {rng.pick(['white', 'black', 'gold'])}")
     for _ in range(counts["school"]):
         town = rng.pick(towns)
         name = town.title if rng.random() < 0.4 else invent(world, rng, "school")
-        add(world, "school", [f"{name} {rng.pick(words['school'])}", name], town=town,
-            region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1500, 1930),
-            staff=rng.number(300, 12_000))
+        add(world, "school", [f"{name} {rng.pick(words['school'])}", name], **located(town),
+            founded=rng.number(1500, 1930), staff=rng.number(300, 12_000))
 
 
 def add_people(world: World, rng: Dice, counts: dict[str, int]) -> None:
@@ -263,14 +275,14 @@ def add_people(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for i in range(counts["person"]):
         it, family, job = rng.pick(["she", "he"]), rng.pick(families), JOBS[i % len(JOBS)]
         first, born, year = rng.pick(firsts[it]), near(world, rng, "town", None), rng.number(1850, 1955)
-        region, died = born.facts["region"], year + rng.number(40, 90)
-        dead = died < 2000
+        region, died, season = born.facts["region"], year + rng.number(40, 90), year + rng.number(18, 35)
+        home, was, years = near(world, rng, "town", region, 0.5), "was", f"{year}–{died}"
+        if died >= 2000:
+            died, was, years = None, "is", f"born {rng.number(1, 28)} {rng.pick(words['months'])} {year}"
         person = add(world, "person", [f"{first} {family}", family], noun=job, also=f"{family}, {first}", region=region,
                      born=born, tongue=region.facts["tongue"], job=world.entities[job.capitalize()], year=year,
-                     died=died if dead else None, season=year + rng.number(18, 35), it=it,
-                     its="her" if it == "she" else "his", home=near(world, rng, "town", region, 0.5),
-                     years=f"{year}–{died}" if dead else
-                     f"born {rng.number(1, 28)} {rng.pick(words['months'])} {year}", was="was" if dead else "is")
+                     died=died, season=season, home=home, it=it, its={"she": "her", "he": "his"}[it], years=years,
+                     was=was)
         if i:
             person.facts["friend"] = near(world, rng, "person", region)
         if job == "footballer":
@@ -327,16 +339,13 @@ def add_creations(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for _ in range(counts["festival"]):
         town = near(world, rng, "town", None)
         namesake = town.facts.get("river", town) if rng.random() < 0.6 else near(world, rng, "person", town)
-        add(world, "festival", [f"{namesake.names[-1]} {rng.pick(words['festival'])}"], namesake=namesake, town=town,
-            region=town.facts["region"], tongue=town.facts["tongue"], founded=rng.number(1850, 1980),
-            month=rng.pick(words["months"]))
+        add(world, "festival", [f"{namesake.names[-1]} {rng.pick(words['festival'])}"], namesake=namesake,
+            **located(town), founded=rng.number(1850, 1980), month=rng.pick(words["months"]))
 
 
 def add_rivals(world: World, rng: Dice, counts: dict[str, int]) -> None:
     for entity in [entity for kind in ("club", "firm", "product") for entity in world.groups[kind, ""]]:
-        rival = near(world, rng, entity.kind, entity)
-        if rival is not entity:
-            entity.facts["rival"] = rival
+        relate(entity, "rival", near(world, rng, entity.kind, entity))
 
 
 def add_other_titles(world: World) -> None:
@@ -349,9 +358,9 @@ def add_other_titles(world: World) -> None:
     for surface, owners in world.senses.items():
         if len(owners) > 1:
             taken = surface in world.entities or surface in world.redirects
-            world.unclear[f"{surface} (disambiguation)" if taken else surface] = owners
+            world.ambiguous[f"{surface} (disambiguation)" if taken else surface] = owners
         else:
-            owners[0].clear = surface  # the shortest one comes last
+            owners[0].own_name = surface  # the shortest one comes last
             if upper_first(surface) not in world.entities:
                 world.redirects.setdefault(surface, owners[0].title)
 

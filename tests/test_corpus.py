@@ -14,19 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from luke_mini.corpus import (
-    HASHES,
-    TASKS_IN_FLIGHT,
-    Corpus,
-    Document,
-    TextSample,
-    find_dump,
-    from_bytes,
-    in_order,
-    parse_pages,
-    read_jsonl,
-    to_bytes,
-)
+from luke_mini.corpus import HASHES, TASKS_IN_FLIGHT, Corpus, Document, TextSample
+from luke_mini.corpus import find_dump, from_bytes, in_order, parse_pages, read_jsonl, to_bytes
 from luke_mini.wiki_dump import Page
 from luke_mini.wikitext import Link, Paragraph
 
@@ -35,19 +24,12 @@ ROOT = Path(__file__).parent.parent
 OSLO = {"title": "oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "norway#x", "start": 3, "end": 9}]}]}
 
 
-def write(path: Path, *lines) -> Path:
-    path.write_text(
-        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8"
-    )
-    return path
-
-
 def test_jsonl_by_hand(tmp_path):
     """Titles are normalized as in a dump; links may be missing or in any order."""
     unsorted = [{"title": "B", "start": 1, "end": 3}, {"title": "A", "start": 0, "end": 1}]
     second = {"title": "x_y", "paragraphs": [{"text": "a b"}, {"text": "a b", "is_abstract": True, "links": unsorted}]}
-    path = write(tmp_path / "c.jsonl", OSLO, "", second)
-    read = []
+    path, read = tmp_path / "c.jsonl", []
+    path.write_text(f"{json.dumps(OSLO)}\n\n{json.dumps(second)}\n", encoding="utf-8")
     assert list(read_jsonl(path, read.append)) == [
         Document("Oslo", [Paragraph("In Norway.", [Link("Norway", 3, 9)], False)]),
         Document("X y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 1, 3)], True)]),
@@ -122,33 +104,26 @@ def test_what_is_no_article_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("there", "expected"),
+    ("there", "expected"),  # without "swwiki-" and ".bz2"; which are found
     [
-        (["swwiki-20260101-pages-articles.xml.bz2", "swwiki-20250101-pages-articles.xml.bz2"], [0]),
-        (["swwiki-latest-pages-articles.xml.bz2", "swwiki-20250101-pages-articles.xml.bz2"], [0]),
-        (["swwiki-1-pages-articles-multistream.xml.bz2", "swwiki-1-pages-articles-multistream-index.txt.bz2"], [0]),
-        (["swwiki-1-pages-articles.xml.bz2", "swwiki-1-pages-articles-multistream.xml.bz2"], [1]),
-        ([f"swwiki-1-pages-articles{k}.xml-p{k}p{k}.bz2" for k in (2, 10, 1)], [2, 0, 1]),
-        (
-            [
-                "swwiki-1-pages-articles1.xml-p1p9.bz2",
-                "swwiki-1-pages-articles.xml.bz2",
-                "simplewiki-2-pages-articles.xml.bz2",
-            ],
-            [1],
-        ),
+        (["20260101-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
+        (["latest-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
+        (["1-pages-articles-multistream.xml", "1-pages-articles-multistream-index.txt"], [0]),
+        (["1-pages-articles.xml", "1-pages-articles-multistream.xml"], [1]),
+        ([f"1-pages-articles{k}.xml-p{k}p{k}" for k in (2, 10, 1)], [2, 0, 1]),
+        (["1-pages-articles1.xml-p1p9", "1-pages-articles.xml"], [1]),
     ],
 )
 def test_finds_the_newest_dump(tmp_path, there, expected):
     for name in there:
-        (tmp_path / name).touch()
-    assert [path.name for path in find_dump("sw", tmp_path)] == [there[k] for k in expected]
+        (tmp_path / f"swwiki-{name}.bz2").touch()
+    (tmp_path / "simplewiki-2-pages-articles.xml.bz2").touch()
+    assert [path.name for path in find_dump("sw", tmp_path)] == [f"swwiki-{there[k]}.bz2" for k in expected]
 
 
 def test_no_dump_tells_where_to_get_it(tmp_path):
-    with pytest.raises(ValueError, match="https://dumps.wikimedia.org/sw") as error:
+    with pytest.raises(ValueError, match="^[^\\n]*https://dumps.wikimedia.org/sw[^\\n]*$"):
         find_dump("sw", tmp_path)
-    assert "\n" not in str(error.value)
 
 
 # --- Worker processes -------------------------------------------------------------------------------------------------
@@ -159,15 +134,11 @@ def add_slowly(state: int, task: int) -> tuple[int, int]:
     return state + task, os.getpid()
 
 
-def fail_at_seven(state: str, task: int) -> int:
-    if task == 7:
-        raise ValueError(f"{state} {task}")
-    return task
-
-
-def die_at_seven(state: None, task: int) -> int:
-    if task == 7:
+def fail_at_seven(kill: bool, task: int) -> int:
+    if task == 7 and kill:
         os.kill(os.getpid(), signal.SIGKILL)
+    if task == 7:
+        raise ValueError(f"no {task}")
     return task
 
 
@@ -188,16 +159,13 @@ def test_tasks_are_read_only_a_little_ahead():
     assert list(in_order(add_slowly, 0, [], 2)) == []
 
 
-def test_an_exception_comes_through():
-    results = in_order(fail_at_seven, "no", range(1000), 2)
+def test_an_exception_comes_through_and_a_dead_worker_is_an_error_not_a_hang():
+    results = in_order(fail_at_seven, False, range(1000), 2)
     assert [next(results) for _ in range(7)] == list(range(7))
     with pytest.raises(ValueError, match="no 7"):
         next(results)
-
-
-def test_a_dead_worker_is_an_error_not_a_hang():
     with pytest.raises(ChildProcessError, match="worker process died"):
-        list(in_order(die_at_seven, None, range(1000), 2))
+        list(in_order(fail_at_seven, True, range(1000), 2))
 
 
 ENDLESS = """
@@ -230,32 +198,23 @@ def _is_running(process: int) -> bool:
 # --- The sample -------------------------------------------------------------------------------------------------------
 
 
-def document(number: int) -> Document:
-    return Document(
-        f"Page {number}", [Paragraph(f"text {number}", [], False), Paragraph("x" * (number % 50), [], False)]
-    )
-
-
 def test_sample_is_bounded_and_does_not_depend_on_the_order():
-    numbers = range(1000)
+    texts = {f"Page {k}": [f"text {k}", "x" * (k % 50)] for k in range(1000)}
 
-    def taken(order, seed=0, limit=5000) -> TextSample:
+    def taken(titles, seed=0, limit=5000) -> TextSample:
         sample = TextSample(limit, seed)
-        for number in order:
-            sample.offer(document(number))
+        for title in titles:
+            sample.offer(Document(title, [Paragraph(text, [], False) for text in texts[title]]))
             assert sum(map(len, sample.texts())) <= limit
         return sample
 
-    first = taken(numbers)
-    assert list(first.texts()) == list(taken(reversed(numbers)).texts())
+    first = taken(texts)
+    assert list(first.texts()) == list(taken(reversed(texts)).texts())
     assert 1000 < sum(map(len, first.texts())) <= 5000  # whole thing: about 33,000, so three or four halvings
     assert HASHES // first.threshold in (8, 16)
     assert all(first.wants(text.replace("text", "Page")) for text in first.texts() if text.startswith("text"))
-    assert set(taken(numbers, seed=1).texts()) != set(first.texts())
-    assert len(list(taken(numbers, limit=10**6).texts())) == 2000
-
-
-def test_a_single_long_document_stays():
+    assert set(taken(texts, seed=1).texts()) != set(first.texts())
+    assert len(list(taken(texts, limit=10**6).texts())) == 2000
     sample = TextSample(10, 0)
     sample.offer(Document("Long", [Paragraph("x" * 100, [], False)]))
-    assert list(sample.texts()) == ["x" * 100]
+    assert list(sample.texts()) == ["x" * 100]  # a single long document stays

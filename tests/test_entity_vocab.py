@@ -26,44 +26,40 @@ def test_worked_example():
     assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "Oslo", "Ada Lie", "[MASK2]"]
     assert (vocab.pad_id, vocab.unk_id, vocab.mask_id, vocab.mask2_id) == (0, 1, 2, 7)
     assert vocab.id("Oslo") == vocab.id("Oslo", "en") == vocab.id("en:Oslo") == 5
-    assert (
-        vocab.id("Nowhere") == vocab.unk_id and vocab.get("Nowhere") is None and vocab.get("Nowhere", default=-1) == -1
-    )
+    assert (vocab.id("Nowhere"), vocab.get("Nowhere"), vocab.get("Nowhere", default=-1)) == (1, None, -1)
     assert vocab.id("[MASK]", "en") == 2
+    for wrong in (8, -1):
+        with pytest.raises(IndexError):
+            vocab.title(wrong)
 
 
-def test_size_counts_the_special_entities():
-    vocab = EntityVocab.build(COUNTS, 6, page_titles=PAGES)
-    assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "[MASK2]"]
-    assert len(EntityVocab.build(COUNTS, 4)) == 4
-    with pytest.raises(ValueError, match="vocabulary of 3: special and listed entities need at least 4"):
-        EntityVocab.build(COUNTS, 3)
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        (6, {"page_titles": PAGES}, ["Norway", "Bergen"]),  # the size counts the special entities
+        (4, {}, []),
+        (100, {"min_count": 6}, ["Norway", "Nowhere"]),
+        # before Bergen and Oslo, though linked only once
+        (6, {"page_titles": PAGES, "allowlist": {"Ada Lie", "Never linked"}}, ["Norway", "Ada Lie"]),
+        (100, {"page_titles": PAGES, "allowlist": ["Oslo", "Nowhere"], "min_count": 10**9}, ["Nowhere", "Oslo"]),
+    ],
+)
+def test_options(size, options, expected):
+    for counts in (COUNTS, dict(reversed(COUNTS.items()))):  # their order does not matter
+        assert titles(EntityVocab.build(counts, size, **options))[3:-1] == expected
 
 
-def test_the_order_of_counting_does_not_matter():
-    turned = dict(reversed(COUNTS.items()))
-    assert titles(EntityVocab.build(COUNTS, 9)) == titles(EntityVocab.build(turned, 9))
-
-
-def test_options():
-    assert titles(EntityVocab.build(COUNTS, 100, min_count=6))[3:-1] == ["Norway", "Nowhere"]
-    kept = EntityVocab.build(COUNTS, 6, page_titles=PAGES, allowlist={"Ada Lie", "Never linked"})
-    assert titles(kept)[3:-1] == ["Norway", "Ada Lie"]  # before Bergen and Oslo, though linked only once
-    only = EntityVocab.build(COUNTS, 100, allowlist=["Oslo", "Nowhere"], min_count=10**9, page_titles=PAGES)
-    assert titles(only)[3:-1] == ["Nowhere", "Oslo"]
-    with pytest.raises(ValueError, match="vocabulary of 5: special and listed entities need at least 6"):
-        EntityVocab.build(COUNTS, 5, allowlist=["Oslo", "Nowhere"])
+@pytest.mark.parametrize(("size", "allowlist", "least"), [(3, [], 4), (5, ["Oslo", "Nowhere"], 6)])
+def test_too_small_a_vocabulary(size, allowlist, least):
+    message = f"vocabulary of {size}: special and listed entities need at least {least}"
+    with pytest.raises(ValueError, match=message):
+        EntityVocab.build(COUNTS, size, allowlist=allowlist)
 
 
 def test_redirects():
     redirects = {"A": "B", "B": "C", "Loop 1": "Loop 2", "Loop 2": "Loop 1", "Into": "Loop 1", "Self": "Self"}
-    assert resolve_redirect("A", redirects) == "C" and resolve_redirect("C", redirects) == "C"
-    assert [resolve_redirect(title, redirects) for title in ("Loop 1", "Loop 2", "Into", "Self")] == [
-        "Loop 1",
-        "Loop 2",
-        "Into",
-        "Self",
-    ]
+    ends = {"A": "C", "C": "C"} | {title: title for title in ("Loop 1", "Loop 2", "Into", "Self")}
+    assert {title: resolve_redirect(title, redirects) for title in ends} == ends
     chain = {str(k): str(k + 1) for k in range(30)}
     assert resolve_redirect("0", chain) == str(MAX_REDIRECTS)
     assert resolve_counts({"A": 1, "B": 2, "C": 4, "D": 8}, redirects) == Counter({"C": 7, "D": 8})
@@ -84,9 +80,7 @@ def test_link_table():
 
 
 MULTILINGUAL = [
-    [("[PAD]", None)],
-    [("[UNK]", None)],
-    [("[MASK]", None)],
+    *([(name, None)] for name in ("[PAD]", "[UNK]", "[MASK]")),
     [("Norway", "en"), ("Norwegen", "de"), ("ノルウェー", "ja")],
     [("Gift", "en")],
     [("Gift", "de")],  # poison: the same title means another entity
@@ -120,25 +114,21 @@ def test_single_language_round_trip(tmp_path, name):
         assert json.loads((tmp_path / name).read_text(encoding="utf-8"))["Oslo"] == built.id("Oslo")
 
 
-def test_reads_lukes_tsv(tmp_path):
-    path = tmp_path / "entity_vocab.tsv"
-    path.write_text("[PAD]\t0\n[UNK]\t0\n[MASK]\t0\nUnited States\t261500\nC\tD\t7\n", encoding="utf-8")
-    vocab = EntityVocab.load(path)
-    assert vocab.id("United States") == 3 and vocab.id("C\tD") == 4 and vocab.mask2_id is None
-
-
-def test_reads_the_lite_files_order(tmp_path):
-    path = tmp_path / "entity_vocab.json"
-    path.write_text('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3}', encoding="utf-8")
-    vocab = EntityVocab.load(path)
-    assert (vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id) == (0, 1, 2, 3)
-
-
-def test_reads_several_titles_per_id_and_indented_json(tmp_path):
-    keys = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "en:Norway": 3, "de:Norwegen": 3, "simple:Norway": 3}
-    path = tmp_path / "entity_vocab.json"
-    path.write_text(json.dumps(keys, indent=2), encoding="utf-8")
-    assert EntityVocab.load(path).id("Norwegen", "de") == 3
+@pytest.mark.parametrize(
+    ("content", "ids", "special"),
+    [
+        ("[PAD]\t0\n[UNK]\t0\n[MASK]\t0\nUnited States\t261500\nC\tD\t7\n",  # LUKE's tsv
+         {("United States", None): 3, ("C\tD", None): 4}, (0, 1, 2, None)),
+        ('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3}', {}, (2, 1, 0, 3)),  # a lite model's order
+        ('{\n  "[PAD]": 0, "[UNK]": 1,\n "[MASK]": 2, "en:Norway": 3, "de:Norwegen": 3, "simple:Norway": 3}',
+         {("Norwegen", "de"): 3, ("Norway", "simple"): 3, ("Norway", "de"): 1}, (0, 1, 2, None)),
+    ],
+)  # fmt: skip
+def test_reads_released_files(tmp_path, content, ids, special):
+    (tmp_path / "file").write_text(content, encoding="utf-8")
+    vocab = EntityVocab.load(tmp_path / "file")
+    assert (vocab.pad_id, vocab.unk_id, vocab.mask_id, vocab.mask2_id) == special
+    assert {name: vocab.id(*name) for name in ids} == ids
 
 
 SPECIAL_LINES = "".join(
@@ -155,7 +145,7 @@ SPECIAL_LINES = "".join(
         ('{"[PAD]": 0, "[UNK]": 1, "[MASK]": 3}', "without a gap"),
         ('{"[PAD]": 0, "[UNK]": "1"}', "one JSON object"),
         ('{"[PAD]": 0, "[UN', "line 1"),
-        (SPECIAL_LINES + '{"id": 9, "entities": [["A", "en"]]}\n', "line 4: expected the id 3"),
+        (SPECIAL_LINES + '{"id": 9, "entities": [["A", "en"]]}\n', 'line 4: expected {"id": 3'),
         (SPECIAL_LINES + '{"id": 3}\n', "line 4"),
         (SPECIAL_LINES + '{"id": 3, "enti', "line 4"),
         (SPECIAL_LINES + '{"id": 3, "entities": [["A", "en"]]}\n{"id": 4, "entities": [["A", "en"]]}\n', "'A'"),
@@ -167,10 +157,3 @@ def test_bad_files_give_one_line_with_their_name(tmp_path, content, what):
     with pytest.raises(ValueError, match=what) as error:
         EntityVocab.load(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_no_such_id():
-    vocab = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]"])
-    for wrong in (3, -1):
-        with pytest.raises(IndexError):
-            vocab.title(wrong)

@@ -18,10 +18,10 @@ import pytest
 from conftest import read_examples, shared_data
 
 import prepare_wiki
-from luke_mini import examples, tokenizer, wiki_dump, wikitext
+from luke_mini import examples, files, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.mentions import Mentions
 from luke_mini.examples import Shards, build_examples
+from luke_mini.mentions import Mentions
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -41,7 +41,13 @@ def article(k: int) -> str:
     )
 
 
-def dump_xml(pages: list[tuple[str, str, str | None]], language: str = "en") -> bytes:
+TOWNS = [(name, article(k), None) for k, name in enumerate(NAMES)]
+TOWNS += [("Uld", "The '''Uld''' is a river that nobody has ever seen. It flows to [[Balen]].", None)]
+TOWNS += [(f"Old {name}", f"#REDIRECT [[Elder {name}]]", f"Elder {name}") for name in NAMES]
+TOWNS += [(f"Elder {name}", f"#REDIRECT [[{name}]]", name) for name in NAMES]
+
+
+def write_dump(path: Path, *pages: tuple[str, str, str | None], language: str = "en") -> Path:
     body = "".join(
         f"<page><title>{escape(title)}</title><ns>0</ns>"
         + (f'<redirect title="{escape(redirect)}" />' if redirect else "")
@@ -49,87 +55,73 @@ def dump_xml(pages: list[tuple[str, str, str | None]], language: str = "en") -> 
         for title, text, redirect in pages
     )
     xmlns = "http://www.mediawiki.org/xml/export-0.10/"
-    return f'<mediawiki xmlns="{xmlns}" xml:lang="{language}">\n{body}</mediawiki>\n'.encode()
-
-
-def town_pages() -> list[tuple[str, str, str | None]]:
-    pages = [(name, article(k), None) for k, name in enumerate(NAMES)]
-    pages += [("Uld", "The '''Uld''' is a river that nobody has ever seen. It flows to [[Balen]].", None)]
-    pages += [(f"Old {name}", f"#REDIRECT [[Elder {name}]]", f"Elder {name}") for name in NAMES]
-    pages += [(f"Elder {name}", f"#REDIRECT [[{name}]]", name) for name in NAMES]
-    return pages
-
-
-@pytest.fixture(scope="module")
-def dump(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("dump") / "enwiki-1-pages-articles.xml.bz2"
-    path.write_bytes(bz2.compress(dump_xml(town_pages())))
+    data = f'<mediawiki xmlns="{xmlns}" xml:lang="{language}">\n{body}</mediawiki>\n'.encode()
+    path.write_bytes(bz2.compress(data) if path.suffix == ".bz2" else data)
     return path
 
 
 @pytest.fixture(scope="module")
-def made(dump, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("made")
-    prepare_wiki.main(["--dump", str(dump), "--out", str(out), "--workers", "2"])
+def dump(tmp_path_factory) -> Path:
+    return write_dump(tmp_path_factory.mktemp("dump") / "enwiki-1-pages-articles.xml.bz2", *TOWNS)
+
+
+def prepare(out: Path, *options) -> Path:
+    """Its options as --dump's, or a whole command line as one string. One worker, if no other number is given."""
+    options = [part for option in options for part in str(option).split()]
+    prepare_wiki.main(["--workers", "1", "--out", str(out), *options])
     return out
+
+
+@pytest.fixture(scope="module")
+def made(dump, tmp_path_factory) -> Path:
+    return prepare(tmp_path_factory.mktemp("made"), "--dump", dump, "--workers 2")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run(*arguments, before=None, cwd=ROOT) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "prepare_wiki.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=before, timeout=120)
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
 
 
-def assert_one_line(result: subprocess.CompletedProcess, what: str) -> None:
-    assert result.returncode == 2 and what in result.stderr, result.stderr
-    assert result.stderr.startswith("prepare_wiki.py: error: ") and result.stderr.count("\n") == 1, result.stderr
+def titles(folder: Path) -> list[str]:
+    vocab = EntityVocab.load(folder / "entity_vocab.jsonl")
+    return [vocab.title(k) for k in range(len(vocab))]
 
 
 # ---- what is made
 
 
 def test_folder_and_manifest(made):
+    words = [f"tokenizer/{name}" for name in ("sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json")]
     assert sorted(contents(made)) == [
-        "entity_vocab.jsonl",
-        "manifest.json",
-        "mentions.safetensors",
-        "shard-00000.bin",
-        "tokenizer/sentencepiece.bpe.model",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-    ]
-    manifest, opened = json.loads((made / "manifest.json").read_text()), Shards.open(made)
-    assert manifest["sources"] == ["enwiki-1-pages-articles.xml.bz2"] and manifest["language"] == "en"
-    assert manifest["pages"] == 31 and manifest["redirects"] == 60
-    assert manifest["links"] == 5 * 30 + 1 and manifest["links_to_known_entities"] == 4 * 30 + 1
-    assert manifest["examples"] == len(opened) and manifest["words"] == opened.lengths.sum()
-    assert manifest["entity_vocab_size"] == 31 + 4
-    assert manifest["word_vocab_size"] == len(tokenizer.load(made / "tokenizer"))
+        "entity_vocab.jsonl", "manifest.json", "mentions.safetensors", "shard-00000.bin", *words]  # fmt: skip
+    opened, built = Shards.open(made), read_examples(made)
+    texts = [paragraph.text for _, text, target in TOWNS if not target for paragraph in wikitext.parse(text)]
+    assert manifest(made) == {
+        "version": 1, "sources": ["enwiki-1-pages-articles.xml.bz2"], "language": "en", "max_seq_length": 512,
+        "pages": 31, "redirects": 60, "characters": sum(map(len, texts)),
+        "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
+        "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
+        "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
+    }  # fmt: skip
 
 
 def test_entity_counts_follow_redirects(made):
-    """Every town: two links from its neighbour, one through two redirects; Balen one more, the river from all."""
+    """Every town: two links from its neighbor, one through two redirects; Balen one more, the river from all."""
     lines = [json.loads(line) for line in (made / "entity_vocab.jsonl").read_text().splitlines()]
-    counts = {line["entities"][0][0]: line["count"] for line in lines}
-    expected = {name: 2 for name in NAMES} | {"Uld": 30}
-    for k in range(30):
-        expected[NAMES[(k * 7 + 3) % 30]] += 1
-    expected["Balen"] += 1
-    assert counts == {"[PAD]": 0, "[UNK]": 0, "[MASK]": 0, "[MASK2]": 0} | expected
+    expected = {"[PAD]": 0, "[UNK]": 0, "[MASK]": 0, "[MASK2]": 0, "Uld": 30} | {name: 2 for name in NAMES}
+    for name in ["Balen", *(NAMES[(k * 7 + 3) % 30] for k in range(30))]:
+        expected[name] += 1
+    assert {line["entities"][0][0]: line["count"] for line in lines} == expected
     assert [line["entities"][0] for line in lines][3:5] == [["Uld", "en"], ["Balen", "en"]]
 
 
 def test_mention_statistics(made, dump, tmp_path):
     """Surfaces lead to the pages behind redirects; their links are counted against the pages that say the name."""
     table = Mentions.load(made / "mentions.safetensors")
-    texts = [
-        "\n".join(text for text, _, _ in wikitext.parse(page.wikitext))
-        for page in wiki_dump.read_dump(dump)
-        if not page.redirect
-    ]
+    texts = ["\n".join(part.text for part in wikitext.parse(text)) for _, text, target in TOWNS if not target]
     for name in NAMES:
         holding = sum(re.search(rf"\b{name}\b", text) is not None for text in texts)
         links = 2 if name == "Balen" else 1  # the river's article names it
@@ -140,36 +132,31 @@ def test_mention_statistics(made, dump, tmp_path):
     assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
     assert table.candidates("Great fire of Balen") == []  # no such page
     assert len(table) == 2 * len(NAMES) + 2
-    prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1", "--no-mentions"])
-    assert not (tmp_path / "mentions.safetensors").exists()
+    without = prepare(tmp_path, "--dump", dump, "--no-mentions", "--tokenizer", made / "tokenizer")
+    assert contents(made).keys() - contents(without).keys() == {"mentions.safetensors"}
 
 
 def test_examples_are_those_of_a_plain_loop(made, dump):
     vocab, words = EntityVocab.load(made / "entity_vocab.jsonl"), tokenizer.load(made / "tokenizer")
-    pages = list(wiki_dump.read_dump(dump))
-    table = vocab.link_table({page.title: page.redirect for page in pages if page.redirect})
-    expected = [
+    table = vocab.link_table({title: target for title, _, target in TOWNS if target})
+    assert read_examples(made) == [
         example
-        for page in pages
-        if not page.redirect
-        for example in build_examples(
-            wikitext.parse(page.wikitext), page.title, words, table, unk_entity_id=vocab.unk_id
-        )
+        for title, text, target in TOWNS
+        if not target
+        for example in build_examples(wikitext.parse(text), title, words, table, unk_entity_id=vocab.unk_id)
     ]
-    assert read_examples(made) == expected
 
 
 def test_an_example_by_hand(made):
-    vocab, words = EntityVocab.load(made / "entity_vocab.jsonl"), tokenizer.load(made / "tokenizer")
-    first = read_examples(made)[0]
-    assert vocab.title(first.page_id) == "Balen"
+    names, words, first = titles(made), tokenizer.load(made / "tokenizer"), read_examples(made)[0]
+    assert names[first.page_id] == "Balen"
     assert words.decode(first.word_ids) == (
         "Balen is a town on the river Uld, 2 km from Bamar. Its mayor likes Bator's bread very much. In 1800 the town "
         "burnt down (see Great fire of Balen). The market of Balen is older than the one in that town. Nobody knows "
         "who built it."
     )
     spelt = [words.decode(first.word_ids[start:end]) for start, end in first.mention_spans]
-    assert list(zip(map(vocab.title, first.entity_ids), spelt)) == [
+    assert [(names[k], surface) for k, surface in zip(first.entity_ids, spelt)] == [
         ("Uld", "Uld"),
         ("Bamar", "Bamar"),
         ("Bator", "Bator's"),  # linked as "Old Bator", which redirects to "Elder Bator", which redirects to "Bator"
@@ -178,60 +165,49 @@ def test_an_example_by_hand(made):
     ]
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(made, dump, tmp_path, workers):
-    prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", workers])
-    assert contents(tmp_path) == contents(made)
+    assert contents(prepare(tmp_path, "--dump", dump, f"--workers {workers}")) == contents(made)
 
 
 def test_parts_of_a_dump_equal_the_whole(made, tmp_path):
-    pages = town_pages()
-    paths = []
-    for k, part in enumerate((pages[:20], pages[20:50], pages[50:])):
-        paths.append(tmp_path / f"part{k}.xml")
-        paths[-1].write_bytes(dump_xml(part))
-    prepare_wiki.main(["--dump", *map(str, paths), "--out", str(tmp_path / "out"), "--workers", "1"])
-    for name in ("entity_vocab.jsonl", "shard-00000.bin", "tokenizer/sentencepiece.bpe.model"):
-        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
+    parts = (TOWNS[:20], TOWNS[20:50], TOWNS[50:])
+    paths = [write_dump(tmp_path / f"part{k}.xml", *part) for k, part in enumerate(parts)]
+    found = contents(prepare(tmp_path / "out", "--dump", *paths))
+    assert {name for name, data in contents(made).items() if found[name] != data} == {"manifest.json"}
 
 
 def test_options(dump, made, tmp_path):
-    given = ["--tokenizer", str(made / "tokenizer"), "--workers", "1", "--out", str(tmp_path), "--dump", str(dump)]
+    def changed(*options) -> dict:
+        return manifest(prepare(tmp_path, "--dump", dump, "--tokenizer", made / "tokenizer", *options))
 
-    def manifest(*options) -> dict:
-        prepare_wiki.main([*given, *options])
-        return json.loads((tmp_path / "manifest.json").read_text())
-
-    plain = manifest()
+    plain = changed()
     assert contents(tmp_path) == contents(made)
-    assert manifest("--max-pages", "7")["pages"] == 7
-    assert manifest("--entity-vocab-size", "10")["entity_vocab_size"] == 10
-    assert manifest("--min-count", "4")["entity_vocab_size"] < 35
-    assert manifest("--keep-red-links")["entity_vocab_size"] == 35 + 30
-    assert manifest("--abstract-only")["entities"] == plain["entities"] - 30
-    assert manifest("--max-seq-length", "40")["examples"] > plain["examples"]
-    assert Shards.open(tmp_path).lengths.max() <= 38
-    more = manifest("--sentences-without-entities", "--max-seq-length", "40")
-    assert more["words"] > manifest("--max-seq-length", "40")["words"]
+    assert changed("--max-pages 7")["pages"] == 7
+    assert changed("--entity-vocab-size 10")["entity_vocab_size"] == 10
+    assert changed("--min-count 4")["entity_vocab_size"] < 35
+    assert changed("--keep-red-links")["entity_vocab_size"] == 35 + 30
+    assert changed("--abstract-only")["entities"] == plain["entities"] - 30
+    shorter = changed("--max-seq-length 40")
+    assert shorter["examples"] > plain["examples"] and Shards.open(tmp_path).lengths.max() <= 38
+    assert changed("--max-seq-length 40 --sentences-without-entities")["words"] > shorter["words"]
 
 
 def test_listed_titles(dump, made, tmp_path, capsys):
     """Kept before more frequent ones, redirects followed; with a large --min-count nothing else is kept."""
     (tmp_path / "titles.txt").write_text("old_Lovik\n\nUld\nNever linked\nUld#Source\n")
-    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump} --titles {tmp_path}/titles.txt"
+    given = f"--tokenizer {made}/tokenizer --dump {dump} --titles {tmp_path}/titles.txt"
 
-    def titles(*options) -> list[str]:
-        prepare_wiki.main([*given.split(), *options])
-        vocab = EntityVocab.load(tmp_path / "entity_vocab.jsonl")
-        return [vocab.title(k) for k in range(3, len(vocab) - 1)]
+    def kept(options: str = "") -> list[str]:
+        return titles(prepare(tmp_path, given, options))[3:-1]
 
-    assert set(titles()) == {"Uld", *NAMES}
+    assert set(kept()) == {"Uld", *NAMES}
     assert "2 of the 3 listed are linked" in capsys.readouterr().out
-    assert titles("--entity-vocab-size", "7") == ["Uld", "Balen", "Lovik"]
-    assert titles("--min-count", "999999") == ["Uld", "Lovik"]
+    assert kept("--entity-vocab-size 7") == ["Uld", "Balen", "Lovik"]
+    assert kept("--min-count 999999") == ["Uld", "Lovik"]
     linked = [example.entity_ids for example in read_examples(tmp_path)]
     assert {entity for entities in linked for entity in entities} == {1, 3, 4}
-    titles("--min-count", "999999", "--drop-unknown-links")
+    kept("--min-count 999999 --drop-unknown-links")
     known = [[entity for entity in entities if entity > 1] for entities in linked]
     assert [example.entity_ids for example in read_examples(tmp_path)] == [entities for entities in known if entities]
     assert "the rest dropped" in capsys.readouterr().out
@@ -239,12 +215,11 @@ def test_listed_titles(dump, made, tmp_path, capsys):
 
 def test_a_given_entity_vocabulary(dump, made, tmp_path):
     """The ids of another folder, however often a title is linked here; a released vocabulary has its own order."""
-    given = f"--tokenizer {made}/tokenizer --workers 1 --out {tmp_path} --dump {dump}".split()
-    prepare_wiki.main([*given, "--min-count", "9", "--entity-vocab", str(made / "entity_vocab.jsonl")])
+    given = f"--tokenizer {made}/tokenizer --dump {dump}"
+    prepare(tmp_path, given, "--min-count 9 --entity-vocab", made / "entity_vocab.jsonl")
     assert contents(tmp_path) == contents(made)
     (tmp_path / "given.json").write_text('{"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "Uld": 3, "[MASK2]": 4}')
-    prepare_wiki.main([*given, "--entity-vocab", str(tmp_path / "given.json")])
-    first = read_examples(tmp_path)[0]
+    first = read_examples(prepare(tmp_path, given, "--entity-vocab", tmp_path / "given.json"))[0]
     assert first.entity_ids == [3, 1, 1, 1, 1] and first.page_id == -1
 
 
@@ -261,41 +236,36 @@ def test_jsonl(tmp_path):
     links = [{"title": "Norway", "start": 3, "end": 9}]
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"title": "Oslo", "paragraphs": [{"text": text, "links": links}] * 5}))
-    prepare_wiki.main(["--jsonl", str(corpus), "--out", str(tmp_path), "--workers", "1"])
-    vocab, made = EntityVocab.load(tmp_path / "entity_vocab.jsonl"), read_examples(tmp_path)
-    assert [vocab.title(k) for k in range(len(vocab))] == ["[PAD]", "[UNK]", "[MASK]", "Norway", "[MASK2]"]
-    assert len(made) == 1 and made[0].entity_ids == [3] * 5 and made[0].page_id == -1
-    words = tokenizer.load(tmp_path / "tokenizer")
-    assert words.decode(made[0].word_ids) == " ".join([text] * 5)
+    (example,) = read_examples(prepare(tmp_path, "--jsonl", corpus))
+    assert titles(tmp_path) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "[MASK2]"]
+    assert example.entity_ids == [3] * 5 and example.page_id == -1
+    assert tokenizer.load(tmp_path / "tokenizer").decode(example.word_ids) == " ".join([text] * 5)
 
 
-def test_byte_level_pieces(tmp_path):
+def test_byte_level_pieces(dump, tmp_path):
     """A tokenizer as LUKE's own, in two workers, and its examples read as running text."""
-    prepare_wiki.main(f"--out {tmp_path} --max-pages 40 --pieces byte-bpe --vocab-size 600 --workers 2".split())
+    prepare(tmp_path, "--dump", dump, "--pieces byte-bpe --vocab-size 400 --workers 2")
     words, example = tokenizer.load(tmp_path / "tokenizer"), read_examples(tmp_path)[0]
-    assert len(words) == 600 and words.unk_id not in example.word_ids
+    assert len(words) == 400 and words.unk_id not in example.word_ids
     assert words.encode(words.decode(example.word_ids)).ids == list(example.word_ids)
 
 
-def test_built_in_encyclopedia(tmp_path):
-    result = run("--out", tmp_path, "--workers", "2")
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    assert {"dump.xml.bz2", "manifest.json", "shard-00000.bin"} <= contents(tmp_path).keys()
-    assert sorted(path.name for path in (tmp_path / "ner").iterdir()) == ["dev.conll", "test.conll", "train.conll"]
-    for name in ("relation/test.json", "qa/test-v1.1.json", "mlama/en/templates.jsonl"):
+def test_built_in_encyclopedia(tmp_path, capfd):
+    prepare(tmp_path, "--max-pages 300 --keep-red-links --workers 2")
+    out, err = capfd.readouterr()
+    assert err == "" and all(f"\n{line} " in out for line in (
+        "pages", "links", "entities", "word pieces", "examples", "written to"))  # fmt: skip
+    for name in ("dump.xml.bz2", "ner/dev.conll", "relation/test.json", "qa/test-v1.1.json", "mlama/en/objects.json"):
         assert (tmp_path / name).is_file()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["max_seq_length"] == 128 and manifest["pages"] > 100
-    assert manifest["links_to_known_entities"] > 0.9 * manifest["links"]
-    for line in ("pages", "links", "entities", "word pieces", "examples", "written to"):
-        assert f"\n{line} " in result.stdout
+    found = manifest(tmp_path)
+    assert found["max_seq_length"] == 128 and found["pages"] == 300 and found["word_vocab_size"] == 4000
+    assert found["links_to_known_entities"] > 0.9 * found["links"]
 
 
 @pytest.mark.parametrize("name", ["simplewiki-mini", "kowiki-mini", "zhwiki-mini"])
 def test_real_dump_of_one_page(tmp_path, name):
     path = shared_data(f"wiki/{name}.xml.bz2")
-    prepare_wiki.main(["--dump", str(path), "--out", str(tmp_path), "--workers", "1"])
-    words = tokenizer.load(tmp_path / "tokenizer")
+    words = tokenizer.load(prepare(tmp_path, "--dump", path) / "tokenizer")
     (page,) = [page for page in wiki_dump.read_dump(path) if not page.redirect]
     text = "".join(paragraph.text for paragraph in wikitext.parse(page.wikitext, page.language))
     for example in read_examples(tmp_path):
@@ -307,70 +277,90 @@ def test_real_dump_of_one_page(tmp_path, name):
 # ---- what goes wrong
 
 
-def write_dump(path: Path, *pages: tuple[str, str, str | None]) -> Path:
-    path.write_bytes(dump_xml(list(pages)))
-    return path
+@pytest.fixture
+def assert_one_line(tmp_path, capfd):
+    def check(options: str, what: str) -> None:
+        with pytest.raises(SystemExit) as end:
+            files.run(lambda: prepare(tmp_path / "out", options), "prepare_wiki.py")
+        error = capfd.readouterr().err
+        assert end.value.code == 2 and what in error, error
+        assert error.startswith("prepare_wiki.py: error: ") and error.count("\n") == 1, error
+        assert not (tmp_path / "out/manifest.json").exists()
+
+    return check
 
 
-def test_dumps_with_nothing_to_learn_from(tmp_path):
-    out = ["--out", tmp_path / "out", "--workers", "1"]
-    assert_one_line(run("--dump", write_dump(tmp_path / "empty.xml"), *out), "0 articles without any link")
+def test_dumps_with_nothing_to_learn_from(tmp_path, assert_one_line):
+    assert_one_line(f"--dump {write_dump(tmp_path / 'empty.xml')}", "0 articles without any link")
     only_redirects = write_dump(tmp_path / "redirects.xml", ("A", "#REDIRECT [[B]]", "B"))
-    assert_one_line(run("--dump", only_redirects, *out), "redirects.xml: 0 articles")
-    no_link = write_dump(tmp_path / "plain.xml", ("A", "A town that nobody has ever seen or heard of.", None))
-    assert_one_line(run("--dump", no_link, *out), "plain.xml: 1 articles without any link")
-    assert run("--dump", no_link, *out, "--sentences-without-entities").returncode == 0
+    assert_one_line(f"--dump {only_redirects}", "redirects.xml: 0 articles")
     short = write_dump(tmp_path / "short.xml", ("A", "See [[A]].", None))
-    assert_one_line(run("--dump", short, *out, "--max-seq-length", "6"), "no example")
-    assert not (tmp_path / "out/manifest.json").exists()
+    assert_one_line(f"--dump {short} --max-seq-length 6", "no example")
+    no_link = write_dump(tmp_path / "plain.xml", ("A", "A town that nobody has ever seen or heard of.", None))
+    assert_one_line(f"--dump {no_link}", "plain.xml: 1 articles without any link")
+    assert manifest(prepare(tmp_path / "out", "--dump", no_link, "--sentences-without-entities"))["examples"] == 1
 
 
-def test_unusable_input_gives_one_line(dump, tmp_path):
-    out = ["--out", tmp_path / "out", "--workers", "2"]
-    assert_one_line(run("--dump", tmp_path / "absent.xml", *out), "absent.xml")
-    cut = tmp_path / "cut.xml.bz2"
-    cut.write_bytes(dump.read_bytes()[:-200])
-    assert_one_line(run("--dump", cut, *out), "cut.xml.bz2")
-    (tmp_path / "bad.jsonl").write_text('{"title": 3}\n')
-    assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl, line 1: field 'title' is 3")
-    assert_one_line(run("--wiki", "sw", *out, cwd=tmp_path), "https://dumps.wikimedia.org/sw")
-    assert_one_line(run("--dump", dump, "--tokenizer", tmp_path, *out), "no tokenizer here")
-    assert_one_line(run("--dump", dump, "--vocab-size", "20", *out), "word vocabulary of 20")
-    assert_one_line(run("--dump", dump, "--entity-vocab-size", "3", *out), "entity vocabulary of 3")
-    german = tmp_path / "de.xml"
-    german.write_bytes(dump_xml(town_pages()[:2], "de"))
-    assert_one_line(run("--dump", dump, german, *out), "de.xml: language de")
-    assert not (tmp_path / "out/manifest.json").exists()
+def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_line):
+    monkeypatch.chdir(tmp_path)
+    Path("cut.xml.bz2").write_bytes(dump.read_bytes()[:-200])
+    Path("bad.jsonl").write_text('{"title": 3}\n')
+    write_dump(Path("de.xml"), *TOWNS[:2], language="de")
+    for options, what in {
+        "--dump absent.xml": "absent.xml",
+        "--dump cut.xml.bz2": "cut.xml.bz2",
+        "--jsonl bad.jsonl": "bad.jsonl, line 1: field 'title' is 3",
+        "--wiki sw": "https://dumps.wikimedia.org/sw",
+        f"--dump {dump} --tokenizer {tmp_path}": "no tokenizer here",
+        f"--dump {dump} --vocab-size 20": "word vocabulary of 20",
+        f"--dump {dump} --entity-vocab-size 3": "entity vocabulary of 3",
+        f"--dump {dump} de.xml --workers 2": "de.xml: language de",
+    }.items():
+        assert_one_line(options, what)
 
 
-def test_usage_errors(tmp_path):
-    for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"],
-                  ["--titles", "a", "--entity-vocab", "b"]):  # fmt: skip
-        result = run(*wrong)
-        assert result.returncode == 2 and "Traceback" not in result.stderr
-    text = run("--help").stdout
-    assert all(group in text for group in ("where from", "where to", "sizes", "what goes in", "the run"))
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ("--workers 0", "--workers 0: expected a positive number"), ("--max-seq-length x", "invalid int value: 'x'"),
+        ("--max-seq-length 0", "--max-seq-length 0: expected a positive number"), ("--nonsense", "--nonsense"),
+        ("--dump a --wiki b", "not allowed with"), ("--titles a --entity-vocab b", "not allowed with"),
+        *(("--help", group) for group in ("where from", "where to", "sizes", "what goes in", "the run")),
+    ],
+)  # fmt: skip
+def test_help_and_usage_errors(tmp_path, capsys, wrong, what):
+    with pytest.raises(SystemExit, match="0" if wrong == "--help" else "2"):
+        prepare(tmp_path / "out", wrong)
+    assert what in "".join(capsys.readouterr()) and not (tmp_path / "out").exists()
 
 
 def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
-    prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"])
-    options = ("--tokenizer", "--entity-vocab", "--titles")
-    wrongs = [["--dump", dump, option, tmp_path / "absent"] for option in options]
-    for wrong in (["--dump", tmp_path / "absent.xml"], *wrongs):
-        assert_one_line(run(*wrong, "--out", tmp_path), "absent")
+    prepare(tmp_path, "--dump", dump)
+    for wrong in ("", "--tokenizer", "--entity-vocab", "--titles"):
+        with pytest.raises((OSError, ValueError), match="absent"):
+            prepare(tmp_path, "--dump", dump, wrong, tmp_path / "absent")
         assert contents(tmp_path) == contents(made)
 
 
+SCRIPT = "import runpy; runpy.run_path('prepare_wiki.py', run_name='__main__')"
+
+
+def run(code: str, *arguments, before=None) -> subprocess.CompletedProcess:
+    """A process of its own, which may be killed."""
+    command = [sys.executable, "-c", code, *map(str, arguments), "--workers", "1"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=before, timeout=120)
+
+
 @pytest.mark.parametrize("limit", [1000, 20_000])
-def test_full_disk(dump, made, tmp_path, limit):
+def test_full_disk(dump, tmp_path, limit):
     """A limit on the size of a file stands in for the full disk: first for the temporary file, then for the results."""
-    full = run("--dump", dump, "--out", tmp_path, "--workers", "1", before=lambda: _limit_files(limit))
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    full = run(SCRIPT, "--dump", dump, "--out", tmp_path, before=limit_files)
     assert full.returncode == 2 and full.stderr.count("\n") == 1 and "File too large" in full.stderr, full.stderr
     assert "manifest.json" not in contents(tmp_path) and not any(".tmp" in name for name in contents(tmp_path))
-
-
-def _limit_files(limit: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 KILLED = """
@@ -381,30 +371,26 @@ prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["train_tokenizer", "Corpus.write_examples", "print_summary"])
+@pytest.mark.parametrize("name", ["train_tokenizer", "corpus.Corpus.write_examples", "print_summary"])
 def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
     """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
-    arguments = ["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"]
     (tmp_path / "manifest.json").write_text("of an older run")
     (tmp_path / examples.NAME.format(3)).write_text("of an older run with more shards")
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(name=name), *arguments], cwd=ROOT, capture_output=True)
+    killed = run(KILLED.format(name=name), "--dump", dump, "--out", tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "manifest.json").exists() == (name == "print_summary")
-    prepare_wiki.main(arguments)
-    assert contents(tmp_path) == contents(made)
+    assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
 
 
 INTERRUPTED = """
-import os, runpy, signal
+import os, signal
 from luke_mini.examples import ShardWriter
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
-runpy.run_path("prepare_wiki.py", run_name="__main__")
-"""
+"""  # and then SCRIPT
 
 
 def test_ctrl_c_says_so_in_one_line(dump, tmp_path):
-    command = [sys.executable, "-c", INTERRUPTED, "--dump", dump, "--out", tmp_path, "--workers", "1"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = run(INTERRUPTED + SCRIPT, "--dump", dump, "--out", tmp_path)
     assert result.returncode == 1 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
     assert "manifest.json" not in contents(tmp_path)

@@ -33,6 +33,7 @@ Of a long document, an input sees a part: `context_window`, one span in the midd
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -165,26 +166,17 @@ def _ends_sentence(text: str, stop: str, begin: int, end: int, language: str) ->
 
 def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
     """The sentences of a text, in order. A language without abbreviations of its own gets the English ones."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-
-    def close(end: int) -> None:
-        sentence = text[start:end].rstrip()
-        if kept := sentence.lstrip():
-            spans.append((start + len(sentence) - len(kept), start + len(sentence)))
-
+    borders = [0]
     for match in (_THAI_CANDIDATE if language == "th" else _CANDIDATE).finditer(text):
         begin, end = match.span()
-        stop = match[0]
-        if stop == " ":
-            ends = begin - start >= MIN_THAI_SENTENCE
+        if match[0] == " ":
+            ends = begin - borders[-1] >= MIN_THAI_SENTENCE
         else:
-            ends = _ends_sentence(text, stop, begin, end, language)
+            ends = _ends_sentence(text, match[0], begin, end, language)
         if ends:
-            close(end)
-            start = end
-    close(len(text))
-    return spans
+            borders.append(end)
+    sentences = (without_space(text, start, end) for start, end in pairwise([*borders, len(text)]))
+    return [(start, end) for start, end in sentences if start < end]
 
 
 # --- Windows ----------------------------------------------------------------------------------------------------------

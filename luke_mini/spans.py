@@ -8,7 +8,6 @@ All spans are half-open (start, end). Offsets are what a tokenizer gives: the ch
 
     token_span(offsets, 0, 6)  -> (0, 2)
     token_span(offsets, 3, 8)  -> (1, 3)   a token counts when it shares at least one character with the span
-    char_span(offsets, 0, 2)   -> (0, 6)
 
 LUKE itself needs no offsets while it pretrains or reads a span given with the text: there, the text is cut at the
 span's borders and each part tokenized by itself, so that a mention's tokens are exact. Offsets are for the way back,
@@ -84,13 +83,6 @@ def token_span(offsets: list[tuple[int, int]], char_start: int, char_end: int) -
     while first > 0 and offsets[first - 1] == (offsets[first][0], offsets[first][0]):
         first -= 1
     return first, last
-
-
-def char_span(offsets: list[tuple[int, int]], token_start: int, token_end: int) -> tuple[int, int]:
-    """The characters from the first to the last of tokens [token_start, token_end). At least one token."""
-    if not 0 <= token_start < token_end <= len(offsets):
-        raise ValueError(f"token span ({token_start}, {token_end}) is empty or outside of {len(offsets)} tokens")
-    return offsets[token_start][0], offsets[token_end - 1][1]
 
 
 # --- Sentences --------------------------------------------------------------------------------------------------------

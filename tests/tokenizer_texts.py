@@ -105,7 +105,7 @@ def assert_contract(words, texts: list[str], folder: Path) -> None:
     again = tokenizer.load(folder / "a")
     again.save(folder / "b")
     first, second = ({path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in "ab")
-    assert first == second and type(again) is type(words)
+    assert first == second and "tokenizer_config.json" in first and type(again) is type(words)
 
     prefix_spaces = [k % 3 == 0 for k in range(len(texts))]
     encodings = [words.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)]

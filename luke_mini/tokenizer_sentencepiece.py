@@ -9,8 +9,8 @@ In: text. Out: ids and offsets; `train` makes a new vocabulary from texts. A tex
 
 The vocabulary is in one of two files:
 
-    sentencepiece.bpe.model    `SentencePieceTokenizer`: the sentencepiece library takes the steps, whatever the model
-    tokenizer.json alone       `UnigramTokenizer`, from scratch: the steps are in the file; so transformers 5 saves them
+    sentencepiece.bpe.model    `SentencePieceTokenizer`: the sentencepiece library takes the steps, also for BPE models
+    tokenizer.json alone       `UnigramTokenizer`, from scratch: the file defines each step, as transformers 5 saves it
 
 fairseq, where XLM-R was trained, has four special tokens where SentencePiece has three, and adds <mask> at the end;
 mLUKE then adds its two markers. For a model of n pieces:
@@ -182,7 +182,7 @@ def splitting(pre_tokenizer: dict | None) -> tuple[re.Pattern, bool]:
     return re.compile(f"[^{WHITE_SPACE}]+" if len(kinds) == 2 else "(?s:.+)"), scheme == "always"
 
 
-# --- The vocabulary of a tokenizer.json -------------------------------------------------------------------------------
+# --- From a tokenizer.json --------------------------------------------------------------------------------------------
 
 
 class UnigramTokenizer(Tokenizer):
@@ -270,7 +270,7 @@ class UnigramTokenizer(Tokenizer):
         self._write_config(Path(folder), self._opened_as)
 
 
-# --- The model of a sentencepiece.bpe.model ---------------------------------------------------------------------------
+# --- Through the sentencepiece library --------------------------------------------------------------------------------
 
 
 class SentencePieceTokenizer(Tokenizer):

@@ -14,16 +14,13 @@ from itertools import chain, islice, repeat
 import numpy as np
 import pytest
 import torch
-from closeness import assert_same, seeded
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import encode_cut, random_strings
+from tokenizer_texts import random_strings
 
 from luke_mini import inputs, packing, tokenizer_bpe, tokenizer_sentencepiece
-from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.model import LukeModel
 
 ENTITY, PAIR, SPAN = "entity_classification", "entity_pair_classification", "entity_span_classification"
 TASKS = (None, ENTITY, PAIR, SPAN)
@@ -64,8 +61,12 @@ ENGLISH = [
 TEXT, BO, LA = "Bo in LA.", (0, 2), (6, 8)
 
 
+def encode(text: str = TEXT, *pair: str, **arguments) -> dict[str, np.ndarray]:
+    return inputs.encode(Bytes(), VOCAB, text, *pair, **arguments)
+
+
 def test_worked_example():
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO, LA])
+    made = encode(entity_spans=[BO, LA])
     assert Bytes().show(made["input_ids"]) == "<s> B o Ġ i n Ġ L A . </s>"
     assert plain(made) == {
         "input_ids": [0, *(10 + ord(c) for c in TEXT), 2],
@@ -92,15 +93,15 @@ WORKED = [  # arguments beside TEXT, tokens, positions (half-open), entity ids
 
 @pytest.mark.parametrize(("arguments", "tokens", "spans", "entity_ids"), WORKED)
 def test_worked_examples_of_tasks_and_pairs(arguments, tokens, spans, entity_ids):
-    made = inputs.encode(Bytes(), VOCAB, TEXT, **arguments)
+    made = encode(**arguments)
     assert Bytes().show(made["input_ids"]) == tokens
     assert positions(made) == [[*range(*span)] for span in spans] and made["entity_ids"].tolist() == entity_ids
 
 
 def test_worked_example_of_spans_and_padding():
     """[MASK] three times, padded to 14 words and 5 entities by a second text of that size."""
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[(0, 2), (0, 5), (6, 8)], task=SPAN)
-    other = inputs.encode(Bytes(), VOCAB, "x" * 12, entity_spans=[(0, 1)] * 5, task=SPAN)
+    made = encode(entity_spans=[(0, 2), (0, 5), (6, 8)], task=SPAN)
+    other = encode("x" * 12, entity_spans=[(0, 1)] * 5, task=SPAN)
     batch = inputs.collate([made, other], pad_id=1, entity_pad_id=VOCAB.pad_id)
     assert all(value.dtype == torch.int64 for value in batch.values())
     assert batch["attention_mask"].sum(dim=1).tolist() == [11, 14]
@@ -125,7 +126,7 @@ def test_one_space_moves_and_no_other_white_space():
 
 
 def test_titles_and_languages():
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO, LA, LA], entities=["Bo", "Nowhere", "LA"])
+    made = encode(entity_spans=[BO, LA, LA], entities=["Bo", "Nowhere", "LA"])
     assert made["entity_ids"].tolist() == [4, VOCAB.unk_id, 5]
     many = EntityVocab([[("[PAD]", None)], [("[UNK]", None)], [("[MASK]", None)], [("Oslo", "en"), ("오슬로", "ko")]])
     assert inputs.encode(Bytes(), many, TEXT, entity_spans=[BO], entities=["en:Oslo"])["entity_ids"].tolist() == [3]
@@ -137,20 +138,18 @@ def test_titles_and_languages():
 
 
 def test_long_mentions_lose_positions_and_keep_their_ends():
-    spans = [(0, 40)]
-    made = inputs.encode(Bytes(), VOCAB, "x" * 40, entity_spans=spans, task=SPAN)
+    made = encode("x" * 40, entity_spans=[(0, 40)], task=SPAN)
     assert positions(made) == [list(range(1, 31))]
     assert made["entity_start_positions"].tolist() == [1] and made["entity_end_positions"].tolist() == [40]
-    short = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[BO], max_mention_length=1)
-    assert short["entity_position_ids"].tolist() == [[1]]
+    assert encode(entity_spans=[BO], max_mention_length=1)["entity_position_ids"].tolist() == [[1]]
 
 
 def test_no_spans_and_empty_lists():
-    assert list(inputs.encode(Bytes(), VOCAB, TEXT)) == ["input_ids", "attention_mask"]
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=[])
+    assert list(encode()) == ["input_ids", "attention_mask"]
+    made = encode(entity_spans=[])
     assert made["entity_ids"].shape == (0,) and made["entity_position_ids"].shape == (0, 30)
     assert inputs.encode_batch(Bytes(), VOCAB, []) == []
-    assert plain(inputs.encode(Bytes(), VOCAB, "")) == {"input_ids": [0, 2], "attention_mask": [1, 1]}
+    assert plain(encode("")) == {"input_ids": [0, 2], "attention_mask": [1, 1]}
 
 
 # --- The rules once more ----------------------------------------------------------------------------------------------
@@ -292,17 +291,16 @@ def test_equal_to_the_rules_with_and_without_truncation(task, seed):
     expected = reference(Bytes(), lambda piece: [10 + byte for byte in piece.encode()], **case, **limits)
     if expected is None:
         with pytest.raises(ValueError, match="tokens including markers, but max_length leaves only"):
-            inputs.encode(Bytes(), VOCAB, **case, **limits)
+            encode(**case, **limits)
         return
-    made = plain(inputs.encode(Bytes(), VOCAB, **case, **limits))
+    made = plain(encode(**case, **limits))
     assert made == expected
     if "max_length" in limits:
         assert len(made["input_ids"]) <= limits["max_length"]
 
 
 def truncated(spans, max_length, text="abcdefghijklmnopqrstuvwxyz"):
-    task = TASKS[len(spans)]
-    made = inputs.encode(Bytes(), VOCAB, text, entity_spans=spans, task=task, max_length=max_length)
+    made = encode(text, entity_spans=spans, task=TASKS[len(spans)], max_length=max_length)
     marks = {"<ent>": "[", "<ent2>": "{"}
     return "".join(marks.get(token, token) for token in Bytes().show(made["input_ids"][1:-1]).split())
 
@@ -331,8 +329,7 @@ def test_mentions_that_cannot_fit():
     with pytest.raises(ValueError, match="mentions take 6 tokens including markers, but max_length leaves only 5"):
         truncated([(10, 11), (24, 25)], 7)
     with pytest.raises(ValueError, match="text 1: mentions take 28 tokens"):
-        texts = ["ab", "abcdefghijklmnopqrstuvwxyz"]
-        spans = [[(0, 1)], [(0, 26)]]
+        texts, spans = ["ab", "abcdefghijklmnopqrstuvwxyz"], [[(0, 1)], [(0, 26)]]
         inputs.encode_batch(Bytes(), VOCAB, texts, entity_spans=spans, task=ENTITY, max_length=20)
 
 
@@ -344,9 +341,9 @@ def test_mention_sequences_are_those_of_encode(task, limit):
     texts, spans = [case["text"] for case in cases], [case["entity_spans"] for case in cases]
     made = inputs.mention_sequences(Bytes(), VOCAB, texts, spans, task=task, max_length=limit, first_space=False)
     for case, (sequence, is_cut) in zip(cases, made, strict=True):
-        assert is_cut == (len(inputs.encode(Bytes(), VOCAB, **case)["input_ids"]) > limit)
+        assert is_cut == (len(encode(**case)["input_ids"]) > limit)
         try:
-            expected = plain(inputs.encode(Bytes(), VOCAB, **case, max_length=limit, max_mention_length=7))
+            expected = plain(encode(**case, max_length=limit, max_mention_length=7))
         except ValueError:
             assert sequence is None
             continue
@@ -359,20 +356,17 @@ def test_mention_sequences_are_those_of_encode(task, limit):
 
 def test_longest_first_by_hand():
     """10 and 4 lose 5: the first all of them. 6 and 6 lose 3: the second two. 4 and 10 lose 8: 6, then one each."""
-    assert inputs.longest_first(10, 4, 9) == (5, 4)
-    assert inputs.longest_first(6, 6, 9) == (5, 4)
-    assert inputs.longest_first(4, 10, 6) == (3, 3)
-    assert inputs.longest_first(4, 10, 14) == (4, 10)
-    assert inputs.longest_first(7, 0, 3) == (3, 0)
+    cases = {(10, 4, 9): (5, 4), (6, 6, 9): (5, 4), (4, 10, 6): (3, 3), (4, 10, 14): (4, 10), (7, 0, 3): (3, 0)}
+    assert {case: inputs.longest_first(*case) for case in cases} == cases
 
 
 def test_truncation_names_the_spans_that_are_left():
     spans = [(6, 8), (0, 2), (3, 5), (0, 5)]
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_length=8)  # "Bo in " stays
+    made = encode(entity_spans=spans, max_length=8)  # "Bo in " stays
     assert made["kept_spans"].tolist() == [1, 2, 3] and positions(made) == [[1, 2], [3, 4, 5], [1, 2, 3, 4, 5]]
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_length=99, max_entity_length=2)
+    made = encode(entity_spans=spans, max_length=99, max_entity_length=2)
     assert made["kept_spans"].tolist() == [0, 1]
-    made = inputs.encode(Bytes(), VOCAB, TEXT, entity_spans=spans, max_entity_length=2)  # as LUKE: no limit without
+    made = encode(entity_spans=spans, max_entity_length=2)  # as LUKE: no limit without
     assert len(made["entity_ids"]) == 4 and "kept_spans" not in made
 
 
@@ -412,20 +406,23 @@ ERRORS = [
 @pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=range(len(ERRORS)))
 def test_errors_are_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        inputs.encode(Bytes(), VOCAB, TEXT, **arguments)
+        encode(**arguments)
     assert "\n" not in str(error.value) and not str(error.value).startswith("text 0")
 
 
 def test_errors_of_a_batch_name_the_text():
-    with pytest.raises(ValueError, match=r"^text 2: the span \(0, 3\) is outside"):
-        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab", "ab"], entity_spans=[[(0, 3)], None, [(0, 3)]])
-    with pytest.raises(ValueError, match="^text 1: task entity_classification: expected 1 span, found 0"):
-        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab"], entity_spans=[[(0, 3)], None], task=ENTITY)
-    with pytest.raises(ValueError, match="^entity_spans: expected a list for 2 texts"):
-        inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab"], entity_spans=[(0, 3)])
-    without = EntityVocab.from_titles(TITLES[:3])
+    for arguments, message in (
+        ({"entity_spans": [[(0, 3)], None, [(0, 3)]]}, r"^text 2: the span \(0, 3\) is outside"),
+        ({"entity_spans": [[(0, 3)], None, None], "task": ENTITY}, f"^text 1: task {ENTITY}: expected 1 span, found 0"),
+        ({"entity_spans": [(0, 3)]}, "^entity_spans: expected a list for 3 texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            inputs.encode_batch(Bytes(), VOCAB, ["abc", "ab", "ab"], **arguments)
+
+
+def test_pairs_need_a_second_mask():
     with pytest.raises(ValueError, match=r"lacks \[MASK2\]"):
-        inputs.encode(Bytes(), without, TEXT, entity_spans=[BO, LA], task=PAIR)
+        inputs.encode(Bytes(), EntityVocab.from_titles(TITLES[:3]), TEXT, entity_spans=[BO, LA], task=PAIR)
 
 
 # --- Batches ----------------------------------------------------------------------------------------------------------
@@ -458,7 +455,8 @@ def test_encode_batch_equals_encode(bpe, task, limit):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_packed_is_padded(bpe, task, seed):
-    """The same batch as `packing.from_padded` makes of the padded tensors, "<pad>" in the text included."""
+    """The same batch as `packing.from_padded` makes of the padded tensors, "<pad>" in the text included. (That a model
+    makes the same of both is in test_model.py.)"""
     cases, columns = draw_batch(seed, task)
     batch = [inputs.encode(bpe, VOCAB, **case) for case in cases]
     padded = inputs.collate(batch, bpe.pad_id, VOCAB.pad_id)
@@ -476,22 +474,6 @@ def test_batches_without_entities(bpe):
     assert list(inputs.collate(batch)) == ["input_ids", "attention_mask"]
     packed = inputs.pack(batch, bpe.pad_id)
     assert packed.n_entities == 0 and packed.mention_offsets.tolist() == [0] and packed.entity_lengths == (0, 0)
-
-
-@torch.no_grad()
-def test_model_gives_the_same_for_packed_and_padded(bpe):
-    config = ModelConfig(
-        vocab_size=len(bpe), entity_vocab_size=len(VOCAB), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, entity_emb_size=8, max_position_embeddings=1200,
-    )  # fmt: skip
-    torch.manual_seed(seeded())
-    model = LukeModel(config).eval().double()
-    batch = [inputs.encode(bpe, VOCAB, **case) for case in draw_batch(5, None)[0]]
-    padded = inputs.collate(batch, bpe.pad_id, VOCAB.pad_id)
-    words, entities = model(**padded)
-    hidden = model(inputs.pack(batch, bpe.pad_id))
-    expected = torch.cat([words[padded["attention_mask"].bool()], entities[padded["entity_attention_mask"].bool()]])
-    assert_same(hidden, expected)
 
 
 # --- transformers -----------------------------------------------------------------------------------------------------
@@ -581,15 +563,6 @@ def test_pieces_equal_the_library_by_the_rules(pieces, count):
         case = draw_case(draw, texts, draw.choice(TASKS))
         limits = draw.choice([{}, {"max_length": 60}])
         assert plain(inputs.encode(pieces, VOCAB, **case, **limits)) == reference(pieces, tokenize, **case, **limits)
-
-
-def test_segments_of_a_batch_are_those_of_each_text(pieces, bpe):
-    for tokenizer in (pieces, bpe):
-        segments = [" a", "", "Ada", "<mask>", " cafés in 東京", "x" * 99, " a"]
-        ids, counts = tokenizer.encode_segments(iter(segments))
-        expected = [encode_cut(tokenizer, segment, [])[0] for segment in segments]
-        assert ids.tolist() == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
-        assert ids.dtype == np.int32 and tokenizer.encode_segments([])[0].shape == (0,)
 
 
 def test_equal_to_transformers_mluke(pieces, count):

@@ -111,10 +111,13 @@ def assert_contract(words, texts: list[str], folder: Path) -> None:
     encodings = [words.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)]
     assert [again.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)] == encodings
     assert words.encode_pieces(texts, prefix_spaces) == [encoding.ids for encoding in encodings]
-    assert [encode_cut(again, text, [0]) for text in texts] == [encode_cut(words, text, [0]) for text in texts]
+    each = [encode_cut(words, text, [])[0] for text in texts]
+    assert [encode_cut(again, text, [])[0] for text in texts] == each
+    ids, counts = words.encode_segments(iter(texts))
+    assert ids.tolist() == [*chain(*each)] and counts.tolist() == [*map(len, each)] and ids.dtype == np.int32
     for text, encoding in zip(texts, encodings):
         assert_in_order(text, *encoding)
-    assert words.encode_pieces([], []) == [] == words.encode("").ids == encode_cut(words, "", [])[0]
+    assert words.encode_pieces([], []) == [] == words.encode("").ids and words.encode_segments([])[0].shape == (0,)
 
 
 def all_pieces(words) -> list[str]:

@@ -304,10 +304,10 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
         """In two calls of the library, each in one thread: callers run one process per core."""
         marked = [prefix or text[:1].isspace() for text, prefix in zip(texts, prefix_spaces)]
-        found = {}
+        found, ours = {}, self._ids.__getitem__
         for mark, model in ((True, self.processor), (False, self._without_mark)):
             found[mark] = iter(model.encode([x for x, own in zip(texts, marked) if own == mark], num_threads=1))
-        return [list(map(self._ids.__getitem__, next(found[mark]))) for mark in marked]
+        return [list(map(ours, next(found[mark]))) for mark in marked]
 
     def _encode_plain(self, text: str) -> list[int]:
         return [self._ids[k] for k in self.processor.encode(text)]  # a call for a list of texts costs 40 times as much
@@ -361,8 +361,11 @@ def offsets(text: str, pieces: list[str], normalized: str, source: list[int]) ->
         begin, position = position + skip, position + len(piece)
         start = source[begin]
         end = ends[position - 1] if begin < position else start
-        end = start + len(text[start:end].rstrip())
-        found.append((end - len(text[start:end].lstrip()), end))
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        while start < end and text[start].isspace():
+            start += 1
+        found.append((start, end))
     return found
 
 

@@ -301,6 +301,7 @@ def test_training_by_hand(tmp_path):
     trained = train(["aaab aaab ab ab ab"], 267, tmp_path)
     assert trained.merges[:2] == [("a", "b"), ("Ġ", "ab")] and len(trained) == 267
     assert all_pieces(trained)[260:262] == ["ab", "Ġab"] and all_pieces(trained)[264:] == ["<mask>", "<ent>", "<ent2>"]
+    assert all_pieces(load(tmp_path)) == all_pieces(trained)
 
 
 def test_small_text_gives_fewer_pieces(tmp_path):

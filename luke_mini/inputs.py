@@ -153,22 +153,19 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return first - rest // 2, second - (rest - rest // 2)
 
 
-def truncate(
-    first: Sequence, second: Sequence | None, room: int, max_entities: int
-) -> tuple[Sequence, Sequence | None]:
+def truncate(texts: list[Sequence], room: int, max_entities: int) -> list[Sequence]:
     """Cuts one or two texts at their ends to `room` tokens in all, as transformers 4 does for "longest_first".
 
     Entities that are not wholly inside go, then those beyond max_entities, by the same rule.
     """
-    both = [first, second or NOTHING]
-    lengths = longest_first(*(len(sequence.word_ids) for sequence in both), room)
-    inside = [np.flatnonzero(sequence.spans[:, 1] <= length) for sequence, length in zip(both, lengths)]
+    both = [*texts, NOTHING][:2]
+    lengths = longest_first(*(len(text.word_ids) for text in both), room)
+    inside = [np.flatnonzero(text.spans[:, 1] <= length) for text, length in zip(both, lengths)]
     counts = longest_first(*map(len, inside), max_entities)
-    first, cut_second = (
+    return [
         Sequence(word_ids[:length], *(of_entities[numbers[:count]] for of_entities in (entity_ids, spans, kept)))
-        for (word_ids, entity_ids, spans, kept), length, numbers, count in zip(both, lengths, inside, counts)
-    )
-    return first, second and cut_second
+        for (word_ids, entity_ids, spans, kept), length, numbers, count in zip(texts, lengths, inside, counts)
+    ]
 
 
 def truncate_around(sequence: Sequence, max_length: int) -> Sequence | None:
@@ -275,19 +272,20 @@ def _tokenize(
 
 def _tokenize_pairs(
     tokenizer, vocab: EntityVocab, columns: list[list], task: str | None, language: str | None
-) -> list[tuple[Sequence, Sequence | None]]:
+) -> list[list[Sequence]]:
+    """The one or two texts of every input."""
     texts, pairs, spans, spans_pair, titles, titles_pair = columns
     firsts = _tokenize(tokenizer, vocab, texts, spans, titles, task, language)
     if all(pair is None for pair in pairs):
-        return [(first, None) for first in firsts]
+        return [[first] for first in firsts]
     seconds = _tokenize(tokenizer, vocab, [pair or "" for pair in pairs], spans_pair, titles_pair, task, language)
     return [
-        (first, None if pair is None else second._replace(kept=second.kept + len(first.kept)))
+        [first] if pair is None else [first, second._replace(kept=second.kept + len(first.kept))]
         for first, second, pair in zip(firsts, seconds, pairs)
     ]
 
 
-def _join(bos: np.ndarray, eos: np.ndarray, first: Sequence, second: Sequence | None) -> Sequence:
+def _join(bos: np.ndarray, eos: np.ndarray, first: Sequence, second: Sequence | None = None) -> Sequence:
     """<s> first </s>, or <s> first </s></s> second </s>"""
     if second is None:
         return Sequence(np.concatenate([bos, first.word_ids, eos]), first.entity_ids, first.spans + 1, first.kept)
@@ -299,19 +297,17 @@ def _join(bos: np.ndarray, eos: np.ndarray, first: Sequence, second: Sequence | 
     )
 
 
-def _fit(
-    join: Callable, first: Sequence, second: Sequence | None, task: str | None, max_length: int | None, max_entities
-) -> Sequence:
+def _fit(join: Callable, texts: list[Sequence], task: str | None, max_length: int | None, max_entities) -> Sequence:
     """One input, of at most max_length tokens."""
     if max_length is None:
-        return join(first, second)
-    special = 2 if second is None else 4
+        return join(*texts)
+    special = 2 * len(texts)  # tokens around the texts
     if max_length < special:
         raise ValueError(f"max_length is {max_length}, and the special tokens alone are {special}")
     if task not in (ENTITY, PAIR):
-        return join(*truncate(first, second, max_length - special, max_entities))
-    if (fitted := truncate_around(join(first, None), max_length)) is None:
-        length, room = int(np.diff(first.spans).sum()), max_length - special
+        return join(*truncate(texts, max_length - special, max_entities))
+    if (fitted := truncate_around(join(*texts), max_length)) is None:
+        length, room = int(np.diff(texts[0].spans).sum()), max_length - special
         raise ValueError(f"mentions take {length} tokens including markers, but max_length leaves only {room}")
     return fitted
 
@@ -349,9 +345,9 @@ def encode_sequences(
     )  # fmt: skip
     _check(entity_vocab, zip(*columns), task, language)
     join, made = partial(_join, *np.array([[tokenizer.bos_id], [tokenizer.eos_id]])), []
-    for number, (first, second) in enumerate(_tokenize_pairs(tokenizer, entity_vocab, columns, task, language)):
+    for number, pair in enumerate(_tokenize_pairs(tokenizer, entity_vocab, columns, task, language)):
         try:
-            made.append(_fit(join, first, second, task, max_length, max_entity_length))
+            made.append(_fit(join, pair, task, max_length, max_entity_length))
         except ValueError as error:
             raise ValueError(f"text {number}: {error}") from None
     no_spans = [spans is None and spans_pair is None for spans, spans_pair in zip(columns[2], columns[3])]

@@ -8,7 +8,6 @@ All spans are half-open (start, end). Offsets are what a tokenizer gives: the ch
 
     token_span(offsets, 0, 6)  -> (0, 2)
     token_span(offsets, 3, 8)  -> (1, 3)   a token counts when it shares at least one character with the span
-    char_span(offsets, 0, 2)   -> (0, 6)
 
 LUKE itself needs no offsets while it pretrains or reads a span given with the text: there, the text is cut at the
 span's borders and each part tokenized by itself, so that a mention's tokens are exact. Offsets are for the way back,
@@ -87,13 +86,6 @@ def token_span(offsets: list[tuple[int, int]], char_start: int, char_end: int) -
     while first > 0 and offsets[first - 1] == (offsets[first][0], offsets[first][0]):
         first -= 1
     return first, last
-
-
-def char_span(offsets: list[tuple[int, int]], token_start: int, token_end: int) -> tuple[int, int]:
-    """The characters from the first to the last of tokens [token_start, token_end). At least one token."""
-    if not 0 <= token_start < token_end <= len(offsets):
-        raise ValueError(f"token span ({token_start}, {token_end}) is empty or outside of {len(offsets)} tokens")
-    return offsets[token_start][0], offsets[token_end - 1][1]
 
 
 def squeeze(text: str) -> tuple[str, Sequence[int]]:
@@ -192,26 +184,17 @@ def _ends_sentence(text: str, stop: str, begin: int, end: int, language: str) ->
 
 def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
     """The sentences of a text, in order. A language without abbreviations of its own gets the English ones."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-
-    def close(end: int) -> None:
-        sentence = text[start:end].rstrip()
-        if kept := sentence.lstrip():
-            spans.append((start + len(sentence) - len(kept), start + len(sentence)))
-
+    borders = [0]
     for match in (_THAI_CANDIDATE if language == "th" else _CANDIDATE).finditer(text):
         begin, end = match.span()
-        stop = match[0]
-        if stop == " ":
-            ends = begin - start >= MIN_THAI_SENTENCE
+        if match[0] == " ":
+            ends = begin - borders[-1] >= MIN_THAI_SENTENCE
         else:
-            ends = _ends_sentence(text, stop, begin, end, language)
+            ends = _ends_sentence(text, match[0], begin, end, language)
         if ends:
-            close(end)
-            start = end
-    close(len(text))
-    return spans
+            borders.append(end)
+    sentences = (without_space(text, start, end) for start, end in pairwise([*borders, len(text)]))
+    return [(start, end) for start, end in sentences if start < end]
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------

@@ -33,8 +33,7 @@ from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import Span, chunks, span_scores, to_tags
 from luke_mini.model import LukeModel
 from luke_mini.spans import context_window, is_punctuation, split_text
-from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer
-from luke_mini.tokenizer_unigram import UnigramTokenizer
+from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer, UnigramTokenizer
 
 NAME, TITLE = "ner", "NER F1"
 FILES = (

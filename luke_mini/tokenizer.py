@@ -4,7 +4,6 @@ A tokenizer turns text into ids of the model's word vocabulary. Each kind is a s
 
     tokenizer_bpe              byte-level BPE: LUKE, RoBERTa
     tokenizer_sentencepiece    SentencePiece: mLUKE, Japanese LUKE, models pretrained here from scratch
-    tokenizer_unigram          the same from a tokenizer.json alone
     tokenizer_wordpiece        WordPiece: BERT
 
 There are two ways to read a text; LUKE was pretrained with one and is used with the other:
@@ -116,7 +115,7 @@ def load(folder: str | Path) -> "Tokenizer":
     kinds = {"sentencepiece.bpe.model": "sentencepiece", "vocab.json": "bpe", "vocab.txt": "wordpiece"}
     kind = next((kind for name, kind in kinds.items() if (folder / name).is_file()), None)
     if kind is None and (folder / "tokenizer.json").is_file():
-        models = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "unigram"}
+        models = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "sentencepiece"}
         model = files.read_object(folder / "tokenizer.json").get("model", {}).get("type")
         if model not in models:
             raise ValueError(f"{folder / 'tokenizer.json'}: model of type {model}, expected {' or '.join(models)}")
@@ -248,8 +247,10 @@ class Tokenizer:
         with files.write_file(folder / "tokenizer_config.json") as file:
             json.dump(config, file, indent=1, ensure_ascii=False)
 
-    def _added_tokens(self) -> list[dict]:
-        """Special tokens as a tokenizer.json lists them."""
+    def _write_json(self, folder: Path, form: dict) -> None:
+        """Writes tokenizer.json: the form, with the special tokens among the added ones."""
         flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
         in_order = sorted(self._special.items(), key=lambda item: item[1])
-        return [{"id": k, "content": token, "lstrip": token == self._takes_space, **flags} for token, k in in_order]
+        added = [{"id": k, "content": token, "lstrip": token == self._takes_space, **flags} for token, k in in_order]
+        with files.write_file(folder / "tokenizer.json") as file:
+            json.dump(form | {"added_tokens": added}, file, ensure_ascii=False)

@@ -52,9 +52,7 @@ def _ranges(text: str) -> str:
 def _rule(letters: str, numbers: str, others: str) -> re.Pattern:
     """GPT-2's pattern. The first word takes one space with it, further white space stays alone."""
     space = WHITE_SPACE
-    return re.compile(
-        rf"'(?:s|t|re|ve|m|ll|d)| ?{letters}| ?{numbers}| ?{others}|[{space}]+(?![^{space}])|[{space}]+"
-    )
+    return re.compile(rf"'(?:s|t|re|ve|m|ll|d)| ?{letters}| ?{numbers}| ?{others}|[{space}]+(?![^{space}])|[{space}]+")
 
 
 ASCII_PATTERN = _rule("[A-Za-z]+", "[0-9]+", rf"[^A-Za-z0-9{WHITE_SPACE}]+")  # three times as fast
@@ -102,8 +100,8 @@ def _spell(text: str) -> str:
 
 
 def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Joins neighbours, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
-    ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbour
+    """Joins neighbors, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
+    ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbor
     while ranked and (best := min(ranked)) < NEVER:
         at = 0
         try:

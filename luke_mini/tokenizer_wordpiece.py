@@ -20,7 +20,6 @@ prefix_space has no effect, as a text that begins in mid-word cannot be told apa
 import re
 import unicodedata
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 
 from luke_mini import files, tokenizer
@@ -67,7 +66,7 @@ class WordPieceTokenizer(Tokenizer):
         self._longest = max(map(len, self._tokens))
         self.lower_case, self._split_chinese = lower_case, split_chinese
         self.strip_accents = lower_case if strip_accents is None else strip_accents
-        self._chunks = Memory(self._encode_chunk)  # what stands between white space -> ids, starts, ends
+        self._chunks = Memory(self._encode_chunk)  # what stands between white space -> ids, spans
 
     def _begins_word(self, token: str) -> bool:
         return not token.startswith(GOES_ON)
@@ -81,9 +80,9 @@ class WordPieceTokenizer(Tokenizer):
             source = [k for k in source for _ in chunk[k].lower()]
             text = text.lower()
         if self.strip_accents:
-            decomposed = [unicodedata.normalize("NFD", character) for character in text]
-            source = [k for k, part in zip(source, decomposed) for c in part if unicodedata.category(c) != "Mn"]
-            text = "".join(c for c in chain.from_iterable(decomposed) if unicodedata.category(c) != "Mn")
+            parts = [(k, c) for k, character in zip(source, text) for c in unicodedata.normalize("NFD", character)]
+            kept = [(k, c) for k, c in parts if unicodedata.category(c) != "Mn"]
+            text, source = "".join(c for _, c in kept), [k for k, _ in kept]
         return text, source
 
     def _words(self, text: str) -> list[tuple[int, int]]:
@@ -109,19 +108,17 @@ class WordPieceTokenizer(Tokenizer):
             start = end
         return found if len(word) <= LONGEST_WORD else [(self.unk_id, len(word))]
 
-    def _encode_chunk(self, chunk: str) -> tuple[list[int], list[int], list[int]]:
-        """Ids of what stands between white space, and each one's characters: starts and ends."""
-        ids, starts, ends = [], [], []
+    def _encode_chunk(self, chunk: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of what stands between white space, and each one's characters."""
+        ids, spans = [], []
         text, source = self._normalize(chunk)
-        for start, word_end in self._words(text):
+        for start, end in self._words(text):
             begin = start
-            for piece, length in self._match(text[start:word_end]):
-                end = start + length
+            for piece, length in self._match(text[start:end]):
                 ids.append(piece)
-                starts.append(source[begin])
-                ends.append(source[end - 1] + 1)
-                begin = end
-        return ids, starts, ends
+                spans.append((source[begin], source[start + length - 1] + 1))
+                begin = start + length
+        return ids, spans
 
     def _encode_plain(self, text: str) -> list[int]:
         return [k for chunk in CHUNK.findall(text) for k in self._chunks[chunk][0]]
@@ -132,9 +129,9 @@ class WordPieceTokenizer(Tokenizer):
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
         ids, offsets = [], []
         for chunk in CHUNK.finditer(text):
-            found, starts, ends = self._chunks[chunk[0]]
+            found, spans = self._chunks[chunk[0]]
             ids += found
-            offsets += [(start + chunk.start(), end + chunk.start()) for start, end in zip(starts, ends)]
+            offsets += [(start + chunk.start(), end + chunk.start()) for start, end in spans]
         return Encoding(ids, offsets)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -160,17 +157,11 @@ def load(folder: str | Path) -> WordPieceTokenizer:
     else:
         vocab = whole["model"]["vocab"]
     vocab |= tokenizer.added_tokens(folder, settings, whole, vocab)
+    normalizer = whole.get("normalizer") or {}  # what tokenizer_config.json says comes first; without both, uncased
+    lower_case = settings.get("do_lower_case", normalizer.get("lowercase", True))
+    strip_accents = settings.get("strip_accents", normalizer.get("strip_accents"))
+    split_chinese = settings.get("tokenize_chinese_chars", normalizer.get("handle_chinese_chars", True))
     try:
-        return WordPieceTokenizer(vocab, tokenizer.special_tokens(settings), *_settings(settings, whole))
+        return WordPieceTokenizer(vocab, tokenizer.special_tokens(settings), lower_case, strip_accents, split_chinese)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-
-
-def _settings(config: dict, whole: dict) -> tuple[bool, bool | None, bool]:
-    """lower_case, strip_accents, split_chinese: of tokenizer_config.json, else of tokenizer.json, else uncased."""
-    normalizer = whole.get("normalizer") or {}
-    return (
-        config.get("do_lower_case", normalizer.get("lowercase", True)),
-        config.get("strip_accents", normalizer.get("strip_accents")),
-        config.get("tokenize_chinese_chars", normalizer.get("handle_chinese_chars", True)),
-    )

@@ -18,7 +18,7 @@ LAYERS = [
     "config distributed entity_vocab files masking metrics ops_cpu packing spans tokenizer "
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wikitext",
     "examples formats mentions ops optim recipes weights "
-    "tokenizer_bpe tokenizer_sentencepiece tokenizer_unigram tokenizer_wordpiece",
+    "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "batching corpus inputs model trainer",
     "disambiguation_data heads initialization",
     "checkpoint",

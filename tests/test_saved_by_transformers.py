@@ -142,7 +142,7 @@ def test_live_tokenizers(transformers, made, tmp_path, some_strings):
         assert {path.name for path in (tmp_path / name).iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
         theirs = type(one).from_pretrained(tmp_path / name)
         words = tokenizer.load(tmp_path / name)
-        odd = ("<ent", "[MASK]", "[UNK]", "[PAD]", "[MASK2]")  # named in tokenizer_unigram.py
+        odd = ("<ent", "[MASK]", "[UNK]", "[PAD]", "[MASK2]")  # named in tokenizer_sentencepiece.py
         lines = [text for text in texts.TEXTS + some_strings if not any(token in text for token in odd)]
         (tmp_path / f"{name}-again").mkdir()
         words.save(tmp_path / f"{name}-again")

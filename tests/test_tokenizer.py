@@ -6,52 +6,50 @@
 import pickle
 
 import pytest
-from tokenizer_texts import encode_cut
+from tokenizer_texts import assert_contract, encode_cut
 
-from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, tokenizer_unigram, tokenizer_wordpiece
+from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, tokenizer_wordpiece
 
 TEXTS = ["Ada lives in Oslo.", "Bo lives in Bergen."] * 20
 SPELLED = "▁Ada ▁Bo ▁lives ▁in ▁Oslo ▁Ber gen ▁ . a d".split()
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] ada bo lives in oslo ber ##gen .".split()
 
 
-def make(kind: str, folder):
-    if kind == "sentencepiece":
-        return tokenizer_sentencepiece.train(TEXTS, 60, folder)
-    if kind == "bpe":
-        return tokenizer_bpe.train(TEXTS, 280, folder)
-    if kind == "unigram":
-        vocab = [[piece, -1.0 - k] for k, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", *SPELLED, "<mask>"])]
-        space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
-        made = tokenizer_unigram.UnigramTokenizer({"pre_tokenizer": space, "model": {"type": "Unigram", "vocab": vocab}})
-        made.save(folder)
-        return made
-    made = tokenizer_wordpiece.WordPieceTokenizer({piece: k for k, piece in enumerate(PIECES)})
-    made.save(folder)
-    return made
+def unigram() -> tokenizer_sentencepiece.UnigramTokenizer:
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *SPELLED, "<mask>"]
+    model = {"type": "Unigram", "vocab": [[piece, -1.0 - k] for k, piece in enumerate(pieces)]}
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+    return tokenizer_sentencepiece.UnigramTokenizer({"pre_tokenizer": space, "model": model})
 
 
-@pytest.fixture(scope="module", params=["sentencepiece", "unigram", "bpe", "wordpiece"])
+KINDS = {  # name -> a tokenizer that is made in a folder
+    "sentencepiece": lambda folder: tokenizer_sentencepiece.train(TEXTS, 60, folder),
+    "unigram": lambda folder: unigram(),
+    "bpe": lambda folder: tokenizer_bpe.train(TEXTS, 280, folder),
+    "wordpiece": lambda folder: tokenizer_wordpiece.WordPieceTokenizer(dict(zip(PIECES, range(len(PIECES))))),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    made, loaded = make(request.param, folder), tokenizer.load(folder)
+    made = KINDS[request.param](folder)
+    if not any(folder.iterdir()):  # training saves by itself
+        made.save(folder)
+    loaded = tokenizer.load(folder)
     assert type(loaded) is type(made) and len(loaded) == len(made)
     return loaded
 
 
-def test_special_ids_are_apart(trained):
-    names = "bos_id pad_id eos_id unk_id mask_id ent_id ent2_id".split()
-    ids = [getattr(trained, name) for name in names]
-    assert len(set(ids)) == len(ids) and set(ids) <= set(range(len(trained)))
-    assert trained.pieces(ids[-2:]) == ["<ent>", "<ent2>"] and trained.starts_word[ids].all()
-    assert trained.starts_word.shape == (len(trained),)
+def test_contract(trained, tmp_path):
+    assert_contract(trained, [*TEXTS[:2], "", "Ada in Bergen", " Ada"], tmp_path)
+    assert trained.pieces([trained.ent_id, trained.ent2_id]) == ["<ent>", "<ent2>"]
 
 
 def test_a_text_cut_at_a_space_reads_as_a_whole(trained):
-    kinds = (tokenizer_sentencepiece.SentencePieceTokenizer, tokenizer_unigram.UnigramTokenizer)
-    always_marked = isinstance(trained, kinds)
     ids, before = encode_cut(trained, "Ada lives in Bergen.", [3, 9, 20])
-    assert ids == trained.encode("Ada lives in Bergen.", always_marked).ids and before[-1] == len(ids)
+    space_in_front = type(trained).__module__ == "luke_mini.tokenizer_sentencepiece"
+    assert ids == trained.encode("Ada lives in Bergen.", space_in_front).ids and before[-1] == len(ids)
     assert encode_cut(trained, "in <ent>", [])[0][-1] == trained.ent_id
 
 
@@ -62,13 +60,6 @@ def test_the_interface_is_that_of_the_base_class(trained):
     assert {name for name in vars(type(trained)) if not name.startswith("_")} <= names
     for name in ("encode", "encode_pieces", "save"):
         assert getattr(type(trained), name) is not getattr(tokenizer.Tokenizer, name)
-    for role in ("bos", "pad", "eos", "unk", "mask", "ent", "ent2"):
-        assert isinstance(getattr(trained, f"{role}_id"), int)
-
-
-def test_save_and_load(trained, tmp_path):
-    trained.save(tmp_path)
-    assert tokenizer.load(tmp_path).encode("Ada in Bergen") == trained.encode("Ada in Bergen")
 
 
 def test_tokenizer_json_of_an_unknown_kind(tmp_path):

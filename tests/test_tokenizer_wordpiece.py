@@ -9,14 +9,14 @@ written x in its texts. The vocabulary is a few hundred words and characters of 
 """
 
 import json
-import random
 import re
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_texts import SNIPPETS, all_pieces, encode_cut, english, random_cuts, random_strings
+from tokenizer_texts import SNIPPETS, all_pieces, assert_contract, assert_cuts_as, assert_in_order, encode_cut, english
+from tokenizer_texts import random_strings
 
 from luke_mini.tokenizer_wordpiece import WordPieceTokenizer, load
 
@@ -78,50 +78,42 @@ def agreed(texts: list[str], oracle) -> list[str]:
 
 
 def assert_equals_rust(tokenizer, texts: list[str]) -> None:
-    oracle, draw = rust(tokenizer), random.Random(1)
-    with_special = rust(tokenizer, special=True)
-    for text in agreed(texts, oracle):
-        ours, theirs = tokenizer.encode(text), oracle.encode(text, add_special_tokens=False)
-        assert ours.ids == theirs.ids, text
-        assert ours.offsets == theirs.offsets, text
-        cuts = random_cuts(text, draw)
-        ids, before = [], []
-        for start, end in zip([0, *cuts], [*cuts, len(text)]):
-            ids += with_special.encode(text[start:end], add_special_tokens=False).ids
-            before.append(len(ids))
-        assert encode_cut(tokenizer, text, cuts) == (ids, before[:-1]), (text, cuts)
-
-
-def test_equals_tokenizers(tokenizer, some_strings):
-    assert_equals_rust(tokenizer, [*english()[:40], *some_strings])
-
-
-def test_equals_tokenizers_on_real_lines(tokenizer, real_lines):
-    assert_equals_rust(tokenizer, real_lines)
+    """Ids and offsets of whole texts, ids of texts that are cut."""
+    oracle, with_special = rust(tokenizer), rust(tokenizer, special=True)
+    texts = agreed(texts, oracle)
+    for text in texts:
+        theirs = oracle.encode(text)
+        assert tokenizer.encode(text) == (theirs.ids, theirs.offsets), text
+    assert_cuts_as(tokenizer, lambda segment: with_special.encode(segment).ids, texts, seed=1)
 
 
 def assert_equals_google(tokenizer, texts: list[str]) -> None:
     """transformers' Python version, which drops unassigned characters and composes the others (NFC) in advance."""
     legacy = pytest.importorskip("transformers.models.bert.tokenization_bert_legacy")
+    if tokenizer.strip_accents and not tokenizer.lower_case:
+        return  # it takes accents off only where it lowers
     basic = legacy.BasicTokenizer(do_lower_case=tokenizer.lower_case, strip_accents=tokenizer.strip_accents)
     wordpiece = legacy.WordpieceTokenizer({piece: k for k, piece in enumerate(all_pieces(tokenizer))}, "[UNK]")
     for text in texts:
         text = "".join(c for c in text if unicodedata.category(c) != "Cn")
         if not tokenizer.lower_case:  # it composes what is left after control characters are out
-            text = basic._clean_text(text)
-            text = unicodedata.normalize("NFC", text)
+            text = unicodedata.normalize("NFC", basic._clean_text(text))
         expected = [piece for word in basic.tokenize(text) for piece in wordpiece.tokenize(word)]
         assert tokenizer.pieces(tokenizer.encode(text).ids) == expected, text
 
 
-def test_equals_googles_code(tokenizer, some_strings):
-    if tokenizer.lower_case or not tokenizer.strip_accents:  # it takes accents off only where it lowers
-        assert_equals_google(tokenizer, [*english()[:40], *some_strings])
+@pytest.mark.parametrize("check", [assert_equals_rust, assert_equals_google])
+def test_equals_its_oracles(tokenizer, some_strings, check):
+    check(tokenizer, [*english()[:40], *some_strings])
 
 
-def test_equals_googles_code_on_real_lines(tokenizer, real_lines):
-    if tokenizer.lower_case or not tokenizer.strip_accents:
-        assert_equals_google(tokenizer, real_lines)
+@pytest.mark.parametrize("check", [assert_equals_rust, assert_equals_google])
+def test_equals_its_oracles_on_real_lines(tokenizer, real_lines, check):
+    check(tokenizer, real_lines)
+
+
+def test_contract(tokenizer, some_strings, tmp_path):
+    assert_contract(tokenizer, some_strings, tmp_path)
 
 
 # --- By hand ----------------------------------------------------------------------------------------------------------
@@ -155,7 +147,6 @@ def test_special_tokens(small):
     assert [small.bos_id, small.eos_id, small.pad_id, small.unk_id, small.mask_id] == [2, 3, 0, 1, 4]
     assert (small.ent_id, small.ent2_id, len(small)) == (14, 15, 16)
     assert encode_cut(small, "s [MASK]<ent2>s", [1, 2]) == ([7, 4, 15, 7], [1, 1])
-    assert not {2, 3, 4, 14, 15} & set(small.encode("[MASK] [CLS] <ent>").ids)
     assert small.encode_pieces(["s", "", "Na"], [True, False, False]) == [[7], [], [8]]
     assert small.starts_word.tolist() == [not piece.startswith("##") for piece in all_pieces(small)]
 
@@ -164,22 +155,11 @@ def test_special_tokens(small):
 @given(st.text(max_size=30))
 def test_offsets_are_in_order_and_inside(small, text):
     ids, offsets = small.encode(text)
-    assert len(ids) == len(offsets)
-    for (start, end), (next_start, next_end) in zip(offsets, [*offsets[1:], (len(text), len(text))]):
-        assert 0 <= start < end <= len(text) and start <= next_start and end <= next_end
-        assert text[start:end] == text[start:end].strip(" \u3000\xa0")
+    assert_in_order(text, ids, offsets)
+    assert all(start < end for start, end in offsets)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
-
-
-def test_round_trip_through_a_folder(tokenizer, tmp_path, some_strings):
-    tokenizer.save(tmp_path / "a")
-    again = load(tmp_path / "a")
-    again.save(tmp_path / "b")
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert all(again.encode(text) == tokenizer.encode(text) for text in some_strings)
 
 
 def test_from_tokenizer_json_alone(tokenizer, tmp_path, some_strings):
@@ -196,13 +176,20 @@ def test_transformers_opens_what_we_save(tokenizer, tmp_path):
         assert theirs(text)["input_ids"] == [2, *tokenizer.encode(text).ids, 3]
 
 
-def test_settings_of_a_released_folder(vocab, tmp_path):
+@pytest.mark.parametrize(
+    ("config", "lowers_and_strips"),
+    [
+        (None, (True, True)),  # BERT's defaults
+        ({"do_lower_case": False}, (False, False)),
+        ({"do_lower_case": True, "strip_accents": False}, (True, False)),
+    ],
+)
+def test_settings_of_a_released_folder(vocab, tmp_path, config, lowers_and_strips):
     (tmp_path / "vocab.txt").write_text("".join(piece + "\n" for piece in vocab), encoding="utf-8")
-    assert load(tmp_path).lower_case and load(tmp_path).strip_accents  # BERT's defaults
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
-    assert not load(tmp_path).lower_case and not load(tmp_path).strip_accents
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "strip_accents": False}))
-    assert load(tmp_path).lower_case and not load(tmp_path).strip_accents
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    words = load(tmp_path)
+    assert (words.lower_case, words.strip_accents) == lowers_and_strips
 
 
 def test_broken_folders_give_one_line(tmp_path):

@@ -1,12 +1,15 @@
-"""Texts that the tokenizers' tests share: lines of real articles in 14 languages, and strings that nobody wrote."""
+"""What the tokenizers' tests share: lines of real articles in 14 languages, strings that nobody wrote, and checks."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from luke_mini import wiki_dump, wikitext
+from luke_mini import tokenizer, wiki_dump, wikitext
+
+ROLES = ("bos", "pad", "eos", "unk", "mask", "ent", "ent2")
 
 # What tokenizers trip over: white space of all kinds, joiners, combining marks, contractions, tokens written out.
 SNIPPETS = (
@@ -64,15 +67,62 @@ def random_cuts(text: str, draw: random.Random) -> list[int]:
     return sorted(draw.sample(places, draw.randint(0, min(len(places), 12))))
 
 
-def encode_cut(tokenizer, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+def encode_cut(words, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
     """Ids of the segments between the cuts, and for each cut the number of ids before it."""
-    ids, counts = tokenizer.encode_segments([text[start:end] for start, end in zip([0, *cuts], [*cuts, None])])
+    ids, counts = words.encode_segments([text[start:end] for start, end in zip([0, *cuts], [*cuts, None])])
     return ids.tolist(), np.cumsum(counts).tolist()[:-1]
 
 
-def all_pieces(tokenizer) -> list[str]:
+def assert_cuts_as(words, ids_of: Callable[[str], list[int]], texts: list[str], seed: int) -> None:
+    """Texts that are cut at random places; ids_of: the ids of a segment by the oracle."""
+    draw = random.Random(seed)
+    for text in texts:
+        cuts = random_cuts(text, draw)
+        parts = [ids_of(text[start:end]) for start, end in zip([0, *cuts], [*cuts, None])]
+        before = np.cumsum([*map(len, parts)]).tolist()[:-1]
+        assert encode_cut(words, text, cuts) == ([*chain(*parts)], before), (text, cuts)
+
+
+def assert_in_order(text: str, ids: list[int], offsets: list[tuple[int, int]]) -> None:
+    """Starts and ends never decrease, stay inside of the text, and have no white space at their borders."""
+    assert len(ids) == len(offsets)
+    for (last_start, last_end), (start, end) in zip([(0, 0), *offsets], offsets):
+        assert last_start <= start <= end <= len(text) and last_end <= end, text
+        assert text[start:end] == text[start:end].strip(), text
+
+
+def assert_contract(words, texts: list[str], folder: Path) -> None:
+    """What every kind owes: files that come back, pieces as `encode` has them, special tokens in a text as text."""
+    special = [getattr(words, f"{role}_id") for role in ROLES]
+    assert sorted(set(special)) == sorted(special) and words.starts_word[special].all()
+    assert words.starts_word.shape == (len(words),) and words.starts_word.dtype == np.bool_
+    for number in {*special} - {words.unk_id}:
+        text = f"a {words.pieces([number])[0]} b"
+        assert number in encode_cut(words, text, [])[0]
+        assert number not in words.encode(text).ids + words.encode_pieces([text], [False])[0]
+
+    words.save(folder / "a")
+    again = tokenizer.load(folder / "a")
+    again.save(folder / "b")
+    first, second = ({path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in "ab")
+    assert first == second and "tokenizer_config.json" in first and type(again) is type(words)
+
+    prefix_spaces = [k % 3 == 0 for k in range(len(texts))]
+    encodings = [words.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)]
+    assert [again.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)] == encodings
+    assert words.encode_pieces(texts, prefix_spaces) == [encoding.ids for encoding in encodings]
+    each = [encode_cut(words, text, [])[0] for text in texts]
+    assert [encode_cut(again, text, [])[0] for text in texts] == each
+    ids, counts = words.encode_segments(iter(texts))
+    assert ids.tolist() == [*chain(*each)] and counts.tolist() == [*map(len, each)] and ids.dtype == np.int32
+    for text, encoding in zip(texts, encodings):
+        assert_in_order(text, *encoding)
+    assert words.encode_pieces([], []) == [] == words.encode("").ids and words.encode_segments([])[0].shape == (0,)
+
+
+def all_pieces(words) -> list[str]:
     """The vocabulary, in the order of its ids."""
-    return tokenizer.pieces(range(len(tokenizer)))
+    return words.pieces(range(len(words)))
 
 
 def english() -> list[str]:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, formats, inputs, optim, trainer
+from luke_mini import files, formats, inputs, optim, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig, option
@@ -236,9 +236,10 @@ def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[st
 
 
 @dataclass(frozen=True)
-class TextBatch(trainer.Batch):
+class TextBatch(packing.MicroBatch):
     """packed: all choices of the first example, of the second, ..."""
 
+    rows_per_input: tuple[int, ...]  # 1 for each
     n_choices: Tensor  # int64 [batch], sequences of each example
     labels: Tensor  # int64 [batch], classes or choices; float32 [batch], numbers
 

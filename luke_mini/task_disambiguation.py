@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luke_mini import disambiguation_data as data
-from luke_mini import files, trainer
+from luke_mini import files, packing, trainer
 from luke_mini.files import write_file
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
@@ -149,7 +149,7 @@ def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[
 
 
 @dataclass(frozen=True)
-class DisambiguationBatch(trainer.Batch):
+class DisambiguationBatch(packing.MicroBatch):
     """E mentions, of which each input's share is masked in training. packed.entity_ids: the gold ones."""
 
     candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
@@ -177,7 +177,7 @@ class DisambiguationModel(LukeForPretraining):
         labels = [int(np.flatnonzero(ids == entity)[0]) for ids, entity in zip(candidates, gold)]
         n_masked = tuple(number_to_mask(len(feature.gold), self.options.mask_share) for feature in features)
         candidates, labels = torch.from_numpy(padded(candidates)), torch.tensor(labels, dtype=torch.int64)
-        return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
+        return DisambiguationBatch(packed, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
         """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.

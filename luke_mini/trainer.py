@@ -1,10 +1,7 @@
 """Training, shared by pretraining and fine-tuning: gradient accumulation, mixed precision, many processes, log, saves.
 
-A *micro-batch* is anything with
-    .to(device)   the same on another device
-    .counts       {"word": 1200, "entity": 310}: how many predictions each term of its loss averages over
-    .n_tokens     input tokens, for the throughput
-and the model turns it into {"word": (summed loss, number of hits), "entity": (…)}.
+A *micro-batch* is a `packing.MicroBatch` with .counts, how many predictions each term of its loss averages over:
+{"word": 1200, "entity": 310}. The model turns it into {"word": (summed loss, number of hits), "entity": (…)}.
 
 The loss of a step is, for each term, the mean over *all* predictions of the step, whichever process or micro-batch they
 fell in. So one process with 64 sequences, two with 32, and two micro-batches of 32 give the same gradients.
@@ -27,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,7 +34,6 @@ from tqdm import tqdm
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
-from luke_mini.packing import PackedBatch
 from luke_mini.weights import read_file, save_tensors
 
 KEPT = 2  # saved steps that stay on disk
@@ -268,26 +264,6 @@ def cut_metrics(path: Path, step: int) -> None:
 # --- Prediction and progress ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch of a task; a task adds the tensors that its head and its loss need."""
-
-    packed: PackedBatch
-    rows_per_input: tuple[int, ...]  # rows of logits that belong to each input
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device):
-        def move(part):
-            if isinstance(part, tuple):
-                return tuple(map(move, part))
-            return part.to(device) if hasattr(part, "to") else part
-
-        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
-
-
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
     """`with predicting(model):` eval mode without gradients; restores the previous mode on exit."""
@@ -308,7 +284,10 @@ def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
 
 
 def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], batch_size: int) -> list[Tensor]:
-    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones."""
+    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones.
+
+    model.collate makes a batch of features; its .rows_per_input says how many rows of model.logits belong to each.
+    """
     logits: list[Tensor] = [None] * len(features)
     device = next(model.parameters()).device
     with predicting(model):

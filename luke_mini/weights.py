@@ -66,20 +66,30 @@ HEAD_NAMES = {
 }
 # Parts that not every model has: question answering and token classification come without a pooler.
 OPTIONAL = ("word_head.", "entity_head.", "classifier.", "luke.pooler.")
-# Beginnings of older names, and what they are called today. A head's only layer is `classifier` with us.
+# Beginnings of other models' and of older names, and what they are called today. A head's only layer is `classifier` with us.
 OLDER = {
     "feature_extractor.embedder.luke_model.": "luke.",  # AllenNLP
     "typing.": "classifier.",  # entity typing
     "scorer.": "classifier.",  # ReCoRD
     "span_scoring_layer.": "classifier.",  # AllenNLP's question answering
     "qa_outputs.": "classifier.",  # question answering, still called so
+    "roberta.": "",
+    "bert.": "",
+    "cls.predictions.transform.dense.": "lm_head.dense.",  # BERT's masked-word head
+    "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+    "cls.predictions.decoder.": "lm_head.decoder.",
+    "cls.predictions.bias": "lm_head.bias",
 }
 BARE = ("embeddings.", "entity_embeddings.", "encoder.", "pooler.")
+# Tensors with a row for each word or entity: the table of embeddings, and the bias of the head.
+WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
+ENTITY_TABLES = ("luke.entity_embeddings.entity_embeddings.weight", "entity_predictions.bias")
+MASK_EMBEDDING = "luke.entity_embeddings.mask_embedding"
 # Decoders -> the tensors that they are.
 TIED = {
-    "lm_head.decoder.weight": "luke.embeddings.word_embeddings.weight",
-    "lm_head.decoder.bias": "lm_head.bias",
-    "entity_predictions.decoder.weight": "luke.entity_embeddings.entity_embeddings.weight",
+    "lm_head.decoder.weight": WORD_TABLES[0],
+    "lm_head.decoder.bias": WORD_TABLES[1],
+    "entity_predictions.decoder.weight": ENTITY_TABLES[0],
 }
 
 
@@ -227,10 +237,10 @@ def unwrapped(name: str) -> str:
 def canonical_name(name: str) -> str:
     """The current name of a tensor of any generation."""
     name = unwrapped(name)
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     for old, new in OLDER.items():
         if name.startswith(old):
             name = new + name.removeprefix(old)
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return f"luke.{name}" if name.startswith(BARE) else name
 
 
@@ -275,8 +285,8 @@ def _find(name: str, released: Mapping, config: ModelConfig) -> Tensor | None:
     for extra in ("w2e_query", "e2w_query", "e2e_query"):
         if extra in name:
             return released.get(name.replace(extra, "query"))
-    if name == "luke.entity_embeddings.mask_embedding":  # its start: the row of [MASK]
-        table = released.get("luke.entity_embeddings.entity_embeddings.weight")
+    if name == MASK_EMBEDDING:  # its start: the row of [MASK]
+        table = released.get(ENTITY_TABLES[0])
         return None if table is None else stack([table[config.mask_entity_id]]).clone()
     return None
 

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from closeness import assert_as_good, assert_rounded, assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
+from test_heads import masked_lm
 from test_model import SMALL, build, padded_batch
 
 import finetune
 import train
-from luke_mini import checkpoint, config, heads, inference, initialization, packing, tokenizer
+from luke_mini import checkpoint, config, inference, initialization, packing, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.initialization import copy_word_positions, initialize
 from luke_mini.model import LukeForPretraining
@@ -189,7 +190,7 @@ def test_words_are_those_of_transformers(kind, entity_aware, tmp_path):
     assert not any(loading.values())
     with torch.no_grad():
         out = luke.eval().double()(**inputs)
-        _, scores, entity_scores = heads.masked_lm(exact, inputs)
+        scores, entity_scores = masked_lm(exact, inputs)
     assert_same(scores[real], out.logits[real])
     some = inputs["entity_attention_mask"].bool()
     assert_same(entity_scores[some], out.entity_logits[some])

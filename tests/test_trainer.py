@@ -106,7 +106,7 @@ def test_the_loss_is_the_mean_over_all_predictions(toy_data):
     model, words, entities = build(toy_data, RECIPE)
     [micro] = next(batching.training_steps(Shards.open(toy_data), words, entities, RECIPE, rank, 0, 1))
     sums = trainer.accumulate_gradients(model, [micro], rank, "fp32")
-    hidden = model.luke(micro.inputs)
+    hidden = model.luke(micro.packed)
     scores = model.word_head(hidden[micro.masked_word_rows], model.luke.words.token.weight).detach()
     expected = torch.nn.functional.cross_entropy(scores, micro.masked_word_labels)
     loss, hits, count = sums.terms["word"].tolist()

@@ -2,8 +2,8 @@
 
     pytest tests/test_heads.py
 
-Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights, and
-folders that we write are opened there. The same functions in float64, and live as good in float32: see closeness.py.
+Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights. The
+same functions in float64, and live as good in float32: see closeness.py. Folders: test_saved_by_transformers.py.
 Two losses of transformers count padding (question answering, 0/1 labels for spans): there the expected loss is the
 formula over the real rows of transformers' scores, written out here.
 """
@@ -163,12 +163,10 @@ def test_recorded_outputs_and_gradients(folder):
 
 
 def test_every_head_and_family_is_recorded():
-    assert {name.split("-")[0] for name in FOLDERS} == set(oracle.CLASSES) == {"LukeModel", "LukeForMaskedLM"} | set(
-        heads.HEADS
-    )
-    assert {name.split("-")[1] for name in FOLDERS} == set(oracle.FAMILIES)
-    size = sum(path.stat().st_size for path in oracle.HERE.rglob("*.*"))
-    assert size < 3_000_000
+    classes, families = ({name.split("-")[part] for name in FOLDERS} for part in (0, 1))
+    assert classes == set(oracle.CLASSES) == {"LukeModel", "LukeForMaskedLM", *heads.HEADS}
+    assert families == set(oracle.FAMILIES)
+    assert sum(path.stat().st_size for path in oracle.HERE.rglob("*.*")) < 3_000_000
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -331,26 +329,6 @@ def test_live_equals_transformers(transformers, architecture, seed, tmp_path):
             layers = layers_of(gradients, exact_gradients)
             found += [outputs[name] for name in exact] + [layers[layer] for layer in sorted(layers)]
     assert_as_good(*in_float32)
-
-
-@pytest.mark.parametrize("entity_aware", [True, False])
-@pytest.mark.parametrize("architecture", oracle.CLASSES)
-def test_transformers_opens_our_folders(transformers, architecture, entity_aware, tmp_path):
-    """No missing and no unexpected key, our numbers, and back again with equal tensors."""
-    config = replace(SMALL, use_entity_aware_attention=entity_aware, entity_emb_size=12 if entity_aware else 32)
-    classes = {"LukeForQuestionAnswering": 2, "LukeForMultipleChoice": 1}.get(architecture, 5)
-    made = {"LukeModel": LukeModel, "LukeForMaskedLM": LukeForPretraining}.get(architecture)
-    model = build(config, made or (lambda config: heads.LukeForTask(config, architecture, classes)))
-    checkpoint.write(tmp_path, model, None, None)
-    loader = getattr(transformers, architecture)
-    theirs, loading = loader.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(loading.values()), loading
-    inputs = oracle.random_inputs(architecture, theirs.config, "ragged", seeded(3), False, 4, 20, 6)
-    expected = theirs_of(architecture, in_float64(theirs.eval()), in_float64(inputs))
-    check_outputs(ours_of(architecture, in_float64(model), in_float64(inputs))[0], expected[0])
-    theirs.save_pretrained(tmp_path / "theirs")
-    again = checkpoint.build(checkpoint.read(tmp_path / "theirs", vocabularies=False))
-    assert_equal(again.state_dict(), model.state_dict())
 
 
 def test_row_0_of_the_entity_table(transformers):

@@ -1,4 +1,4 @@
-"""The model: packed = padded = dense attention written once more. Its numbers beside transformers: test_heads.py.
+"""The model: packed = padded = the dense encoder of `export`. Its numbers beside transformers: test_heads.py.
 
 pytest tests/test_model.py
 """
@@ -11,7 +11,7 @@ import pytest
 import torch
 from closeness import assert_as_good, assert_same, by_layer, generator, seeded
 
-from luke_mini import packing
+from luke_mini import export, packing
 from luke_mini.config import ModelConfig
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining, LukeModel
@@ -57,48 +57,6 @@ def padded_batch(config: ModelConfig, word_lengths, entity_lengths, seed=0, ment
     }
 
 
-def dense_forward(model: LukeModel, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """The padded computation, written once more without packing: dense attention with a mask of -inf."""
-    config, layers = model.config, model.layers
-    heads, size = config.num_attention_heads, config.hidden_size
-    position_ids = packing.roberta_positions(batch["input_ids"], config.pad_token_id)
-    words = model.words.norm(
-        model.words.token(batch["input_ids"]) + model.words.position(position_ids) + model.words.token_type.weight[0]
-    )
-    positions = batch["entity_position_ids"]
-    known = (positions >= 0).unsqueeze(-1)
-    mean = (model.entities.position(positions.clamp(min=0)) * known).sum(-2) / known.sum(-2).clamp(min=1)
-    entities = model.entities.entity(batch["entity_ids"])
-    if model.entities.projection is not None:
-        entities = model.entities.projection(entities)
-    entities = model.entities.norm(entities + mean + model.entities.token_type.weight[0])
-    hidden = torch.cat([words, entities], dim=1)
-    n_word, n = words.shape[1], hidden.shape[1]
-    mask = torch.cat([batch["attention_mask"], batch["entity_attention_mask"]], dim=1)[:, None, None, :] == 0
-    is_word = torch.arange(n) < n_word
-    for layer in layers:
-        attention = layer.attention
-
-        def split(x):
-            return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-        if attention.entity_aware:
-            w2w, w2e = attention.word_query(hidden).split(size, dim=-1)
-            e2w, e2e = attention.entity_query(hidden).split(size, dim=-1)
-        else:
-            w2w = w2e = e2w = e2e = attention.word_query(hidden)
-        key, value = (split(x) for x in attention.key_value(hidden).split(size, dim=-1))
-        row, column = is_word[:, None], is_word[None, :]
-        scores = torch.zeros(len(mask), heads, n, n, dtype=hidden.dtype)
-        for query, cell in ((w2w, row & column), (w2e, row & ~column), (e2w, ~row & column), (e2e, ~row & ~column)):
-            scores = torch.where(cell, split(query) @ key.mT / (size // heads) ** 0.5, scores)
-        probs = scores.masked_fill(mask, float("-inf")).softmax(-1)
-        mixed = (probs @ value).transpose(1, 2).flatten(-2)
-        hidden = attention.norm(hidden + attention.output(mixed))
-        hidden = layer.feed_forward(hidden)
-    return hidden[:, :n_word], hidden[:, n_word:]
-
-
 def random_lengths(seed: int) -> tuple[list[int], list[int]]:
     """Up to six sequences of 1 to 60 words, half of them with up to 9 entities."""
     rng = random.Random(seed)
@@ -142,7 +100,7 @@ def test_packed_equals_padded(lengths, entity_size, entity_aware):
     assert not words[~word_mask].any() and not entities[~entity_mask].any()
 
     def dense(model):
-        words, entities = dense_forward(model, batch)
+        words, entities = export.encode(model, batch)
         return torch.cat([words[word_mask], entities[entity_mask]])
 
     exact = value_and_gradients(copy.deepcopy(model).double(), dense)

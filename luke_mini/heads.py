@@ -62,10 +62,6 @@ def first_words(batch: PackedBatch) -> tuple[Tensor]:
     return (batch.cu_words[:-1].long(),)
 
 
-def all_words(batch: PackedBatch) -> tuple[Tensor]:
-    return (torch.arange(batch.n_words, device=batch.word_ids.device),)
-
-
 def span_rows(batch: PackedBatch, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of the first word, the last word and the entity itself, for every entity of the batch, 3 x int64 [E].
 
@@ -233,17 +229,17 @@ class LukeForTask(nn.Module):
         self.classifier = RowClassifier(config.hidden_size, head.inputs, classes, bias, head_dropout(head, config))
 
     def scores(self, batch: PackedBatch, rows: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Packed: scores [n, C] of the rows. A span head needs `span_rows`, the others find their rows themselves."""
-        if rows is None:
-            if self.head.sees == "span":
-                raise ValueError("a span head needs the rows of the spans, see span_rows")
-            find = {"first": first_words, "word": all_words}.get(self.head.sees)
-            rows = find(batch) if find else first_entities(batch, self.head.inputs)
+        """Packed: scores [n, C]. rows: `span_rows`, for a span head; the others find their rows themselves."""
+        if self.head.sees == "span" and rows is None:
+            raise ValueError("a span head needs the rows of the spans, see span_rows")
+        if self.head.sees == "entities":
+            rows = first_entities(batch, self.head.inputs)
         hidden = self.luke(batch)
-        states = [hidden.index_select(0, row) for row in rows]
+        if self.head.sees == "word":
+            return self.classifier(hidden[: batch.n_words])
         if self.head.sees == "first":
-            states = [self.luke.pool(states[0])]
-        return self.classifier(*states)
+            return self.classifier(self.luke.pool(hidden.index_select(0, *first_words(batch))))
+        return self.classifier(*(hidden.index_select(0, row) for row in rows))
 
     def forward(
         self, *, input_ids: Tensor, attention_mask: Tensor | None = None, entity_ids: Tensor | None = None,

@@ -307,8 +307,7 @@ def info(folder: Path) -> list[str]:
     config, stored = checkpoint.model_config(settings), weights.read_folder(folder)
     checkpoint.check_shapes(stored, config)
     names = weights.canonical(stored)
-    ignored = (*weights.TIED, "luke.embeddings.position_ids")
-    counted = {name: tensor.numel() for name, tensor in names.items() if name not in ignored}
+    counted = {n: t.numel() for n, t in names.items() if n not in (*weights.TIED, weights.POSITION_IDS)}
     entity_table = counted.get(ENTITY_TABLES[0], 0)
     heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
     found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]

@@ -19,6 +19,7 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -85,6 +86,7 @@ BARE = ("embeddings.", "entity_embeddings.", "encoder.", "pooler.")
 WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
 ENTITY_TABLES = ("luke.entity_embeddings.entity_embeddings.weight", "entity_predictions.bias")
 MASK_EMBEDDING = "luke.entity_embeddings.mask_embedding"
+POSITION_IDS = "luke.embeddings.position_ids"  # an old buffer, 0 1 2 ...
 # Decoders -> the tensors that they are.
 TIED = {
     "lm_head.decoder.weight": WORD_TABLES[0],
@@ -226,17 +228,11 @@ def to_released(weights: Mapping[str, Tensor], config: ModelConfig, architecture
     return released
 
 
-def unwrapped(name: str) -> str:
-    """Without the prefixes of torch.compile (around any part), data parallel training and wrapper classes."""
-    name = name.replace("_orig_mod.", "")
-    while name.startswith(("module.", "model.")):
-        name = name.partition(".")[2]
-    return name
-
-
 def canonical_name(name: str) -> str:
     """The current name of a tensor of any generation."""
-    name = unwrapped(name)
+    name = name.replace("_orig_mod.", "")  # torch.compile's, around any part
+    while name.startswith(("module.", "model.")):  # those of data parallel training and wrapper classes
+        name = name.partition(".")[2]
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     for old, new in OLDER.items():
         if name.startswith(old):
@@ -312,19 +308,12 @@ def unexpected_names(
 
     weights: what was read from the file, under our names; it saves reading the tables again.
     """
-    known = {name for theirs in name_table(config).values() for name in theirs}
+    aware = replace(config, use_entity_aware_attention=True)  # queries of switched-off attention are known, not needed
+    known = {name for theirs in name_table(aware).values() for name in theirs} | {*TIED, POSITION_IDS}
     current = canonical(released) | to_released(weights or {}, config)
     same = tied(current)
     differ = [f"{name} (differs from {TIED[name]})" for name in TIED if name in current and name not in same]
-    extra = [name for name in released if canonical_name(name) not in known and not _is_ignored(canonical_name(name))]
-    return extra + differ
-
-
-def _is_ignored(name: str) -> bool:
-    """Known and not needed: decoders, which are the embedding tables, and queries of switched-off attention."""
-    if name.startswith("luke.encoder.layer.") and name.split(".")[-2] in ("w2e_query", "e2w_query", "e2e_query"):
-        return True
-    return name in TIED or name == "luke.embeddings.position_ids"
+    return [name for name in released if canonical_name(name) not in known] + differ
 
 
 @torch.no_grad()

@@ -23,13 +23,11 @@ FIRST = 5  # the first ordinary word
 WORD_MASK, ENTITY_MASK = 4, 2
 STARTS_WORD = np.random.default_rng(0).random(VOCAB) < 0.7
 RULES = BatchRules(
-    bos_id=0,
-    pad_id=1,
-    eos_id=2,
+    bos_id=0, pad_id=1, eos_id=2,
     words=masking.Scheme(WORD_MASK, VOCAB, (0, 1, 2, 3)),
     entities=masking.Scheme(ENTITY_MASK, ENTITIES, (0, 1, 2, 299), random=0.0, unmasked=0.0),
     starts_word=STARTS_WORD,
-)
+)  # fmt: skip
 UNMASKED = replace(
     RULES, words=replace(RULES.words, probability=0.0), entities=replace(RULES.entities, probability=0.0)
 )

@@ -279,9 +279,9 @@ def test_a_decoder_that_differs_from_its_table_is_named(decoder, own, released):
 
 
 def test_tensors_without_a_place_are_named_and_known_ones_without_use_are_not(own, released):
-    released |= {"luke.embeddings.position_ids": torch.arange(514)[None], "mystery": torch.zeros(1)}
-    released["module.encoder.layer.7.output.dense.bias"] = torch.zeros(3)
-    expected = ["mystery", "module.encoder.layer.7.output.dense.bias"]
+    layer = "module.encoder.layer.7"  # the model has two
+    expected = ["mystery", f"{layer}.output.dense.bias", f"{layer}.attention.self.w2e_query.bias"]
+    released |= {"luke.embeddings.position_ids": torch.arange(514)[None], **dict.fromkeys(expected, torch.zeros(3))}
     assert weights.unexpected_names(released, SMALL) == expected
     plain = replace(SMALL, use_entity_aware_attention=False)
     assert weights.unexpected_names(released, plain) == expected

@@ -72,7 +72,7 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one pass through a model sees; subclasses add what a head and its loss need, and `.counts`: see `trainer`."""
+    """What one pass through a model sees. Subclasses add what a head and its loss need, and `counts`: see `trainer`."""
 
     packed: PackedBatch
 

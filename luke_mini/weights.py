@@ -67,14 +67,14 @@ HEAD_NAMES = {
 }
 # Parts that not every model has: question answering and token classification come without a pooler.
 OPTIONAL = ("word_head.", "entity_head.", "classifier.", "luke.pooler.")
-# Beginnings of other models' and of older names, and what they are called today. A head's only layer is `classifier` with us.
+# Beginnings of older names and of other models', and what they are called today. A head's one layer is `classifier`.
 OLDER = {
     "feature_extractor.embedder.luke_model.": "luke.",  # AllenNLP
     "typing.": "classifier.",  # entity typing
     "scorer.": "classifier.",  # ReCoRD
     "span_scoring_layer.": "classifier.",  # AllenNLP's question answering
     "qa_outputs.": "classifier.",  # question answering, still called so
-    "roberta.": "",
+    "roberta.": "",  # word models, which only `initialization.py` reads
     "bert.": "",
     "cls.predictions.transform.dense.": "lm_head.dense.",  # BERT's masked-word head
     "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",

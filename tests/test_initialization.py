@@ -111,7 +111,7 @@ def test_title_start_needs_entity_aware_attention():
         replace(config.SCRATCH_TINY, entity_aware=False)
 
 
-# --- The words of another model ----------------------------------------------------------------------------------------
+# --- The words of another model ---------------------------------------------------------------------------------------
 
 
 class Words:

@@ -144,8 +144,8 @@ def build_model(arguments, recipe, word_tokenizer, entity_vocab, shards: Shards)
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
             raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
-        if start.unexpected:
-            print(f"ignored     {', '.join(start.unexpected)}: not part of any LUKE model", flush=True)
+        if start.ignored:
+            print(f"ignored     {start.ignored}", flush=True)
     optim.select_trainable(model, recipe.train_words)
     return model
 

@@ -35,7 +35,7 @@ from luke_mini import masking
 from luke_mini.config import PretrainConfig
 from luke_mini.distributed import Rank
 from luke_mini.examples import Examples, Shards, ranges
-from luke_mini.packing import PackedBatch
+from luke_mini.packing import MicroBatch, PackedBatch
 
 ORDER, INTERLEAVE, MASKS = range(3)  # branches of the seed in the tree of generators
 
@@ -56,28 +56,18 @@ class BatchRules:
 
 
 @dataclass(frozen=True)
-class PretrainBatch:
+class PretrainBatch(MicroBatch):
     """What the model reads and what it has to predict. All tensors int64; B sequences."""
 
-    inputs: PackedBatch
-    masked_word_rows: Tensor  # [K], rows of inputs.word_ids, ascending
+    masked_word_rows: Tensor  # [K], rows of packed.word_ids, ascending
     masked_word_labels: Tensor  # [K], the original ids at these rows
-    masked_entity_rows: Tensor  # [L], rows of inputs.entity_ids, ascending
+    masked_entity_rows: Tensor  # [L], rows of packed.entity_ids, ascending
     masked_entity_labels: Tensor  # [L]
 
     @property
     def counts(self) -> dict[str, int]:
         """How many predictions each term of the loss averages over."""
         return {"word": len(self.masked_word_rows), "entity": len(self.masked_entity_rows)}
-
-    @property
-    def n_tokens(self) -> int:
-        return self.inputs.n_words + self.inputs.n_entities
-
-    def to(self, device) -> "PretrainBatch":
-        words, entities = self.masked_word_rows, self.masked_entity_rows
-        tensors = (words, self.masked_word_labels, entities, self.masked_entity_labels)
-        return PretrainBatch(self.inputs.to(device), *(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
@@ -167,7 +157,7 @@ def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> Pretr
 
     word_ids, inner = _with_ends(masked_words.ids, word_lengths, rules)
     mention_lengths = ends - starts
-    inputs = PackedBatch(
+    packed = PackedBatch(
         word_ids=torch.from_numpy(word_ids),
         word_positions=torch.from_numpy(ranges(np.full(len(word_lengths), rules.pad_id + 1), word_lengths + 2)),
         entity_ids=torch.from_numpy(masked_entities.ids),
@@ -177,7 +167,7 @@ def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> Pretr
         entity_lengths=tuple(entity_lengths.tolist()),
     )
     return PretrainBatch(
-        inputs,
+        packed,
         masked_word_rows=torch.from_numpy(inner[masked_words.rows]),
         masked_word_labels=torch.from_numpy(masked_words.labels),
         masked_entity_rows=torch.from_numpy(masked_entities.rows),

@@ -20,7 +20,7 @@ from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.trainer import saved_steps
-from luke_mini.weights import OPTIONAL, canonical, from_released, missing_message, name_table
+from luke_mini.weights import OPTIONAL, TIED, WORD_TABLES, canonical, from_released, missing_message, name_table
 from luke_mini.weights import read_folder, save_tensors, to_released, unexpected_names
 
 
@@ -33,7 +33,12 @@ class Checkpoint:
     tokenizer: object
     entity_vocab: EntityVocab
     settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
-    unexpected: tuple[str, ...] = ()  # tensors of the file that were not read: not part of any LUKE
+    unexpected: tuple[str, ...] = ()  # tensors of the file that were not read
+
+    @property
+    def ignored(self) -> str:
+        """What to say of them; "" if there are none."""
+        return f"{', '.join(self.unexpected)}: not part of any LUKE model" if self.unexpected else ""
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -61,16 +66,24 @@ def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: 
     vocab = EntityVocab.of_folder(folder) if vocabularies else None
     if vocabularies and vocab is None:
         raise ValueError(f"{folder / 'entity_vocab.json'}: missing, and tokenizer_config.json holds no entity_vocab")
-    stored = read_folder(folder)
+    words = tokenizer.load(folder) if vocabularies else None
+    return assemble(folder, settings, read_folder(folder), words, vocab, entity_aware)
+
+
+def assemble(
+    source: Path, settings: dict, released: dict[str, Tensor], words, vocab: EntityVocab | None, entity_aware=None
+) -> Checkpoint:
+    """The checkpoint of a config.json, the tensors of its weight file and vocabularies; ValueError if they disagree."""
     try:
         config = model_config(settings, entity_aware)
-        check_shapes(stored, config)
-        weights = from_released(stored, config)
+        check_shapes(released, config)
+        weights = from_released(released, config)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
-    unexpected = tuple(unexpected_names(stored, config, weights))
-    words = tokenizer.load(folder) if vocabularies else None
-    check_vocabularies(folder, config, words, vocab)
+        raise ValueError(f"{source}: {error}") from None
+    for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
+        if known is not None and len(known) > getattr(config, key):
+            raise ValueError(f"{source}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
+    unexpected = tuple(unexpected_names(released, config, weights))
     return Checkpoint(config, weights, words, vocab, settings, unexpected)
 
 
@@ -96,29 +109,25 @@ def model_config(settings: dict, entity_aware: bool | None = None) -> ModelConfi
     known = initialization.SHARED_DEFAULTS | settings
     given = {f.name: known[f.name] for f in fields(ModelConfig) if f.name in known}
     for item in fields(ModelConfig):
-        expected = (int, float) if isinstance(item.default, float) else type(item.default)
-        if item.name in given and item.default is not None and not isinstance(given[item.name], expected):
-            raise ValueError(f"config.json: {item.name} is {given[item.name]!r}, expected {item.type}")
+        if item.name in given and item.default is not None:
+            files.check(f"config.json: {item.name}", given[item.name], type(item.default))
     if entity_aware is not None:
         given["use_entity_aware_attention"] = entity_aware
     return ModelConfig(**given)
 
 
-def check_shapes(stored: dict, config: ModelConfig) -> None:
+def check_shapes(released: dict[str, Tensor], config: ModelConfig) -> None:
     """Raises ValueError naming the first tensor of a file whose shape is not what the configuration says."""
     with torch.device("meta"):
         expected = to_released(LukeForPretraining(config).state_dict(), config)
-    for name, tensor in canonical(stored).items():
-        if name in expected and tuple(tensor.shape) != tuple(expected[name].shape):
-            found, wanted = list(tensor.shape), list(expected[name].shape)
-            raise ValueError(f"the weight {name} has the shape {found}, expected {wanted} as config.json says")
+    compare_shapes(canonical(released), expected, " as config.json says")
 
 
-def check_vocabularies(folder: Path, config: ModelConfig, words, vocab: EntityVocab | None) -> None:
-    """Raises ValueError if one of them has ids that the model has no row for."""
-    for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
-        if known is not None and len(known) > getattr(config, key):
-            raise ValueError(f"{folder}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
+def compare_shapes(found: dict[str, Tensor], expected: dict[str, Tensor], source: str = "") -> None:
+    for name, tensor in found.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
+            raise ValueError(f"the weight {name} has the shape {shapes}{source}")
 
 
 @torch.no_grad()
@@ -133,13 +142,11 @@ def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = 
     missing = [name for name in own if name not in weights and not name.startswith(fresh)]
     if missing:
         raise ValueError(missing_message([table.get(name, [name])[0] for name in missing]))
-    for name, tensor in weights.items():
-        if name in own and own[name].shape != tensor.shape:
-            found, expected = list(tensor.shape), list(own[name].shape)
-            raise ValueError(f"the weight {name} has the shape {found}, expected {expected}")
+    compare_shapes(weights, own)
+    taken = {name: tensor for name, tensor in weights.items() if name in own}
+    for name in weights:
         if name not in own and not name.startswith(OPTIONAL):
             raise ValueError(f"the weight {name} has no place in the model")
-    taken = {name: tensor for name, tensor in weights.items() if name in own}
     model.load_state_dict(taken, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
 
 
@@ -220,8 +227,8 @@ def start_from_words(folder: Path | str) -> Checkpoint:
 
 
 def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
-    if found.unexpected:
-        warnings.warn(f"{folder}: ignored, not part of any LUKE model: {', '.join(found.unexpected)}", stacklevel=3)
+    if found.ignored:
+        warnings.warn(f"{folder}: ignored {found.ignored}", stacklevel=3)
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
@@ -256,26 +263,20 @@ def lite(checkpoint: Checkpoint) -> Checkpoint:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def save(
-    folder: Path | str, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
-) -> None:
+def save(folder: Path | str, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
     """Writes a model folder that is whole or absent. settings: further entries of config.json, such as labels."""
     with files.write_folder(folder) as temporary:
-        write(temporary, model, word_tokenizer, entity_vocab, settings)
+        write(temporary, model, words, vocab, settings)
 
 
-def write(
-    folder: Path, model: nn.Module, word_tokenizer, entity_vocab: EntityVocab, settings: dict | None = None
-) -> None:
+def write(folder: Path, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
     """Writes the files of a model folder into an existing folder."""
-    weights = model.state_dict()
+    weights, known = model.state_dict(), {"architectures": ["LukeForMaskedLM"]}
     if isinstance(model, LukeModel):
-        weights = {f"luke.{name}": tensor for name, tensor in weights.items()}
-    known = {"architectures": ["LukeModel" if isinstance(model, LukeModel) else "LukeForMaskedLM"]}
-    if isinstance(model, LukeForTask):
+        weights, known = {f"luke.{name}": tensor for name, tensor in weights.items()}, {"architectures": ["LukeModel"]}
+    elif isinstance(model, LukeForTask):
         known = _task_settings(model)
-    settings = known | (settings or {})
-    write_files(folder, Checkpoint(model.config, weights, word_tokenizer, entity_vocab, settings))
+    write_files(folder, Checkpoint(model.config, weights, words, vocab, known | (settings or {})))
 
 
 def _task_settings(model: LukeForTask) -> dict:
@@ -307,8 +308,7 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
         raise ValueError(f"no released name for {', '.join(sorted(nameless))}: it would be lost")
     released = to_released(checkpoint.weights, config, architecture)
     if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
-        released["lm_head.decoder.weight"] = released["luke.embeddings.word_embeddings.weight"].clone()
-        released["lm_head.decoder.bias"] = released["lm_head.bias"].clone()
+        released |= {decoder: released[name].clone() for decoder, name in TIED.items() if name in WORD_TABLES}
     save_tensors(released, folder / "model.safetensors")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)

@@ -56,23 +56,13 @@ LUKE_BASE = ModelConfig()
 LUKE_LARGE = replace(LUKE_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 # Ours, for laptops and tests. `tiny` learns the built-in encyclopedia in minutes on two cores.
 MINI = replace(
-    LUKE_BASE,
-    hidden_size=256,
-    num_hidden_layers=6,
-    num_attention_heads=4,
-    intermediate_size=1024,
-    entity_emb_size=128,
-    initializer_range=0.035,
-)
+    LUKE_BASE, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024,
+    entity_emb_size=128, initializer_range=0.035,
+)  # fmt: skip
 TINY = replace(
-    LUKE_BASE,
-    hidden_size=128,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    intermediate_size=512,
-    entity_emb_size=64,
-    initializer_range=0.05,  # 0.02 at 768 features scales a layer as 0.05 does at 128
-)
+    LUKE_BASE, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
+    entity_emb_size=64, initializer_range=0.05,  # 0.02 at 768 features scales a layer as 0.05 does at 128
+)  # fmt: skip
 SIZES = {"tiny": TINY, "mini": MINI, "base": LUKE_BASE, "large": LUKE_LARGE}
 
 

@@ -116,15 +116,11 @@ class Exportable(nn.Module):
             return self.classifier(self.luke.pool(words[:, 0]))
         if self.task_name == "qa":
             return self.classifier(words)
-        if self.task_name == "ner":
-            seen = [entities] * ("entity" in self.head)
-            if "token" in self.head:
-                seen = [_at(words, entity_start_positions), _at(words, entity_end_positions), *seen]
-            return self.classifier(torch.cat(seen, dim=2))
-        seen = [entities.flatten(1)] * ("entity" in self.head)  # [batch, entities * hidden]
-        if "token" in self.head:  # the marker in front of a mention is the first of its positions
-            seen = [_at(words, entity_position_ids[:, :, 0]).flatten(1), *seen]
-        return self.classifier(torch.cat(seen, dim=1))
+        is_ner, seen = self.task_name == "ner", [entities] * ("entity" in self.head)
+        if "token" in self.head:  # elsewhere than in NER the marker in front of a mention, the first of its positions
+            places = (entity_start_positions, entity_end_positions) if is_ner else (entity_position_ids[:, :, 0],)
+            seen = [*(_at(words, place) for place in places), *seen]
+        return self.classifier(torch.cat(seen if is_ner else [states.flatten(1) for states in seen], dim=-1))
 
 
 def _at(words: Tensor, index: Tensor) -> Tensor:
@@ -158,17 +154,13 @@ def random_inputs(model: nn.Module, task_name: str, sizes: tuple[int, int, int, 
     return {name: tensor for name, tensor in zip(WORDS + ENTITIES + SPANS, tensors) if name in INPUTS[task_name]}
 
 
-def packed_encoder(luke: LukeModel, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return luke(**inputs)
-
-
 # (batch, words, entities, positions of a mention)
 SHAPES = ((2, 9, 3, 4), (1, 1, 0, 1), (3, 7, 1, 2), (4, 12, 0, 5), (2, 30, 17, 8), (1, 6, 1, 1))
 
 
 def largest_difference(program: Callable, model: nn.Module, task_name: str) -> float:
     """Between scores of a program and those on the packed encoder, over real rows, as a part of the largest score."""
-    packed, worst = Exportable(model, task_name, packed_encoder), 0.0
+    packed, worst = Exportable(model, task_name, encoder=lambda luke, inputs: luke(**inputs)), 0.0
     for seed, sizes in enumerate(SHAPES):
         inputs = random_inputs(model, task_name, sizes, seed)
         found, expected = program(**inputs), packed(**inputs)

@@ -155,9 +155,8 @@ def header(
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
         aware = f"entity-aware, four query matrices{added}"
     numbers, weights = {"training": recipe.training, "options": options}, sum(w.numel() for w in start.weights.values())
-    unread = [f"ignored     {', '.join(start.unexpected)}: not part of any LUKE model"] if start.unexpected else []
     return [
-        *unread,
+        *([f"ignored     {start.ignored}"] if start.ignored else ()),
         f"checkpoint  {source}: {weights:,} weights, hidden size {shape.hidden_size}",
         f"attention   {aware}",
         f"recipe      {name}: {recipe.data} ({recipe.source})",

@@ -13,7 +13,7 @@ loss if there are labels. H is the hidden size, C the number of classes.
     MultipleChoice                pooled `<s>` of each choice; C = 1  H       each choice
 
 Fine-tuning has one model for most tasks: `TaskModel` classifies the rows that a task's `collate` selected (see
-task_ner.py). Masked words and entities are `LukeForPretraining`; `masked_lm` is its padded call.
+task_ner.py). Masked words and entities are `LukeForPretraining`.
 Dropout of the entity heads and the loss of each are transformers'. Padding is no row of a packed batch and so in no
 loss: the differences that this makes are marked below.
 """
@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import ops, optim, packing, trainer
+from luke_mini import ops, optim, packing
 from luke_mini.config import ModelConfig
-from luke_mini.model import LukeForPretraining, LukeModel
-from luke_mini.packing import PackedBatch
+from luke_mini.model import LukeModel
+from luke_mini.packing import MicroBatch, PackedBatch
 
 IGNORED = -100  # a label that counts for nothing
 
@@ -62,10 +62,6 @@ def first_entities(batch: PackedBatch, n: int) -> tuple[Tensor, ...]:
 def first_words(batch: PackedBatch) -> tuple[Tensor]:
     """Rows of `<s>`, int64 [batch]."""
     return (batch.cu_words[:-1].long(),)
-
-
-def all_words(batch: PackedBatch) -> tuple[Tensor]:
-    return (torch.arange(batch.n_words, device=batch.word_ids.device),)
 
 
 def span_rows(batch: PackedBatch, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,9 +121,10 @@ def answer_loss(scores: Tensor, mask: Tensor | None, starts: Tensor, ends: Tenso
 
 
 @dataclass(frozen=True)
-class Batch(trainer.Batch):
+class Batch(MicroBatch):
     """A micro-batch of a task: which rows are classified, and as what."""
 
+    rows_per_input: tuple[int, ...]  # predictions for each input
     rows: tuple[Tensor, ...]  # int64 [n] each: rows of the encoder's output, laid side by side before the classifier
     labels: Tensor  # int64 [n] (IGNORED: no label), or float32 [n, classes] of 0 and 1
 
@@ -255,13 +252,9 @@ class LukeForTask(nn.Module):
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        architecture: str,
-        classes: int,
-        bias: bool | None = None,
+        self, config: ModelConfig, architecture: str, classes: int, bias: bool | None = None,
         problem_type: str | None = None,
-    ):
+    ):  # fmt: skip
         super().__init__()
         self.config, self.architecture, self.problem_type = config, architecture, problem_type
         self.head = head = HEADS[architecture]
@@ -270,32 +263,24 @@ class LukeForTask(nn.Module):
         self.classifier = RowClassifier(config.hidden_size, head.inputs, classes, bias, head_dropout(head, config))
 
     def scores(self, batch: PackedBatch, rows: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Packed: scores [n, C] of the rows. A span head needs `span_rows`, the others find their rows themselves."""
-        if rows is None:
-            if self.head.sees == "span":
-                raise ValueError("a span head needs the rows of the spans, see span_rows")
-            find = {"first": first_words, "word": all_words}.get(self.head.sees)
-            rows = find(batch) if find else first_entities(batch, self.head.inputs)
+        """Packed: scores [n, C]. rows: `span_rows`, for a span head; the others find their rows themselves."""
+        if self.head.sees == "span" and rows is None:
+            raise ValueError("a span head needs the rows of the spans, see span_rows")
+        if self.head.sees == "entities":
+            rows = first_entities(batch, self.head.inputs)
         hidden = self.luke(batch)
-        states = [hidden.index_select(0, row) for row in rows]
+        if self.head.sees == "word":
+            return self.classifier(hidden[: batch.n_words])
         if self.head.sees == "first":
-            states = [self.luke.pool(states[0])]
-        return self.classifier(*states)
+            return self.classifier(self.luke.pool(hidden.index_select(0, *first_words(batch))))
+        return self.classifier(*(hidden.index_select(0, row) for row in rows))
 
     def forward(
-        self,
-        *,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        entity_ids: Tensor | None = None,
-        entity_position_ids: Tensor | None = None,
-        entity_attention_mask: Tensor | None = None,
-        entity_start_positions: Tensor | None = None,
-        entity_end_positions: Tensor | None = None,
-        labels: Tensor | None = None,
-        start_positions: Tensor | None = None,
-        end_positions: Tensor | None = None,
-    ) -> tuple[Tensor | None, Tensor]:
+        self, *, input_ids: Tensor, attention_mask: Tensor | None = None, entity_ids: Tensor | None = None,
+        entity_position_ids: Tensor | None = None, entity_attention_mask: Tensor | None = None,
+        entity_start_positions: Tensor | None = None, entity_end_positions: Tensor | None = None,
+        labels: Tensor | None = None, start_positions: Tensor | None = None, end_positions: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
         """Padded tensors as Hugging Face names and shapes them -> (loss or None, scores).
 
         Scores: [batch, C]; of a span head [batch, entities, C], of words [batch, seq, C], zero at padding, in question
@@ -306,42 +291,39 @@ class LukeForTask(nn.Module):
         if self.architecture == "LukeForMultipleChoice":
             inputs = tuple(None if tensor is None else tensor.flatten(0, 1) for tensor in inputs)
         batch = packing.from_padded(*inputs, pad_id=self.config.pad_token_id)
-        rows, mask = None, attention_mask
         if self.head.sees == "span":
             if entity_start_positions is None or entity_end_positions is None:
                 raise ValueError("a span head needs entity_start_positions and entity_end_positions")
-            mask = entity_attention_mask
-            starts, ends = (
-                _packed_index(positions, attention_mask, mask)
-                for positions in (entity_start_positions, entity_end_positions)
-            )
-            rows = span_rows(batch, starts, ends)
-        scores = self.scores(batch, rows)
+            ends = (entity_start_positions, entity_end_positions)
+            ends = (_packed_index(positions, attention_mask, entity_attention_mask) for positions in ends)
+            scores = self.scores(batch, span_rows(batch, *ends))
+            return _per_row(scores, entity_attention_mask, entity_ids.shape, labels)
+        scores = self.scores(batch)
+        if self.architecture == "LukeForQuestionAnswering":
+            _, scores = _per_row(scores, attention_mask, input_ids.shape, None)
+            if attention_mask is not None:
+                scores = scores.masked_fill(~attention_mask.bool()[:, :, None], float("-inf"))
+            if start_positions is None or end_positions is None:
+                return None, scores
+            return answer_loss(scores, attention_mask, start_positions, end_positions), scores
+        if self.head.sees == "word":
+            return _per_row(scores, attention_mask, input_ids.shape, labels)
         if self.architecture == "LukeForMultipleChoice":
             scores = scores.view(input_ids.shape[:2])
-            return None if labels is None else F.cross_entropy(scores, labels), scores
-        if self.head.sees in ("span", "word"):
-            return self._padded(scores, mask, entity_ids if self.head.sees == "span" else input_ids, labels,
-                                start_positions, end_positions)  # fmt: skip
         if labels is None:
             return None, scores
-        if self.head.sees == "first":
+        if self.architecture == "LukeForSequenceClassification":
             return sequence_loss(scores, labels, self.problem_type), scores
         return classification_loss(scores, labels), scores
 
-    def _padded(self, scores, mask, ids, labels, start_positions, end_positions) -> tuple[Tensor | None, Tensor]:
-        """Loss and padded scores of a head with a score for each word or entity."""
-        padded = packing.scatter_rows(scores, mask, ids.shape)
-        if self.architecture == "LukeForQuestionAnswering":
-            if mask is not None:
-                padded = padded.masked_fill(~mask.bool()[:, :, None], float("-inf"))
-            if start_positions is None or end_positions is None:
-                return None, padded
-            return answer_loss(padded, mask, start_positions, end_positions), padded
-        if labels is None:
-            return None, padded
-        labels = labels.flatten(0, 1) if mask is None else labels[mask.bool()]
-        return classification_loss(scores, labels), padded
+
+def _per_row(scores: Tensor, mask: Tensor | None, shape: torch.Size, labels) -> tuple[Tensor | None, Tensor]:
+    """Loss and padded scores of a head with a score for each word or entity."""
+    padded = packing.scatter_rows(scores, mask, shape)
+    if labels is None:
+        return None, padded
+    labels = labels.flatten(0, 1) if mask is None else labels[mask.bool()]
+    return classification_loss(scores, labels), padded
 
 
 def _packed_index(positions: Tensor, word_mask: Tensor | None, entity_mask: Tensor | None) -> Tensor:
@@ -354,23 +336,3 @@ def _packed_index(positions: Tensor, word_mask: Tensor | None, entity_mask: Tens
     if word_mask is not None and not bool(real[chosen].all()):
         raise ValueError("entity_start_positions and entity_end_positions must be at words, found one at padding")
     return positions[chosen]
-
-
-def masked_lm(
-    model: LukeForPretraining, inputs: dict[str, Tensor], labels: Tensor | None = None, entity_labels=None
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The padded call of the two pretraining heads: (loss or None, word scores, entity scores).
-
-    inputs: the tensors of `LukeModel.forward`. labels [batch, seq] and entity_labels [batch, entities]: ids to predict,
-    -100 elsewhere. The loss is the mean over words plus the mean over entities. Scores [batch, seq, words] and [batch,
-    entities, entities of the vocabulary]: this is for few sequences, training scores selected rows only.
-    """
-    words, entities = model.luke(**inputs)
-    word_scores = model.word_head(words, model.luke.words.token.weight)
-    entity_scores = model.entity_head(entities, model.luke.entities.entity.weight)
-    losses = [
-        F.cross_entropy(scores.flatten(0, 1), given.flatten(), ignore_index=IGNORED)
-        for scores, given in ((word_scores, labels), (entity_scores, entity_labels))
-        if given is not None
-    ]
-    return sum(losses) if losses else None, word_scores, entity_scores

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from luke_mini import files, weights
 from luke_mini.config import ModelConfig
 from luke_mini.model import EntityAwareAttention, LukeForPretraining, LukeModel
+from luke_mini.weights import WORD_TABLES
 
 LONGEST_WAVE = 1000  # tokens, of the slowest sinusoid, over 2 pi; Vaswani et al. have 10,000 for longer texts
 LOOK = 6.0  # how much sharper than at random entities look at the words at their own positions
@@ -41,14 +42,6 @@ SHAPE = (
 ).split()
 POSITIONS = "luke.embeddings.position_embeddings.weight"
 ENTITY_POSITIONS = "luke.entity_embeddings.position_embeddings.weight"
-WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
-# The masked-word head in BERT's names; the same computation.
-BERT_HEAD = {
-    "cls.predictions.transform.dense.": "lm_head.dense.",
-    "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
-    "cls.predictions.decoder.": "lm_head.decoder.",
-    "cls.predictions.bias": "lm_head.bias",
-}
 
 
 # --- Random weights ---------------------------------------------------------------------------------------------------
@@ -210,15 +203,6 @@ def marker_sources(word_tokenizer) -> list[int]:
     return [word_tokenizer.encode(sign, prefix_space=False).ids[-1] for sign in "@#"]
 
 
-def _luke_name(name: str) -> str:
-    """roberta.encoder... and bert.encoder... -> luke.encoder..."""
-    name = weights.unwrapped(name).removeprefix("roberta.").removeprefix("bert.")
-    name = weights.canonical_name(name)
-    for old, new in BERT_HEAD.items():
-        name = name.replace(old, new)
-    return name
-
-
 def read_word_model(folder: Path, config: ModelConfig, word_tokenizer) -> dict[str, Tensor]:
     """The weights of the word side under our names, for a LUKE of this configuration.
 
@@ -226,23 +210,18 @@ def read_word_model(folder: Path, config: ModelConfig, word_tokenizer) -> dict[s
     "@" and "#". ValueError if it is another tokenizer: its ids would mean other words.
     """
     folder = Path(folder)
-    settings = files.read_object(folder / "config.json")
-    released = {_luke_name(name): tensor for name, tensor in weights.read_folder(folder).items()}
-    released = weights.canonical(released)
-    if WORD_TABLES[0] not in released:
-        raise ValueError(f"{folder}: {weights.missing_message(['embeddings.word_embeddings.weight'])}")
-    n_words, expected = released[WORD_TABLES[0]].shape[0], len(word_tokenizer)
-    if n_words + 2 == expected:
-        weights.append_rows(released, WORD_TABLES, marker_sources(word_tokenizer))
-    elif n_words != expected:
-        remedy = f"rebuild it with prepare_wiki.py --tokenizer {folder}"
-        held = f"has a vocabulary of {n_words} tokens, but the data was built with {expected}"
-        raise ValueError(f"{folder} {held}: {remedy}")
-    if settings["model_type"] == "bert":
-        shift_positions(released)
+    settings, stored = files.read_object(folder / "config.json"), weights.read_folder(folder)
     try:
-        optional = (*weights.OPTIONAL, "luke.entities.")
-        return weights.from_released(released, config, optional)
+        released = weights.canonical(stored)
+        n_words, expected = len(released.get(WORD_TABLES[0], ())), len(word_tokenizer)
+        if n_words + 2 == expected:
+            weights.append_rows(released, WORD_TABLES, marker_sources(word_tokenizer))
+        elif n_words not in (expected, 0):
+            remedy = f"rebuild it with prepare_wiki.py --tokenizer {folder}"
+            raise ValueError(f"a vocabulary of {n_words} tokens, but the data was built with {expected}: {remedy}")
+        if settings["model_type"] == "bert":
+            shift_positions(released)
+        return weights.from_released(released, config, (*weights.OPTIONAL, "luke.entities."))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 

@@ -237,9 +237,9 @@ class LukeForPretraining(nn.Module):
 
     def forward(self, batch) -> dict[str, tuple[Tensor, Tensor]]:
         """batch: `batching.PretrainBatch`. For "word" and "entity": the summed loss and the number of hits."""
-        hidden = self.luke(batch.inputs)
+        hidden = self.luke(batch.packed)
         word_rows = hidden[batch.masked_word_rows]
-        entity_rows = hidden[batch.inputs.n_words + batch.masked_entity_rows]
+        entity_rows = hidden[batch.packed.n_words + batch.masked_entity_rows]
         word = self.word_head.loss(word_rows, self.luke.words.token.weight, batch.masked_word_labels)
         entity = self.entity_head.loss(entity_rows, self.luke.entities.entity.weight, batch.masked_entity_labels)
         return {name: (loss.sum(), hit.sum()) for name, (loss, hit) in {"word": word, "entity": entity}.items()}

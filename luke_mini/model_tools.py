@@ -36,6 +36,7 @@ import torch
 from luke_mini import checkpoint, files, initialization, tokenizer, weights
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
+from luke_mini.weights import ENTITY_TABLES, MASK_EMBEDDING, WORD_TABLES
 
 METADATA, CONFIG = "metadata.json", "config.json"
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")
@@ -43,8 +44,6 @@ STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's name
 FINE_TUNED = ("weights.th", "best.th")  # AllenNLP's names: in its archive, in its folder
 VOCABULARIES = ("entity_vocab.jsonl", "entity_vocab.tsv")
 PARTS = (METADATA, CONFIG, *PRETRAINED, *FINE_TUNED, *VOCABULARIES)  # and vocabulary/labels.txt
-ENTITY_TABLES = ("luke.entity_embeddings.entity_embeddings.weight", "entity_predictions.bias")
-MASK_EMBEDDING = "luke.entity_embeddings.mask_embedding"
 # AllenNLP's names of model and features -> the class whose head sees the same hidden states.
 ARCHITECTURES = {
     ("span_ner", "token+entity"): "LukeForEntitySpanClassification",
@@ -116,9 +115,9 @@ def unpacked(path: Path) -> Iterator[Path]:
                         with archive.extractfile(member) as source, open(target, "wb") as file:
                             shutil.copyfileobj(source, file, 1 << 20)
         except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{path}: no whole tar file ({error})") from None
+            raise ValueError(f"{path}: not a complete tar file ({error})") from None
         if _folder_of(folder) is None:
-            raise ValueError(f"{path}: no {METADATA} in it, so it is no archive of LUKE's code")
+            raise ValueError(f"{path}: no {METADATA} in it, so it is not an archive of the original code")
         yield folder
 
 
@@ -138,7 +137,7 @@ def read_original(path: Path, word_tokenizer, start: Path) -> tuple[dict, dict, 
     released = weights.canonical(weights.read_file(source))
     for name in weights.tied(released):
         del released[name]  # what follows changes the tables
-    needed = [initialization.WORD_TABLES[0], ENTITY_TABLES[0], *(["classifier.weight"] * is_fine_tuned(folder))]
+    needed = [WORD_TABLES[0], ENTITY_TABLES[0], *(["classifier.weight"] * is_fine_tuned(folder))]
     missing = [name for name in needed if name not in released]
     if missing:
         raise ValueError(f"{source}: {weights.missing_message(missing)}")
@@ -155,12 +154,14 @@ def _read_pretrained(folder: Path, released: dict, word_tokenizer) -> tuple[dict
     settings = metadata.get("model_config")
     if not isinstance(settings, dict) or not {"vocab_size", "entity_vocab_size", "hidden_size"} <= settings.keys():
         raise ValueError(f"{folder / METADATA}: expected model_config with vocab_size, entity_vocab_size, hidden_size")
-    vocab = _entity_vocab(folder)
-
+    vocabularies = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
+    if not vocabularies:
+        raise ValueError(f"{folder}: neither {' nor '.join(VOCABULARIES)} in it")
+    vocab = EntityVocab.load(vocabularies[0])
     if len(word_tokenizer) != settings["vocab_size"] + 2:
         pieces = f"{len(word_tokenizer)} tokens with <ent> and <ent2>"
         raise ValueError(f"the tokenizer has {pieces}, the archive's model {settings['vocab_size']} without them")
-    weights.append_rows(released, initialization.WORD_TABLES, initialization.marker_sources(word_tokenizer))
+    weights.append_rows(released, WORD_TABLES, initialization.marker_sources(word_tokenizer))
     if len(vocab) != settings["entity_vocab_size"]:
         raise ValueError(f"{folder}: {len(vocab)} titles, but entity_vocab_size is {settings['entity_vocab_size']}")
     if vocab.mask2_id is None:
@@ -182,13 +183,6 @@ def _read_pretrained(folder: Path, released: dict, word_tokenizer) -> tuple[dict
     if MASK_EMBEDDING in released:
         settings["mask_entity_id"] = vocab.mask_id
     return settings, released, vocab
-
-
-def _entity_vocab(folder: Path) -> EntityVocab:
-    found = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
-    if not found:
-        raise ValueError(f"{folder}: neither {' nor '.join(VOCABULARIES)} in it")
-    return EntityVocab.load(found[0])
 
 
 # --- Fine-tuned -------------------------------------------------------------------------------------------------------
@@ -236,12 +230,12 @@ def _read_fine_tuned(folder: Path, released: dict, word_tokenizer, start: Path) 
 
 def _shape_of(released: dict, word_tokenizer) -> dict:
     """The settings of config.json, from the weights; what they do not tell is as in every released LUKE."""
-    hidden = released[initialization.WORD_TABLES[0]].shape[1]
+    hidden = released[WORD_TABLES[0]].shape[1]
     if hidden % 64:
         raise ValueError(f"hidden size {hidden}, an unknown number of heads: give a --tokenizer DIR with config.json")
     layers = {name.split(".")[3] for name in released if name.startswith("luke.encoder.layer.")}
     sizes = {
-        "vocab_size": initialization.WORD_TABLES[0],
+        "vocab_size": WORD_TABLES[0],
         "entity_vocab_size": ENTITY_TABLES[0],
         "intermediate_size": "luke.encoder.layer.0.intermediate.dense.bias",
         "max_position_embeddings": initialization.POSITIONS,
@@ -294,11 +288,7 @@ def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool
             words = tokenizer.load(start)
             settings, released, vocab = read_original(found, words, start)
             switch = settings.get("use_entity_aware_attention", True) if entity_aware is None else entity_aware
-            config = checkpoint.model_config(settings, switch)
-            checkpoint.check_shapes(released, config)
-            checkpoint.check_vocabularies(start, config, words, vocab)
-            unexpected = tuple(weights.unexpected_names(released, config))
-            return Checkpoint(config, weights.from_released(released, config), words, vocab, settings, unexpected)
+            return checkpoint.assemble(path, settings, released, words, vocab, switch)
     words = tokenizer.load(tokenizer_folder) if tokenizer_folder else None
     is_run = (checkpoint.find_folder(path) / "run.json").is_file()
     found = checkpoint.read(path, entity_aware=True if is_run and entity_aware is None else entity_aware)
@@ -317,8 +307,8 @@ def info(folder: Path) -> list[str]:
     config, stored = checkpoint.model_config(settings), weights.read_folder(folder)
     checkpoint.check_shapes(stored, config)
     names = weights.canonical(stored)
-    counted = {name: torch.Size(tensor.shape).numel() for name, tensor in names.items() if _counts(name)}
-    entity_table = counted.get("luke.entity_embeddings.entity_embeddings.weight", 0)
+    counted = {n: t.numel() for n, t in names.items() if n not in (*weights.TIED, weights.POSITION_IDS)}
+    entity_table = counted.get(ENTITY_TABLES[0], 0)
     heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
     found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]
     if "classifier.weight" in names:
@@ -342,10 +332,6 @@ def info(folder: Path) -> list[str]:
         lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
     unexpected = weights.unexpected_names(stored, config)
     return [*lines, f"ignored     {', '.join(unexpected) or 'nothing'}"]
-
-
-def _counts(name: str) -> bool:
-    return name not in weights.TIED and not name.endswith("position_ids")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -382,8 +368,8 @@ def main(argv: list[str] | None = None) -> None:
         made = convert(arguments.folder, arguments.tokenizer, arguments.entity_aware)
     with files.write_folder(arguments.out) as temporary:
         checkpoint.write_files(temporary, made)
-    if made.unexpected:
-        print(f"ignored, not part of any LUKE model: {', '.join(made.unexpected)}")
+    if made.ignored:
+        print(f"ignored     {made.ignored}")
     print(f"{arguments.out}: {sum(tensor.numel() for tensor in made.weights.values()):,} weights")
 
 

@@ -18,7 +18,7 @@ Only attention looks at the lengths. The padded tensors of the Hugging Face inte
 go out through `scatter_rows`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
@@ -67,17 +67,32 @@ class PackedBatch:
         return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4).to(self.word_ids.device)
 
     def to(self, device) -> "PackedBatch":
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+        return move(self, device)
 
-        return replace(
-            self,
-            word_ids=move(self.word_ids),
-            word_positions=move(self.word_positions),
-            entity_ids=move(self.entity_ids),
-            mention_positions=move(self.mention_positions),
-            mention_offsets=move(self.mention_offsets),
-        )
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one pass through a model sees. Subclasses add what a head and its loss need, and `counts`: see `trainer`."""
+
+    packed: PackedBatch
+
+    @property
+    def n_tokens(self) -> int:
+        return self.packed.n_words + self.packed.n_entities
+
+    def to(self, device) -> "MicroBatch":
+        return move(self, device)
+
+
+def move(part, device):
+    """The same on another device: a tensor, or a tuple or dataclass that has tensors in it."""
+    if isinstance(part, Tensor):
+        return part.to(device, non_blocking=True)
+    if isinstance(part, tuple):
+        return tuple(move(item, device) for item in part)
+    if is_dataclass(part):
+        return replace(part, **{item.name: move(getattr(part, item.name), device) for item in fields(part)})
+    return part
 
 
 class Sequence(NamedTuple):

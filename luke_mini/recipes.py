@@ -115,17 +115,13 @@ def of_task(task: str) -> dict[str, Recipe]:
     return {name: recipe for name, recipe in RECIPES.items() if recipe.task == task}
 
 
-def smaller(hidden_size: int) -> Smaller | None:
-    return next((one for one in SMALLER if hidden_size <= one.up_to), None)
-
-
 def for_encoder(recipe: Recipe, shape: ModelConfig, words_only: bool = False) -> Recipe:
     """The recipe as published for an encoder of base size or more; with larger steps and more of them for less.
 
     words_only: the encoder is a word model, whose entities are new.
     """
-    found = smaller(shape.hidden_size)
-    return recipe if found is None else adapt(recipe, found, words_only)
+    found = next((one for one in SMALLER if shape.hidden_size <= one.up_to), None)
+    return adapt(recipe, found, words_only) if found else recipe
 
 
 def adapt(recipe: Recipe, encoder: Smaller, words_only: bool = False) -> Recipe:

@@ -249,9 +249,10 @@ def skipped(examples: Sequence[Example], features: Sequence[Feature]) -> dict[st
 
 
 @dataclass(frozen=True)
-class TextBatch(trainer.Batch):
+class TextBatch(packing.MicroBatch):
     """packed: all choices of the first example, of the second, ..."""
 
+    rows_per_input: tuple[int, ...]  # 1 for each
     n_choices: Tensor  # int64 [batch], sequences of each example
     labels: Tensor  # int64 [batch], classes or choices; float32 [batch], numbers
 

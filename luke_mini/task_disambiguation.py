@@ -160,7 +160,7 @@ def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[
 
 
 @dataclass(frozen=True)
-class DisambiguationBatch(trainer.Batch):
+class DisambiguationBatch(packing.MicroBatch):
     """E mentions, of which each input's share is masked in training. packed.entity_ids: the gold ones."""
 
     candidates: Tensor  # int64 [E, most candidates of a mention], -1 behind the last
@@ -190,7 +190,7 @@ class DisambiguationModel(LukeForPretraining):
         packed, candidates = packing.pack(sequences, self.config.pad_token_id), padded(candidates)
         labels = (candidates == packed.entity_ids[:, None]).int().argmax(dim=1)
         n_masked = tuple(number_to_mask(n, self.options.mask_share) for n in packed.entity_lengths)
-        return DisambiguationBatch(packed, packed.entity_lengths, candidates, labels, n_masked)
+        return DisambiguationBatch(packed, candidates, labels, n_masked)
 
     def scores(self, packed: PackedBatch, rows: Tensor, candidates: Tensor) -> Tensor:
         """Scores [n, most candidates] of the masked-entity head for entities `rows` (int64 [n]); -inf behind the last.

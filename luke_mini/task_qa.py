@@ -312,7 +312,8 @@ def skipped(questions: Sequence[Question], features: Sequence[Feature]) -> dict[
 
 
 @dataclass(frozen=True)
-class QaBatch(trainer.Batch):
+class QaBatch(packing.MicroBatch):
+    rows_per_input: tuple[int, ...]  # words of each window
     targets: Tensor  # int64 [windows, 2], first and last word of the answer, in words of the window
 
     @property

@@ -1,10 +1,7 @@
 """Training, shared by pretraining and fine-tuning: gradient accumulation, mixed precision, many processes, log, saves.
 
-A *micro-batch* is anything with
-    .to(device)   the same on another device
-    .counts       {"word": 1200, "entity": 310}: how many predictions each term of its loss averages over
-    .n_tokens     input tokens, for the throughput
-and the model turns it into {"word": (summed loss, number of hits), "entity": (…)}.
+A *micro-batch* is a `packing.MicroBatch` with .counts, how many predictions each term of its loss averages over:
+{"word": 1200, "entity": 310}. The model turns it into {"word": (summed loss, number of hits), "entity": (…)}.
 
 The loss of a step is, for each term, the mean over *all* predictions of the step, whichever process or micro-batch they
 fell in. So one process with 64 sequences, two with 32, and two micro-batches of 32 give the same gradients.
@@ -27,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,7 +34,6 @@ from tqdm import tqdm
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
-from luke_mini.packing import PackedBatch
 from luke_mini.weights import read_file, save_tensors
 
 KEPT = 2  # saved steps that stay on disk
@@ -64,26 +60,18 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)
 
 
-@dataclass
-class StepSums:
-    """What this process saw in one optimizer step, or in several added up."""
+def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, precision: str) -> dict[str, Tensor]:
+    """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes.
 
-    terms: dict[str, Tensor]  # float64 [3] each: summed loss, hits, predictions
-    tokens: int
-
-    def __add__(self, other: "StepSums") -> "StepSums":
-        terms = {name: self.terms[name] + other.terms[name] for name in self.terms}
-        return StepSums(terms, self.tokens + other.tokens)
-
-
-def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, precision: str) -> StepSums:
-    """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes."""
+    Returns what this process saw, float64: "tokens" [1], and for each term [3], its summed loss, hits and predictions.
+    """
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
     counts = distributed.sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=rank.device))
     # DistributedDataParallel divides by the number of processes; a sum over them is wanted.
     scales = rank.world_size / counts.clamp(min=1)
     sums = {name: torch.zeros(3, dtype=torch.float64, device=rank.device) for name in names}
+    tokens = torch.tensor([sum(batch.n_tokens for batch in micro_batches)], dtype=torch.float64, device=rank.device)
     for index, batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with nullcontext() if is_last else distributed.no_sync(model):
@@ -94,7 +82,7 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, prec
         for name, (loss_sum, hits) in terms.items():
             seen = [loss_sum.detach(), hits, hits.new_tensor(batch.counts[name])]
             sums[name] += torch.stack([number.double() for number in seen])
-    return StepSums(sums, sum(batch.n_tokens for batch in micro_batches))
+    return {"tokens": tokens, **sums}
 
 
 def train(
@@ -107,8 +95,8 @@ def train(
     precision: str,
     learning_rate: Callable[[int], float],
     start_step: int = 0,
-) -> Iterator[tuple[int, StepSums]]:
-    """Runs one optimizer step for each list of micro-batches; yields (steps done so far, what the step saw).
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over the step).
 
     model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
     and saves between the steps, where weights and optimizer are consistent.
@@ -268,26 +256,6 @@ def cut_metrics(path: Path, step: int) -> None:
 # --- Prediction and progress ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch of a task; a task adds the tensors that its head and its loss need."""
-
-    packed: PackedBatch
-    rows_per_input: tuple[int, ...]  # rows of logits that belong to each input
-
-    @property
-    def n_tokens(self) -> int:
-        return self.packed.n_words + self.packed.n_entities
-
-    def to(self, device):
-        def move(part):
-            if isinstance(part, tuple):
-                return tuple(map(move, part))
-            return part.to(device) if hasattr(part, "to") else part
-
-        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
-
-
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
     """`with predicting(model):` eval mode without gradients; restores the previous mode on exit."""
@@ -308,7 +276,10 @@ def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
 
 
 def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], batch_size: int) -> list[Tensor]:
-    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones."""
+    """The logits of every input, float32 on the CPU, in order. sizes: tokens of each, to batch similar ones.
+
+    model.collate makes a batch of features; its .rows_per_input says how many rows of model.logits belong to each.
+    """
     logits: list[Tensor] = [None] * len(features)
     device = next(model.parameters()).device
     with predicting(model):
@@ -328,7 +299,7 @@ class Progress:
 
     def __init__(self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str):
         self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
-        self.sums: StepSums | None = None
+        self.sums: dict[str, Tensor] = {}  # since the last line, see `accumulate_gradients`
         self.started = self.last = time.perf_counter()
         hidden = not rank.is_first
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two states of the bar; a log wants few
@@ -336,16 +307,15 @@ class Progress:
             total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
         )
 
-    def update(self, step: int, sums: StepSums, learning_rate: float) -> None:
-        self.sums = sums if self.sums is None else self.sums + sums
+    def update(self, step: int, sums: dict[str, Tensor], learning_rate: float) -> None:
+        self.sums = {name: seen + self.sums.get(name, 0) for name, seen in sums.items()}
         self.bar.update()
         if step % self.every == 0 or step == self.total_steps:
             self._log(step, learning_rate)
 
     def _log(self, step: int, learning_rate: float) -> None:
-        names = list(self.sums.terms)
-        tokens = torch.tensor([self.sums.tokens], dtype=torch.float64, device=self.rank.device)
-        joint = distributed.sum_over_ranks(torch.cat([tokens, *self.sums.terms.values()])).tolist()
+        _, *names = self.sums
+        joint = distributed.sum_over_ranks(torch.cat([*self.sums.values()])).tolist()
         now = time.perf_counter()
         line = {
             "step": step,
@@ -357,7 +327,7 @@ class Progress:
             loss, hits, count = joint[1 + 3 * index : 4 + 3 * index]
             line[f"{name}_loss"] = loss / max(1, count)
             line[f"{name}_accuracy"] = hits / max(1, count)
-        self.sums, self.last = None, now
+        self.sums, self.last = {}, now
         if not self.rank.is_first:
             return
         shown = {name: f"{line[f'{name}_loss']:.3f} ({line[f'{name}_accuracy']:.0%})" for name in names}

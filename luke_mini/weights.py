@@ -19,6 +19,7 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -66,20 +67,31 @@ HEAD_NAMES = {
 }
 # Parts that not every model has: question answering and token classification come without a pooler.
 OPTIONAL = ("word_head.", "entity_head.", "classifier.", "luke.pooler.")
-# Beginnings of older names, and what they are called today. A head's only layer is `classifier` with us.
+# Beginnings of older names and of other models', and what they are called today. A head's one layer is `classifier`.
 OLDER = {
     "feature_extractor.embedder.luke_model.": "luke.",  # AllenNLP
     "typing.": "classifier.",  # entity typing
     "scorer.": "classifier.",  # ReCoRD
     "span_scoring_layer.": "classifier.",  # AllenNLP's question answering
     "qa_outputs.": "classifier.",  # question answering, still called so
+    "roberta.": "",  # word models, which only `initialization.py` reads
+    "bert.": "",
+    "cls.predictions.transform.dense.": "lm_head.dense.",  # BERT's masked-word head
+    "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+    "cls.predictions.decoder.": "lm_head.decoder.",
+    "cls.predictions.bias": "lm_head.bias",
 }
 BARE = ("embeddings.", "entity_embeddings.", "encoder.", "pooler.")
+# Tensors with a row for each word or entity: the table of embeddings, and the bias of the head.
+WORD_TABLES = ("luke.embeddings.word_embeddings.weight", "lm_head.bias")
+ENTITY_TABLES = ("luke.entity_embeddings.entity_embeddings.weight", "entity_predictions.bias")
+MASK_EMBEDDING = "luke.entity_embeddings.mask_embedding"
+POSITION_IDS = "luke.embeddings.position_ids"  # an old buffer, 0 1 2 ...
 # Decoders -> the tensors that they are.
 TIED = {
-    "lm_head.decoder.weight": "luke.embeddings.word_embeddings.weight",
-    "lm_head.decoder.bias": "lm_head.bias",
-    "entity_predictions.decoder.weight": "luke.entity_embeddings.entity_embeddings.weight",
+    "lm_head.decoder.weight": WORD_TABLES[0],
+    "lm_head.decoder.bias": WORD_TABLES[1],
+    "entity_predictions.decoder.weight": ENTITY_TABLES[0],
 }
 
 
@@ -216,21 +228,15 @@ def to_released(weights: Mapping[str, Tensor], config: ModelConfig, architecture
     return released
 
 
-def unwrapped(name: str) -> str:
-    """Without the prefixes of torch.compile (around any part), data parallel training and wrapper classes."""
-    name = name.replace("_orig_mod.", "")
-    while name.startswith(("module.", "model.")):
-        name = name.partition(".")[2]
-    return name
-
-
 def canonical_name(name: str) -> str:
     """The current name of a tensor of any generation."""
-    name = unwrapped(name)
+    name = name.replace("_orig_mod.", "")  # torch.compile's, around any part
+    while name.startswith(("module.", "model.")):  # those of data parallel training and wrapper classes
+        name = name.partition(".")[2]
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     for old, new in OLDER.items():
         if name.startswith(old):
             name = new + name.removeprefix(old)
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return f"luke.{name}" if name.startswith(BARE) else name
 
 
@@ -275,8 +281,8 @@ def _find(name: str, released: Mapping, config: ModelConfig) -> Tensor | None:
     for extra in ("w2e_query", "e2w_query", "e2e_query"):
         if extra in name:
             return released.get(name.replace(extra, "query"))
-    if name == "luke.entity_embeddings.mask_embedding":  # its start: the row of [MASK]
-        table = released.get("luke.entity_embeddings.entity_embeddings.weight")
+    if name == MASK_EMBEDDING:  # its start: the row of [MASK]
+        table = released.get(ENTITY_TABLES[0])
         return None if table is None else stack([table[config.mask_entity_id]]).clone()
     return None
 
@@ -302,19 +308,12 @@ def unexpected_names(
 
     weights: what was read from the file, under our names; it saves reading the tables again.
     """
-    known = {name for theirs in name_table(config).values() for name in theirs}
+    aware = replace(config, use_entity_aware_attention=True)  # queries of switched-off attention are known, not needed
+    known = {name for theirs in name_table(aware).values() for name in theirs} | {*TIED, POSITION_IDS}
     current = canonical(released) | to_released(weights or {}, config)
     same = tied(current)
     differ = [f"{name} (differs from {TIED[name]})" for name in TIED if name in current and name not in same]
-    extra = [name for name in released if canonical_name(name) not in known and not _is_ignored(canonical_name(name))]
-    return extra + differ
-
-
-def _is_ignored(name: str) -> bool:
-    """Known and not needed: decoders, which are the embedding tables, and queries of switched-off attention."""
-    if name.startswith("luke.encoder.layer.") and name.split(".")[-2] in ("w2e_query", "e2w_query", "e2e_query"):
-        return True
-    return name in TIED or name == "luke.embeddings.position_ids"
+    return [name for name in released if canonical_name(name) not in known] + differ
 
 
 @torch.no_grad()

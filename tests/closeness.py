@@ -50,6 +50,12 @@ def assert_same(found, expected, name: str = "") -> None:
     assert difference <= allowed, f"{name} differs by {difference:.1e}, allowed {allowed:.1e}"
 
 
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same names, and for each the same numbers, to the bit."""
+    assert found.keys() == expected.keys()
+    assert not [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)]
+
+
 def assert_as_good(ours, plain, exact, *, scale: float = 0.0, exponent: float = 1.0, through=torch.float32) -> None:
     """Tensors, or sequences of tensors that are judged together, as a single number may be exact by chance.
 

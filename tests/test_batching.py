@@ -23,13 +23,11 @@ FIRST = 5  # the first ordinary word
 WORD_MASK, ENTITY_MASK = 4, 2
 STARTS_WORD = np.random.default_rng(0).random(VOCAB) < 0.7
 RULES = BatchRules(
-    bos_id=0,
-    pad_id=1,
-    eos_id=2,
+    bos_id=0, pad_id=1, eos_id=2,
     words=masking.Scheme(WORD_MASK, VOCAB, (0, 1, 2, 3)),
     entities=masking.Scheme(ENTITY_MASK, ENTITIES, (0, 1, 2, 299), random=0.0, unmasked=0.0),
     starts_word=STARTS_WORD,
-)
+)  # fmt: skip
 UNMASKED = replace(
     RULES, words=replace(RULES.words, probability=0.0), entities=replace(RULES.entities, probability=0.0)
 )
@@ -64,7 +62,7 @@ def sequences(batch):
     """A batch taken apart: one tuple of plain lists per sequence, with everything that belongs to it. First its number,
     from its first word as it was before masking."""
     result, word, entity = [], 0, 0
-    inputs = batch.inputs
+    inputs = batch.packed
     word_labels = dict(zip(batch.masked_word_rows.tolist(), batch.masked_word_labels.tolist(), strict=True))
     entity_labels = dict(zip(batch.masked_entity_rows.tolist(), batch.masked_entity_labels.tolist(), strict=True))
     offsets, positions = inputs.mention_offsets.tolist(), inputs.mention_positions.tolist()
@@ -108,7 +106,7 @@ def test_hand_worked_batch():
     """Two sequences: `Ada in Oslo` with two mentions, `Rain` with none; `<s>` moves mention positions by one."""
     gathered = flatten([Example(7, [10, 11, 12], [20, 21], [(0, 1), (1, 3)]), Example(-1, [13], [], [])])
     batch = make_batch(gathered, masking.derive(0, np.arange(2)), UNMASKED)
-    inputs = batch.inputs
+    inputs = batch.packed
     assert inputs.word_ids.tolist() == [0, 10, 11, 12, 2, 0, 13, 2]
     assert inputs.word_positions.tolist() == [2, 3, 4, 5, 6, 2, 3, 4]  # pad_id + 1 = 2
     assert inputs.entity_ids.tolist() == [20, 21]
@@ -121,7 +119,7 @@ def test_hand_worked_batch():
     assert 1 <= first <= 3 and second == 6
     assert masked.masked_word_labels.tolist() == [[10, 11, 12][first - 1], 13]
     (row,) = masked.masked_entity_rows.tolist()
-    assert masked.masked_entity_labels.tolist() == [[20, 21][row]] and masked.inputs.entity_ids[row] == ENTITY_MASK
+    assert masked.masked_entity_labels.tolist() == [[20, 21][row]] and masked.packed.entity_ids[row] == ENTITY_MASK
     assert masked.counts == {"word": 2, "entity": 1}
 
 
@@ -141,10 +139,10 @@ def test_packed_as_from_padded_packs(shards):
             positions[i, k, : end - start] = torch.arange(start + 1, end + 1)
     expected = from_padded(input_ids, mask, entity_ids, positions, entity_mask, pad_id=1)
     for name in ("word_ids", "word_positions", "entity_ids", "mention_positions", "mention_offsets"):
-        ours, theirs = getattr(batch.inputs, name), getattr(expected, name)
+        ours, theirs = getattr(batch.packed, name), getattr(expected, name)
         assert ours.dtype == torch.int64 and torch.equal(ours, theirs), name
-    assert batch.inputs.word_lengths == expected.word_lengths
-    assert batch.inputs.entity_lengths == expected.entity_lengths
+    assert batch.packed.word_lengths == expected.word_lengths
+    assert batch.packed.entity_lengths == expected.entity_lengths
 
 
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, starts_word=None, mask_words_in_entity_span=True)])
@@ -183,8 +181,8 @@ def test_extreme_examples():
         Example(5, long, [20, 21], [(10, 40), (55, 60)]),
     ]
     batch = make_batch(flatten(examples), masking.derive(0, np.arange(6)), RULES)
-    assert batch.inputs.word_lengths == (3, 4, 5, 2, 62, 62)
-    assert batch.inputs.entity_lengths == (0, 1, 1, 0, 128, 2)
+    assert batch.packed.word_lengths == (3, 4, 5, 2, 62, 62)
+    assert batch.packed.entity_lengths == (0, 1, 1, 0, 128, 2)
     parts = sequences(batch)
     assert parts[1][4] == [[1, 2]] and parts[2][4] == [[]] and parts[3][1] == [0, 2]
     assert parts[4][4] == [[i % 60 + 1] for i in range(128)] and len(parts[4][6]) == round(0.15 * 128)
@@ -192,7 +190,7 @@ def test_extreme_examples():
     n_labels = [len(part[5]) for part in parts]
     assert n_labels[:4] == [1, 1, 1, 0] and all(1 <= n <= round(0.15 * 60) for n in n_labels[4:])
     alone = make_batch(flatten(examples[3:4]), masking.derive(0, 0), RULES)
-    assert alone.inputs.word_ids.tolist() == [0, 2] and alone.n_tokens == 2
+    assert alone.packed.word_ids.tolist() == [0, 2] and alone.n_tokens == 2
 
 
 def test_words_under_a_masked_mention_are_all_predicted():
@@ -205,7 +203,7 @@ def test_words_under_a_masked_mention_are_all_predicted():
 def test_batch_moves_to_a_device_whole(shards):
     batch = next(batches(shards, RULES, global_batch=4, micro_batch=4))[0]
     moved = batch.to("meta")
-    tensors = [value for value in (*vars(moved).values(), *vars(moved.inputs).values()) if torch.is_tensor(value)]
+    tensors = [value for value in (*vars(moved).values(), *vars(moved.packed).values()) if torch.is_tensor(value)]
     assert len(tensors) == 9 and all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.counts == batch.counts and moved.n_tokens == batch.n_tokens
 
@@ -275,7 +273,7 @@ def test_epochs_mask_differently_and_seeds_too(shards):
 def test_micro_batches_are_even_and_as_many_on_each_rank(shards):
     for rank in range(3):
         step = next(batches(shards, RULES, global_batch=30, micro_batch=4, rank=rank, world_size=3))
-        assert [len(batch.inputs.word_lengths) for batch in step] == [3, 3, 4]
+        assert [len(batch.packed.word_lengths) for batch in step] == [3, 3, 4]
 
 
 # --- Several folders --------------------------------------------------------------------------------------------------

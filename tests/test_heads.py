@@ -2,8 +2,8 @@
 
     pytest tests/test_heads.py
 
-Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights, and
-folders that we write are opened there. The same functions in float64, and live as good in float32: see closeness.py.
+Recorded: tests/fixtures/hf, made by make_hf_fixtures.py, needs no transformers. Live: random shapes and weights. The
+same functions in float64, and live as good in float32: see closeness.py. Folders: test_saved_by_transformers.py.
 Two losses of transformers count padding (question answering, 0/1 labels for spans): there the expected loss is the
 formula over the real rows of transformers' scores, written out here.
 """
@@ -17,16 +17,23 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from closeness import assert_as_good, assert_same, by_layer, generator, seeded
+from closeness import assert_as_good, assert_equal, assert_same, by_layer, generator, seeded
 from fixtures import make_hf_fixtures as oracle
 from safetensors.torch import load_file
 from test_model import SMALL, build, padded_batch
 
 from luke_mini import checkpoint, heads, packing
 from luke_mini.model import LukeForPretraining, LukeModel
-from luke_mini.weights import from_released, canonical_name, to_released
+from luke_mini.weights import from_released, to_released
 
 FOLDERS = sorted(path.name for path in oracle.HERE.iterdir())
+
+
+def masked_lm(model: LukeForPretraining, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of all words and entities of a padded batch."""
+    words, entities = model.luke(**inputs)
+    word_scores = model.word_head(words, model.luke.words.token.weight)
+    return word_scores, model.entity_head(entities, model.luke.entities.entity.weight)
 
 
 def outputs_of(model, inputs: dict) -> dict:
@@ -38,7 +45,9 @@ def outputs_of(model, inputs: dict) -> dict:
         return {"words": words, "entities": entities, "pooled": pooled, "loss": oracle.pooled_loss(pooled)}
     if isinstance(model, LukeForPretraining):
         labels, entity_labels = inputs.pop("labels"), inputs.pop("entity_labels", None)
-        loss, words, entities = heads.masked_lm(model, inputs, labels, entity_labels)
+        words, entities = masked_lm(model, inputs)
+        pairs = [(words, labels)] + [(entities, entity_labels)] * (entity_labels is not None)
+        loss = sum(F.cross_entropy(scores.flatten(0, 1), given.flatten()) for scores, given in pairs)
         return {"scores": words, "entities": entities, "loss": loss}
     loss, scores = model(**inputs)
     return {"scores": scores, "loss": loss}
@@ -154,12 +163,10 @@ def test_recorded_outputs_and_gradients(folder):
 
 
 def test_every_head_and_family_is_recorded():
-    assert {name.split("-")[0] for name in FOLDERS} == set(oracle.CLASSES) == {"LukeModel", "LukeForMaskedLM"} | set(
-        heads.HEADS
-    )
-    assert {name.split("-")[1] for name in FOLDERS} == set(oracle.FAMILIES)
-    size = sum(path.stat().st_size for path in oracle.HERE.rglob("*.*"))
-    assert size < 3_000_000
+    classes, families = ({name.split("-")[part] for name in FOLDERS} for part in (0, 1))
+    assert classes == set(oracle.CLASSES) == {"LukeModel", "LukeForMaskedLM", *heads.HEADS}
+    assert families == set(oracle.FAMILIES)
+    assert sum(path.stat().st_size for path in oracle.HERE.rglob("*.*")) < 3_000_000
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -168,8 +175,7 @@ def test_saving_a_recorded_model_gives_equal_tensors(folder, tmp_path):
     checkpoint.write(tmp_path, checkpoint.build(checkpoint.read(oracle.HERE / folder, vocabularies=False)), None, None)
     before, after = (load_file(path / "model.safetensors") for path in (oracle.HERE / folder, tmp_path))
     before.pop("entity_predictions.decoder.weight", None)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert_equal(after, before)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [folder.split("-")[0]]
 
 
@@ -237,16 +243,11 @@ def test_answer_loss_by_hand():
 
 def test_dropout_of_each_head():
     config = replace(SMALL, hidden_dropout_prob=0.25, classifier_dropout=0.5)
-    dropout = {name: heads.LukeForTask(config, name, 2).classifier.dropout for name in heads.HEADS}
+    dropout = {name[7:]: heads.LukeForTask(config, name, 2).classifier.dropout for name in heads.HEADS}
     assert dropout == {
-        "LukeForEntityClassification": 0.25,
-        "LukeForEntityPairClassification": 0.25,
-        "LukeForEntitySpanClassification": 0.25,
-        "LukeForSequenceClassification": 0.5,
-        "LukeForTokenClassification": 0.5,
-        "LukeForQuestionAnswering": 0.0,
-        "LukeForMultipleChoice": 0.5,
-    }
+        **{f"Entity{kind}Classification": 0.25 for kind in ("", "Pair", "Span")}, "QuestionAnswering": 0.0,
+        **dict.fromkeys(("SequenceClassification", "TokenClassification", "MultipleChoice"), 0.5),
+    }  # fmt: skip
     config = replace(config, classifier_dropout=None)
     assert heads.LukeForTask(config, "LukeForTokenClassification", 2).classifier.dropout == 0.25
 
@@ -292,19 +293,12 @@ def random_settings(seed: int) -> dict:
     attention_heads = draw(1, 4)
     hidden = attention_heads * 4 * draw(1, 4)
     return {
-        "vocab_size": draw(20, 80),
-        "entity_vocab_size": draw(5, 30),
-        "hidden_size": hidden,
-        "num_attention_heads": attention_heads,
-        "num_hidden_layers": draw(1, 3),
-        "intermediate_size": draw(4, 40),
-        "entity_emb_size": [hidden, 4, 8][seed % 3],
-        "max_position_embeddings": draw(60, 80),
-        "type_vocab_size": draw(1, 2),
-        "layer_norm_eps": [1e-5, 1e-12][seed % 2],
-        "use_entity_aware_attention": seed % 4 < 2,
-        "classifier_dropout": [None, 0.3][seed % 2],
-    }
+        "vocab_size": draw(20, 80), "entity_vocab_size": draw(5, 30), "hidden_size": hidden,
+        "num_attention_heads": attention_heads, "num_hidden_layers": draw(1, 3), "intermediate_size": draw(4, 40),
+        "entity_emb_size": [hidden, 4, 8][seed % 3], "max_position_embeddings": draw(60, 80),
+        "type_vocab_size": draw(1, 2), "layer_norm_eps": [1e-5, 1e-12][seed % 2],
+        "use_entity_aware_attention": seed % 4 < 2, "classifier_dropout": [None, 0.3][seed % 2],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -337,27 +331,6 @@ def test_live_equals_transformers(transformers, architecture, seed, tmp_path):
     assert_as_good(*in_float32)
 
 
-@pytest.mark.parametrize("entity_aware", [True, False])
-@pytest.mark.parametrize("architecture", oracle.CLASSES)
-def test_transformers_opens_our_folders(transformers, architecture, entity_aware, tmp_path):
-    """No missing and no unexpected key, our numbers, and back again with equal tensors."""
-    config = replace(SMALL, use_entity_aware_attention=entity_aware, entity_emb_size=12 if entity_aware else 32)
-    classes = {"LukeForQuestionAnswering": 2, "LukeForMultipleChoice": 1}.get(architecture, 5)
-    made = {"LukeModel": LukeModel, "LukeForMaskedLM": LukeForPretraining}.get(architecture)
-    model = build(config, made or (lambda config: heads.LukeForTask(config, architecture, classes)))
-    checkpoint.write(tmp_path, model, None, None)
-    loader = getattr(transformers, architecture)
-    theirs, loading = loader.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(loading.values()), loading
-    inputs = oracle.random_inputs(architecture, theirs.config, "ragged", seeded(3), False, 4, 20, 6)
-    expected = theirs_of(architecture, in_float64(theirs.eval()), in_float64(inputs))
-    check_outputs(ours_of(architecture, in_float64(model), in_float64(inputs))[0], expected[0])
-    theirs.save_pretrained(tmp_path / "theirs")
-    again = checkpoint.build(checkpoint.read(tmp_path / "theirs", vocabularies=False)).state_dict()
-    assert again.keys() == model.state_dict().keys()
-    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
-
-
 def test_row_0_of_the_entity_table(transformers):
     """transformers never trains it as an input; ours does, unless the configuration asks for the same."""
     architecture = "LukeForEntityClassification"
@@ -374,18 +347,3 @@ def test_row_0_of_the_entity_table(transformers):
         table = expected.pop("luke.entity_embeddings.entity_embeddings.weight")
         check_gradients(gradients, expected)
         assert not table[0].any() and model.luke.entities.entity.weight.grad[0].any() != freeze
-
-
-def test_canonical_names_of_older_files():
-    for old, new in {
-        "encoder.layer.0.output.LayerNorm.gamma": "luke.encoder.layer.0.output.LayerNorm.weight",
-        "module.embeddings.LayerNorm.beta": "luke.embeddings.LayerNorm.bias",
-        "feature_extractor.embedder.luke_model.pooler.dense.bias": "luke.pooler.dense.bias",
-        "typing.weight": "classifier.weight",
-        "scorer.bias": "classifier.bias",
-        "span_scoring_layer.weight": "classifier.weight",
-        "qa_outputs.bias": "classifier.bias",
-        "luke.encoder.layer.1.attention.self.w2e_query.bias": "luke.encoder.layer.1.attention.self.w2e_query.bias",
-        "lm_head.layer_norm.weight": "lm_head.layer_norm.weight",
-    }.items():
-        assert canonical_name(old) == new

@@ -15,26 +15,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from closeness import assert_as_good, assert_rounded, assert_same, generator, seeded
+from closeness import assert_as_good, assert_equal, assert_rounded, assert_same, generator, seeded
 from safetensors.torch import load_file, save_file
+from test_heads import masked_lm
 from test_model import SMALL, build, padded_batch
 
 import finetune
 import train
-from luke_mini import checkpoint, config, heads, inference, initialization, packing, tokenizer
+from luke_mini import checkpoint, config, inference, initialization, packing, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.initialization import copy_word_positions, initialize
 from luke_mini.model import LukeForPretraining
 from luke_mini.weights import to_released
 
 SETTINGS = {
-    "vocab_size": 60,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
+    "vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20,
     "max_position_embeddings": 34,
-}
+}  # fmt: skip
 
 
 def test_a_start_at_frequencies_guesses_them():
@@ -114,7 +111,7 @@ def test_title_start_needs_entity_aware_attention():
         replace(config.SCRATCH_TINY, entity_aware=False)
 
 
-# --- The words of another model ----------------------------------------------------------------------------------------
+# --- The words of another model ---------------------------------------------------------------------------------------
 
 
 class Words:
@@ -133,9 +130,8 @@ class Words:
 
 def luke_on(folder, words: Words, entity_aware: bool) -> LukeForPretraining:
     """As train.py makes it."""
-    config = replace(ModelConfig(), entity_vocab_size=11, entity_emb_size=6, use_entity_aware_attention=entity_aware)
-    config = replace(config, **initialization.word_model_shape(folder))
-    config = replace(config, vocab_size=len(words))
+    shape = initialization.word_model_shape(folder) | {"vocab_size": len(words)}
+    config = ModelConfig(**shape, entity_vocab_size=11, entity_emb_size=6, use_entity_aware_attention=entity_aware)
     model = LukeForPretraining(config)
     initialize(model, config, seeded())
     weights = initialization.read_word_model(folder, config, words)
@@ -189,7 +185,7 @@ def test_words_are_those_of_transformers(kind, entity_aware, tmp_path):
     assert not any(loading.values())
     with torch.no_grad():
         out = luke.eval().double()(**inputs)
-        _, scores, entity_scores = heads.masked_lm(exact, inputs)
+        scores, entity_scores = masked_lm(exact, inputs)
     assert_same(scores[real], out.logits[real])
     some = inputs["entity_attention_mask"].bool()
     assert_same(entity_scores[some], out.entity_logits[some])
@@ -199,14 +195,14 @@ def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **
     """The word side of one of our models, written as a RoBERTa of some generation."""
     model = build(config, LukeForPretraining)
     released = to_released(model.state_dict(), config)
-    tensors = {}
-    for name, tensor in released.items():
-        if "entit" in name or "2e_" in name or "e2w" in name or name.startswith("classifier"):
-            continue
-        name = name.replace("luke.", prefix)
-        if old:
-            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        tensors[name] = tensor.clone()
+    tensors = {
+        name.replace("luke.", prefix): tensor.clone()
+        for name, tensor in released.items() if not any(part in name for part in ("entit", "2e_", "e2w"))
+    }  # fmt: skip
+    if old:  # of tied tensors, the file holds the decoder alone
+        tensors["lm_head.decoder.weight"] = tensors.pop(f"{prefix}embeddings.word_embeddings.weight")
+        changed = ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")
+        tensors = {name.replace(*changed[0]).replace(*changed[1]): tensor for name, tensor in tensors.items()}
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
     names = [name for name in initialization.SHAPE if name != "hidden_act"]
@@ -218,22 +214,12 @@ def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **
 @pytest.mark.parametrize("prefix", ["roberta.", "", "_orig_mod.roberta.", "module.model.roberta."])
 @pytest.mark.parametrize("old", [False, True])
 def test_names_of_every_generation(prefix, old, tmp_path):
-    model = word_folder(tmp_path / "words", SMALL, prefix=prefix, old=old)
-    if old:  # of tied tensors, the file holds the decoder alone
-        tensors = load_file(tmp_path / "words/model.safetensors")
-        tensors["lm_head.decoder.weight"] = tensors.pop(f"{prefix}embeddings.word_embeddings.weight")
-        save_file(tensors, tmp_path / "words/model.safetensors")
-    weights = initialization.read_word_model(tmp_path / "words", SMALL, Words(SMALL.vocab_size))
-    own = model.state_dict()
-    for name, tensor in weights.items():
-        if ".entity_query." in name:
-            query = own[name.replace("entity_query", "word_query")][: SMALL.hidden_size]
-            assert torch.equal(tensor, torch.cat([query, query])), name
-        elif ".word_query." in name:
-            assert torch.equal(tensor, torch.cat([own[name][: SMALL.hidden_size]] * 2)), name
-        else:
-            assert torch.equal(tensor, own[name]), name
-    assert {name for name in own if "entit" not in name} == {name for name in weights if "entity_query" not in name}
+    own = word_folder(tmp_path / "words", SMALL, prefix=prefix, old=old).state_dict()
+    expected = {name: tensor for name, tensor in own.items() if "entit" not in name}
+    for name in [name for name in expected if ".word_query." in name]:
+        w2w = own[name][: SMALL.hidden_size]
+        expected[name] = expected[name.replace("word_query", "entity_query")] = torch.cat([w2w, w2w])
+    assert_equal(initialization.read_word_model(tmp_path / "words", SMALL, Words(SMALL.vocab_size)), expected)
 
 
 def test_marker_rows_are_copies_of_at_and_number(tmp_path):

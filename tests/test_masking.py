@@ -4,25 +4,14 @@ shares are 15 % and 80/10/10; masks do not depend on the rest of the batch.
     PYTHONPATH=. python -m pytest -q tests/test_masking.py
 """
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from closeness import seeded
 
-from luke_mini.masking import (
-    ACTION,
-    ENTITIES,
-    FALLBACK,
-    ORDER,
-    REPLACEMENT,
-    WORDS,
-    Scheme,
-    derive,
-    draw,
-    mask_entities,
-    mask_words,
-    ordinary_ids,
-    uniform,
-)
+from luke_mini.masking import ACTION, ENTITIES, FALLBACK, ORDER, REPLACEMENT, WORDS
+from luke_mini.masking import Scheme, derive, draw, mask_entities, mask_words, ordinary_ids, uniform
 
 VOCAB, MASK = 1000, 999
 SPECIAL = (0, 1, 2, 3)
@@ -94,18 +83,16 @@ def plain_batch(ids, lengths, keys, scheme, kind, begins, spans=()):
     for length, key in zip(lengths.tolist(), keys.tolist()):
         own = [(start - first, end - first) for start, end in spans if first <= start < first + length]
         part = slice(first, first + length)
-        one = plain_mask(ids[part].tolist(), plain_draw(key, kind), scheme, begins[part].tolist(), own)
-        seen += one[0]
-        rows += [first + i for i in one[1]]
-        labels += one[2]
+        own_seen, own_rows, own_labels = plain_mask(
+            ids[part].tolist(), plain_draw(key, kind), scheme, begins[part].tolist(), own
+        )
+        seen, rows, labels = seen + own_seen, rows + [first + i for i in own_rows], labels + own_labels
         first += length
     return seen, rows, labels
 
 
 def assert_same(masked, expected):
-    assert masked.ids.tolist() == expected[0]
-    assert masked.rows.tolist() == expected[1]
-    assert masked.labels.tolist() == expected[2]
+    assert tuple(part.tolist() for part in masked) == expected
 
 
 def random_batch(rng, sequences=6, longest=60, vocab=VOCAB):
@@ -181,16 +168,9 @@ def test_every_bit_of_every_input_changes_half_of_the_output_bits():
         path = rng.integers(0, 1 << 20, (2000, 4))
         other = path.copy()
         other[:, changed] ^= 1 << rng.integers(0, 20, 2000)
-        a, b = ([plain_tree(row) for row in rows.tolist()] for rows in (path, other))
+        a, b = ([reduce(plain_draw, row) for row in rows.tolist()] for rows in (path, other))
         flipped = np.array([(x ^ y).bit_count() for x, y in zip(a, b)])
         assert abs(flipped.mean() - 32) < 5 * 4 / np.sqrt(2000)  # binomial(64, 1/2): deviation 4
-
-
-def plain_tree(path):
-    key = path[0]
-    for step in path[1:]:
-        key = plain_draw(key, step)
-    return key
 
 
 def test_different_examples_do_not_share_random_numbers():
@@ -245,10 +225,8 @@ def test_whole_words_equal_plain_loops(share, begin_share):
     for _ in range(25):
         table = rng.random(VOCAB) < begin_share
         ids, lengths, keys = random_batch(rng)
-        assert_same(
-            mask_words(ids, lengths, keys, scheme, table),
-            plain_batch(ids, lengths, keys, scheme, WORDS, table[ids]),
-        )
+        expected = plain_batch(ids, lengths, keys, scheme, WORDS, table[ids])
+        assert_same(mask_words(ids, lengths, keys, scheme, table), expected)
 
 
 def test_long_sequences_equal_plain_loops():
@@ -263,16 +241,12 @@ def test_pieces_and_entities_equal_plain_loops():
     rng = np.random.default_rng(seeded(3))
     for _ in range(50):
         ids, lengths, keys = random_batch(rng)
-        assert_same(
-            mask_words(ids, lengths, keys, SCHEME),
-            plain_batch(ids, lengths, keys, SCHEME, WORDS, np.ones(len(ids), dtype=bool)),
-        )
+        expected = plain_batch(ids, lengths, keys, SCHEME, WORDS, np.ones(len(ids), dtype=bool))
+        assert_same(mask_words(ids, lengths, keys, SCHEME), expected)
         ids, lengths, keys = random_batch(rng, longest=20, vocab=500)
         scheme = Scheme(2, 500, (0, 1, 2), random=0.3, unmasked=0.2)
-        assert_same(
-            mask_entities(ids, lengths, keys, scheme),
-            plain_batch(ids, lengths, keys, scheme, ENTITIES, np.ones(len(ids), dtype=bool)),
-        )
+        expected = plain_batch(ids, lengths, keys, scheme, ENTITIES, np.ones(len(ids), dtype=bool))
+        assert_same(mask_entities(ids, lengths, keys, scheme), expected)
 
 
 def test_words_under_masked_mentions_equal_plain_loops():

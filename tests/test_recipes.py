@@ -3,18 +3,21 @@
     pytest tests/test_recipes.py
 """
 
+import io
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from closeness import assert_same
+from closeness import assert_equal, assert_same
 from conftest import shared_data
 
 import finetune
@@ -36,6 +39,20 @@ def pretrained(toy_data, tmp_path_factory) -> Path:
     train.main(f"{common} --out {scratch}".split())
     train.main(f"{common} --stage 2 --init {scratch} --out {out}".split())
     return out
+
+
+@pytest.fixture(scope="module")
+def trained(pretrained, toy_data, tmp_path_factory):
+    """Of a task: OUT of a short run, its data, the lines that it printed."""
+
+    @cache
+    def of(task: str) -> tuple[Path, Path, list[str]]:
+        data, out = toy_data / task / ("choice" if task == "classification" else ""), tmp_path_factory.mktemp(task)
+        with redirect_stdout(io.StringIO()) as said:
+            finetune.main(f"{task} --checkpoint {pretrained} --data {data} --out {out} {SMALL}".split())
+        return out, data, said.getvalue().splitlines()
+
+    return of
 
 
 # The papers' tables and the published configurations: epochs, batch, learning rate, warm-up, decay, betas, epsilon,
@@ -94,10 +111,9 @@ def test_the_published_options(name):
 def test_large_encoders_take_the_published_recipe_and_small_ones_larger_steps():
     for recipe in recipes.RECIPES.values():
         found = {size: recipes.for_encoder(recipe, shape).training for size, shape in SIZES.items()}
-        assert found["base"] == found["large"] == recipe.training
-        assert (
-            found["tiny"].learning_rate > recipe.training.learning_rate and found["tiny"].batch == recipe.training.batch
-        )
+        published, tiny = recipe.training, found["tiny"]
+        assert found["base"] == found["large"] == published
+        assert tiny.learning_rate > published.learning_rate and tiny.batch == published.batch
 
 
 # --- Which recipe -----------------------------------------------------------------------------------------------------
@@ -159,10 +175,13 @@ def help_of(task: str, capsys) -> str:
     return capsys.readouterr().out
 
 
-def shown_in_help(text: str) -> dict[str, str]:
-    """Flag -> default: an entry begins with the flag, two blanks in, and ends with the default in brackets."""
+def is_default(setting: str, text: str) -> bool:
+    """Whether --help shows it: an entry begins with the flag, two blanks in, and ends with the default in brackets."""
     entries = (" ".join(entry.split("\n\n")[0].split()) for entry in text.split("recipes, chosen")[0].split("\n  --"))
-    return {f"--{entry.split()[0].strip(',')}": entry.rpartition("[")[2].split("]")[0] for entry in entries}
+    shown = {f"--{entry.split()[0].strip(',')}": entry.rpartition("[")[2].split("]")[0] for entry in entries}
+    flag, _, value = setting.partition(" ")
+    value = value or ("off" if flag.startswith("--no-") else "on")
+    return shown[flag.replace("--no-", "--")] == value
 
 
 @pytest.mark.parametrize("task", [*inference.TASKS, "link"])
@@ -175,53 +194,40 @@ def test_help_says_nothing_empty(task, capsys):
 def test_help_shows_the_default_recipe(task, capsys):
     text = help_of(task, capsys)
     default, *_ = recipes.of_task(task).values()
-    shown = shown_in_help(text)
     for setting in recipes.settings(default.training) + recipes.settings(TASKS[task].Options(**default.options)):
-        flag, _, value = setting.partition(" ")
-        value = value or ("off" if flag.startswith("--no-") else "on")
-        assert shown[flag.replace("--no-", "--")] == value, setting
+        assert is_default(setting, text), setting
     for name in ("--head", "--select", "--order", "--metric"):
         for choices in re.findall(rf"{name} \{{(.*?)\}}", text):
             assert "," in choices
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_help_shows_what_a_run_prints(task, pretrained, toy_data, tmp_path, capsys):
+def test_help_shows_what_a_run_prints(task, trained, capsys):
     """Every number of the run's header is the default's in --help, or stands in its line of this recipe or size."""
     text = help_of(task, capsys)
-    data = toy_data / task / ("pair" if task == "classification" else "")
-    finetune.main(f"{task} --checkpoint {pretrained} --data {data} --out {tmp_path} {SMALL}".split())
-    header = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    header = {line.split()[0]: line for line in trained(task)[2] if line.strip()}
     printed = re.findall(r"--[^ ]+(?: [^ -][^ ]*)?", header["training"] + "  " + header["options"])
     assert len(printed) > 14
     name = header["recipe"].split()[1].removesuffix(":")
     tail = text.split("recipes, chosen by the files:")[1].splitlines()
     of_recipe = [tail[i + 1] for i, line in enumerate(tail) if name in line and ("up to" not in line or "256" in line)]
-    defaults = shown_in_help(text)
+    stated = "".join(f"{line}  " for line in of_recipe)
     for setting in printed:
-        flag, _, value = setting.partition(" ")
-        value = value or ("off" if flag.startswith("--no-") else "on")
-        if flag != "--epochs":  # given above
-            stated = any(f"{setting}  " in f"{line}  " for line in of_recipe)
-            assert stated or defaults[flag.replace("--no-", "--")] == value, setting
+        if not setting.startswith("--epochs "):  # given above
+            assert f"{setting}  " in stated or is_default(setting, text), setting
 
 
 # --- Entity-aware attention enters at fine-tuning ---------------------------------------------------------------------
 
 
-def test_finetuning_makes_attention_entity_aware(pretrained, toy_data, tmp_path, capsys):
-    ordinary = checkpoint.read(pretrained)
+def test_finetuning_makes_attention_entity_aware(pretrained, trained):
+    ordinary, (out, _, said) = checkpoint.read(pretrained), trained("ner")
     assert not ordinary.config.use_entity_aware_attention
-    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL}".split())
-    assert "attention   entity-aware, four query matrices: w2e, e2w, e2e start as copies" in capsys.readouterr().out
-    saved = json.loads((tmp_path / "model/config.json").read_text())
-    assert saved["use_entity_aware_attention"]
-    weights = checkpoint.read(tmp_path / "model").weights
-    size = ordinary.config.hidden_size
-    query = weights["luke.layers.0.attention.word_query.weight"]
-    assert (
-        query.shape == (2 * size, size) and weights["luke.layers.0.attention.entity_query.weight"].shape == query.shape
-    )
+    assert [line for line in said if line.startswith("attention   entity-aware, four query matrices: w2e, e2w, e2e s")]
+    assert json.loads((out / "model/config.json").read_text())["use_entity_aware_attention"]
+    weights, size = checkpoint.read(out / "model").weights, ordinary.config.hidden_size
+    query, of_entities = (weights[f"luke.layers.0.attention.{kind}_query.weight"] for kind in ("word", "entity"))
+    assert query.shape == of_entities.shape == (2 * size, size)
     assert not torch.equal(query[:size], query[size:])  # they have been trained, each by itself
 
 
@@ -244,49 +250,45 @@ def test_entity_aware_attention_starts_as_the_ordinary_one(pretrained, toy_data)
     assert aware.config.use_entity_aware_attention and len(aware.weights) > len(start.weights)
     assert_same(scores(aware), scores(start))
     again = checkpoint.with_attention(aware, False)
-    assert again.config == start.config and again.weights.keys() == start.weights.keys()
-    assert all(torch.equal(again.weights[name], weight) for name, weight in start.weights.items())
+    assert again.config == start.config
+    assert_equal(again.weights, start.weights)
 
 
 @pytest.mark.parametrize("task, options, aware", [
     ("relation", "", True), ("relation", "--recipe kbp37", False), ("relation", "--recipe kbp37 --entity-aware", True),
     ("typing", "--no-entity-aware", False), ("disambiguation", "", False), ("classification", "", True),
 ])  # fmt: skip
-def test_who_becomes_entity_aware(pretrained, toy_data, tmp_path, task, options, aware):
-    data = toy_data / task / ("single" if task == "classification" else "")
-    finetune.main(f"{task} --checkpoint {pretrained} --data {data} --out {tmp_path} {SMALL} {options}".split())
-    assert checkpoint.read(tmp_path / "model").config.use_entity_aware_attention == aware
+def test_who_becomes_entity_aware(pretrained, toy_data, trained, tmp_path, task, options, aware):
+    out = tmp_path if options else trained(task)[0]
+    if options:
+        call = f"{task} --checkpoint {pretrained} --data {toy_data}/{task} --out {out} {SMALL} {options}"
+        finetune.main(call.split())
+    assert checkpoint.read(out / "model").config.use_entity_aware_attention == aware
 
 
 # --- Scoring without training -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_evaluating_gives_the_score_of_the_training(task, pretrained, toy_data, tmp_path, capsys):
+def test_evaluating_gives_the_score_of_the_training(task, trained, tmp_path, capsys):
     """Bit for bit: the same scores and prediction files, and nothing of the model has changed."""
-    data = toy_data / task / ("choice" if task == "classification" else "")
-    finetune.main(f"{task} --checkpoint {pretrained} --data {data} --out {tmp_path}/trained {SMALL}".split())
-    trained = json.loads((tmp_path / "trained/results.json").read_text())
-    said = capsys.readouterr().out.splitlines()[-1]
+    out, data, said = trained(task)
+    before = (out / "model/model.safetensors").read_bytes()
     test = finetuning.find_files(inference.TASKS[task], data, {})["test"]
-    before = (tmp_path / "trained/model/model.safetensors").read_bytes()
-    finetune.main(
-        f"{task} --checkpoint {tmp_path}/trained --evaluate {test} --test-examples 3 --out {tmp_path}/again".split()
-    )
-    again = json.loads((tmp_path / "again/results.json").read_text())
-    scores = [list(results["results"].values())[0]["scores"]["test"] for results in (trained, again)]
+    finetune.main(f"{task} --checkpoint {out} --evaluate {test} --test-examples 3 --out {tmp_path}".split())
+    assert capsys.readouterr().out.splitlines()[-1] == said[-1]
+    results = [json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path)]
+    scores = [next(iter(made["results"].values()))["scores"]["test"] for made in results]
     assert list(scores[0].values()) == list(scores[1].values())
-    assert capsys.readouterr().out.splitlines()[-1] == said and trained["data"]["test"] == again["data"]["test"]
-    names = {path.name for path in (tmp_path / "trained").glob("test_*")}
-    assert names and names == {path.name for path in (tmp_path / "again").glob("test_*")}
-    for name in names:
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "trained" / name).read_bytes()
-    assert (tmp_path / "trained/model/model.safetensors").read_bytes() == before
+    assert results[0]["data"]["test"] == results[1]["data"]["test"]
+    first, second = ({path.name: path.read_bytes() for path in f.glob("test_*")} for f in (out, tmp_path))
+    assert first and first == second
+    assert (out / "model/model.safetensors").read_bytes() == before
 
 
-def test_two_processes_score_like_one(pretrained, toy_data, tmp_path):
-    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path}/ner {SMALL}".split())
-    call = f"ner --checkpoint {tmp_path}/ner --evaluate {toy_data}/ner/test.conll --test-examples 3 --out"
+def test_two_processes_score_like_one(trained, tmp_path):
+    out, data, _ = trained("ner")
+    call = f"ner --checkpoint {out} --evaluate {data}/test.conll --test-examples 3 --out"
     finetune.main([*call.split(), f"{tmp_path}/one"])
     processes = [sys.executable, *"-m torch.distributed.run --nproc_per_node 2 --standalone finetune.py".split()]
     done = subprocess.run(
@@ -297,18 +299,18 @@ def test_two_processes_score_like_one(pretrained, toy_data, tmp_path):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def test_several_files_are_scored_by_their_names(pretrained, toy_data, tmp_path, capsys):
+def test_several_files_are_scored_by_their_names(trained, tmp_path):
     """One model, many languages: each file has a score of its own."""
-    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path}/ner {SMALL}".split())
+    out, data, _ = trained("ner")
     for language in "ab":
         (tmp_path / language).mkdir()
-        (tmp_path / language / "train.conll").write_bytes((toy_data / "ner/dev.conll").read_bytes())
+        (tmp_path / language / "train.conll").write_bytes((data / "dev.conll").read_bytes())
     files = f"{tmp_path}/a/train.conll {tmp_path}/b/train.conll"
-    finetune.main(f"ner --checkpoint {tmp_path}/ner --evaluate {files} --out {tmp_path}/out --test-examples 2".split())
+    finetune.main(f"ner --checkpoint {out} --evaluate {files} --out {tmp_path}/out --test-examples 2".split())
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert list(results["results"]["evaluated"]["scores"]) == list(results["data"]) == ["a", "b"]
-    assert {path.name for path in (tmp_path / "out").glob("*_predictions.txt")} == {
-        "a_predictions.txt", "b_predictions.txt"}  # fmt: skip
+    names = sorted(path.name for path in (tmp_path / "out").glob("*_predictions.txt"))
+    assert names == ["a_predictions.txt", "b_predictions.txt"]
 
 
 @pytest.mark.parametrize("task", ["disambiguation", "mlama"])
@@ -321,19 +323,19 @@ def test_a_pretrained_checkpoint_is_scored_without_training(task, pretrained, to
 
 def test_a_pretrained_checkpoint_has_no_score_for_other_tasks(pretrained, toy_data, tmp_path):
     with pytest.raises(ValueError, match="not fine-tuned for typing"):
-        finetune.main(
-            f"typing --checkpoint {pretrained} --evaluate {toy_data}/typing/test.json --out {tmp_path}".split()
-        )
+        call = f"typing --checkpoint {pretrained} --evaluate {toy_data}/typing/test.json --out {tmp_path}"
+        finetune.main(call.split())
 
 
-def test_a_finetuned_checkpoint_keeps_its_head_for_the_same_labels(pretrained, toy_data, tmp_path):
+def test_a_finetuned_checkpoint_keeps_its_head_for_the_same_labels(trained, tmp_path):
     """Trained on with a rate of 0, its scores are those from before; for other labels the head is new."""
-    data = f"--data {toy_data}/typing {SMALL}"
-    finetune.main(f"typing --checkpoint {pretrained} --out {tmp_path}/first {data}".split())
-    finetune.main(f"typing --checkpoint {tmp_path}/first --out {tmp_path}/second {data} --learning-rate 0".split())
-    finetune.main(f"typing --checkpoint {tmp_path}/first --out {tmp_path}/other {data} --train-examples 9".split())
-    first, second, other = (checkpoint.read(tmp_path / name / "model").weights for name in ("first", "second", "other"))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, data, _ = trained("typing")
+    call = f"typing --checkpoint {first} --data {data} {SMALL}"
+    finetune.main(f"{call} --out {tmp_path}/second --learning-rate 0".split())
+    finetune.main(f"{call} --out {tmp_path}/other --train-examples 9".split())
+    paths = (first, tmp_path / "second", tmp_path / "other")
+    first, second, other = (checkpoint.read(path / "model").weights for path in paths)
+    assert_equal(second, first)
     assert other["classifier.weight"].shape != first["classifier.weight"].shape
 
 
@@ -348,7 +350,7 @@ def test_the_loss_of_a_file_is_the_mean_over_its_predictions(pretrained, toy_dat
     features = task_ner.make_features(documents, start.tokenizer, start.entity_vocab, labels)
     model = task_ner.build_model(start.config, start.entity_vocab, labels)
     finetuning.initialize(model, start.config, 1)
-    rank = SimpleNamespace(device=torch.device("cpu"))
+    rank = Rank(0, 1, torch.device("cpu"))
     job = finetuning.Job(task_ner, None, start, labels, {}, {"dev": features}, rank, "fp32", None)
     with torch.no_grad():
         model.eval()
@@ -359,7 +361,7 @@ def test_the_loss_of_a_file_is_the_mean_over_its_predictions(pretrained, toy_dat
         assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_the_epoch_with_the_least_loss_is_kept(monkeypatch):
+def test_the_epoch_with_the_least_loss_is_kept():
     found = [{"f1": 0.3, "loss": 2.0}, {"f1": 0.2, "loss": 1.0}, {"f1": 0.9, "loss": 1.5}]
     assert [finetuning.is_better(one, found[1], "f1") for one in found] == [False, False, False]
     assert finetuning.is_better(found[1], found[0], "f1") and not finetuning.is_better(found[2], found[1], "f1")

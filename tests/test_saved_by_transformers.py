@@ -11,6 +11,7 @@ import shutil
 
 import pytest
 import torch
+from closeness import assert_equal
 from fixtures import make_hf_fixtures as oracle
 from fixtures import make_tokenizer_fixtures as texts
 from test_heads import check_outputs, in_float64, ours_of, theirs_of
@@ -159,7 +160,7 @@ def test_live_tokenizers(transformers, made, tmp_path, some_strings):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("architecture", oracle.CLASSES)
 def test_live_there_and_back(architecture, family, transformers, made, tmp_path):
-    """transformers' folder -> ours -> transformers: titles, and the numbers of a padded batch."""
+    """transformers' folder -> ours -> transformers: titles, equal tensors, and the numbers of a padded batch."""
     keys = FAMILIES[family][1]
     sizes = {"vocab_size": len(tokenizer.load(texts.HERE / family)), "entity_vocab_size": len(set(keys.values()))}
     theirs = oracle.random_model(architecture, 11, use_entity_aware_attention=family == "luke", **sizes)
@@ -169,15 +170,17 @@ def test_live_there_and_back(architecture, family, transformers, made, tmp_path)
     assert not found.unexpected and len(found.tokenizer) == found.config.vocab_size
     assert all(found.entity_vocab.get(key) == number for key, number in keys.items())
 
+    model, words, vocab = checkpoint.load(tmp_path / "theirs")
+    checkpoint.save(tmp_path / "ours", model, words, vocab)
+    theirs_again = getattr(transformers, architecture)
+    again, loading = theirs_again.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert_equal(again.state_dict(), theirs.state_dict())
+
     batch = in_float64(oracle.random_inputs(architecture, theirs.config, "ragged", 5, False))
     expected, _ = theirs_of(architecture, theirs.double(), batch)
-    model, words, vocab = checkpoint.load(tmp_path / "theirs")
-    found, _ = ours_of(architecture, in_float64(model), batch)
-    check_outputs(found, expected)
-
-    checkpoint.save(tmp_path / "ours", model, words, vocab)
-    again = getattr(transformers, architecture).from_pretrained(tmp_path / "ours").eval()
-    check_outputs(theirs_of(architecture, again.double(), batch)[0], expected)
+    check_outputs(ours_of(architecture, in_float64(model), batch)[0], expected)
+    check_outputs(theirs_of(architecture, again.eval().double(), batch)[0], expected)
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     assert type(opened).__name__ == FAMILIES[family][0] and opened.entity_vocab == keys
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import closeness
 import pytest
 import torch
-from closeness import assert_same, by_layer, seeded
+from closeness import assert_equal, assert_same, by_layer, seeded
 from safetensors.torch import load_file
 
 import prepare_wiki
@@ -41,9 +41,8 @@ def environment() -> dict:
 def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     words, entities = tokenizer.load(data / "tokenizer"), EntityVocab.load(data / "entity_vocab.jsonl")
     shape = replace(config.TINY, vocab_size=len(words), entity_vocab_size=len(entities), num_hidden_layers=2)
-    model = LukeForPretraining(
-        replace(shape, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
-    )
+    shape = replace(shape, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
+    model = LukeForPretraining(shape)
     initialize(model, shape, seeded())
     model.luke.pooler.requires_grad_(False)
     return model.double(), words, entities
@@ -106,10 +105,10 @@ def test_the_loss_is_the_mean_over_all_predictions(toy_data):
     model, words, entities = build(toy_data, RECIPE)
     [micro] = next(batching.training_steps(Shards.open(toy_data), words, entities, RECIPE, rank, 0, 1))
     sums = trainer.accumulate_gradients(model, [micro], rank, "fp32")
-    hidden = model.luke(micro.inputs)
+    hidden = model.luke(micro.packed)
     scores = model.word_head(hidden[micro.masked_word_rows], model.luke.words.token.weight).detach()
     expected = torch.nn.functional.cross_entropy(scores, micro.masked_word_labels)
-    loss, hits, count = sums.terms["word"].tolist()
+    loss, hits, count = sums["word"].tolist()
     assert_same(loss / count, expected)
     assert hits == int((scores.argmax(1) == micro.masked_word_labels).sum()) and count == len(micro.masked_word_rows)
 
@@ -118,27 +117,19 @@ def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
-    options = (
-        "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1".split()
-    )
-    return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options, *extra]
+    options = "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1"
+    return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options.split(), *extra]
 
 
 def run(data: Path, out: Path, processes: int, *extra: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(data, out, processes, *extra), env=environment(), capture_output=True, text=True, timeout=300
-    )
+    call = command(data, out, processes, *extra)
+    return subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
 
 
 def kill_when(data: Path, out: Path, processes: int, moment) -> None:
     """Starts (or resumes) a run and kills all of its processes with SIGKILL as soon as moment() is true."""
-    process = subprocess.Popen(
-        command(data, out, processes, "--resume"),
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    call, silent = command(data, out, processes, "--resume"), subprocess.DEVNULL
+    process = subprocess.Popen(call, env=environment(), stdout=silent, stderr=silent, start_new_session=True)
     deadline = time.monotonic() + 120
     while process.poll() is None and not moment():
         assert time.monotonic() < deadline, "the run neither ended nor reached the moment to kill it"
@@ -165,8 +156,7 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "optimizer.safetensors"):
         expected, found = (load_file(out / "step-000012" / name) for out in (whole, broken))
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items()), name
+        assert_equal(found, expected)
     changing = ("seconds", "tokens_per_second")
     expected, found = (
         [{k: v for k, v in line.items() if k not in changing} for line in lines(out)] for out in (whole, broken)

@@ -1,4 +1,5 @@
 """Weight files: the same tensors as safetensors and torch give, and one clear line for everything that is damaged.
+Names: files of every generation give the same weights, and every tensor is accounted for.
 
     pytest tests/test_weights.py
 """
@@ -7,13 +8,17 @@ import json
 import os
 import pickle
 import random
+from dataclasses import replace
 
 import pytest
 import torch
+from closeness import assert_equal
 from safetensors.torch import save_file
+from test_model import SMALL, build
 
 from luke_mini import weights
-from luke_mini.weights import stack
+from luke_mini.model import LukeForPretraining
+from luke_mini.weights import ENTITY_TABLES, TIED, WORD_TABLES, canonical_name, from_released, stack, to_released
 
 TENSORS = {
     "a": torch.randn(3, 5),
@@ -34,19 +39,21 @@ def as_float(tensor):
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-@pytest.fixture(params=["safetensors", "bin", "old bin", "safetensors shards", "bin shards", "module"])
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["safetensors", "bin", "old bin", "safetensors shards", "bin shards", "module", "state_dict"])
 def folder(request, tmp_path):
     """The tensors, written in every way that is read."""
     kind = request.param
     if kind == "safetensors":
         save_file(TENSORS, tmp_path / "model.safetensors", {"format": "pt"})
-    elif kind == "module":  # DeepSpeed
-        torch.save({"module": TENSORS, "global_steps": 3}, tmp_path / "pytorch_model.bin")
+    elif kind in ("module", "state_dict"):  # DeepSpeed, Lightning
+        torch.save({kind: TENSORS, "epoch": 3}, tmp_path / "pytorch_model.bin")
     elif "shards" not in kind:
         torch.save(TENSORS, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=kind == "bin")
     else:
-        name = "model.safetensors" if kind.startswith("safe") else "pytorch_model.bin"
-        save = save_file if kind.startswith("safe") else torch.save
+        name, save = ("model.safetensors", save_file) if kind[0] == "s" else ("pytorch_model.bin", torch.save)
         shards = {f"{i}-{name}": dict(list(TENSORS.items())[i::2]) for i in range(2)}
         for shard, part in shards.items():
             save(part, tmp_path / shard)
@@ -57,21 +64,17 @@ def folder(request, tmp_path):
 
 def test_every_kind_gives_the_same_tensors(folder):
     found = values(weights.read_folder(folder))
-    assert found.keys() == TENSORS.keys()
-    for name, tensor in TENSORS.items():
-        assert torch.equal(found[name], as_float(tensor)) and found[name].dtype == as_float(tensor).dtype
+    assert_equal(found, {name: as_float(tensor) for name, tensor in TENSORS.items()})
+    assert {name: tensor.dtype for name, tensor in found.items()} == {n: as_float(t).dtype for n, t in TENSORS.items()}
 
 
-def test_stack_takes_any_precision(tmp_path):
-    save_file({"x": TENSORS["a"], "y": TENSORS["a"].half() * 2}, tmp_path / "model.safetensors")
-    found = weights.read_folder(tmp_path)
-    expected = torch.cat([TENSORS["a"], (TENSORS["a"].half() * 2).float()])
-    assert torch.equal(stack([found["x"], found["y"]]), expected)
-    assert torch.equal(stack([TENSORS["a"], found["y"]]), expected)
-    assert torch.equal(stack([found["x"], TENSORS["a"].half() * 2]), expected)
+def test_stack_takes_any_precision():
+    one, two = TENSORS["a"], TENSORS["a"].half() * 2
+    assert torch.equal(stack([one, two]), torch.cat([one, two.float()]))
+    assert torch.equal(stack([two, one]), torch.cat([two.float(), one])) and stack([two, two]).dtype == torch.float32
 
 
-def one_line(folder, pattern: str = "") -> str:
+def one_line(folder, pattern: str) -> str:
     with pytest.raises(ValueError, match=pattern) as error:
         values(weights.read_folder(folder))
     message = str(error.value)
@@ -79,57 +82,37 @@ def one_line(folder, pattern: str = "") -> str:
     return message
 
 
-def test_a_file_cut_short_anywhere_is_named(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file(TENSORS, path)
+def save_as(kind: str, tensors: dict, folder):
+    path = folder / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
+    if kind == "safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=kind == "bin")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "old bin"])
+def test_a_file_cut_short_anywhere_is_named(kind, tmp_path):
+    path = save_as(kind, TENSORS, tmp_path)
     whole = path.read_bytes()
-    for size in [0, 3, 8, 20, 100, len(whole) // 2, len(whole) - 1]:
+    for size in [0, 3, 8, 20, 100, len(whole) // 2, len(whole) - (1 if kind == "safetensors" else 100)]:
         path.write_bytes(whole[:size])
-        one_line(tmp_path, "model.safetensors: not a complete safetensors file")
-    path.unlink()
-    path = tmp_path / "pytorch_model.bin"
-    for new in (True, False):
-        torch.save(TENSORS, path, _use_new_zipfile_serialization=new)
-        whole = path.read_bytes()
-        for size in [0, 3, 100, len(whole) // 2, len(whole) - 100]:
-            path.write_bytes(whole[:size])
-            one_line(tmp_path, "pytorch_model.bin: ")
+        one_line(tmp_path, f"{path.name}: " + "not a complete safetensors file" * (kind == "safetensors"))
 
 
-def test_a_decoder_is_tied_if_all_of_its_values_are_the_tables(tmp_path):
-    """The last value counts, and so do shapes and types that round alike."""
-    table = torch.arange(3 * 5000, dtype=torch.float32).view(5000, 3)
-    other = table.clone()
-    other[-1, -1] += 1
-    save_file({"a": table, "b": table.clone(), "c": other, "d": table[:-1].clone(), "e": table.half()},
-              tmp_path / "model.safetensors")  # fmt: skip
-    stored = weights.read_folder(tmp_path)
-
-    def equal(one, two) -> bool:
-        return weights.tied({"lm_head.decoder.bias": one, "lm_head.bias": two}) == ["lm_head.decoder.bias"]
-
-    for one in (table, stored["a"]):
-        assert [equal(one, stored[name]) for name in "abcde"] == [True, True, False, False, False]
-        assert not equal(stored["d"], one) and equal(one, table)
-    assert equal(table.half(), stored["e"]) and not equal(other, table)
-
-
-def test_random_bytes_never_get_through(tmp_path):
-    rng = random.Random(0)
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        path = tmp_path / name
-        save_file(TENSORS, path) if "safe" in name else torch.save(TENSORS, path)
-        whole = path.read_bytes()
-        for _ in range(150):
-            damaged = bytearray(whole)
-            for _ in range(rng.randint(1, 4)):
-                damaged[rng.randrange(min(len(whole), 900))] = rng.randrange(256)
-            path.write_bytes(damaged)
-            try:
-                values(weights.read_folder(tmp_path))
-            except ValueError as error:
-                assert "\n" not in str(error) and name in str(error)
-        path.unlink()
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_random_bytes_never_get_through(kind, tmp_path):
+    rng, path = random.Random(0), save_as(kind, TENSORS, tmp_path)
+    whole = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            damaged[rng.randrange(min(len(whole), 900))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            values(weights.read_folder(tmp_path))
+        except ValueError as error:
+            assert "\n" not in str(error) and path.name in str(error)
 
 
 class Code:
@@ -143,21 +126,19 @@ class Code:
 
 
 def test_a_pickle_with_code_is_not_executed(tmp_path):
-    trace = tmp_path / "trace"
-    path = tmp_path / "pytorch_model.bin"
+    trace, path = tmp_path / "trace", tmp_path / "pytorch_model.bin"
+    held = {"a": TENSORS["a"], "b": Code(trace)}
     for write in (
-        lambda: torch.save({"a": TENSORS["a"], "b": Code(trace)}, path),
-        lambda: torch.save({"a": TENSORS["a"], "b": Code(trace)}, path, _use_new_zipfile_serialization=False),
+        lambda: torch.save(held, path, _use_new_zipfile_serialization=False),
         lambda: path.write_bytes(pickle.dumps({"a": Code(trace)})),
         lambda: path.write_bytes(pickle.dumps(Code(trace), protocol=0)),
+        lambda: torch.save(held, path),
     ):
         write()
-        one_line(tmp_path, "pytorch_model.bin: ")
+        message = one_line(tmp_path, "pytorch_model.bin: ")
         assert not trace.exists()
-    torch.save({"a": TENSORS["a"], "b": Code(trace)}, path)
-    assert "mkdir" in one_line(tmp_path, "contains pickled code") and not trace.exists()
-    with path.open("rb") as file:  # the trap is real
-        torch.load(file, weights_only=False)
+    assert "contains pickled code" in message and "mkdir" in message
+    torch.load(path, weights_only=False)  # the trap is real
     assert trace.exists()
 
 
@@ -167,6 +148,7 @@ def test_a_pickle_with_code_is_not_executed(tmp_path):
         ("{", "invalid JSON"),
         ("[]", "expected an object"),
         ("{}", "weight_map"),
+        ('{"weight_map": {}}', "files of the same folder"),
         ('{"weight_map": {"a": "../other.safetensors"}}', "files of the same folder"),
         ('{"weight_map": {"a": 3}}', "files of the same folder"),
         ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors: missing"),
@@ -179,22 +161,171 @@ def test_a_damaged_index_is_named(tmp_path, content, words):
     one_line(tmp_path, words)
 
 
-def test_headers_that_lie(tmp_path):
-    path = tmp_path / "model.safetensors"
-    for entry, words in (
-        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]}, "not a complete safetensors file"),
-        ({"dtype": "F32", "shape": [-2, -2], "data_offsets": [-16, 0]}, "not a complete safetensors file"),
-        ({"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}, "not a complete safetensors file"),
-        ({"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]}, "not a complete safetensors file"),
-        ({"dtype": "F32", "shape": [2], "data_offsets": [0]}, "not a complete safetensors file"),
-        ({"dtype": "F32"}, "not a complete safetensors file"),
-    ):
-        header = json.dumps({"a": entry}).encode()
-        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
-        one_line(tmp_path, words)
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]},
+        {"dtype": "F32", "shape": [-2, -2], "data_offsets": [-16, 0]},
+        {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]},
+        {"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0]},
+        {"dtype": "F32"},
+    ],
+)
+def test_headers_that_lie(entry, tmp_path):
+    header = json.dumps({"a": entry}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    one_line(tmp_path, "not a complete safetensors file")
 
 
 def test_nothing_there(tmp_path):
     one_line(tmp_path, "missing from the folder")
     torch.save([TENSORS["a"]], tmp_path / "pytorch_model.bin")
     one_line(tmp_path, "expected tensors by name, found list")
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        weights.save_tensors({"a": TENSORS["a"]}, tmp_path / "nowhere/model.safetensors")
+    weights.save_tensors({"a": TENSORS["a"].T}, tmp_path / "model.safetensors")
+    assert torch.equal(weights.read_folder(tmp_path)["a"], TENSORS["a"].T)
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own():
+    """The weights of a model, under our names."""
+    return build(SMALL, LukeForPretraining).state_dict()
+
+
+@pytest.fixture
+def released(own):
+    """The same as in a released file, decoders included."""
+    tensors = to_released(own, SMALL)
+    return tensors | {decoder: tensors[table] for decoder, table in TIED.items()}
+
+
+def test_names_of_older_files():
+    for old, new in {
+        "encoder.layer.0.output.LayerNorm.gamma": "luke.encoder.layer.0.output.LayerNorm.weight",
+        "module.embeddings.LayerNorm.beta": "luke.embeddings.LayerNorm.bias",
+        "feature_extractor.embedder.luke_model.pooler.dense.bias": "luke.pooler.dense.bias",
+        "typing.weight": "classifier.weight",
+        "scorer.bias": "classifier.bias",
+        "span_scoring_layer.weight": "classifier.weight",
+        "qa_outputs.bias": "classifier.bias",
+        "luke.encoder.layer.1.attention.self.w2e_query.bias": "luke.encoder.layer.1.attention.self.w2e_query.bias",
+        "lm_head.layer_norm.weight": "lm_head.layer_norm.weight",
+        "bert.encoder.layer.0.output.LayerNorm.gamma": "luke.encoder.layer.0.output.LayerNorm.weight",
+        "cls.predictions.transform.LayerNorm.beta": "lm_head.layer_norm.bias",
+        "cls.predictions.decoder.weight": "lm_head.decoder.weight",
+    }.items():
+        assert canonical_name(old) == new
+
+
+@pytest.mark.parametrize("entity_aware", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"entity_emb_size": 32}, {"mask_entity_id": 2}], ids=str)
+def test_there_and_back(changes, entity_aware):
+    config = replace(SMALL, use_entity_aware_attention=entity_aware, **changes)
+    own = build(config, LukeForPretraining).state_dict()
+    tensors = to_released(own, config)
+    assert_equal(from_released(tensors, config), own)
+    assert weights.unexpected_names(tensors, config) == []
+    assert len(tensors) == sum(map(len, weights.name_table(config).values())) - 2  # no classifier
+    bare = to_released(own, config, "LukeModel")
+    assert bare.keys() == {name.removeprefix("luke.") for name in tensors}
+    head = {"classifier.weight": torch.ones(2, 3)}
+    assert to_released(head, config, "LukeForQuestionAnswering").keys() == {"qa_outputs.weight"}
+
+
+WRAPPERS = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model.module._orig_mod."]
+GENERATIONS = {
+    "bare": lambda name: name.removeprefix("luke."),
+    **{wrapper: lambda name, first=wrapper: first + name for wrapper in WRAPPERS},
+    **{f"{wrapper}bare": lambda name, first=wrapper: first + name.removeprefix("luke.") for wrapper in WRAPPERS},
+    "one layer compiled": lambda name: name.replace("layer.1.", "layer.1._orig_mod."),
+    "gamma": lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma"),
+    "beta": lambda name: name.replace("LayerNorm.bias", "LayerNorm.beta"),
+    "no decoders": lambda name: None if "decoder" in name else name,
+    "decoders alone": lambda name: None if name in TIED.values() else name,
+}
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_files_of_every_generation_are_read_alike(generation, own, released):
+    renamed = {GENERATIONS[generation](name): tensor for name, tensor in released.items()}
+    renamed.pop(None, None)
+    found = from_released(renamed, SMALL)
+    assert_equal(found, own)
+    assert weights.unexpected_names(renamed, SMALL) == weights.unexpected_names(renamed, SMALL, found) == []
+
+
+@pytest.mark.parametrize("decoder", TIED)
+def test_a_decoder_that_differs_from_its_table_is_named(decoder, own, released):
+    """LUKE scores with the tables; another decoder gives other scores, which nobody gets without a word. The last value
+    counts, and so do shapes; types that round alike do not."""
+    released[decoder] = released[decoder].clone()
+    released[decoder].view(-1)[-1] += 0.25
+    assert weights.tied(released) == [name for name in TIED if name != decoder]
+    found = from_released(released, SMALL)
+    assert_equal(found, own)
+    for read in (None, found):
+        assert weights.unexpected_names(released, SMALL, read) == [f"{decoder} (differs from {TIED[decoder]})"]
+    table = released[TIED[decoder]]
+    assert not weights.tied({decoder: table[:-1], TIED[decoder]: table})
+    assert weights.tied({decoder: table.half(), TIED[decoder]: table.half().float()}) == [decoder]
+
+
+def test_tensors_without_a_place_are_named_and_known_ones_without_use_are_not(own, released):
+    layer = "module.encoder.layer.7"  # the model has two
+    expected = ["mystery", f"{layer}.output.dense.bias", f"{layer}.attention.self.w2e_query.bias"]
+    released |= {"luke.embeddings.position_ids": torch.arange(514)[None], **dict.fromkeys(expected, torch.zeros(3))}
+    assert weights.unexpected_names(released, SMALL) == expected
+    plain = replace(SMALL, use_entity_aware_attention=False)
+    assert weights.unexpected_names(released, plain) == expected
+    size = SMALL.hidden_size
+    changed = {name: own[name][:size] for name in own if ".word_query." in name}
+    assert_equal(from_released(released, plain), {n: t for n, t in own.items() if ".entity_query." not in n} | changed)
+
+
+def test_missing_weights_are_named_in_one_line(released):
+    del released["luke.encoder.layer.1.output.dense.bias"]
+    with pytest.raises(ValueError, match="^the weight luke.encoder.layer.1.output.dense.bias is missing$"):
+        from_released(released, SMALL)
+    for name in [name for name in released if "layer.0.attention" in name]:
+        del released[name]
+    with pytest.raises(ValueError, match=r"^17 weights are missing: luke.encoder.layer.0(.*, ){4}.* and 12 more$"):
+        from_released(released, SMALL)
+    five = [name for name in released if name.startswith("luke.embeddings.")]
+    assert len(five) == 5 and weights.missing_message(five) == f"5 weights are missing: {', '.join(five)}"
+    released["module.lm_head.bias"] = released["lm_head.bias"]
+    with pytest.raises(ValueError, match="the weight lm_head.bias appears twice"):
+        from_released(released, SMALL)
+
+
+def test_parts_that_not_every_model_has_may_be_missing(own, released):
+    kept = {name: t for name, t in released.items() if name.startswith("luke.") and "pooler" not in name}
+    inner = {name: t for name, t in own.items() if "head." not in name and "pooler" not in name}
+    assert_equal(from_released(kept, SMALL), inner)
+    with pytest.raises(ValueError, match="weights are missing: luke.pooler.dense.weight"):
+        from_released(kept, SMALL, optional=("word_head.", "entity_head.", "classifier."))
+
+
+def test_an_embedding_of_mask_starts_as_its_row(own, released):
+    found = from_released(released, replace(SMALL, mask_entity_id=7))
+    assert_equal(found, own | {"luke.entities.mask": own["luke.entities.entity.weight"][7]})
+    found["luke.entities.mask"].zero_()
+    assert own["luke.entities.entity.weight"][7].any()
+
+
+def test_rows_are_appended_as_copies(released):
+    before, half = dict(released), {WORD_TABLES[1]: torch.arange(4).half()}
+    weights.append_rows(released, WORD_TABLES, [7, 8])
+    weights.append_rows(released, ENTITY_TABLES, [2])
+    weights.append_rows(half, WORD_TABLES, [3])
+    grown = dict.fromkeys(WORD_TABLES, [7, 8]) | dict.fromkeys(ENTITY_TABLES, [2])
+    expected = {name: torch.cat([before[name], before[name][rows]]) for name, rows in grown.items()}
+    assert_equal(released, before | expected)
+    assert_equal(half, {WORD_TABLES[1]: torch.tensor([0.0, 1, 2, 3, 3])})

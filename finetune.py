@@ -19,12 +19,11 @@ mentions (--describe shows them), and each is answered with a line of JSON; --vi
 """
 
 import argparse
-import io
 import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -50,7 +49,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         add_task_flags(task_parser, name, task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
-    return parser.parse_args(argv)
+    absent = dict.fromkeys(("describe", "to_jsonl", "evaluate", "export", "init"))  # flags that not every task has
+    return parser.parse_args(argv, argparse.Namespace(**absent))
 
 
 def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
@@ -125,19 +125,18 @@ def numbers(kind: type):
 
 
 def train(task, arguments, rank) -> None:
-    words = getattr(arguments, "init", None)
-    source = words or arguments.checkpoint or BUILT_IN
+    source = arguments.init or arguments.checkpoint or BUILT_IN
     files = find_files(task, arguments, source)
-    start = checkpoint.start_from_words(words) if words else inference.open_checkpoint(source, task)
+    start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
     if hasattr(task, "prepare"):
         start = task.prepare(start)
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES[0]}
-    examples = finetuning.read_splits(task, files, config.from_flags(task.Options(), arguments), limits)
+    options = config.from_flags(task.Options(), arguments)
+    examples = finetuning.read_splits(task, files, options, limits)
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
     if not trains(task):
-        options = config.from_flags(task.Options(), arguments)
         job = finetuning.make_job(task, options, start, examples, rank, "fp32", out, False, 0.0)
         finetuning.run(job, [], arguments.seeds or [0], kinds, files)
         return
@@ -154,9 +153,8 @@ def train(task, arguments, rank) -> None:
     job = finetuning.make_job(
         task, options, start, examples, rank, precision, out, arguments.resume, arguments.save_minutes
     )
-    training = [
-        replace(recipe.training, learning_rate=rate) for rate in arguments.lr or [recipe.training.learning_rate]
-    ]
+    rates = arguments.lr or [recipe.training.learning_rate]
+    training = [replace(recipe.training, learning_rate=rate) for rate in rates]
     finetuning.run(job, training, arguments.seeds or [recipe.training.seed], kinds, files)
 
 
@@ -177,27 +175,26 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
     if not name:
         find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
         name = find(files, examples, start)
-    words_only = getattr(arguments, "init", None) is not None
-    recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only)
+    recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only=arguments.init is not None)
     return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
 
 
-def finetuned(task, arguments) -> Path:
-    """The folder to answer or to be scored with."""
-    return arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
+def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Opened]:
+    """The folder to answer or to be scored with, and its model with the options of the command line."""
+    folder = arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
+    changes = given_options(task.Options, arguments)
+    return folder, inference.open_model(folder, task.NAME, changes, device, all_entities)
 
 
 def evaluate(task, arguments, rank) -> None:
-    source = finetuned(task, arguments)
-    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), rank.device)
+    source, opened = open_model(task, arguments, rank.device)
     files = finetuning.name_tests(arguments.evaluate)
     out = arguments.out or Path("runs") / f"{source.name}-evaluated"
     inference.evaluate(opened, source, files, arguments.test_examples, rank, out)
 
 
 def predict(task, arguments, rank) -> None:
-    source = finetuned(task, arguments)
-    opened = inference.open_model(source, task.NAME, given_options(task.Options, arguments), rank.device)
+    _, opened = open_model(task, arguments, rank.device)
     with numbered_lines(arguments.predict) as lines:
         write_answers(inference.answer(opened, lines), arguments)
 
@@ -252,9 +249,7 @@ def to_jsonl(task, arguments) -> None:
 
 
 def export_model(task, arguments) -> None:
-    changes = given_options(task.Options, arguments)
-    source = finetuned(task, arguments)
-    opened = inference.open_model(source, task.NAME, changes, all_entities=True)
+    _, opened = open_model(task, arguments, all_entities=True)
     difference = export.save(opened.model, task.NAME, arguments.export)
     names = " ".join(export.INPUTS[task.NAME])
     print(f"{arguments.export}: takes {names}; largest difference from the model's scores {difference:.1e}")
@@ -263,28 +258,23 @@ def export_model(task, arguments) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     task = TASKS.get(arguments.task)
-    if task and arguments.describe:
+    if arguments.describe:
         print(task.FORMAT)
         return
-    if getattr(arguments, "to_jsonl", None):
+    if arguments.to_jsonl:
         to_jsonl(task, arguments)
         return
-    rank = distributed.setup()
-    output = nullcontext() if rank.is_first else redirect_stdout(io.StringIO())  # once for all processes
-    try:
-        with output:
-            if not task:
-                link(arguments, rank)
-            elif arguments.predict:
-                predict(task, arguments, rank)
-            elif arguments.evaluate:
-                evaluate(task, arguments, rank)
-            elif getattr(arguments, "export", None):
-                export_model(task, arguments)
-            else:
-                train(task, arguments, rank)
-    finally:
-        distributed.cleanup()
+    with distributed.process() as rank:
+        if not task:
+            link(arguments, rank)
+        elif arguments.predict:
+            predict(task, arguments, rank)
+        elif arguments.evaluate:
+            evaluate(task, arguments, rank)
+        elif arguments.export:
+            export_model(task, arguments)
+        else:
+            train(task, arguments, rank)
 
 
 if __name__ == "__main__":

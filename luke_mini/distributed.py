@@ -5,8 +5,10 @@ variables that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE). NCCL joins GPUs, gl
 and costs nothing, with a single process.
 """
 
+import io
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +45,17 @@ def setup() -> Rank:
 def cleanup() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def process() -> Iterator[Rank]:
+    """`with process() as rank:` the body of a script: all processes join, and only the first one prints."""
+    rank = setup()
+    try:
+        with nullcontext() if rank.is_first else redirect_stdout(io.StringIO()):
+            yield rank
+    finally:
+        cleanup()
 
 
 def wrap(model: nn.Module, rank: Rank) -> nn.Module:

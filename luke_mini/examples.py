@@ -27,6 +27,7 @@ within a window of 1,000 examples; here every example can be read at any time. A
 mentions) takes 1.1 KB. Left out on purpose: compression, and checksums of the arrays.
 """
 
+import filecmp
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -345,3 +346,35 @@ def _gather_ragged(parts: list, batch: int, kind: str, *names: str) -> list[np.n
         for result, name in zip(results, names):
             result[destination] = shard[name][source]
     return [lengths, *results]
+
+
+def open_folders(folders: list[Path], room: int) -> Shards:
+    """The examples of the data folders, which must have the same tokenizer and entity vocabulary.
+
+    ValueError if prepare_wiki.py did not finish a folder, or its sequences have more than `room` word pieces.
+    """
+    promised = []
+    for folder in folders:
+        path = folder / "manifest.json"
+        if not path.is_file():
+            held = f"{folder}: no {path.name}, so prepare_wiki.py has not finished"
+            raise ValueError(f"{held}; run it with --out {folder}")
+        manifest = files.Record(str(path), files.read_object(path))
+        if (longest := manifest.get("max_seq_length", int)) > room:
+            raise ValueError(f"{folder}: sequences of up to {longest} word pieces, the model takes {room}")
+        promised.append(manifest.get("examples", int))
+    for folder in folders[1:]:
+        check_same_vocabularies(folder, folders[0])
+    shards = Shards.open(*folders)
+    for folder, size, expected in zip(folders, shards.sizes, promised):
+        if size != expected:
+            raise ValueError(f"{folder}: {size} examples, but its manifest.json promises {expected}")
+    return shards
+
+
+def check_same_vocabularies(folder: Path, first: Path) -> None:
+    for path in [*sorted((first / "tokenizer").iterdir()), first / "entity_vocab.jsonl"]:
+        other = folder / path.relative_to(first)
+        if not other.is_file() or not filecmp.cmp(path, other, shallow=False):
+            options = f"--tokenizer {first}/tokenizer --entity-vocab {first}/entity_vocab.jsonl"
+            raise ValueError(f"{other} differs from {path}: make this folder with prepare_wiki.py {options}")

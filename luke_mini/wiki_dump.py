@@ -49,20 +49,21 @@ _END_MARK = 0x177245385090  # square root of pi: the end of a stream
 
 
 # A mark at any of 8 bit offsets is found by the 5 bytes that it fully covers, bytes 1 to 5 of the 7 that it lies in.
-_SHIFTED = [(mark << (8 - shift)).to_bytes(7, "big") for mark in (_BLOCK_MARK, _END_MARK) for shift in range(8)]
-_MARK = re.compile(b"|".join(re.escape(mark[1:6]) for mark in _SHIFTED))
+_INNER = {
+    (mark << (8 - shift)).to_bytes(7, "big")[1:6]: (mark, shift)
+    for mark in (_BLOCK_MARK, _END_MARK)
+    for shift in range(8)
+}
+_MARK = re.compile(b"|".join(map(re.escape, _INNER)))
 
 
 def _find_marks(data: bytes, start: int) -> Iterator[tuple[int, int]]:
     """(bit at which it starts, mark) for every mark whose 7 bytes lie in data[start:]."""
     for match in _MARK.finditer(data, start + 1):
-        first = match.start() - 1
-        window = int.from_bytes(data[first : first + 7], "big")
-        for shift in range(8) if first + 7 <= len(data) else ():
-            mark = window >> (8 - shift) & 0xFFFFFFFFFFFF
-            if mark in (_BLOCK_MARK, _END_MARK):
-                yield first * 8 + shift, mark
-                break
+        mark, shift = _INNER[match[0]]
+        window = data[match.start() - 1 : match.end() + 1]
+        if len(window) == 7 and int.from_bytes(window, "big") >> (8 - shift) & 0xFFFFFFFFFFFF == mark:
+            yield (match.start() - 1) * 8 + shift, mark
 
 
 def _wrap_block(data: bytes, start: int, end: int) -> bytes:
@@ -137,7 +138,7 @@ def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
 
 # ------------------------------------------------------------------------------------------------------------------ XML
 
-_FIELDS = frozenset(["title", "ns", "text", "namespace", "dbname"])  # the elements whose text is read
+_FIELDS = {"title", "ns", "text", "namespace", "dbname"}  # the elements whose text is read
 _NAMESPACES = "media special talk user wikipedia file image mediawiki template help category portal module".split()
 _REDIRECT = re.compile(r"\s*#redirect\W*?\[\[([^\]|]*)", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\]|]*)")
@@ -150,9 +151,8 @@ class _Handler:
         self.path = path
         self.pages = []  # finished, for read_dump
         self.language = None
-        self.title, self.namespace, self.text, self.redirect = "", None, "", None
-        self.parts, self.key = [], None
-        self.namespaces = {*_NAMESPACES, *(f"{name} talk" for name in _NAMESPACES)}  # the dump's own are added
+        self.prefixes = tuple(f"{name}{talk}:" for name in _NAMESPACES for talk in ("", " talk"))  # more in the dump
+        self.fields, self.parts = {}, []  # of the open page, by element; of the text of the open element
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.buffer_size = 1 << 20
@@ -167,15 +167,14 @@ class _Handler:
 
     def _start(self, name: str, attributes: dict[str, str]):
         name = name.rpartition(":")[2]  # a dump may write <mw:page>
-        if name in _FIELDS:
-            self.parts = []
-            if name != "text" or self.namespace in ("0", None):  # text of other namespaces is skipped
-                self.parser.CharacterDataHandler = self.parts.append
-            self.key = attributes.get("key")
-        elif name == "page":
-            self.title, self.namespace, self.text, self.redirect = "", None, "", None
+        if name == "page":
+            self.fields = {}
         elif name == "redirect":
-            self.redirect = attributes.get("title", "")
+            self.fields["redirect"] = attributes.get("title", "")
+        elif name in _FIELDS:
+            self.parts = []
+            if self.fields.get("ns", "0") == "0":  # of other namespaces nothing more is read
+                self.parser.CharacterDataHandler = self.parts.append
 
     def _end(self, name: str):
         name = name.rpartition(":")[2]
@@ -183,44 +182,36 @@ class _Handler:
             self.parser.CharacterDataHandler = None
             self._take(name, "".join(self.parts))
         elif name == "page":
-            self._finish_page()
+            self._finish_page(**self.fields)
 
     def _take(self, name: str, value: str):
-        if name == "title":
-            self.title = value
-        elif name == "ns":
-            self.namespace = value.strip()
-        elif name == "text":
-            self.text = value
-        elif name == "namespace" and self.key != "0":
-            self.namespaces.add(value.lower())
-        elif name == "dbname" and self.language is None:
-            self.language = value.partition("wik")[0].replace("_", "-")  # "zh_yuewiki" -> "zh-yue"
+        if name == "namespace":
+            self.prefixes += (f"{value.lower()}:",) if value else ()
+        elif name == "dbname":
+            self.language = self.language or value.partition("wik")[0].replace("_", "-")  # "zh_yuewiki" -> "zh-yue"
+        else:
+            self.fields[name] = value.strip() if name == "ns" else value
 
-    def _finish_page(self):
-        if self.namespace is None:  # dumps before 2012 have no <ns>
-            prefix, colon, _ = self.title.partition(":")
-            if colon and prefix.lower() in self.namespaces:
-                return
-        elif self.namespace != "0":
+    def _finish_page(self, title: str = "", ns: str | None = None, text: str = "", redirect: str | None = None):
+        if title.lower().startswith(self.prefixes) if ns is None else ns != "0":  # dumps before 2012 have no <ns>
             return
-        language, target = self.language or "en", self.redirect
-        if not target:  # <redirect> had no target before 2011; the element is missing before 2009
-            match = _LINK.search(self.text) if target == "" else _REDIRECT.match(self.text)
-            target = match[1] if match else None
-        if target is not None:
-            target = normalize_title(target, language) or self.title  # [[#section]]: a redirect to itself
-        self.pages.append(Page(self.title, target, self.text, language))
+        if not redirect:  # <redirect> had no target before 2011; the element is missing before 2009
+            match = _LINK.search(text) if redirect == "" else _REDIRECT.match(text)
+            redirect = match[1] if match else None
+        language = self.language or "en"
+        if redirect is not None:
+            redirect = normalize_title(redirect, language) or title  # [[#section]]: a redirect to itself
+        self.pages.append(Page(title, redirect, text, language))
 
     def feed(self, chunk: bytes, is_last: bool = False) -> list[Page]:
         """The pages that end in this chunk of XML."""
         try:
             self.parser.Parse(chunk, is_last)
         except expat.ExpatError as error:
-            reason = f"{expat.errors.messages[error.code]} at line {error.lineno}"
-            if self.parser.EndElementHandler is None:  # before the root element
-                raise ValueError(f"{self.path}: not a MediaWiki XML dump ({reason})") from None
             problem = "the XML ends early, the file is truncated" if is_last else "the XML is damaged"
+            if self.parser.EndElementHandler is None:  # before the root element
+                problem = "not a MediaWiki XML dump"
+            reason = f"{expat.errors.messages[error.code]} at line {error.lineno}"
             raise ValueError(f"{self.path}: {problem} ({reason})") from None
         pages, self.pages = self.pages, []
         return pages

@@ -184,7 +184,7 @@ def _variant(match: re.Match) -> str:
 
 def _rewrite_markup(text: str, language: str) -> str:
     """Everything within a line except internal links, bold and italics."""
-    if language.startswith("zh") and "-{" in text:
+    if language.startswith("zh"):
         text = _VARIANT.sub(_variant, text)
     if "__" in text:
         # __NOTOC__, __目次__; not __init__
@@ -198,63 +198,46 @@ def _rewrite_markup(text: str, language: str) -> str:
 # What the target of a link is. HIDDEN: files, media and categories, which do not show up in the text.
 ARTICLE, HIDDEN, LANGUAGE, OTHER = "article", "hidden", "language", "other"
 
-# mLUKE's 24 languages; any other wiki is read with the English names, which hold everywhere. All names are lower case
-# and come from siteinfo: namespaces with their aliases, link trails, interwiki prefixes.
-_HIDDEN_NAMESPACES = {
-    "en": "file|image|media|category",
-    "ar": "ملف|صورة|ميديا|وسائط|تصنيف",
-    "bn": "চিত্র|মিডিয়া|বিষয়শ্রেণী",
-    "de": "datei|bild|medium|kategorie",
-    "el": "αρχείο|εικόνα|μέσο|μέσον|κατηγορία",
-    "es": "archivo|imagen|medio|categoría|cat",
-    "fi": "tiedosto|kuva|luokka",
-    "fr": "fichier|média|catégorie",
-    "hi": "चित्र|मीडिया|श्रेणी|श्र",
-    "id": "berkas|gambar|kategori",
-    "it": "immagine|categoria|cat",
-    "ja": "ファイル|画像|メディア|カテゴリ",
-    "ko": "파일|그림|미디어|분류",
-    "nl": "bestand|afbeelding|categorie",
-    "pl": "plik|grafika|kategoria",
-    "pt": "ficheiro|arquivo|imagem|multimédia|categoria",
-    "ru": "файл|изображение|медиа|категория|к",
-    "sv": "fil|bild|kategori",
-    "sw": "picha|faili|jamii",
-    "te": "దస్త్రం|ఫైలు|బొమ్మ|మీడియా|వర్గం",
-    "th": "ไฟล์|ภาพ|สื่อ|หมวดหมู่",
-    "tr": "dosya|resim|ortam|medya|kategori|kat",
-    "vi": "tập tin|hình|phương tiện|thể loại",
-    "zh": "文件|档案|檔案|图像|圖像|图片|圖片|媒体|媒體|媒体文件|媒體文件|媒体档案|媒體檔案|分类|分類|cat",
+# Wiki: its names for files, media and categories; the letters that, right after a link, belong to it: [[bus]]es.
+# mLUKE's 24 languages; the English names hold everywhere. All names are lower case and come from siteinfo: namespaces
+# with their aliases, link trails, interwiki prefixes. The Vietnamese trail is French, also in MediaWiki.
+_WIKIS = {
+    "en": ("file|image|media|category", "a-z"),
+    "ar": (
+        "ملف|صورة|ميديا|وسائط|تصنيف",
+        "a-zء-ي\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed",
+    ),
+    "bn": ("চিত্র|মিডিয়া|বিষয়শ্রেণী", "\u0980-\u09ff"),
+    "de": ("datei|bild|medium|kategorie", "a-zäöüß"),
+    "el": (
+        "αρχείο|εικόνα|μέσο|μέσον|κατηγορία",
+        "a-zαβγδεζηθικλμνξοπρστυφχψωςΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩάέήίόύώϊϋΐΰΆΈΉΊΌΎΏΪΫ",
+    ),
+    "es": ("archivo|imagen|medio|categoría|cat", "a-záéíóúñ"),
+    "fi": ("tiedosto|kuva|luokka", "a-zäö"),
+    "fr": ("fichier|média|catégorie", "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ"),
+    "hi": ("चित्र|मीडिया|श्रेणी|श्र", "a-z\u0900-\u0963\u0966-\u097f\ua8e0-\ua8ff"),
+    "id": ("berkas|gambar|kategori", "a-z"),
+    "it": ("immagine|categoria|cat", "a-zàéèíîìóòúù"),
+    "ja": ("ファイル|画像|メディア|カテゴリ", ""),
+    "ko": ("파일|그림|미디어|분류", "a-z"),
+    "nl": ("bestand|afbeelding|categorie", "a-zäöüïëéèà"),
+    "pl": ("plik|grafika|kategoria", "a-zęóąśłżźćńĘÓĄŚŁŻŹĆŃ"),
+    "pt": ("ficheiro|arquivo|imagem|multimédia|categoria", "a-záâãàéêẽçíòóôõq\u0303úüűũ"),
+    "ru": ("файл|изображение|медиа|категория|к", "a-zа-яё"),
+    "sv": ("fil|bild|kategori", "a-zåäöéÅÄÖÉ"),
+    "sw": ("picha|faili|jamii", "a-z"),
+    "te": ("దస్త్రం|ఫైలు|బొమ్మ|మీడియా|వర్గం", "\u0c01-\u0c6f"),
+    "th": ("ไฟล์|ภาพ|สื่อ|หมวดหมู่", "a-z"),
+    "tr": ("dosya|resim|ortam|medya|kategori|kat", "a-zÇĞçğİıÖöŞşÜüÂâÎîÛû"),
+    "vi": ("tập tin|hình|phương tiện|thể loại", "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ"),
+    "zh": ("文件|档案|檔案|图像|圖像|图片|圖片|媒体|媒體|媒体文件|媒體文件|媒体档案|媒體檔案|分类|分類|cat", ""),
 }
 _OTHER_NAMESPACES = (
     "talk|user|user talk|wikipedia|wikipedia talk|project|project talk|wp|wt|file talk|image talk|mediawiki|mediawiki "
     "talk|template|template talk|help|help talk|category talk|portal|portal talk|draft|draft talk|module|module talk|"
     "special|timedtext|book|topic"
 )
-
-# Letters that, right after a link, belong to it: [[bus]]es. The Vietnamese list is French, also in MediaWiki.
-_TRAILS = {
-    "": "a-z",
-    "ar": "a-zء-ي\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed",
-    "bn": "\u0980-\u09ff",
-    "de": "a-zäöüß",
-    "el": "a-zαβγδεζηθικλμνξοπρστυφχψωςΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩάέήίόύώϊϋΐΰΆΈΉΊΌΎΏΪΫ",
-    "es": "a-záéíóúñ",
-    "fi": "a-zäö",
-    "fr": "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ",
-    "hi": "a-z\u0900-\u0963\u0966-\u097f\ua8e0-\ua8ff",
-    "it": "a-zàéèíîìóòúù",
-    "ja": "",
-    "nl": "a-zäöüïëéèà",
-    "pl": "a-zęóąśłżźćńĘÓĄŚŁŻŹĆŃ",
-    "pt": "a-záâãàéêẽçíòóôõq\u0303úüűũ",
-    "ru": "a-zа-яё",
-    "sv": "a-zåäöéÅÄÖÉ",
-    "te": "\u0c01-\u0c6f",
-    "tr": "a-zÇĞçğİıÖöŞşÜüÂâÎîÛû",
-    "vi": "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ",
-    "zh": "",
-}
 
 # Prefixes that lead to another wiki: Wikipedia's languages, and the sister projects.
 _LANGUAGES = (
@@ -280,38 +263,31 @@ _PROJECTS = (
 )
 
 
-def _hidden_names(language: str) -> list[str]:
-    return f"{_HIDDEN_NAMESPACES['en']}|{_HIDDEN_NAMESPACES.get(language, '')}".strip("|").split("|")
+class _Wiki(NamedTuple):
+    prefixes: dict[str, str]  # of titles -> what they lead to
+    hidden_link: re.Pattern  # [[File:..]] or [[Category:..]], with at most links and single brackets in it
+    trail: re.Pattern
 
 
 @lru_cache
-def _prefixes(language: str) -> dict[str, str]:
-    """Prefix of a title -> what it leads to."""
+def _wiki(language: str) -> _Wiki:
+    names, letters = _WIKIS.get(language, ("", "a-z"))
+    hidden = f"{_WIKIS['en'][0]}|{names}".strip("|").split("|")
     prefixes = dict.fromkeys(_PROJECTS.split() + _OTHER_NAMESPACES.split("|"), OTHER)
-    return prefixes | dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | dict.fromkeys(_hidden_names(language), HIDDEN)
+    prefixes |= dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | dict.fromkeys(hidden, HIDDEN)
+    inside = r"[^\[\]]*+(?:(?:\[\[[^\[\]]*+\]\]|\[[^\[\]]*+\])[^\[\]]*+)*+"
+    hidden = "|".join(hidden).replace(" ", "[ _]+")
+    hidden_link = re.compile(rf"\[\[[\s_]*(?:{hidden})[\s_]*:{inside}\]\]", re.IGNORECASE)
+    return _Wiki(prefixes, hidden_link, re.compile(f"[{letters}]+" if letters else "(?!)"))
 
 
 def leads_to(target: str, language: str) -> str:
     """What the target of a link is, judged by its prefix."""
     prefix, colon, _ = target.lstrip(": ").partition(":")
-    kind = _prefixes(language).get(" ".join(prefix.replace("_", " ").lower().split()), ARTICLE) if colon else ARTICLE
+    prefix = " ".join(prefix.replace("_", " ").lower().split())
+    kind = _wiki(language).prefixes.get(prefix, ARTICLE) if colon else ARTICLE
     # [[:File:X]] links to the page of the file instead of showing it.
     return OTHER if target[:1] == ":" and kind != ARTICLE else kind
-
-
-@lru_cache
-def _hidden_link(language: str) -> re.Pattern:
-    """Matches [[File:..]] and [[Category:..]], with at most links and single brackets in them."""
-    names = "|".join(_hidden_names(language)).replace(" ", "[ _]+")
-    inside = r"[^\[\]]*+(?:(?:\[\[[^\[\]]*+\]\]|\[[^\[\]]*+\])[^\[\]]*+)*+"
-    return re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*:{inside}\]\]", re.IGNORECASE)
-
-
-@lru_cache
-def _trail(language: str) -> re.Pattern:
-    """Matches the letters that belong to the link before them: [[bus]]es."""
-    letters = _TRAILS.get(language, _TRAILS[""])
-    return re.compile(f"[{letters}]+" if letters else "(?!)")
 
 
 # ---------------------------------------------------------------------------------------------------------------- links
@@ -323,7 +299,7 @@ _BLANK = f" \t{_GAP}"
 def _remove_hidden_links(text: str, language: str) -> str:
     """Takes out [[File:..]] with its caption, and [[Category:..]]."""
     for _ in range(5):  # a caption may contain further files
-        text, found = _hidden_link(language).subn(_GAP, text)
+        text, found = _wiki(language).hidden_link.subn(_GAP, text)
         if not found:
             break
     return text
@@ -364,7 +340,7 @@ def _mark_links(text: str, titles: list[str], language: str) -> str:
     """Replaces links by marks. Links do not nest: in [[a [[b]] c]] only [[b]] is one."""
     first, *chunks = text.split("[[")
     kept = [first]
-    trailing = _trail(language).match
+    trailing = _wiki(language).trail.match
     for chunk in chunks:
         inside, closed, rest = chunk.partition("]]")
         name = inside.lstrip("[")  # [[[a]]] is [[a]] in brackets
@@ -385,7 +361,7 @@ _QUOTES = re.compile("'{2,}")
 _LINE = re.compile(r"(=.+=\s*$)|[*#:;]+|-{4,}|\s*$")  # a heading, a list item, a rule or an empty line
 _MARK = re.compile(f"{_LINK}(\\d+){_SURFACE}([^{_END}]*){_END}")
 _EMPTY = re.compile(f"{_LINK}\\d+{_SURFACE} *{_END}")
-_SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) | ({_END})")
+_SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) ")
 
 
 def _remove_quotes(line: str) -> str:
@@ -436,7 +412,7 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | 
         return Paragraph(block, [], is_abstract) if block else None
     pieces = _MARK.split(block)  # text, number, surface, text, number, surface, text
     if any(not surface or surface != surface.strip() for surface in pieces[2::3]):
-        block = _SPACE_INSIDE.sub(lambda match: f" {match[1]}" if match[1] else f"{match[2]} ", _EMPTY.sub("", block))
+        block = _SPACE_INSIDE.sub(r" \1", _EMPTY.sub("", block)).replace(f" {_END}", f"{_END} ")
         pieces = _MARK.split(" ".join(block.split()))
     links, position = [], 0
     for before, number, surface in zip(pieces[::3], pieces[1::3], pieces[2::3]):

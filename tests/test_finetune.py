@@ -38,9 +38,20 @@ def pretrained(toy_data, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finetuned(toy_data, pretrained, tmp_path_factory) -> Path:
+def run(pretrained, toy_data):
+    """run("ner", out, "--lr 1"): fine-tunes on a few examples of the built-in encyclopedia."""
+
+    def run(task: str, out: Path, options: str = "") -> None:
+        common = f"--checkpoint {pretrained} --data {toy_data}/{task} --out {out} {SMALL}"
+        finetune.main(f"{task} {common} {options}".split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finetuned(run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("finetuned")
-    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {out} {SMALL}".split())
+    run("ner", out)
     return out
 
 
@@ -58,8 +69,8 @@ def test_a_run_leaves_scores_predictions_and_a_model(finetuned, toy_data):
     assert len(saved.entity_vocab) == 4 and "classifier.weight" in saved.weights
 
 
-def test_the_same_seed_gives_the_same_scores(finetuned, toy_data, pretrained, tmp_path):
-    finetune.main(f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL}".split())
+def test_the_same_seed_gives_the_same_scores(finetuned, run, tmp_path):
+    run("ner", tmp_path)
     assert (tmp_path / "results.json").read_bytes() == (finetuned / "results.json").read_bytes()
 
 
@@ -87,20 +98,18 @@ def test_a_word_decoder_that_was_trained_apart_is_named_by_both_scripts(pretrain
     assert len(said) == 2 and all(line.startswith("ignored  ") and line.endswith("not part of any LUKE model") for line in said)
 
 
-def test_a_wrong_line_is_named_with_its_file(pretrained, toy_data, tmp_path):
+def test_a_wrong_line_is_named_with_its_file(run, tmp_path):
     """Blank lines count for people, though nothing is answered for them."""
-    out = tmp_path / "relation"
-    finetune.main(f"relation --checkpoint {pretrained} --data {toy_data}/relation --out {out} {SMALL}".split())
+    run("relation", tmp_path)
     lines = tmp_path / "lines.txt"
     lines.write_text("<e1>Ada</e1> met <e2>Bo</e2>.\n\n\nAda met Bo.\n")
     with pytest.raises(ValueError, match="lines.txt, line 4: the marks are missing"):
-        finetune.main(f"relation --checkpoint {out} --predict {lines}".split())
+        finetune.main(f"relation --checkpoint {tmp_path} --predict {lines}".split())
 
 
-def test_question_answering_with_entities(pretrained, toy_data, tmp_path, capsys):
+def test_question_answering_with_entities(run, pretrained, toy_data, tmp_path, capsys):
     """The statistics of prepare_wiki.py give the entities, which stay as they were pretrained; then own questions."""
-    mentions = f"--mentions {toy_data}/mentions.safetensors"
-    finetune.main(f"qa --checkpoint {pretrained} --data {toy_data}/qa --out {tmp_path} {SMALL} {mentions}".split())
+    run("qa", tmp_path, f"--mentions {toy_data}/mentions.safetensors")
     scores = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]["scores"]["test"]
     (scores,) = scores.values()
     assert scores["questions"] == scores["answered"] == 4 and 0 <= scores["em"] <= scores["f1"] <= 1
@@ -121,13 +130,14 @@ def test_question_answering_with_entities(pretrained, toy_data, tmp_path, capsys
     assert answer["answer"] == "" and "Ada" in {found["text"] for found in answer["answers"]}
 
 
-def fails(*arguments) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "finetune.py"), *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("finetune.py: error: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+def test_bad_input_is_one_line_and_exit_status_2(pretrained, tmp_path):
+    """In a process of its own, as a user meets it."""
+    text = tmp_path / "text.txt"
+    text.write_text("Hello.\n")
+    command = [sys.executable, "finetune.py", "ner", "--checkpoint", str(pretrained), "--predict", str(text)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"finetune.py: error: {pretrained}: not fine-tuned for ner")
 
 
 def test_a_missing_column_is_named(toy_data, pretrained, tmp_path):
@@ -135,41 +145,30 @@ def test_a_missing_column_is_named(toy_data, pretrained, tmp_path):
     lines = (data / "train.conll").read_text().split("\n")
     lines[6] = lines[6].rsplit(" ", 1)[0]
     (data / "train.conll").write_text("\n".join(lines))
-    message = fails("ner", "--checkpoint", pretrained, "--data", data, "--out", tmp_path / "out")
-    assert "train.conll" in message and "line 7" in message and "column" in message
+    with pytest.raises(ValueError, match="train.conll, line 7: .*column"):
+        finetune.main(f"ner --checkpoint {pretrained} --data {data} --out {tmp_path}/out".split())
     assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_that_lacks_a_file_is_named(toy_data, pretrained, tmp_path):
     folder = shutil.copytree(checkpoint.find_folder(pretrained), tmp_path / "checkpoint")
     (folder / "entity_vocab.json").unlink()
-    message = fails("ner", "--checkpoint", folder, "--data", toy_data / "ner", "--out", tmp_path / "out")
-    assert str(folder / "entity_vocab.json") in message
-
-
-def test_predicting_needs_a_finetuned_model(pretrained, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("Hello.\n")
-    assert "not fine-tuned for ner" in fails("ner", "--checkpoint", pretrained, "--predict", text)
+    with pytest.raises(ValueError, match="checkpoint/entity_vocab.json: missing"):
+        finetune.main(f"ner --checkpoint {folder} --data {toy_data}/ner --out {tmp_path}/out".split())
 
 
 def test_real_conll_files(pretrained, tmp_path):
     """A part of CoNLL-2003 goes in as published; a model that knows nothing gets a low score, but a score."""
     folder = shared_data("ner/eng.train").parent
-    finetune.main(
-        f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} --epochs 1 "
-        "--train-examples 2 --dev-examples 3".split()
-    )
+    few = "--epochs 1 --train-examples 2 --dev-examples 3"
+    finetune.main(f"ner --checkpoint {pretrained} --data {folder} --out {tmp_path} {few}".split())
     results = json.loads((tmp_path / "results.json").read_text())["results"]["pretrained"]
     (scores,) = results["scores"]["dev"].values()
     assert scores["gold"] == sum(len(d.spans) for d in read_documents(folder / "eng.testa")[:3])
 
 
-def test_a_grid_is_chosen_on_dev_and_scored_on_test(pretrained, toy_data, tmp_path, capsys):
-    finetune.main(
-        f"ner --checkpoint {pretrained} --data {toy_data}/ner --out {tmp_path} {SMALL} --seeds 1,2 --lr 1e-9,1e-3 "
-        "--compare-random --select score".split()
-    )
+def test_a_grid_is_chosen_on_dev_and_scored_on_test(run, tmp_path, capsys):
+    run("ner", tmp_path, "--seeds 1,2 --lr 1e-9,1e-3 --compare-random --select score")
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     for report in results.values():
         runs = {(run["learning_rate"], run["seed"]): run["dev"]["f1"] for run in report["runs"]}
@@ -183,11 +182,9 @@ def test_a_grid_is_chosen_on_dev_and_scored_on_test(pretrained, toy_data, tmp_pa
 
 def test_several_rates_need_a_dev_file(pretrained, toy_data, tmp_path):
     (tmp_path / "train.conll").write_bytes((toy_data / "ner/train.conll").read_bytes())
+    options = f"--data {tmp_path} --out {tmp_path}/out --lr 1e-3,1e-4 --train-examples 2"
     with pytest.raises(ValueError, match="need a dev file"):
-        finetune.main(
-            f"ner --checkpoint {pretrained} --data {tmp_path} --out {tmp_path}/out --lr 1e-3,1e-4 "
-            "--train-examples 2".split()
-        )
+        finetune.main(f"ner --checkpoint {pretrained} {options}".split())
 
 
 def test_the_built_in_files_are_for_the_built_in_checkpoint(pretrained, toy_data, tmp_path, monkeypatch):
@@ -241,8 +238,8 @@ def test_the_files_of_one_data_set_stay_together(tmp_path):
 
 def test_two_processes_train_the_model_of_one(pretrained, toy_data, tmp_path):
     arguments = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --dropout 0 --precision fp32 --out"
-    processes = "-m torch.distributed.run --nproc_per_node 2 --standalone".split()
-    command = [sys.executable, *processes, "finetune.py", *arguments.split(), str(tmp_path / "two")]
+    processes = "-m torch.distributed.run --nproc_per_node 2 --standalone finetune.py".split()
+    command = [sys.executable, *processes, *arguments.split(), str(tmp_path / "two")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("NER F1 on test") == 1
@@ -286,10 +283,11 @@ def test_the_format_is_described(capsys):
 
 
 @pytest.mark.parametrize("options", ["", "--select score --epochs 2", "--select loss --epochs 2"])
-def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, monkeypatch, options):
+def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, options):
     """Stopped in its fourth step, with a state saved after each, and resumed: the same weights and scores."""
-    call = f"ner --checkpoint {pretrained} --data {toy_data}/ner {SMALL} --save-minutes 0 {options}"
-    finetune.main([*call.split(), "--out", str(tmp_path / "whole")])
+    options = f"--save-minutes 0 {options}"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run("ner", whole, options)
 
     class Killed(BaseException):
         pass
@@ -303,11 +301,11 @@ def test_a_killed_run_ends_with_the_same_bits(pretrained, toy_data, tmp_path, mo
     original = finetuning.trainer.train
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(finetuning.trainer, "train", killed_at_four)
-        finetune.main([*call.split(), "--out", str(tmp_path / "killed")])
-    assert list((tmp_path / "killed").glob("state/*/step-000004"))
+        run("ner", killed, options)
+    assert list(killed.glob("state/*/step-000004"))
     with pytest.raises(ValueError, match="saved with batch"):
-        finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume", "--batch", "4"])
-    finetune.main([*call.split(), "--out", str(tmp_path / "killed"), "--resume"])
+        run("ner", killed, f"{options} --resume --batch 4")
+    run("ner", killed, f"{options} --resume")
     for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not (tmp_path / "killed/state").exists()
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert not (killed / "state").exists()

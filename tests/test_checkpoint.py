@@ -6,8 +6,6 @@ pytest tests/test_checkpoint.py
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -446,16 +444,14 @@ def test_convert_of_a_pretraining_run(folder, tmp_path):
     assert all(torch.equal(same.weights[name], tensor) for name, tensor in found.weights.items())
 
 
-def test_errors_are_one_line_and_status_2(copy, tmp_path):
+def test_errors_are_one_line_and_status_2(run_script, copy, tmp_path):
     (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-9])
-    root = Path(checkpoint.__file__).parent.parent
     for arguments, status, words in (
         (["info", copy], 2, "not a complete safetensors file"),
         (["lite", copy, tmp_path / "out"], 2, "not a complete safetensors file"),
         (["convert", tmp_path / "nothing", tmp_path / "out"], 2, "no such file or folder"),
         (["lite", "--help"], 0, ""),
     ):
-        command = [sys.executable, "-m", "luke_mini.model_tools", *map(str, arguments)]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        done = run_script("luke_mini.model_tools", *arguments)
         assert done.returncode == status and words in done.stderr
         assert done.stderr.count("\n") == (status == 2) and not (tmp_path / "out").exists()

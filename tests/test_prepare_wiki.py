@@ -78,9 +78,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run(*arguments, before=None, cwd=ROOT) -> subprocess.CompletedProcess:
+def in_a_process(*arguments, before=None) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "prepare_wiki.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=before, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=before, timeout=120)
+
+
+@pytest.fixture
+def run(run_script):
+    return lambda *arguments: run_script("prepare_wiki.py", *arguments)
 
 
 def assert_one_line(result: subprocess.CompletedProcess, what: str) -> None:
@@ -278,7 +283,7 @@ def test_byte_level_pieces(tmp_path):
 
 
 def test_built_in_encyclopedia(tmp_path):
-    result = run("--out", tmp_path, "--workers", "2")
+    result = in_a_process("--out", tmp_path, "--workers", "2")
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert {"dump.xml.bz2", "manifest.json", "shard-00000.bin"} <= contents(tmp_path).keys()
     assert sorted(path.name for path in (tmp_path / "ner").iterdir()) == ["dev.conll", "test.conll", "train.conll"]
@@ -312,7 +317,7 @@ def write_dump(path: Path, *pages: tuple[str, str, str | None]) -> Path:
     return path
 
 
-def test_dumps_with_nothing_to_learn_from(tmp_path):
+def test_dumps_with_nothing_to_learn_from(run, tmp_path):
     out = ["--out", tmp_path / "out", "--workers", "1"]
     assert_one_line(run("--dump", write_dump(tmp_path / "empty.xml"), *out), "0 articles without any link")
     only_redirects = write_dump(tmp_path / "redirects.xml", ("A", "#REDIRECT [[B]]", "B"))
@@ -325,7 +330,8 @@ def test_dumps_with_nothing_to_learn_from(tmp_path):
     assert not (tmp_path / "out/manifest.json").exists()
 
 
-def test_unusable_input_gives_one_line(dump, tmp_path):
+def test_unusable_input_gives_one_line(run, dump, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     out = ["--out", tmp_path / "out", "--workers", "2"]
     assert_one_line(run("--dump", tmp_path / "absent.xml", *out), "absent.xml")
     cut = tmp_path / "cut.xml.bz2"
@@ -333,7 +339,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
     assert_one_line(run("--dump", cut, *out), "cut.xml.bz2")
     (tmp_path / "bad.jsonl").write_text('{"title": 3}\n')
     assert_one_line(run("--jsonl", tmp_path / "bad.jsonl", *out), "bad.jsonl, line 1: field 'title' is 3")
-    assert_one_line(run("--wiki", "sw", *out, cwd=tmp_path), "https://dumps.wikimedia.org/sw")
+    assert_one_line(run("--wiki", "sw", *out), "https://dumps.wikimedia.org/sw")
     assert_one_line(run("--dump", dump, "--tokenizer", tmp_path, *out), "no tokenizer here")
     assert_one_line(run("--dump", dump, "--vocab-size", "20", *out), "word vocabulary of 20")
     assert_one_line(run("--dump", dump, "--entity-vocab-size", "3", *out), "entity vocabulary of 3")
@@ -343,7 +349,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path):
     assert not (tmp_path / "out/manifest.json").exists()
 
 
-def test_usage_errors(tmp_path):
+def test_usage_errors(run):
     for wrong in (["--workers", "0"], ["--max-seq-length", "x"], ["--dump", "a", "--wiki", "b"], ["--nonsense"],
                   ["--titles", "a", "--entity-vocab", "b"]):  # fmt: skip
         result = run(*wrong)
@@ -352,7 +358,7 @@ def test_usage_errors(tmp_path):
     assert all(group in text for group in ("where from", "where to", "sizes", "what goes in", "the run"))
 
 
-def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
+def test_an_absent_file_does_not_destroy_an_older_result(run, made, dump, tmp_path):
     prepare_wiki.main(["--dump", str(dump), "--out", str(tmp_path), "--workers", "1"])
     options = ("--tokenizer", "--entity-vocab", "--titles")
     wrongs = [["--dump", dump, option, tmp_path / "absent"] for option in options]
@@ -364,7 +370,7 @@ def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
 @pytest.mark.parametrize("limit", [1000, 20_000])
 def test_full_disk(dump, made, tmp_path, limit):
     """A limit on the size of a file stands in for the full disk: first for the temporary file, then for the results."""
-    full = run("--dump", dump, "--out", tmp_path, "--workers", "1", before=lambda: _limit_files(limit))
+    full = in_a_process("--dump", dump, "--out", tmp_path, "--workers", "1", before=lambda: _limit_files(limit))
     assert full.returncode == 2 and full.stderr.count("\n") == 1 and "File too large" in full.stderr, full.stderr
     assert "manifest.json" not in contents(tmp_path) and not any(".tmp" in name for name in contents(tmp_path))
 

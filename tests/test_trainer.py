@@ -121,13 +121,12 @@ def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
     options = (
         "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1".split()
     )
-    return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options, *extra]
+    return [*start, "train.py", "--data", str(data), "--out", str(out), *options, *extra]
 
 
 def run(data: Path, out: Path, processes: int, *extra: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(data, out, processes, *extra), env=environment(), capture_output=True, text=True, timeout=300
-    )
+    call = command(data, out, processes, *extra)
+    return subprocess.run(call, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def kill_when(data: Path, out: Path, processes: int, moment) -> None:
@@ -135,6 +134,7 @@ def kill_when(data: Path, out: Path, processes: int, moment) -> None:
     process = subprocess.Popen(
         command(data, out, processes, "--resume"),
         env=environment(),
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -174,17 +174,17 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     assert found == expected and len(found) == 12
 
 
-def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_path):
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(run_script, toy_data, tmp_path):
     out = tmp_path / "run"
     (out / "step-000003").mkdir(parents=True)
-    done = run(toy_data, out, 1)
+    done = run_script(*command(toy_data, out, 1)[1:])
     assert done.returncode == 2 and "--resume" in done.stderr and done.stderr.count("\n") == 1
-    done = run(toy_data, out, 1, "--resume")
+    done = run_script(*command(toy_data, out, 1, "--resume")[1:])
     assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_data_that_is_not_there(tmp_path):
-    done = run(tmp_path / "nothing", tmp_path / "out", 1)
+def test_data_that_is_not_there(run_script, tmp_path):
+    done = run_script(*command(tmp_path / "nothing", tmp_path / "out", 1)[1:])
     assert done.returncode == 2 and done.stderr.startswith("train.py: error: ") and done.stderr.count("\n") == 1
 
 

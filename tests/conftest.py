@@ -1,9 +1,13 @@
 """What several tests need: the real data where somebody has it, and a small cut of the built-in encyclopedia."""
 
 import json
+import os
+import runpy
 import struct
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/bench")]
+PATHS = [str(ROOT), str(ROOT / "tests/bench")]
+sys.path[:0] = PATHS
 SHARED = ROOT.parent / "shared" / "data"
 
 import closeness  # noqa: E402 (needs the path)
@@ -30,6 +35,61 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     closeness.SEED = config.getoption("--seed")
     torch.set_num_threads(config.getoption("--threads"))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that wait for a process in the background come last."""
+    items.sort(key=lambda item: "output_of" in item.fixturenames)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def background(request, tmp_path_factory):
+    """What a module lists in PROCESSES (name: arguments of Python, environment) runs from the beginning of the session:
+    one at a time beside the other tests, two where there are none, as for two cores. (module, name): Future."""
+    waiting = [item for item in request.session.items if "output_of" in item.fixturenames]
+    modules = dict.fromkeys(item.module for item in waiting)
+    common = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    common |= {"PYTHONPATH": os.pathsep.join(PATHS), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
+    started, pool = [], ThreadPoolExecutor(2 if len(waiting) == len(request.session.items) else 1)
+
+    def run(arguments, environment):
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, *arguments], env=common | environment, cwd=ROOT, **pipes)
+        started.append(process)
+        output, errors = process.communicate()
+        assert process.returncode == 0, output[-8000:] + errors[-3000:]
+        return output
+
+    yield {(module, name): pool.submit(run, *how) for module in modules for name, how in module.PROCESSES.items()}
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def output_of(background, request):
+    """What a process of the module has printed, once it has ended; it must have ended well."""
+    return lambda name: background[request.module, name].result()
+
+
+@pytest.fixture
+def run_script(monkeypatch, capfd):
+    """Runs a script (or, without `.py`, a module) as its command line does, but in this process."""
+
+    def run(script, *arguments) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            if script.endswith(".py"):
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            else:
+                runpy.run_module(script, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code or 0
+        return subprocess.CompletedProcess(sys.argv, status, *capfd.readouterr())
+
+    return run
 
 
 # For a process of its own: the largest memory it has had in use, in bytes. (ru_maxrss begins with its parent's.)

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from luke_mini import files, formats, packing, trainer
 from luke_mini.config import ModelConfig, option
-from luke_mini.examples import Segments
+from luke_mini.examples import segment
 from luke_mini.files import Record
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
@@ -158,13 +158,13 @@ def make_features(
 ) -> list[Feature]:
     """For each question one input for each number of tokens that its candidates have."""
     cuts = [_cut(example) for example in examples]
-    segments = list(dict.fromkeys(segment for cut in cuts for segment in cut))
+    segments = list(dict.fromkeys(chain.from_iterable(cuts)))
     ids = tokenizer.encode_pieces([text for text, _ in segments], [prefix_space for _, prefix_space in segments])
     ids_of = dict(zip(segments, ids))
     known: dict[tuple, list[Candidates]] = {}  # questions of a template share their candidates
     features = []
     for index, (example, cut) in enumerate(zip(examples, cuts)):
-        parts, tokens = _parts(example.template), [ids_of[segment] for segment in cut]
+        parts, tokens = _parts(example.template), [ids_of[item] for item in cut]
         answer = parts.index("[Y]")
         _, prefix_space = cut[answer]
         key = (example.language, example.candidates, prefix_space)
@@ -190,10 +190,8 @@ def _cut(example: Example) -> list[tuple[str, bool]]:
     Of [Y] only the latter counts.
     """
     filled = [{"[X]": example.subject, "[Y]": "Y"}.get(part, part) for part in _parts(example.template)]
-    text, segments = "".join(filled), Segments()
-    for part, end in zip(filled, accumulate(map(len, filled))):
-        segments.add(text, end - len(part), end)
-    return list(zip(segments.texts, segments.prefix_spaces))
+    text = "".join(filled)
+    return [segment(text, end - len(part), end) for part, end in zip(filled, accumulate(map(len, filled)))]
 
 
 def _language(language: str, entity_vocab) -> str | None:

@@ -72,8 +72,8 @@ def test_inputs_are_those_of_the_rules(tiny, task, words, data):
     assume(a < b <= c < d)
     if task is task_typing:
         spans = [(a, b)]
-        values = {"left_context_token": words[:a], "mention_span": " ".join(words[a:b]), "right_context_token": words[b:]}
-        record = formats.open_entity(Record("here", values | {"y_str": []}))
+        values = {"left_context_token": words[:a], "mention_span": " ".join(words[a:b]), "y_str": []}
+        record = formats.open_entity(Record("here", values | {"right_context_token": words[b:]}))
         words = [word.replace("-LRB-", "(") for word in words]
     else:
         spans = data.draw(st.permutations([(a, b), (c, d)]))

@@ -263,7 +263,8 @@ def test_a_released_checkpoint_says_itself_whether_it_has_a_bias(tiny, tmp_path,
     model = task_model(tiny, task_relation, ("a", "b"), Options(classifier_bias=True))
     torch.nn.init.constant_(model.classifier.weight, 0.0)
     model.classifier.bias.data = torch.tensor([0.0, 1.0])
-    settings = {"architectures": [task_relation.ARCHITECTURE], "classifier_bias": True, "id2label": dict(zip("01", "ab"))}
+    settings = {"architectures": [task_relation.ARCHITECTURE], "id2label": {"0": "a", "1": "b"}}
+    settings["classifier_bias"] = True
     checkpoint.save(tmp_path / "released", model, tiny.tokenizer, tiny.entity_vocab, settings)
     (tmp_path / "text").write_text("<e1>Ada</e1> met <e2>Bo</e2>.\n")
     finetune.main(f"relation --checkpoint {tmp_path}/released --predict {tmp_path}/text".split())

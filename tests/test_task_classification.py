@@ -222,7 +222,9 @@ def build(tiny, labels, seed=0):
 PAIRS = [("Ada met Bo", "Bo met Ada in Oslo"), ("Oslo", "Norway"), ("He is a chemist", "he"), ("Bergen", "Acme, Oslo")]
 
 
-@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))])
+@pytest.mark.parametrize(
+    "labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))]
+)
 def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     """Saved by us, opened by transformers, run on its own padded tensors: classes, numbers and choices."""
     transformers = pytest.importorskip("transformers")
@@ -383,7 +385,7 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 @pytest.mark.parametrize("labels, line, message", [
     (("a", "b"), "a\tb\tc", "3 texts between tabs, expected one text or two"),
     ((), "a\tb", "2 texts between tabs, expected a question and at least 2 choices"),
-    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, the model"),
+    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, "),
     ((), '{"sentence": "a"}', "the examples are one text with a class each, the model is trained for questions"),
     (("a", "b"), '{"text": 3}', "field 'text' is 3"),
 ])  # fmt: skip

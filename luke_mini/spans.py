@@ -331,6 +331,9 @@ def best_windows(found: Sequence[tuple[int, int]], n: int) -> list[np.ndarray]:
     return [owner[start : start + length] == index for index, (start, length) in enumerate(found)]
 
 
+# --- Answers ----------------------------------------------------------------------------------------------------------
+
+
 def best_pairs(
     logits: np.ndarray, first: int, offsets: np.ndarray, may_start: np.ndarray, n_best: int, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:

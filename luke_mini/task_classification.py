@@ -116,7 +116,7 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Exampl
 
 def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     """With labels, ValueError also if a model with these is not for such texts."""
-    between_tabs = "texts" in record.values  # see `unmark`
+    between_tabs = list(record.values) == ["texts"]  # see `unmark`
     texts = tuple(record.texts("texts")) if between_tabs else _texts(formats.jglue(record))
     if labels is None:
         return [Example(texts, _label(record, len(texts), options))]

@@ -1,6 +1,6 @@
 """Cloze questions: which of the names in a passage was cut out of a sentence? ReCoRD (LUKE paper, section 4.4).
 
-    read_examples   ReCoRD's file, SuperGLUE's JSON lines or your own -> questions
+    from_record     a record of ReCoRD, SuperGLUE or your own -> a question
     make_features   -> windows over the passage: <s> query </s></s> window </s>, with a [MASK] entity for the query's
                     placeholder and one for each mention in the window, its candidates
     build_model     encoder, dropout, one linear layer over [placeholder; candidate] -> the candidate's score

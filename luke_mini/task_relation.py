@@ -2,7 +2,7 @@
 
 TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in the mLUKE paper, anybody's own labels:
 
-    read_examples   TACRED's JSON, KBP37's blocks of text or JSON lines -> texts, each with two character spans
+    from_record     a record of TACRED, KBP37, RELX or your own -> a text with two character spans
     make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
                     and [MASK2] for the tail, at the pieces of their mentions, markers included
     build_model     encoder, dropout, one linear layer over [head; tail]

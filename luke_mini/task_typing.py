@@ -3,7 +3,7 @@
 Open Entity in the LUKE paper (Yamada et al. 2020, section 4.1): the nine general types of the ultra-fine entity typing
 data (Choi et al. 2018). All of that data's types, and anybody's own, as well:
 
-    read_examples   the data as first published or as LUKE's authors had it, or JSON lines -> texts with a mention
+    from_record     a record as first published, as LUKE's authors had it or your own -> texts with a mention
     make_features   -> `<s> <ent> Ada <ent> met Bo . </s>`, and one entity, [MASK], at the pieces of the mention,
                     markers included
     build_model     encoder, dropout, one linear layer over the entity: a yes or no for each type

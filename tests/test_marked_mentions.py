@@ -1,5 +1,6 @@
-"""What typing and relation classification have in common: inputs as transformers tokenizes them, logits and loss of the
-saved model in transformers, what the head sees for each of its choices, what trains, real files from the command line.
+"""What typing and relation classification have in common: inputs against a plain transcription of the rules of the LUKE
+paper's runs and against transformers' tokenizer, logits and loss of the saved model in transformers, what the head sees
+for each of its choices, what trains, real files from the command line.
 
     python -m pytest -q tests/test_marked_mentions.py
 """
@@ -10,9 +11,12 @@ import pytest
 import torch
 from closeness import assert_rounded, assert_same, generator
 from conftest import arrays_of, shared_data, task_model
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, finetuning, inputs, task_relation, task_typing
+from luke_mini import checkpoint, finetuning, formats, inputs, task_relation, task_typing
+from luke_mini.files import Record
 
 LABELS = ("a", "b", "c")
 TEXT = "Ada met Bo Berg in Oslo"
@@ -34,6 +38,55 @@ def features_of(tiny, task, options=None, examples=None):
     return task.make_features(
         examples or EXAMPLES[task], tiny.tokenizer, tiny.entity_vocab, LABELS, options or task.Options()
     )
+
+
+def by_the_book(words, mentions, tokenizer, max_mention):
+    """Stretches of words, each tokenized by itself and after a space; <ent> around the first mention, <ent2> around the
+    second, wherever they stand. mentions: half-open, in words."""
+    tokens, positions, done = [tokenizer.bos_id], {}, 0
+
+    def add(begin, end):
+        if begin < end:
+            tokens.extend(tokenizer.encode(" ".join(words[begin:end]), prefix_space=True).ids)
+
+    for (begin, end), k in sorted(zip(mentions, (0, 1))):
+        add(done, begin)
+        first, marker = len(tokens), (tokenizer.ent_id, tokenizer.ent2_id)[k]
+        tokens.append(marker)
+        add(begin, end)
+        tokens.append(marker)
+        positions[k] = (list(range(first, len(tokens))) + [-1] * max_mention)[:max_mention]
+        done = end
+    add(done, len(words))
+    return tokens + [tokenizer.eos_id], [positions[k] for k in range(len(mentions))]
+
+
+WORDS = st.lists(st.sampled_from("Ada met Bo Berg , ( -LRB- chemist's ) . naïve Oslo ½ don 't 漢字".split()), min_size=2)
+
+
+@TASKS
+@settings(deadline=None, max_examples=60)
+@given(words=WORDS, data=st.data())
+def test_inputs_are_those_of_the_rules(tiny, task, words, data):
+    a, b, c, d = sorted(data.draw(st.integers(0, len(words))) for _ in range(4))
+    assume(a < b <= c < d)
+    if task is task_typing:
+        spans = [(a, b)]
+        values = {"left_context_token": words[:a], "mention_span": " ".join(words[a:b]), "y_str": []}
+        record = formats.open_entity(Record("here", values | {"right_context_token": words[b:]}))
+        words = [word.replace("-LRB-", "(") for word in words]
+    else:
+        spans = data.draw(st.permutations([(a, b), (c, d)]))
+        values = {"relation": "r", "token": words}
+        for name, (start, end) in zip(("subj", "obj"), spans):
+            values |= {f"{name}_start": start, f"{name}_end": end - 1}
+        record = formats.tacred(Record("here", values))
+    (example,) = task.from_record(record)
+    max_mention = data.draw(st.integers(1, 8))
+    (feature,) = features_of(tiny, task, task.Options(max_mention=max_mention), [example])
+    arrays = arrays_of(feature, max_mention)
+    ids, positions = by_the_book(words, spans, tiny.tokenizer, max_mention)
+    assert arrays["input_ids"].tolist() == ids and arrays["entity_position_ids"].tolist() == positions
 
 
 @TASKS

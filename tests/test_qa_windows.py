@@ -1,6 +1,6 @@
-"""Windows of a context and answers from scores are those of BERT's script for SQuAD: what it said of 80 random questions,
-with and without "no answer" and with many equal scores (fixtures/qa_decoding.json, made by the script beside it);
-examples by hand; brute force on random inputs. Features as a whole: test_task_qa.py.
+"""Windows of a context and answers from scores are those of BERT's script for SQuAD: what it said of 80 random
+questions, with and without "no answer" and with many equal scores (fixtures/qa_decoding.json, made by the script beside
+it); examples by hand; brute force on random inputs. Features as a whole: test_task_qa.py.
 
     python -m pytest -q tests/test_qa_windows.py
 """
@@ -44,7 +44,8 @@ def test_step_and_overlap_by_hand():
     assert sliding_windows(578, 450, 128) == [(0, 450), (128, 450)]  # the second reaches the end exactly
     assert sliding_windows(579, 450, 128) == [(0, 450), (128, 450), (256, 323)]
     assert sliding_windows(450, 450, 128) == [(0, 450)]
-    assert sliding_windows(500, 300, 999, overlap=128) == [(0, 300), (172, 300), (344, 156)]  # 300 - 128 further each time
+    # 300 - 128 further each time
+    assert sliding_windows(500, 300, 999, overlap=128) == [(0, 300), (172, 300), (344, 156)]
     assert sliding_windows(10, 3, 128) == [(0, 3), (3, 3), (6, 3), (9, 1)]  # a step never skips a token
     assert sliding_windows(0, 9, 3) == [(0, 0)]
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import finetune
-from luke_mini import checkpoint, files, finetuning, inputs, task_classification
+from luke_mini import files, finetuning, inputs, task_classification
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
 from luke_mini.task_classification import NUMBER, Example, Options, make_features, read_examples
@@ -138,23 +138,6 @@ def test_the_published_sizes(name, size, n_texts, labels):
 # --- Features ---------------------------------------------------------------------------------------------------------
 
 
-def test_inputs_by_hand(tiny):
-    def spelled(sequence):
-        assert not len(sequence.entity_ids)
-        return " ".join(tiny.tokenizer.pieces(sequence.word_ids.tolist())).replace("Ġ", "_")
-
-    (feature,) = make_features(
-        [Example(("Ada met", "Bo", " Berg", "Oslo"), 1)], tiny.tokenizer, tiny.entity_vocab, ()
-    )
-    assert list(map(spelled, feature.sequences)) == [
-        "<s> A da _met </s> </s> B o </s>", "<s> A da _met </s> </s> _Berg </s>", "<s> A da _met </s> </s> Os lo </s>"
-    ]  # fmt: skip
-    assert (feature.label, feature.is_cut) == (1, False)
-    (single,) = make_features([SINGLE], tiny.tokenizer, tiny.entity_vocab, ("negative", "positive"))
-    (sequence,) = single.sequences
-    assert spelled(sequence).startswith("<s> A da _is ") and spelled(sequence).count("</s>") == 1 and single.label == 1
-
-
 def by_the_book(first, second, tokenizer, max_length):
     """One token at a time goes, from the longer text, from the second if both are as long."""
     first, second = (tokenizer.encode_segments([text])[0].tolist() for text in (first, second or ""))
@@ -173,16 +156,21 @@ def test_inputs_are_those_of_the_rules(tiny, first, second, max_length):
     example = Example((first,), "a") if second is None else Example((first, second), "a")
     (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, "ab", Options(max_seq_length=max_length))
     expected = by_the_book(first, second, tiny.tokenizer, max_length)
-    assert feature.sequences[0].word_ids.tolist() == expected
+    (sequence,) = feature.sequences
+    assert sequence.word_ids.tolist() == expected and not len(sequence.entity_ids)
     assert feature.is_cut == (len(expected) < len(by_the_book(first, second, tiny.tokenizer, 9999)))
 
 
 def test_as_transformers_has_it(tiny, tiny_checkpoint):
+    """One text, two, and a question with each of its choices."""
     transformers = pytest.importorskip("transformers")
     theirs = transformers.LukeTokenizer.from_pretrained(tiny_checkpoint)
-    for texts in (("Ada met Bo.",), ("Ada met Bo.", "Bo is a chemist ."), ("Oslo", " Norway")):
-        (feature,) = make_features([Example(texts, "a")], tiny.tokenizer, tiny.entity_vocab, ("a", "b"))
-        assert feature.sequences[0].word_ids.tolist() == theirs(*texts)["input_ids"]
+    for texts in (("Ada met Bo.",), ("Ada met Bo.", "Bo is a chemist ."), ("Oslo", " Norway", "Bo", "he")):
+        labels, label = ((), 2) if len(texts) > 2 else (("a", "b"), "b")
+        (feature,) = make_features([Example(texts, label)], tiny.tokenizer, tiny.entity_vocab, labels)
+        expected = [theirs(*pair)["input_ids"] for pair in ([(texts[0], x) for x in texts[1:]] or [texts])]
+        assert [sequence.word_ids.tolist() for sequence in feature.sequences] == expected
+        assert (feature.label, feature.is_cut) == (2 if len(texts) > 2 else 1, False)
 
 
 def test_lengths_of_the_forms_and_what_is_lost(tiny):
@@ -234,7 +222,9 @@ def build(tiny, labels, seed=0):
 PAIRS = [("Ada met Bo", "Bo met Ada in Oslo"), ("Oslo", "Norway"), ("He is a chemist", "he"), ("Bergen", "Acme, Oslo")]
 
 
-@pytest.mark.parametrize("labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))])
+@pytest.mark.parametrize(
+    "labels, gold", [(("a", "b", "c"), "cabc"), (NUMBER, (0.5, 4.0, 2.5, 0.0)), ((), (1, 0, 1, 0))]
+)
 def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     """Saved by us, opened by transformers, run on its own padded tensors: classes, numbers and choices."""
     transformers = pytest.importorskip("transformers")
@@ -395,7 +385,7 @@ def test_a_tiny_model_learns_from_the_command_line(tiny_checkpoint, tmp_path, ca
 @pytest.mark.parametrize("labels, line, message", [
     (("a", "b"), "a\tb\tc", "3 texts between tabs, expected one text or two"),
     ((), "a\tb", "2 texts between tabs, expected a question and at least 2 choices"),
-    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, the model"),
+    (("a", "b"), '{"question": "a", "choices": ["b", "c"]}', "the examples are a question with choices each, "),
     ((), '{"sentence": "a"}', "the examples are one text with a class each, the model is trained for questions"),
     (("a", "b"), '{"text": 3}', "field 'text' is 3"),
 ])  # fmt: skip

@@ -324,8 +324,8 @@ def test_a_tiny_model_learns():
         names, colours = draw.sample(["Ada", "Bo", "Cy", "Di"], 2), draw.sample(["red", "odd", "big"], 2)
         text = f"{colours[0]} {names[0]} {colours[1]} {names[1]}"
         spans = tuple((text.index(name), text.index(name) + len(name)) for name in names)
-        right = frozenset({index % 2})
-        questions.append(Question(str(index), text, spans, f"@placeholder was {colours[index % 2]}", (names[index % 2],), right))
+        right, query = index % 2, f"@placeholder was {colours[index % 2]}"
+        questions.append(Question(str(index), text, spans, query, (names[right],), frozenset({right})))
     model = build(1)
     features = task_cloze.make_features(questions, LETTERS, VOCAB)
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0, bias_correction=True)

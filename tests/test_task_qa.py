@@ -341,6 +341,23 @@ def test_question_and_context_in_different_languages(tmp_path):
     assert feature.sequence.spans.tolist() == [[2, 3], [6, 7], [7, 8]]
 
 
+def test_where_entities_come_from(tmp_path, capsys):
+    def found(vocab=VOCAB, **given) -> tuple[str, str]:
+        return task_qa.with_entities(Options(**given), [tmp_path], vocab).mentions, capsys.readouterr().out
+
+    lite, path = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "[MASK2]"]), tmp_path / "mentions.safetensors"
+    assert found(mentions="none") == found(lite, mentions="none") == ("none", "")
+    assert found()[0] == "none" and found()[1].startswith("entities    none: no mentions.safetensors beside the data")
+    path.touch()
+    assert found() == (str(path), f"entities    {path}\n")
+    assert found(mentions="mine") == ("mine", "entities    mine\n")
+    assert found(candidates="of pages") == ("auto", "entities    of pages\n")
+    assert found(lite) == ("none", "entities    none: the checkpoint is a lite one\n")
+    for given in ({"candidates": "of pages"}, {"mentions": "mine"}):
+        with pytest.raises(ValueError, match="a lite checkpoint has no entities to give"):
+            found(lite, **given)
+
+
 def test_a_long_mention_has_the_mean_position_of_its_first_words():
     sequence = packing.Sequence(np.arange(10, 60), np.array([3, 4]), np.array([[5, 45], [2, 4]]))
     feature = task_qa.Feature(0, sequence, 4, np.zeros((40, 2), np.int32), np.ones(40, bool), (4, 6), False)

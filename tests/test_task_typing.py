@@ -1,6 +1,6 @@
-"""Entity typing equals its specification: both published formats worked by hand, inputs against a plain transcription
-of the rules of the LUKE paper's runs, the published size of Open Entity, and a tiny model that learns a dozen sentences
-from the command line. What it shares with relation classification: test_marked_mentions.py.
+"""Entity typing equals its specification: both published formats worked by hand, the published size of Open Entity, and
+a tiny model that learns a dozen sentences from the command line. The rest, which it shares with relation
+classification: test_marked_mentions.py.
 
     python -m pytest -q tests/test_task_typing.py
 """
@@ -12,8 +12,6 @@ import pytest
 import torch
 from closeness import assert_rounded
 from conftest import arrays_of, shared_data, spelled, task_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import finetune
 from luke_mini import checkpoint, finetuning, formats, task_typing
@@ -121,34 +119,6 @@ def test_an_input_by_hand(tiny):
     assert arrays_of(feature)["entity_ids"].tolist() == [tiny.entity_vocab.mask_id]
     assert arrays_of(feature)["entity_position_ids"].tolist() == [[1, 2, 3] + [-1] * 27]
     assert feature.label == [1] and not feature.is_cut
-
-
-WORDS = st.lists(st.sampled_from("Ada met Bo , -LRB- chemist's ) . naïve Oslo ½ don 't 漢字".split()), max_size=8)
-
-
-@settings(deadline=None, max_examples=60)
-@given(WORDS, WORDS.filter(bool), WORDS, st.booleans(), st.integers(1, 6))
-def test_inputs_are_those_of_the_rules(tiny, left, mention, right, as_published, max_mention):
-    """Three stretches, each tokenized by itself and after a space; a marker before and one after the mention."""
-    stretches = [" ".join(words) for words in (left, mention, right)]
-    if as_published:
-        record = {"y_str": [], "left_context_token": left, "mention_span": stretches[1], "right_context_token": right}
-    else:
-        start = len(stretches[0]) + bool(left)
-        text = " ".join(filter(None, stretches))
-        record = {"sent": text, "start": start, "end": start + len(stretches[1]), "labels": []}
-    (example,) = task_typing.from_record(formats.open_entity(Record("here", record)))
-    pieces = [
-        tiny.tokenizer.encode(stretch.replace("-LRB-", "("), prefix_space=True).ids if stretch else []
-        for stretch in stretches
-    ]
-    marker = tiny.tokenizer.ent_id
-    ids = [tiny.tokenizer.bos_id, *pieces[0], marker, *pieces[1], marker, *pieces[2], tiny.tokenizer.eos_id]
-    first = 1 + len(pieces[0])
-    positions = [*range(first, first + len(pieces[1]) + 2), *[-1] * max_mention][:max_mention]
-    (feature,) = make_features([example], tiny.tokenizer, tiny.entity_vocab, [], Options(max_mention=max_mention))
-    assert arrays_of(feature)["input_ids"].tolist() == ids
-    assert arrays_of(feature, max_mention)["entity_position_ids"].tolist() == [positions]
 
 
 def test_what_cannot_be_an_input_is_counted_and_answered(tiny):

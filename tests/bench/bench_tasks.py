@@ -24,16 +24,7 @@ from pathlib import Path
 import numpy as np
 from project import ROOT
 
-from luke_mini import (
-    finetuning,
-    task_classification,
-    task_cloze,
-    task_disambiguation,
-    task_mlama,
-    task_qa,
-    task_relation,
-    task_typing,
-)
+from luke_mini import finetuning, task_disambiguation, task_mlama, task_qa, task_relation
 from luke_mini.inference import TASKS as MODULES
 
 NAME = re.compile(r"[A-Z][\w.]*(?: [A-Z][\w.]*)*")

@@ -417,6 +417,16 @@ def test_impossible_options(wrong):
         Options(**wrong)
 
 
+@pytest.mark.parametrize("settings, options", [
+    ({"architectures": [task_ner.ARCHITECTURE[0]]}, {}),
+    ({"architectures": [task_ner.ARCHITECTURE[1]]}, {"head": task_ner.TAGS}),
+    ({"architectures": [task_ner.ARCHITECTURE[1]], "luke_mini": {}}, {}),
+])  # fmt: skip
+def test_options_of_released_folders(settings, options):
+    """(mLUKE's tokenizers: test_recipes.py)"""
+    assert task_ner.released_options(SimpleNamespace(settings=settings, tokenizer=WordTokenizer())) == options
+
+
 # --- Batches and model ------------------------------------------------------------------------------------------------
 
 TEXT = document("Ada of Oslo 's club .\nIt rained", (0, 1, "PER"), (2, 5, "ORG"))

@@ -160,9 +160,12 @@ def test_any_marks_give_a_balanced_page_with_the_whole_text(passage):
 
 
 def test_colors_are_the_same_in_every_run_and_far_apart():
-    hues = [views.hue(label) for label in ("PER", "ORG", "LOC", "MISC")]
-    assert hues == [189, 60, 242, 14]
-    assert len({views._ground(label) for label in ("PER", "ORG", "LOC", "MISC")}) == 4
+    labels = ("PER", "ORG", "LOC", "MISC")
+    assert [views.hue(label) for label in labels] == [189, 60, 242, 14]
+    shown = Shown("", (Passage("abcd", tuple(Mark(i, i + 1, label) for i, label in enumerate(labels))),), "")
+    grounds = [int(code) - 16 for code in re.findall(r"48;5;(\d+)m", views.to_terminal(shown))]
+    assert len(set(grounds)) == 4
+    assert all(3 <= part <= 5 for ground in grounds for part in (ground // 36, ground // 6 % 6, ground % 6))  # light
 
 
 def test_a_page_is_one_file_without_scripts_or_links(tmp_path):

@@ -80,6 +80,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
 
 
 def unmark(line: str, where: str) -> Record:
+    """Plain text, in which nobody looked for mentions yet."""
     return Record(where, {"text": line, "spans": None})
 
 

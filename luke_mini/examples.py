@@ -78,12 +78,12 @@ class Examples(NamedTuple):
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-def _segment(text: str, start: int, end: int) -> tuple[str, bool]:
+def segment(text: str, start: int, end: int) -> tuple[str, bool]:
     """A text that will be tokenized, and whether it starts with a space marker."""
-    segment = text[start:end].rstrip()
-    if "  " in segment or not segment.isprintable():  # fast: the only printable white space is " "
-        segment = _WHITE_SPACE.sub(" ", segment)
-    return segment, start == 0 or text[start - 1].isspace()
+    part = text[start:end].rstrip()
+    if "  " in part or not part.isprintable():  # fast: the only printable white space is " "
+        part = _WHITE_SPACE.sub(" ", part)
+    return part, start == 0 or text[start - 1].isspace()
 
 
 def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tuple[list[Link], list[tuple[str, bool]]]]:
@@ -98,7 +98,7 @@ def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tupl
             position += 1
         # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
         borders = [start, *(border for link in inside for border in (link.start, link.end)), end]
-        yield inside, [_segment(text, *span) for span in pairwise(borders)]
+        yield inside, [segment(text, *span) for span in pairwise(borders)]
 
 
 def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
@@ -157,7 +157,7 @@ def build_examples(
         if paragraph.is_abstract or not abstract_only:
             links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
             cut.extend(_cut_paragraph(paragraph.text, links, language))
-    segments = [segment for _, segments in cut for segment in segments]
+    segments = [part for _, parts in cut for part in parts]
     tokenized = iter(tokenizer.encode_pieces([text for text, _ in segments], [space for _, space in segments]))
     linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links, _ in cut)
     sentences = (_join_segments(page_id, entities, tokenized) for entities in linked)

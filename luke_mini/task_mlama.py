@@ -24,6 +24,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ from luke_mini.config import ModelConfig, option
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
-from luke_mini.examples import Segments
+from luke_mini.examples import segment
 
 NAME, TITLE, TRAINS = "mlama", "mLAMA top 1 by words", False
 FILES = ({"test": "mlama1.1/en en"},)
@@ -188,15 +189,13 @@ def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str] = (), options: Options = Options()
 ) -> list[Feature]:
     """For each question one input for each number of tokens that its candidates have."""
-    stretches = Segments()
-    for example in examples:
-        _cut(example, stretches)
-    ids = tokenizer.encode_pieces(stretches.texts, stretches.prefix_spaces)
+    stretches = [stretch for example in examples for stretch in _cut(example)]
+    ids = tokenizer.encode_pieces([text for text, _ in stretches], [space for _, space in stretches])
     known: dict[tuple, list[Candidates]] = {}  # questions of a template share their candidates
     features = []
     for index, example in enumerate(examples):
         pieces, order = ids[5 * index : 5 * index + 5], _parts(example.template)
-        prefix_space = stretches.prefix_spaces[5 * index + order.index("[Y]")]
+        _, prefix_space = stretches[5 * index + order.index("[Y]")]
         key = (example.language, example.candidates, prefix_space)
         if key not in known:
             known[key] = _group(example, prefix_space, tokenizer, entity_vocab)
@@ -213,13 +212,11 @@ def _parts(template: str) -> list[str]:
     return re.split(r"(\[[XY]\])", template)
 
 
-def _cut(example: Example, stretches: Segments) -> None:
-    """Adds the five stretches of a question. That of [Y] is not needed, only whether a space goes before it."""
+def _cut(example: Example) -> list[tuple[str, bool]]:
+    """The five stretches of a question. That of [Y] is not needed, only whether a space goes before it."""
     filled = [{"[X]": example.subject, "[Y]": "Y"}.get(part, part) for part in _parts(example.template)]
-    text, start = "".join(filled), 0
-    for part in filled:
-        stretches.add(text, start, start + len(part))
-        start += len(part)
+    text = "".join(filled)
+    return [segment(text, end - len(part), end) for part, end in zip(filled, accumulate(map(len, filled)))]
 
 
 def _language(language: str, entity_vocab) -> str | None:

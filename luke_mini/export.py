@@ -117,7 +117,7 @@ class Exportable(nn.Module):
         if self.task_name == "qa":
             return self.classifier(words)
         is_ner, seen = self.task_name == "ner", [entities] * ("entity" in self.head)
-        if "token" in self.head:  # elsewhere than in NER the marker in front of a mention, the first of its positions
+        if "token" in self.head:  # NER: first and last word; otherwise the marker, a mention's first position
             places = (entity_start_positions, entity_end_positions) if is_ner else (entity_position_ids[:, :, 0],)
             seen = [*(_at(words, place) for place in places), *seen]
         return self.classifier(torch.cat(seen if is_ner else [states.flatten(1) for states in seen], dim=-1))

@@ -15,9 +15,10 @@ import pytest
 import torch
 from closeness import assert_equal, assert_same, generator
 from safetensors.torch import load_file, save_file
+from test_initialization import words_with_tokenizer
 from test_model import SMALL, build, padded_batch
 
-from luke_mini import checkpoint, files, heads, model_tools, tokenizer
+from luke_mini import checkpoint, files, heads, model_tools, packing, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining, LukeModel
@@ -84,7 +85,7 @@ def test_damaged_files_are_named(copy):
 
 
 def test_weights_and_settings_that_do_not_fit_are_named(copy):
-    """Also a table that is there as its decoder alone; a head, by the model that needs it."""
+    """Also a table that is there as its decoder alone."""
     settings = settings_of(copy)
     settings_of(copy, entity_vocab_size=settings["entity_vocab_size"] + 1)
     refused(copy, r"entity_predictions.bias has the shape \[5\], expected \[6\] as config.json says", checkpoint.read)
@@ -265,6 +266,24 @@ def test_lite_gives_the_same_bits_for_mask(entity_size, entity_aware):
     without = replace(full, entity_vocab=EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]"]))
     with pytest.raises(ValueError, match=r"no \[MASK2\]"):
         checkpoint.lite(without)
+
+
+def test_without_pretraining_an_entity_begins_as_a_masked_word(folder, tmp_path):
+    own = words_with_tokenizer(tmp_path / "words", tokenizer.load(folder)).double()
+    start = checkpoint.start_from_words(tmp_path / "words")
+    luke = checkpoint.build(start).eval().double()
+    mask_word, mask_entity = start.tokenizer.mask_id, start.entity_vocab.mask_id
+    ids, rows = torch.tensor([[0, 17, mask_word, mask_word, 23, 2]]), torch.tensor([[[2, -1]]])
+    alone = luke(input_ids=ids, entity_ids=torch.tensor([[mask_entity]]), entity_position_ids=rows)
+    packed = packing.from_padded(ids, None, torch.tensor([[mask_entity]]), rows, None, pad_id=1)
+    assert torch.equal(luke.entities(packed), luke.words(packed)[2:3])
+    with torch.no_grad():
+        # Four equal queries: the entity reads what the word of the same embedding reads, and so ends as that does.
+        assert_same(alone[1][0, 0], alone[0][0, 2])
+        assert_same(luke(input_ids=ids)[0], own.luke(input_ids=ids)[0])
+    titles = [start.entity_vocab.title(i) for i in range(len(start.entity_vocab))]
+    assert titles == ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"] and start.config.entity_emb_size == 128
+    refused(folder, "expected a folder with a config.json whose model_type is one of r", checkpoint.start_from_words)
 
 
 def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):

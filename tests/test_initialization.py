@@ -8,7 +8,6 @@ train.py does with a folder, without.
 
 import copy
 import json
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -241,33 +240,15 @@ def test_another_tokenizer_is_refused(tmp_path):
         initialization.word_model_shape(tmp_path / "relative")
 
 
-def words_with_tokenizer(folder, toy_data):
+def words_with_tokenizer(folder, words) -> LukeForPretraining:
     """A small word model beside the tokenizer that it was made for."""
-    words = tokenizer.load(toy_data / "tokenizer")
-    config = replace(train.config.TINY, vocab_size=len(words), max_position_embeddings=80)
-    model = word_folder(folder, config)
-    for file in (toy_data / "tokenizer").iterdir():
-        shutil.copy(file, folder)
+    model = word_folder(folder, replace(config.TINY, vocab_size=len(words), max_position_embeddings=80))
+    words.save(folder)
     return model
 
 
-def test_without_pretraining_an_entity_begins_as_a_masked_word(toy_data, tmp_path):
-    own = words_with_tokenizer(tmp_path / "words", toy_data).double()
-    start = checkpoint.start_from_words(tmp_path / "words")
-    luke = checkpoint.build(start).eval().double()
-    mask_word, mask_entity = start.tokenizer.mask_id, start.entity_vocab.mask_id
-    ids, rows = torch.tensor([[0, 17, mask_word, mask_word, 23, 2]]), torch.tensor([[[2, -1]]])
-    alone = luke(input_ids=ids, entity_ids=torch.tensor([[mask_entity]]), entity_position_ids=rows)
-    packed = packing.from_padded(ids, None, torch.tensor([[mask_entity]]), rows, None, pad_id=1)
-    assert torch.equal(luke.entities(packed), luke.words(packed)[2:3])
-    with torch.no_grad():
-        # Four equal queries: the entity reads what the word of the same embedding reads, and so ends as that does.
-        assert_same(alone[1][0, 0], alone[0][0, 2])
-        assert_same(luke(input_ids=ids)[0], own.luke(input_ids=ids)[0])
-
-
 def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
-    words_with_tokenizer(tmp_path / "words", toy_data)
+    words_with_tokenizer(tmp_path / "words", tokenizer.load(toy_data / "tokenizer"))
     few = "--epochs 1 --train-examples 3 --dev-examples 2 --test-examples 2 --max-seq-length 64"
     options = f"--data {toy_data}/ner {few} --out {tmp_path / 'ner'}"
     finetune.main(f"ner --init {tmp_path / 'words'} {options}".split())
@@ -280,8 +261,8 @@ def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
 @pytest.mark.parametrize("stage", ["1", "scratch"])
 def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     """Two steps of train.py; stage 1 leaves the words alone. Another size is refused."""
-    model = words_with_tokenizer(tmp_path / "words", toy_data)
     words = tokenizer.load(toy_data / "tokenizer")
+    model = words_with_tokenizer(tmp_path / "words", words)
     common = f"--data {toy_data} --init {tmp_path / 'words'} --out {tmp_path / 'run'} --stage {stage}"
     options = "--steps 2 --warmup-steps 1 --global-batch 4 --micro-batch 4 --precision fp32"
     train.main(f"{common} {options}".split())

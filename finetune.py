@@ -99,7 +99,7 @@ def add_view_flags(parser) -> None:
 
 
 def add_link_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/toyworld"), metavar="DIR",
+    parser.add_argument("--checkpoint", type=Path, default=BUILT_IN, metavar="DIR",
                         help="pretraining run or OUT of `finetune.py disambiguation` [%(default)s]")  # fmt: skip
     parser.add_argument("--mentions", type=Path, default=Path("data/toyworld/mentions.safetensors"), metavar="FILE",
                         help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip

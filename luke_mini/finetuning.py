@@ -363,9 +363,6 @@ def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
 
 def write_predictions(job: Job, name: str, predictions: list) -> None:
     """OUT/<name>_predictions.json and the like, as the task's official scorers want them."""
-    if hasattr(job.task, "write_predictions"):
-        job.task.write_predictions(job.out, name, job.examples[name], predictions)
-        return
     for kind, content in job.task.prediction_files(job.examples[name], predictions).items():
         with write_file(job.out / f"{name}_{kind}") as file:
             if isinstance(content, str):

@@ -108,10 +108,7 @@ def open_model(
 def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
     """An answer for each line. model: a folder, or what `open_model` returned. ValueError names a faulty line."""
     opened = model if isinstance(model, Opened) else open_model(model)
-    task, module, tokenizer, entity_vocab, options = opened
-    if hasattr(task, "predict_lines"):
-        return task.predict_lines(module, lines, tokenizer, entity_vocab, options)
-    return answer_records(opened, files.line_records(lines, task.unmark))
+    return answer_records(opened, files.line_records(lines, opened.task.unmark))
 
 
 def answer_records(opened: Opened, records: Sequence[files.Record]) -> Iterator[dict]:

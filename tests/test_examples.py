@@ -7,6 +7,7 @@ A toy tokenizer whose tokens can be read (words, and single characters of words 
 writable; the transcription works one sentence and one segment at a time, without the builder's batching.
 """
 
+import json
 import re
 import resource
 import signal
@@ -374,3 +375,29 @@ def test_full_disk_leaves_no_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        (None, "second: no manifest.json, so prepare_wiki.py has not finished; run it with --out .*second"),
+        ({"max_seq_length": 65, "examples": 20}, "second: sequences of up to 65 word pieces, the model takes 64"),
+        ({"max_seq_length": 64, "examples": 21}, "second: 20 examples, but its manifest.json promises 21"),
+        ({"max_seq_length": 64}, "second/manifest.json: field 'examples' is missing, expected an integer"),
+        ({"max_seq_length": 64, "examples": 20}, ""),
+    ],
+)
+def test_data_folders_must_be_finished_and_fit_the_model(tmp_path, made, message):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, manifest in zip(folders, ({"max_seq_length": 64, "examples": 20}, made)):
+        (folder / "tokenizer").mkdir(parents=True)
+        (folder / "entity_vocab.jsonl").touch()
+        write_all(folder, random_examples(20, 100), 100, 60)
+        if manifest:
+            (folder / "manifest.json").write_text(json.dumps(manifest))
+    if not message:
+        assert examples.open_folders(folders, 64).sizes == [20, 20]
+        (folders[1] / "entity_vocab.jsonl").write_text("other")
+        message = "second/entity_vocab.jsonl differs from .*first/entity_vocab.jsonl: make this folder with"
+    with pytest.raises(ValueError, match=message):
+        examples.open_folders(folders, 64)

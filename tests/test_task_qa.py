@@ -353,9 +353,9 @@ def test_where_entities_come_from(tmp_path, capsys):
     assert found(mentions="mine") == ("mine", "entities    mine\n")
     assert found(candidates="of pages") == ("auto", "entities    of pages\n")
     assert found(lite) == ("none", "entities    none: the checkpoint is a lite one\n")
-    for given in ({"candidates": "of pages"}, {"mentions": "mine"}):
+    for faulty in ({"candidates": "of pages"}, {"mentions": "mine"}):
         with pytest.raises(ValueError, match="a lite checkpoint has no entities to give"):
-            found(lite, **given)
+            found(lite, **faulty)
 
 
 def test_a_long_mention_has_the_mean_position_of_its_first_words():

@@ -150,25 +150,25 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
 
 
 @triton.jit
-def _forward_tile(acc, total, peak, q, keys, values, first, start, count, column, scale, random, row_position,
-                  key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr,
+def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, column, scale, random,
+                  row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr,
                   DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Take a tile of keys into the running softmax: acc = sum of p v, total = sum of p, both in units of 2 ** peak."""
+    """Take a tile of keys into the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
     k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     s = tl.dot(q, tl.trans(k), input_precision="ieee")
     if MASKED:
         s = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], s, float("-inf"))
-    new_peak = tl.maximum(peak, tl.max(s, 1) * scale)  # scale includes log2 e: exp(x) = exp2(x log2 e)
-    p = tl.exp2(s * scale - new_peak[:, None])
-    fade = tl.exp2(peak - new_peak)  # what was summed so far was relative to the old peak; 0 the first time
-    total = total * fade + tl.sum(p, 1)
-    acc = acc * fade[:, None]
+    new_max = tl.maximum(row_max, tl.max(s, 1) * scale)  # scale includes log2 e: exp(x) = exp2(x log2 e)
+    p = tl.exp2(s * scale - new_max[:, None])
+    rescale = tl.exp2(row_max - new_max)  # what was summed so far was relative to the old row_max; 0 the first time
+    row_sum = row_sum * rescale + tl.sum(p, 1)
+    acc = acc * rescale[:, None]
     if DROPOUT:
         kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
         p = tl.where(kept, p, 0.0)  # after the sum: the softmax itself knows nothing of dropout
     acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
-    return acc, total, new_peak
+    return acc, row_sum, new_max
 
 
 @triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
@@ -190,30 +190,30 @@ def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, ls
     channels = column + tl.arange(0, HEAD_DIM)[None, :]
     scale_log2 = scale * LOG2_E
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     # words: full tiles, then the rest
     q = tl.load(q_word + row[:, None] * stride_q_word + channels, mask=exists[:, None], other=0.0)
     full = n_words // BLOCK_N * BLOCK_N
     for start in range(0, full, BLOCK_N):
-        acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, word_first, start, n_words, column,
-                                         scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False,
-                                         TMA)
+        acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, word_first, start, n_words,
+                                              column, scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM,
+                                              DROPOUT, False, TMA)
     if full < n_words:
-        acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, word_first, full, n_words, column,
-                                         scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True,
-                                         TMA)
+        acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, word_first, full, n_words,
+                                              column, scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM,
+                                              DROPOUT, True, TMA)
     # entities: the other query, the same running softmax
     if n_entities > 0:
         if TWO_QUERIES:
             q = tl.load(q_entity + row[:, None] * stride_q_entity + channels, mask=exists[:, None], other=0.0)
         for start in range(0, n_entities, BLOCK_E):
-            acc, total, peak = _forward_tile(acc, total, peak, q, keys, values, entity_first, start, n_entities,
-                                             column, scale_log2, random, position, entity_position, BLOCK_M, BLOCK_E,
-                                             HEAD_DIM, DROPOUT, True, TMA)
-    acc = acc * (65536.0 / keep / total)[:, None]
+            acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, entity_first, start,
+                                                  n_entities, column, scale_log2, random, position, entity_position,
+                                                  BLOCK_M, BLOCK_E, HEAD_DIM, DROPOUT, True, TMA)
+    acc = acc * (65536.0 / keep / row_sum)[:, None]
     tl.store(out + row[:, None] * stride_out + channels, acc.to(out.dtype.element_ty), mask=exists[:, None])
-    tl.store(lse + head.to(tl.int64) * n_rows + row, peak + tl.log2(total), mask=exists)
+    tl.store(lse + head.to(tl.int64) * n_rows + row, row_max + tl.log2(row_sum), mask=exists)
 
 
 # ---------------------------------------------------------------- backward: the two queries

@@ -85,7 +85,7 @@ def _scores(x, weight, bias, row, label, classes, stride_x, stride_weight, FEATU
 
 
 @triton.jit(do_not_specialize=["rows", "classes", "n_tiles"])
-def statistics_kernel(x, weight, bias, target, peak, total, best, target_score,
+def statistics_kernel(x, weight, bias, target, share_max, share_sum, best, target_score,
                       stride_x, stride_weight, rows, classes, n_tiles,
                       FEATURES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
                       HAS_BIAS: tl.constexpr):
@@ -97,9 +97,9 @@ def statistics_kernel(x, weight, bias, target, peak, total, best, target_score,
     offsets = share.to(tl.int64) * rows + row
     row = tl.minimum(row, rows - 1)
     row_target = tl.load(target + row).to(tl.int32)
-    row_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     row_score = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    row_total = tl.zeros([BLOCK_M], tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
     row_best = tl.zeros([BLOCK_M], tl.int32)
     first = share * n_tiles * BLOCK_N
     for start in range(first, tl.minimum(first + n_tiles * BLOCK_N, classes), BLOCK_N):
@@ -108,14 +108,14 @@ def statistics_kernel(x, weight, bias, target, peak, total, best, target_score,
                     HAS_BIAS)
         top = tl.max(s, 1)
         first_top = tl.min(tl.where(s == top[:, None], label[None, :], 0x7FFFFFFF), 1)
-        row_best = tl.where(top > row_peak, first_top, row_best)  # an equal class later on does not count
-        new_peak = tl.maximum(row_peak, top)
-        row_total = row_total * tl.exp2(row_peak - new_peak) + tl.sum(tl.exp2(s - new_peak[:, None]), 1)
-        row_peak = new_peak
+        row_best = tl.where(top > row_max, first_top, row_best)  # an equal class later on does not count
+        new_max = tl.maximum(row_max, top)
+        row_sum = row_sum * tl.exp2(row_max - new_max) + tl.sum(tl.exp2(s - new_max[:, None]), 1)
+        row_max = new_max
         is_target = label[None, :] == row_target[:, None]
         row_score = tl.maximum(row_score, tl.max(tl.where(is_target, s, float("-inf")), 1))
-    tl.store(peak + offsets, row_peak, mask=exists)
-    tl.store(total + offsets, row_total, mask=exists)
+    tl.store(share_max + offsets, row_max, mask=exists)
+    tl.store(share_sum + offsets, row_sum, mask=exists)
     tl.store(best + offsets, row_best, mask=exists)
     tl.store(target_score + offsets, row_score, mask=exists)
 
@@ -204,16 +204,17 @@ def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tenso
     strips, n_tiles = triton.cdiv(rows, tile.block_m), triton.cdiv(classes, tile.block_n)
     per_share = max(1, n_tiles * strips // PROGRAMS)
     shares = triton.cdiv(n_tiles, per_share)
-    peak, total, target_score = x.new_empty(3, shares, rows, dtype=torch.float32)
-    best = torch.empty_like(peak, dtype=torch.int32)
+    share_max, share_sum, target_score = x.new_empty(3, shares, rows, dtype=torch.float32)
+    best = torch.empty_like(share_max, dtype=torch.int32)
     if rows:
         with torch.cuda.device_of(x):
             statistics_kernel[strips, shares](
-                x, weight, weight if bias is None else bias, target, peak, total, best, target_score, x.stride(0),
-                weight.stride(0), rows, classes, per_share, **launch_options(tile, features, bias is not None),
+                x, weight, weight if bias is None else bias, target, share_max, share_sum, best, target_score,
+                x.stride(0), weight.stride(0), rows, classes, per_share,
+                **launch_options(tile, features, bias is not None),
             )  # fmt: skip
-    joint_peak, share = peak.max(0)  # of equally good shares the first
-    lse = joint_peak + (total * torch.exp2(peak - joint_peak)).sum(0).log2()
+    joint_max, share = share_max.max(0)  # of equally good shares the first
+    lse = joint_max + (share_sum * torch.exp2(share_max - joint_max)).sum(0).log2()
     hit = best.gather(0, share[None])[0] == target
     return (lse - target_score.amax(0)) * LN_2, hit, lse
 
@@ -226,8 +227,8 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
     x, weight = _side_by_side(x), _side_by_side(weight)
     tile = choose_tile(x.dtype, weight.dtype, features)
     size, strips = chunk_size(rows, features, x.element_size(), tile), triton.cdiv(rows, tile.block_m)
-    zoom = LARGEST_D[x.dtype] / g.abs().amax().clamp(min=1e-30) if x.dtype in LARGEST_D and rows else 1.0
-    g = g * zoom
+    grad_scale = LARGEST_D[x.dtype] / g.abs().amax().clamp(min=1e-30) if x.dtype in LARGEST_D and rows else 1.0
+    g = g * grad_scale
     dx = x.new_zeros(x.shape, dtype=torch.float32)
     d_weight = weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0)
     d_bias = weight.new_empty(0) if bias is None else torch.empty_like(bias)
@@ -247,10 +248,10 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
         if needs_x:
             dx += _product(d, weight[first:last].to(x.dtype), torch.float32)
         if needs_weight:
-            d_weight[first:last] = _product(d.T, x, torch.float32) / zoom
+            d_weight[first:last] = _product(d.T, x, torch.float32) / grad_scale
         if bias is not None:
-            d_bias[first:last] = sums[:, :n].sum(0) / zoom
-    return (dx / zoom).to(x.dtype), d_weight, d_bias
+            d_bias[first:last] = sums[:, :n].sum(0) / grad_scale
+    return (dx / grad_scale).to(x.dtype), d_weight, d_bias
 
 
 @_cross_entropy.register_fake

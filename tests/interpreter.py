@@ -2,32 +2,23 @@
 
 import importlib.util
 import itertools
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import closeness
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def start_interpreted(file, parts=("interpreted", "mutant")):
-    """The functions interpreted_* and mutant_* of a test file, each kind in a process with the interpreter on:
-    whether a kernel is interpreted or compiled is decided when it is decorated."""
+def interpreted(file, *kinds):
+    """The functions interpreted_* and mutant_* of a test file, each kind a process with the interpreter on, for
+    conftest.background: whether a kernel is interpreted or compiled is decided when it is decorated."""
     options = [f"--seed={closeness.SEED}", f"--threads={torch.get_num_threads()}"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *options, "-o"]
-    environment = dict(os.environ, TRITON_INTERPRET="1", PYTHONPATH=str(ROOT))
-    pipes = {"env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return {part: subprocess.Popen([*command, f"python_functions={part}_*"], **pipes) for part in parts}
+    command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *options, "-o"]
+    return {kind: ([*command, f"python_functions={kind}_*"], {"TRITON_INTERPRET": "1"}) for kind in kinds}
 
 
-def expect_passed(process):
-    output = process.communicate()[0]
-    assert process.returncode == 0, output[-8000:]
+def expect_passed(output):
     assert re.search(r"\d+ passed", output) and not re.search(r"\d+ skipped", output), output
 
 

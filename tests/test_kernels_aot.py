@@ -2,23 +2,21 @@
 
     python -m pytest tests/test_kernels_aot.py
 
-For every target x float16, bfloat16 x dropout off, on, with the tiles that would be launched: no spills, shared memory
-within the chip's, the tensor cores of that generation and no older ones, pipelined loads, no 2-byte loads, no atomics,
-and a bounded number of instructions per attention score in the hot loop. The number of heads is a dimension of the
-launch grid and strides are arguments, so base (12 heads) and large (16) are one and the same binary; that is checked.
-The cross-entropy's kernels likewise, for tables of 256 and 768 features, in half precision and in float32.
+The operators launch as they would on a GPU, up to the point where one is needed; what that compiles is looked at. For
+every target, dropout off and on, with the tiles that would be launched: no spills, shared memory within the chip's, the
+tensor cores of that generation and no older ones, pipelined loads, no 2-byte loads, no atomics, and a bounded number of
+instructions per attention score in the hot loop. The number of heads is a dimension of the launch grid and strides are
+arguments, so base (12 heads) and large (16) are one and the same binary; that is checked. The cross-entropy's kernels
+likewise, for tables of 768 features in half precision and of 256 in float32. Each of these in one of float16 and
+bfloat16: the two differ in rounding alone, and not in any number here (`bench_kernels.py --static` compiles both).
 
-Compilation runs in processes of their own, two at a time, without TRITON_INTERPRET and with an empty cache.
+Compilation runs in processes of their own (conftest.py), without TRITON_INTERPRET and with an empty cache.
 """
+
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # instructions per score and thread in the hot loop: (kernel, dropout): sm_80, sm_90, sm_100
 PER_SCORE = {
@@ -29,44 +27,50 @@ PER_SCORE = {
     ("query_gradient", True): (27, 20.5, 25),
     ("key_gradient", True): (36.5, 25.5, 33),
 }
+INSPECT = """
+import json, sys, torch, bench_kernels as bench
+dtype, weight_dtype = (getattr(torch, name) for name in sys.argv[1:3])
+features, dropout = int(sys.argv[3]), float(sys.argv[4])
+rows = []
+for arch in bench.ARCHITECTURES:
+    rows += bench.inspect_attention(arch, dtype, dropout)
+    rows += bench.inspect_cross_entropy(arch, dtype, weight_dtype, features)
+print(json.dumps(rows))
+"""
+NOT_ALIGNED = """
+import json, torch, bench_kernels as bench
+from bench_kernels import attention
+wide, packing = bench.attention_inputs(torch.float16)
+tensors = [torch.zeros(x.numel() + 1).half()[1:].view(x.shape) for x in wide[:4]]
+attention._readable = lambda tensor: tensor
+with bench.compiling(attention, ["forward"], 80) as compiled:
+    attention._attention(*tensors, *packing, 0.0, 0)
+print(json.dumps(bench.read_back(compiled[0], attention.TILES["forward", 80][0])))
+"""
+PROCESSES = {
+    "with dropout": (["-c", INSPECT, "bfloat16", "float32", "256", "0.1"], {}),
+    "without": (["-c", INSPECT, "float16", "float16", "768", "0.0"], {}),
+    "not aligned": (["-c", NOT_ALIGNED], {}),
+}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Of all processes here; what one has compiled another finds."""
-    mine = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    return mine | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/bench'}", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
+@pytest.fixture
+def everything(output_of):
+    """All 18 + 12 kernels, as dicts of numbers from `bench_kernels.py`."""
+    return json.loads(output_of("without")) + json.loads(output_of("with dropout"))
 
 
-@pytest.fixture(scope="module")
-def everything(environment, tmp_path_factory):
-    """All 36 + 24 kernels, as dicts of numbers from `bench_kernels.py`."""
-    command = [sys.executable, ROOT / "tests/bench/bench_kernels.py", "--static", "--dtype"]
-    runs = []
-    for dtype in ("fp16", "bf16"):
-        file = tmp_path_factory.mktemp(dtype) / "static.json"
-        process = subprocess.Popen([*command, dtype, "--json", file], env=environment, cwd=ROOT, stderr=subprocess.PIPE,
-                                   stdout=subprocess.DEVNULL, text=True)  # fmt: skip
-        runs.append((process, file))
-    rows = []
-    for process, file in runs:
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors[-3000:]
-        rows += json.loads(file.read_text())["static"]
-    return rows
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compiled(everything):
-    return [row for row in everything if row["kernel"] in ("forward", "query_gradient", "key_gradient")]
+    return [row for row in everything if "dropout" in row]
 
 
 def test_all_were_compiled(everything, compiled):
-    cross_entropy = [row for row in everything if row not in compiled]
-    keys = {(r["kernel"], r["arch"], r["dtype"], r["weight"], r["features"]) for r in cross_entropy}
-    assert len(keys) == len(cross_entropy) == 2 * 3 * 2 * 2
-    keys = {(r["kernel"], r["arch"], r["dtype"], r["dropout"]) for r in compiled}
-    assert len(keys) == len(compiled) == 3 * 3 * 2 * 2
+    keys = {(r["kernel"], r["arch"], r["features"]) for r in everything if r not in compiled}
+    assert len(keys) == len(everything) - len(compiled) == 2 * 3 * 2
+    keys = {(r["kernel"], r["arch"], r["dropout"]) for r in compiled}
+    assert len(keys) == len(compiled) == 3 * 3 * 2
+    assert {r["dtype"] for r in everything} == {"fp16", "bf16"}
 
 
 def test_nothing_spills_and_everything_fits(everything):
@@ -103,76 +107,16 @@ def test_instructions_per_score(compiled):
         assert 4 < r["per_score"] <= limit, r
 
 
-def run_script(environment, script, *arguments):
-    subprocess.run([sys.executable, "-c", script, *arguments], env=environment, cwd=ROOT, check=True)
-
-
-LAUNCH = """
-import sys
-import torch
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-import bench_kernels as bench
-from kernels import entity_attention as attention
-
-ARCH = int(sys.argv[1])
-
-class PretendedGPU:
-    get_current_target = lambda self: GPUTarget("cuda", ARCH, 32)
-    get_current_device = lambda self: 0
-    get_current_stream = lambda self, device: 0
-
-class CompileOnly:  # kernel[grid](...) compiles for these very arguments, by Triton's own launching code, and stops
-    def __init__(self, name):
-        self.name, self.kernel = name, bench.KERNELS[name]
-    def __getitem__(self, grid):
-        return lambda *args, **options: launched.update({self.name: self.kernel.warmup(*args, grid=grid, **options)})
-
-launched = {}
-driver.set_active(PretendedGPU())
-attention._architecture = lambda device: ARCH
-for name in bench.KERNELS:
-    setattr(attention, name + "_kernel", CompileOnly(name))
-wide = torch.randn(1152, 5, 2, 64).half().unbind(1)
-lengths = [torch.arange(3, dtype=torch.int32) * n for n in (512, 64)]
-packing = attention.pack(*lengths, 512, 64)
-out, lse = attention._attention(*wide[:4], *packing, 0.1, -5)
-attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, 0.1, 2**40)
-
-def code(compiled):  # without the lines that say where in the source an instruction comes from
-    lines = [line.strip() for line in compiled.asm["ptx"].splitlines() if line.startswith("\t")]
-    return [line for line in lines if not line.startswith((".", "//"))]
-
-for name, ours in launched.items():
-    inspected, _ = bench.compile_kernel(name, ARCH, torch.float16, 64, 0.1)
-    assert code(ours) == code(inspected) and len(code(ours)) > 500, name
-"""
-
-
-@pytest.mark.parametrize("arch", [80, 90])
-def test_launching_asks_for_the_code_that_was_inspected(environment, everything, arch):
-    """The operators up to the point where a GPU is needed: what they pass is what the figures above are of."""
-    run_script(environment, LAUNCH, str(arch))
-
-
-def test_model_size_is_not_compiled_in(environment):
+def test_model_size_is_not_compiled_in():
     """What is fixed at compile time is the tile, the head size and three switches: no number of heads, no stride."""
-    run_script(
-        environment,
-        "import bench_kernels as bench\n"
-        "fixed = {p.name for kernel in bench.KERNELS.values() for p in kernel.params if p.is_constexpr}\n"
-        "tile = {'BLOCK_M', 'BLOCK_N', 'BLOCK_E'}\n"
-        "assert fixed == tile | {'HEAD_DIM', 'TWO_QUERIES', 'DROPOUT', 'TMA'}, fixed\n"
-    )
+    from kernels import entity_attention as attention
+
+    kernels = attention.forward_kernel, attention.query_gradient_kernel, attention.key_gradient_kernel
+    fixed = {p.name for kernel in kernels for p in kernel.params if p.is_constexpr}
+    assert fixed == {"BLOCK_M", "BLOCK_N", "BLOCK_E", "HEAD_DIM", "TWO_QUERIES", "DROPOUT", "TMA"}
 
 
-def test_these_checks_can_fail(environment):
-    """Without the promise of aligned pointers the compiler falls back to 2-byte loads, and the numbers say so."""
-    run_script(
-        environment,
-        "import bench_kernels as bench\n"
-        "honest = bench.argument_type\n"
-        "bench.argument_type = lambda *a: (honest(*a)[0], False)\n"
-        "row = bench.inspect('forward', 80)\n"
-        "assert row['narrow_loads'] > 0 and row['cp_async'] == 0, row\n"
-    )
+def test_these_checks_can_fail(output_of):
+    """Without copies of what is not aligned the compiler falls back to 2-byte loads, and the numbers say so."""
+    row = json.loads(output_of("not aligned"))
+    assert row["narrow_loads"] > 0 and row["cp_async"] == 0, row

@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from closeness import assert_as_good, by_layer, generator, seeded
-from interpreter import expect_passed, start_interpreted
+from interpreter import expect_passed, interpreted
 
 from luke_mini import config, ops, packing
 from luke_mini.batching import PretrainBatch
@@ -22,8 +22,11 @@ def back_to_auto():
     ops.use_backend("auto")
 
 
-def test_in_the_interpreter():
-    expect_passed(start_interpreted(__file__, parts=("interpreted",))["interpreted"])
+PROCESSES = interpreted(__file__, "interpreted")
+
+
+def test_in_the_interpreter(output_of):
+    expect_passed(output_of("interpreted"))
 
 
 def test_the_choice_is_made_by_device_and_can_be_forced():
@@ -37,9 +40,9 @@ def test_the_choice_is_made_by_device_and_can_be_forced():
         ops.use_backend("cuda")
 
 
-def make_model_and_batch(dropout=0.0):
+def make_model_and_batch(layers=2, dropout=0.0):
     shape = config.ModelConfig(
-        vocab_size=211, entity_vocab_size=307, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=211, entity_vocab_size=307, hidden_size=64, num_hidden_layers=layers, num_attention_heads=2,
         intermediate_size=48, entity_emb_size=32, max_position_embeddings=64, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=dropout, initializer_range=0.2,
     )  # fmt: skip
@@ -81,7 +84,7 @@ def interpreted_model_on_kernels_equals_plain_model():
 
 
 def interpreted_dropout_obeys_torchs_seed():
-    model, batch = make_model_and_batch(dropout=0.3)
+    model, batch = make_model_and_batch(layers=1, dropout=0.3)
     first, second = (loss_and_gradients(model, batch, "triton") for _ in range(2))
     assert first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in first[1])
     torch.manual_seed(6)

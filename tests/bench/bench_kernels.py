@@ -5,8 +5,8 @@
     python tests/bench/bench_kernels.py --traffic            only bytes, FLOPs and exponentials (seconds)
     python tests/bench/bench_kernels.py --json out.json      the same numbers for a program to read
 
-*Static.* Every kernel is compiled ahead of time for sm_80 (A100), sm_90 (H100) and sm_100 (B200) with the tiles it
-would be launched with, and the machine code is read back: registers, spills, shared memory, which tensor-core
+*Static.* Every kernel is launched on a pretended sm_80 (A100), sm_90 (H100) and sm_100 (B200), which compiles it as a
+GPU would have it, and the machine code is read back: registers, spills, shared memory, which tensor-core
 instruction it uses, whether loads are pipelined, and how many instructions the hot loop spends per attention score and
 thread. The hot loop is the innermost loop with tensor-core instructions and the most exponentials, the first of them in
 the program: full tiles of word keys (or of word rows, for the gradient of the keys).
@@ -21,103 +21,110 @@ cores, exponentials and memory could each take on a chip running at its publishe
 GPU (`bench_gpu.py`).
 """
 import argparse
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import project  # noqa: F401 (finds kernels)
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
 
 from kernels import entity_attention as attention
 from kernels import linear_cross_entropy as cross_entropy
 
-KERNELS = {
-    "forward": attention.forward_kernel,
-    "query_gradient": attention.query_gradient_kernel,
-    "key_gradient": attention.key_gradient_kernel,
-}
-CROSS_ENTROPY_KERNELS = {
-    "statistics": cross_entropy.statistics_kernel,
-    "score_gradient": cross_entropy.score_gradient_kernel,
-}
+KERNELS = ("forward", "query_gradient", "key_gradient")
+CROSS_ENTROPY_KERNELS = ("statistics", "score_gradient")
 ARCHITECTURES = (80, 90, 100)
-SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes that one block may use
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # ---------------------------------------------------------------- compiled code
 
 
-def compile_kernel(name, arch, dtype, head_dim, dropout):
-    """The kernel as `entity_attention` would launch it on such a GPU, compiled without one."""
-    kernel, tile = KERNELS[name], attention.choose_tile(name, arch, dtype, head_dim, dropout)
-    options = attention.launch_options(tile, head_dim, dropout)
-    options["TWO_QUERIES"] = True
-    return compile_for(kernel, arch, options, lambda name: argument_type(name, dtype, head_dim, tile)), tile
+class PretendedGPU:
+    """What launching asks a driver for. Triton keeps code by the number of the device: here the architecture."""
+
+    def __init__(self, arch):
+        self.arch = arch
+
+    def get_current_target(self):
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self):
+        return self.arch
+
+    def get_current_stream(self, device):
+        return 0
 
 
-def compile_for(kernel, arch, options, type_of):
-    """Compile ahead of time. options: as a launch would give them; type_of: from an argument's name to its type and
-    whether launching promises divisibility by 16."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+class CompileOnly:
+    """In place of a kernel: a launch compiles for these very arguments, by Triton's own launching code, and stops."""
 
-    launch = {option: options.pop(option) for option in ("num_warps", "num_stages")}
-    signature, constants, attributes = {}, {}, {}
-    for index, argument in enumerate(kernel.arg_names):
-        signature[argument], aligned = type_of(argument)
-        if argument in options:
-            signature[argument], constants[index,] = "constexpr", options[argument]
-        elif aligned:  # without this the compiler plans for 2-byte loads and spills
-            attributes[index,] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch)
+    def __init__(self, kernel, compiled):
+        self.kernel, self.compiled = kernel, compiled
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.compiled.append(self.kernel.warmup(*args, grid=grid, **options))
 
 
-def argument_type(argument, dtype, head_dim, tile):
-    """Triton's name for the type of a kernel's argument, and whether launching promises divisibility by 16."""
-    pointer = "*" + TYPES[dtype]
-    if argument.endswith("_tiles") and tile.tma:
-        rows = tile.block_n if argument in ("key_tiles", "value_tiles") else tile.block_m
-        return f"tensordesc<{TYPES[dtype]}[{rows},{head_dim}]>", False
-    if argument in ("lse", "delta"):
-        return "*fp32", True
-    if argument == "segments":
-        return "*i32", True
-    if argument == "scale":
-        return "fp32", False
-    if argument in ("n_rows", "seed", "keep"):
-        return "i32", False
-    return ("i32", True) if argument.startswith("stride_") else (pointer, True)
+@contextmanager
+def compiling(module, names, arch):
+    """Inside, the operators of a module of kernels compile for an architecture, without a GPU, and compute nothing.
+    Gives the list of what was compiled, in the order of the launches."""
+    compiled = []
+    driver.set_active(PretendedGPU(arch))
+    kernels = {f"{name}_kernel": CompileOnly(getattr(module, f"{name}_kernel"), compiled) for name in names}
+    with mock.patch.multiple(module, **kernels):
+        yield compiled
 
 
-def inspect(name, arch, dtype=torch.float16, head_dim=64, dropout=0.0):
-    """Compile and read back one kernel: a dict of numbers."""
-    compiled, tile = compile_kernel(name, arch, dtype, head_dim, dropout)
-    case = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
-            "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}"}  # fmt: skip
-    return case | read_back(compiled, tile)
+def attention_inputs(dtype, head_dim=64, words=512, entities=64, batch=2, heads=2):
+    """q_word, q_entity, key, value and the output's gradient, as slices of one wide tensor; and their packing."""
+    wide = torch.randn(batch * (words + entities), 5, heads, head_dim).to(dtype).unbind(1)
+    lengths = [torch.arange(batch + 1, dtype=torch.int32) * n for n in (words, entities)]
+    return wide, attention.pack(*lengths, words, entities)
 
 
-def inspect_cross_entropy(name, arch, dtype=torch.bfloat16, weight_dtype=torch.float32, features=256):
-    """The same for a kernel of the cross-entropy. Instructions per score are those of the whole program, for a tile of
-    scores outgrows any loop that the compiler leaves in it."""
-    tile = cross_entropy.choose_tile(dtype, weight_dtype, features)
-    types = {"x": "*" + TYPES[dtype], "d": "*" + TYPES[dtype], "target": "*i64", "best": "*i32"}
-    types |= dict.fromkeys(("weight", "bias"), "*" + TYPES[weight_dtype])
-    types |= dict.fromkeys(("peak", "total", "target_score", "lse", "g", "d_bias"), "*fp32")
-    options = cross_entropy.launch_options(tile, features, True)
-    compiled = compile_for(CROSS_ENTROPY_KERNELS[name], arch, options,
-                           lambda name: (types.get(name, "i32"), name in types or "stride" in name))  # fmt: skip
-    case = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "weight": TYPES[weight_dtype], "features": features,
-            "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_k} w{tile.num_warps} s{tile.num_stages}"}  # fmt: skip
-    row = case | read_back(compiled, tile)
-    return row | {"per_score": round(row["instructions"] * 32 * tile.num_warps / (tile.block_m * tile.block_n), 2)}
+def inspect_attention(arch, dtype=torch.float16, dropout=0.0, head_dim=64):
+    """Compile and read back the three kernels as `entity_attention` would launch them: dicts of numbers."""
+    (*tensors, d_out), packing = attention_inputs(dtype, head_dim)
+    with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "_architecture", lambda _: arch):
+        out, lse = attention._attention(*tensors, *packing, dropout, -5)
+        attention._attention_backward(d_out, *tensors, out, lse, *packing, dropout, 2**40)
+    rows = []
+    for name, code in zip(KERNELS, compiled, strict=True):
+        tile = attention.choose_tile(name, arch, dtype, head_dim, dropout)
+        rows.append({"kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
+                     "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
+                     **read_back(code, tile)})  # fmt: skip
+    return rows
+
+
+def inspect_cross_entropy(arch, dtype=torch.bfloat16, weight_dtype=torch.float32, features=256):
+    """The same for the kernels of the cross-entropy. Instructions per score are those of the whole program, for a tile
+    of scores outgrows any loop that the compiler leaves in it."""
+    x, target = torch.zeros(32, features, dtype=dtype), torch.zeros(32, dtype=torch.int64)
+    weight, bias = (torch.zeros(256, *shape, dtype=weight_dtype) for shape in ((features,), ()))
+    with compiling(cross_entropy, CROSS_ENTROPY_KERNELS, arch) as compiled:
+        loss, _, lse = cross_entropy._cross_entropy(x, weight, bias, target)
+        cross_entropy._cross_entropy_backward(loss, x, weight, bias, target, lse, True, True)
+    tile, rows = cross_entropy.choose_tile(dtype, weight_dtype, features), []
+    for name, code in zip(CROSS_ENTROPY_KERNELS, compiled, strict=True):
+        row = {"kernel": name, "arch": arch, "dtype": TYPES[dtype], "weight": TYPES[weight_dtype], "features": features,
+               "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_k} w{tile.num_warps} s{tile.num_stages}",
+               **read_back(code, tile)}  # fmt: skip
+        row["per_score"] = round(row["instructions"] * 32 * tile.num_warps / (tile.block_m * tile.block_n), 2)
+        rows.append(row)
+    return rows
 
 
 def read_back(compiled, tile):
@@ -246,9 +253,7 @@ def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=6
     five backward (ours takes seven, because the gradient of the keys and that of the queries each redo the first two).
     """
     rows = batch * (words + entities)
-    wide = torch.randn(rows, 5, heads, head_dim).half().unbind(1)
-    lengths = [torch.arange(batch + 1, dtype=torch.int32) * n for n in (words, entities)]
-    packing = attention.pack(*lengths, words, entities)
+    wide, packing = attention_inputs(torch.float16, head_dim, words, entities, batch, heads)
     chosen = attention.choose_tile
     attention.choose_tile = lambda kernel, _, *rest: chosen(kernel, arch, *rest)
     try:
@@ -341,24 +346,22 @@ def roofline(words=512, entities=128, batch=32, head_dim=64):
 # ---------------------------------------------------------------- command line
 
 
-def static_table(dtypes):
+def static_table():
     """All kernels at the sizes they are made for: heads of 64; entity tables of 256 features in float32, as under
     autocast, and word tables of 768 in the type of the products."""
     rows = []
-    for arch in ARCHITECTURES:
-        for name in CROSS_ENTROPY_KERNELS:
-            for dtype in dtypes:
-                for weight_dtype, features in ((torch.float32, 256), (dtype, 768)):
-                    rows.append(inspect_cross_entropy(name, arch, dtype, weight_dtype, features))
-                    print(show(rows[-1], ("kernel", "arch", "dtype", "weight", "features", "tile", "registers",
-                                          "spilled_bytes", "shared_bytes", "per_score")), flush=True)  # fmt: skip
-    for arch in ARCHITECTURES:
-        for name in KERNELS:
-            for dtype in dtypes:
-                for dropout in (0.0, 0.1):
-                    rows.append(inspect(name, arch, dtype, 64, dropout))
-                    print(show(rows[-1], ("kernel", "arch", "dtype", "dropout", "tile", "registers", "spilled_bytes",
-                                          "shared_bytes", "per_score")), flush=True)  # fmt: skip
+    for arch, dtype in itertools.product(ARCHITECTURES, (torch.float16, torch.bfloat16)):
+        for weight_dtype, features in ((torch.float32, 256), (dtype, 768)):
+            rows += show_each(inspect_cross_entropy(arch, dtype, weight_dtype, features), ("weight", "features"))
+        for dropout in (0.0, 0.1):
+            rows += show_each(inspect_attention(arch, dtype, dropout), ("dropout",))
+    return rows
+
+
+def show_each(rows, names):
+    for row in rows:
+        print(show(row, ("kernel", "arch", "dtype", *names, "tile", "registers", "spilled_bytes", "shared_bytes",
+                         "per_score")), flush=True)  # fmt: skip
     return rows
 
 
@@ -383,7 +386,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--static", action="store_true", help="only the compiled code")
     parser.add_argument("--traffic", action="store_true", help="only bytes, FLOPs, exponentials, in the interpreter")
-    parser.add_argument("--dtype", choices=("fp16", "bf16"), nargs="+", default=["fp16", "bf16"], help="to compile for")
     parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args()
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -391,7 +393,7 @@ def main():
     if args.static or not args.traffic:
         if interpreted:
             raise SystemExit("--static compiles: run it without TRITON_INTERPRET")
-        results["static"] = static_table([dtype for dtype, name in TYPES.items() if name in args.dtype])
+        results["static"] = static_table()
     if args.traffic or not args.static:
         results["traffic"] = traffic_table() if interpreted else interpreted_traffic()
     if not (args.static or args.traffic):

@@ -127,7 +127,7 @@ def test_mention_statistics(made, dump, tmp_path):
         links = 2 if name == "Balen" else 1  # the river's article names it
         assert table.titles_of(table.names().index(name.lower())) == [(name, links)]
         assert table.detect(name)[0].link_probability == pytest.approx(links / holding) and holding > links
-        assert table.candidates(f"{name}'s") == [(name, 1, 1.0)]  # through two redirects
+        assert table.candidates(f"{name}'s") == ((name, 1.0),)  # through two redirects
     assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
     assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
     assert table.candidates("Great fire of Balen") == []  # no such page

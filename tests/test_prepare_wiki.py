@@ -130,7 +130,7 @@ def test_mention_statistics(made, dump, tmp_path):
         assert table.candidates(f"{name}'s") == ((name, 1.0),)  # through two redirects
     assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
     assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
-    assert table.candidates("Great fire of Balen") == []  # no such page
+    assert table.candidates("Great fire of Balen") == ()  # no such page
     assert len(table) == 2 * len(NAMES) + 2
     without = prepare(tmp_path, "--dump", dump, "--no-mentions", "--tokenizer", made / "tokenizer")
     assert contents(made).keys() - contents(without).keys() == {"mentions.safetensors"}

@@ -157,3 +157,13 @@ def test_bad_files_give_one_line_with_their_name(tmp_path, content, what):
     with pytest.raises(ValueError, match=what) as error:
         EntityVocab.load(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_for_release(tmp_path):
+    """[MASK2] comes last if it is missing; language prefixes, even for a single language."""
+    lukes = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Oslo"]).for_release()
+    assert titles(lukes)[3:] == ["Oslo", "[MASK2]"] and lukes.mask2_id == 4
+    vocab = EntityVocab.build({"Oslo": 2}, 9, language="de").for_release()
+    vocab.save(tmp_path / "vocab.json")
+    keys = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "de:Oslo": 3, "[MASK2]": 4}
+    assert json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8")) == keys

@@ -31,8 +31,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from luke_mini import checkpoint, files, initialization, tokenizer, weights
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab

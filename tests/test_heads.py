@@ -217,6 +217,8 @@ def test_rows_of_marked_mentions(head):
     expected = [[1, 4], [2, 6]] * ("token" in head) + [[7, 9], [8, 10]] * ("entity" in head)
     assert [rows.tolist() for rows in batch.rows] == expected and batch.rows_per_input == (1, 1)
     assert batch.packed.n_entities == 4 * ("entity" in head)
+    model = heads.TaskModel(build(SMALL), ("a", "b", "c"), head, len(expected), None)
+    assert model.logits(batch).shape == (2, 3)
 
 
 def test_missing_masks_mean_that_everything_is_real():

@@ -137,7 +137,7 @@ def test_titles_carry_their_language_if_the_vocabulary_does(words, given, tmp_pa
     assert json.loads((tmp_path / "again/entity_vocab.json").read_text()) == keys
 
 
-def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, given, tmp_path):
+def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, given, tmp_path, capsys):
     """E = H, no entity-aware attention, pad id 0, no masked-word head, [MASK] apart from the table."""
     config = shape_of(words, entity_emb_size=SMALL.hidden_size, pad_token_id=0)
     folder = tmp_path / "archive"
@@ -146,8 +146,10 @@ def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, g
     stored = {f"luke.{k}" if k.startswith(("em", "en", "po")) and "predictions" not in k else k: v
               for k, v in stored.items() if not k.startswith("lm_head.")}  # fmt: skip
     stored["luke.entity_embeddings.mask_embedding"] = mask = torch.randn(config.hidden_size)
+    stored["mystery"] = torch.zeros(1)
     torch.save(stored, folder / "pytorch_model.bin")
     run("convert", folder, tmp_path / "out", *given, "--no-entity-aware")
+    assert "ignored     mystery: not part of any LUKE model" in capsys.readouterr().out
     found = checkpoint.read(tmp_path / "out")
     assert found.config.mask_entity_id == 2
     assert found.config.max_position_embeddings == config.max_position_embeddings + 1

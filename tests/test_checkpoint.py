@@ -6,10 +6,7 @@ pytest tests/test_checkpoint.py
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +19,6 @@ from luke_mini import checkpoint, files, heads, model_tools, packing, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining, LukeModel
-from luke_mini.weights import from_released, to_released
 
 
 @pytest.fixture(scope="module")
@@ -322,67 +318,3 @@ def test_a_full_disk_is_named_and_other_errors_keep_their_words(tmp_path):
         with pytest.raises(OSError, match=words), files.write_file(target):
             raise error
     assert list(tmp_path.iterdir()) == []
-
-
-# --- Command line -----------------------------------------------------------------------------------------------------
-
-
-def test_lite_from_the_command_line_and_what_info_says(folder, tmp_path, capsys):
-    model_tools.main(["lite", str(folder), str(tmp_path / "lite")])
-    capsys.readouterr()
-    model_tools.main(["info", str(tmp_path / "lite")])
-    said = capsys.readouterr().out
-    model, words, entities = checkpoint.load(tmp_path / "lite")
-    assert len(entities) == 4 and len(words) == model.config.vocab_size
-    assert f"weights     {sum(p.numel() for p in model.parameters()):,}, of them 64 entity embeddings" in said
-    assert "[PAD] 2, [UNK] 1, [MASK] 0, [MASK2] 3" in said and "masked words, masked entities" in said
-    full, small = checkpoint.read(folder), checkpoint.read(tmp_path / "lite")
-    vocab, tables = full.entity_vocab, ("luke.entities.entity.weight", "entity_head.bias")
-    rows = [vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id]
-    assert_equal(small.weights, full.weights | {name: full.weights[name][rows] for name in tables})
-    assert small.config == replace(full.config, entity_vocab_size=4)
-    assert json.loads((tmp_path / "lite/entity_vocab.json").read_text()) == {
-        "[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3,
-    }  # fmt: skip
-
-
-def test_convert_of_a_pretraining_run(folder, tmp_path):
-    """The newest step; markers get their start, and the three further queries, if it was pretrained without them."""
-    found = checkpoint.read(folder, entity_aware=False)
-    plain = LukeForPretraining(found.config)
-    initialize(plain, found.config, 5)
-    for step in ("step-000009", "step-000010"):
-        checkpoint.save(tmp_path / "run" / step, plain, found.tokenizer, found.entity_vocab)
-        (tmp_path / "run" / step / "run.json").write_text("{}")
-    model_tools.main(["convert", str(tmp_path / "run"), str(tmp_path / "out")])
-    made = checkpoint.read(tmp_path / "out")
-    words, vocab = made.tokenizer, made.entity_vocab
-    at, number = (words.encode(sign, prefix_space=False).ids[-1] for sign in "@#")
-    expected = from_released(to_released(plain.state_dict(), found.config), made.config)
-    for table in ("luke.words.token.weight", "word_head.bias"):
-        expected[table][[words.ent_id, words.ent2_id]] = expected[table][[at, number]]
-    for table in ("luke.entities.entity.weight", "entity_head.bias"):
-        expected[table][vocab.mask2_id] = expected[table][vocab.mask_id]
-    assert made.config.use_entity_aware_attention
-    assert_equal(made.weights, expected)
-
-    model_tools.main(["convert", str(folder), str(tmp_path / "same"), "--no-entity-aware"])
-    same = checkpoint.read(tmp_path / "same")  # of a model folder, the markers may have been trained
-    assert_equal(same.weights, found.weights)
-
-
-def test_errors_are_one_line_and_status_2(copy, tmp_path, capsys):
-    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-9])
-    root = Path(checkpoint.__file__).parent.parent
-    command = [sys.executable, "-m", "luke_mini.model_tools", "info", str(copy)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "not a complete safetensors file" in done.stderr
-    for arguments, words in (
-        (["lite", copy, tmp_path / "out"], "not a complete safetensors file"),
-        (["convert", tmp_path / "nothing", tmp_path / "out"], "no such file or folder"),
-        (["convert", copy, copy], "exists already"),
-    ):
-        refused(arguments[1], words, lambda _: model_tools.main([*map(str, arguments)]))  # noqa: B023
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit, match="0"):
-        model_tools.main(["lite", "--help"])

@@ -14,6 +14,7 @@ import logging
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -205,6 +206,19 @@ def test_packed_scores_are_the_padded_ones(architecture):
         assert not padded[~mask].any()
         padded = padded[mask]
     torch.testing.assert_close(packed, padded.reshape(packed.shape), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("head", ["entity", "token", "token+entity"])
+def test_rows_of_marked_mentions(head):
+    """Texts of 4 and 3 words, two mentions each: the markers in front of these, and the entities behind all words."""
+    spans = np.array([[1, 2], [2, 4]]), np.array([[0, 1], [2, 3]])
+    texts = [packing.Sequence(np.arange(5, 5 + n), np.array([2, 3]), at) for n, at in zip((4, 3), spans)]
+    batch = heads.collate_mentions(texts, torch.zeros(2), head, 1, 30)
+    expected = [[1, 4], [2, 6]] * ("token" in head) + [[7, 9], [8, 10]] * ("entity" in head)
+    assert [rows.tolist() for rows in batch.rows] == expected and batch.rows_per_input == (1, 1)
+    assert batch.packed.n_entities == 4 * ("entity" in head)
+    model = heads.TaskModel(build(SMALL), ("a", "b", "c"), head, len(expected), None)
+    assert model.logits(batch).shape == (2, 3)
 
 
 def test_missing_masks_mean_that_everything_is_real():

@@ -9,12 +9,15 @@ that transformers computed, under AllenNLP's names.
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
 import pytest
 import torch
 from closeness import assert_equal, assert_same
+from conftest import ROOT
 from fixtures import make_hf_fixtures as oracle
 from safetensors.torch import load_file
 from test_heads import recorded
@@ -22,7 +25,7 @@ from test_model import SMALL, build, padded_batch
 
 from luke_mini import checkpoint, inference, model_tools, tokenizer
 from luke_mini.model import LukeForPretraining
-from luke_mini.weights import ENTITY_TABLES, WORD_TABLES, to_released
+from luke_mini.weights import ENTITY_TABLES, WORD_TABLES, from_released, to_released
 
 TITLES = ["[PAD]", "[UNK]", "[MASK]", "Oslo", "New York City", "Ada"]
 
@@ -134,7 +137,7 @@ def test_titles_carry_their_language_if_the_vocabulary_does(words, given, tmp_pa
     assert json.loads((tmp_path / "again/entity_vocab.json").read_text()) == keys
 
 
-def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, given, tmp_path):
+def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, given, tmp_path, capsys):
     """E = H, no entity-aware attention, pad id 0, no masked-word head, [MASK] apart from the table."""
     config = shape_of(words, entity_emb_size=SMALL.hidden_size, pad_token_id=0)
     folder = tmp_path / "archive"
@@ -143,8 +146,10 @@ def test_bert_positions_and_the_mask_embedding_of_disambiguation_models(words, g
     stored = {f"luke.{k}" if k.startswith(("em", "en", "po")) and "predictions" not in k else k: v
               for k, v in stored.items() if not k.startswith("lm_head.")}  # fmt: skip
     stored["luke.entity_embeddings.mask_embedding"] = mask = torch.randn(config.hidden_size)
+    stored["mystery"] = torch.zeros(1)
     torch.save(stored, folder / "pytorch_model.bin")
     run("convert", folder, tmp_path / "out", *given, "--no-entity-aware")
+    assert "ignored     mystery: not part of any LUKE model" in capsys.readouterr().out
     found = checkpoint.read(tmp_path / "out")
     assert found.config.mask_entity_id == 2
     assert found.config.max_position_embeddings == config.max_position_embeddings + 1
@@ -168,6 +173,8 @@ def test_what_is_wrong_is_said_in_one_line(words, given, tmp_path):
     write_archive(tmp_path / "entities", replace(config, entity_vocab_size=9))
     write_archive(tmp_path / "lost", config)
     (tmp_path / "lost/entity_vocab.tsv").unlink()
+    shutil.copytree(tmp_path / "good", tmp_path / "bare")
+    (tmp_path / "bare/metadata.json").write_text('{"model_config": {"vocab_size": 3}}')
     write_archive(tmp_path / "code", config)
     (tmp_path / "code/pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
     (tmp_path / "short.tar").write_bytes(pack(tmp_path / "good", "").read_bytes()[:-30000])
@@ -178,6 +185,7 @@ def test_what_is_wrong_is_said_in_one_line(words, given, tmp_path):
         ("words", given, "the tokenizer has .* the archive's model 17"),
         ("entities", given, "6 titles, but entity_vocab_size is 9"),
         ("lost", given, "neither entity_vocab.jsonl nor entity_vocab.tsv"),
+        ("bare", given, "bare/metadata.json: expected model_config with vocab_size, entity_vocab_size, hidden_size"),
         ("good", (), "no tokenizer here"),
         ("code", given, "pytorch_model.bin: "),
         ("archive.tar.gz", (), "give --tokenizer"),
@@ -393,3 +401,64 @@ def test_the_shape_of_a_fine_tuned_lite_model_is_in_its_weights(words, given, tm
     assert found.config == replace(config, use_entity_aware_attention=True, pad_token_id=words.pad_id)
     assert [found.entity_vocab.title(i) for i in range(4)] == ["[MASK]", "[UNK]", "[PAD]", "[MASK2]"]
     assert_equal(found.weights, model.state_dict() | classifier)
+
+
+# --- Runs of train.py, and model folders ------------------------------------------------------------------------------
+
+
+def test_lite_from_the_command_line_and_what_info_says(tiny_checkpoint, tmp_path, capsys):
+    run("lite", tiny_checkpoint, tmp_path / "lite")
+    capsys.readouterr()
+    run("info", tmp_path / "lite")
+    said = capsys.readouterr().out
+    model, words, entities = checkpoint.load(tmp_path / "lite")
+    assert len(entities) == 4 and len(words) == model.config.vocab_size
+    assert f"weights     {sum(p.numel() for p in model.parameters()):,}, of them 64 entity embeddings" in said
+    assert "[PAD] 2, [UNK] 1, [MASK] 0, [MASK2] 3" in said and "masked words, masked entities" in said
+    full, small = checkpoint.read(tiny_checkpoint), checkpoint.read(tmp_path / "lite")
+    vocab, tables = full.entity_vocab, ("luke.entities.entity.weight", "entity_head.bias")
+    rows = [vocab.mask_id, vocab.unk_id, vocab.pad_id, vocab.mask2_id]
+    assert_equal(small.weights, full.weights | {name: full.weights[name][rows] for name in tables})
+    assert small.config == replace(full.config, entity_vocab_size=4)
+    assert json.loads((tmp_path / "lite/entity_vocab.json").read_text()) == {
+        "[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3,
+    }  # fmt: skip
+
+
+def test_convert_of_a_pretraining_run(tiny_checkpoint, tmp_path):
+    """The newest step; markers get their start, and the three further queries, if it was pretrained without them."""
+    found = checkpoint.read(tiny_checkpoint, entity_aware=False)
+    plain = build(found.config, LukeForPretraining)
+    for step in ("step-000009", "step-000010"):
+        checkpoint.save(tmp_path / "run" / step, plain, found.tokenizer, found.entity_vocab)
+        (tmp_path / "run" / step / "run.json").write_text("{}")
+    run("convert", tmp_path / "run", tmp_path / "out")
+    made = checkpoint.read(tmp_path / "out")
+    words, vocab = made.tokenizer, made.entity_vocab
+    at, number = (words.encode(sign, prefix_space=False).ids[-1] for sign in "@#")
+    expected = from_released(to_released(plain.state_dict(), found.config), made.config)
+    for table in ("luke.words.token.weight", "word_head.bias"):
+        expected[table][[words.ent_id, words.ent2_id]] = expected[table][[at, number]]
+    for table in ("luke.entities.entity.weight", "entity_head.bias"):
+        expected[table][vocab.mask2_id] = expected[table][vocab.mask_id]
+    assert made.config.use_entity_aware_attention
+    assert_equal(made.weights, expected)
+
+    run("convert", tiny_checkpoint, tmp_path / "same", "--no-entity-aware")
+    same = checkpoint.read(tmp_path / "same")  # of a model folder, the markers may have been trained
+    assert_equal(same.weights, found.weights)
+
+
+def test_errors_are_one_line_and_status_2(tiny_checkpoint, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-9])
+    command = [sys.executable, "-m", "luke_mini.model_tools", "info", str(copy)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "not a complete safetensors file" in done.stderr
+    refused("no such file or folder", tmp_path / "nothing", tmp_path / "out")
+    for command, out, words in (("lite", tmp_path / "out", "not a complete safet"), ("convert", copy, "exists already")):
+        with pytest.raises(ValueError, match=words):
+            run(command, copy, out)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="0"):
+        run("lite", "--help")

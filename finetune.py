@@ -171,10 +171,8 @@ def find_files(task, arguments, source: Path) -> dict[str, Path]:
 
 def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes.Recipe]:
     """The name of the recipe; the recipe for the checkpoint's size, with the numbers that the command line gives."""
-    name = arguments.recipe
-    if not name:
-        find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
-        name = find(files, examples, start)
+    find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
+    name = arguments.recipe or find(files, examples, start)
     recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only=arguments.init is not None)
     return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
 

@@ -276,8 +276,8 @@ def _wiki(language: str) -> _Wiki:
     prefixes = dict.fromkeys(_PROJECTS.split() + _OTHER_NAMESPACES.split("|"), OTHER)
     prefixes |= dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | dict.fromkeys(hidden, HIDDEN)
     inside = r"[^\[\]]*+(?:(?:\[\[[^\[\]]*+\]\]|\[[^\[\]]*+\])[^\[\]]*+)*+"
-    hidden = "|".join(hidden).replace(" ", "[ _]+")
-    hidden_link = re.compile(rf"\[\[[\s_]*(?:{hidden})[\s_]*:{inside}\]\]", re.IGNORECASE)
+    names = "|".join(hidden).replace(" ", "[ _]+")
+    hidden_link = re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*:{inside}\]\]", re.IGNORECASE)
     return _Wiki(prefixes, hidden_link, re.compile(f"[{letters}]+" if letters else "(?!)"))
 
 

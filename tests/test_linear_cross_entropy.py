@@ -167,6 +167,12 @@ def interpreted_float16_keeps_the_tail_of_the_softmax(monkeypatch):
     assert_as_good(dw[others], exact_dw[others].float(), exact_dw[others], through=torch.float16)
 
 
+def interpreted_sums_that_float16_does_not_hold():
+    """Forty rows with one target: its d is about -4,096 in each, and dw a sum of these."""
+    hidden, weight, bias, target, g = make_inputs(rows=40, classes=40, features=16, dtype=FP16)
+    check(hidden.abs(), weight, bias, torch.full_like(target, 3), torch.full_like(g, 1 / 40))
+
+
 # ---------------------------------------------------------------- properties
 
 

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(params=["kept", "recomputed"])
 def chunked(request, monkeypatch):
-    """Chunks of a few hundred classes; scores kept for the backward pass or computed again."""
-    monkeypatch.setattr(ops_cpu, "CHUNK_BYTES", 37 * 250 * 4)
+    """Chunks of 256 classes, which just fill the buffer; scores kept for the backward pass or computed again."""
+    monkeypatch.setattr(ops_cpu, "CHUNK_BYTES", 37 * 256 * 4)
     if request.param == "recomputed":
         monkeypatch.setattr(ops_cpu, "KEPT_BYTES", 0)
 

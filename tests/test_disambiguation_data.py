@@ -142,7 +142,7 @@ OWN, TABLE, COLUMNS = "own.xml", "aida_testB.csv", "testa_testb_aggregate_origin
         (OWN, "<wikiName>NIL</wikiName>", "", ", document d1, annotation 3: expected <mention>, <wikiName>"),
         (OWN, "<mention>Ada</mention>", "<mention>Eve</mention>", ", document d1: the mention 'Eve' is not in the text"),
         (OWN, ' docName="d1"', "", ": expected an attribute docName"),
-        (OWN, "</document>", "", ", line 8, column"),
+        (OWN, "</document>", "", ", line 8, column 3: mismatched tag"),
         (TABLE, ROWS[1], ROWS[0].replace("GT:", "GT"), ", line 2: expected 5 columns, CANDIDATES"),
         (TABLE, "0.3", "x", ", line 1: candidate '12,x,Ada, Oklahoma', expected id,prior,title"),
         (TABLE, "12,0.3,Ada, Oklahoma", "12", ", line 1: candidate '12', expected id,prior,title or EMPTYCAND"),

@@ -167,3 +167,10 @@ def test_for_release(tmp_path):
     vocab.save(tmp_path / "vocab.json")
     keys = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "de:Oslo": 3, "[MASK2]": 4}
     assert json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8")) == keys
+
+
+def test_vocabulary_of_a_folder(tmp_path):
+    assert EntityVocab.of_folder(tmp_path) is None
+    config = '{"entity_vocab": {"[MASK]": 0, "[UNK]": 1, "[PAD]": 2}}'
+    (tmp_path / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    assert EntityVocab.of_folder(tmp_path).mask_id == 0

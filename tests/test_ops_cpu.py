@@ -118,10 +118,11 @@ def test_only_what_is_wanted_is_differentiated(chunked):
 def test_of_equally_good_classes_the_first_counts(chunked):
     """Scores are a class's bias: whole numbers, with many ties within chunks and across them."""
     bias = torch.randint(0, 3, (1003,), generator=generator()).float()
-    target = torch.cat([(bias == 2).nonzero()[:30, 0], torch.tensor([int((bias == 2).long().argmax()), 1002])])
-    zeros = torch.zeros(32, 4, requires_grad=True)
+    first = int((bias == 2).long().argmax())
+    target = torch.cat([(bias == 2).nonzero()[:30, 0], torch.tensor([first, 256, 1002])])  # 256 begins a chunk
+    zeros = torch.zeros(33, 4, requires_grad=True)
     hit = ops_cpu.linear_cross_entropy(zeros, torch.zeros(1003, 4), bias, target)[1]
-    assert torch.equal(hit, bias.expand(32, -1).argmax(1) == target) and 1 <= hit.sum() <= 2
+    assert torch.equal(hit, bias.expand(33, -1).argmax(1) == target) and 1 <= hit.sum() <= 2
 
 
 def test_large_scores_and_no_rows(chunked):

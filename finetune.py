@@ -4,7 +4,7 @@
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
     python finetune.py ner --checkpoint runs/ner --evaluate de.conll  the score of a model as it is; nothing is trained
-    python finetune.py ner --checkpoint runs/ner --predict sentences.txt
+    python finetune.py ner --checkpoint runs/ner --predict sentences.txt   (or - to type them, or --text "Ada met Bo.")
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
     python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know
@@ -22,9 +22,10 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from luke_mini import checkpoint, config, distributed, export, files
@@ -32,6 +33,7 @@ from luke_mini import finetuning, inference, recipes, task_disambiguation
 from luke_mini import trainer, views
 from luke_mini.finetuning import trains
 from luke_mini.inference import TASKS
+from luke_mini.mentions import Mentions
 
 BUILT_IN = Path("runs/toyworld")  # what `train.py` makes of the built-in encyclopedia
 
@@ -65,7 +67,7 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
     run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score the model as it is on these files")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
-    add_view_flags(run)
+    add_answer_flags(run)
     if name in export.INPUTS:
         run.add_argument("--export", type=Path, metavar="FILE.pt2", help="write the fine-tuned model for torch.export")
     run.add_argument("--describe", action="store_true", help="print the formats of the files and stop")
@@ -92,7 +94,8 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     config.add_flags(parser, found[default].training, f"the training [{default}]")
 
 
-def add_view_flags(parser) -> None:
+def add_answer_flags(parser) -> None:
+    parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts to answer for, instead of a file's lines")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--view", action="store_true", help="answers in color, not as lines of JSON")
     group.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
@@ -111,7 +114,7 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")
     parser.add_argument("--predict", type=Path, default=Path("-"), metavar="FILE",
                         help="lines of text; - is standard input [-]")  # fmt: skip
-    add_view_flags(parser)
+    add_answer_flags(parser)
 
 
 def numbers(kind: type):
@@ -177,11 +180,11 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
     return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
 
 
-def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Opened]:
+def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Predictor]:
     """The folder to answer or to be scored with, and its model with the options of the command line."""
     folder = arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
     changes = given_options(task.Options, arguments)
-    return folder, inference.open_model(folder, task.NAME, changes, device, all_entities)
+    return folder, inference.load(folder, task.NAME, changes, device, all_entities)
 
 
 def evaluate(task, arguments, rank) -> None:
@@ -192,17 +195,16 @@ def evaluate(task, arguments, rank) -> None:
 
 
 def predict(task, arguments, rank) -> None:
-    _, opened = open_model(task, arguments, rank.device)
-    with numbered_lines(arguments.predict) as lines:
-        write_answers(inference.answer(opened, lines), arguments)
+    _, predictor = open_model(task, arguments, rank.device)
+    write_answers(partial(inference.answer, predictor), arguments)
 
 
 def link(arguments, rank) -> None:
     changes = given_options(task_disambiguation.Options, arguments, exclude="mentions")
-    linker = inference.open_model(arguments.checkpoint, task_disambiguation.NAME, changes, rank.device)
-    ner = arguments.ner and inference.open_model(arguments.ner, "ner", device=rank.device)
-    with numbered_lines(arguments.predict) as lines:
-        write_answers(inference.link(linker, arguments.mentions, lines, ner), arguments)
+    linker = inference.load(arguments.checkpoint, task_disambiguation.NAME, changes, rank.device)
+    ner = arguments.ner and inference.load(arguments.ner, "ner", device=rank.device)
+    statistics = Mentions.load(arguments.mentions)
+    write_answers(lambda lines: inference.link(linker, statistics, lines, ner), arguments)
 
 
 def given_options(options: type, arguments, exclude: str = "") -> dict[str, object]:
@@ -211,31 +213,60 @@ def given_options(options: type, arguments, exclude: str = "") -> dict[str, obje
     return {name: value for name, value in values.items() if value is not None}
 
 
-@contextmanager
-def numbered_lines(path: Path) -> Iterator[list[str]]:
-    """The lines of a file that are not blank. An error about the n-th of them names the file and the line there."""
-    lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).split("\n")
-    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
-    try:
-        yield [lines[number - 1] for number in numbers]
-    except ValueError as error:
-        name = "standard input" if str(path) == "-" else path
-        if not (found := re.match(r"line (\d+)", str(error))):
-            raise
-        raise ValueError(f"{name}, line {numbers[int(found[1]) - 1]}{str(error)[found.end() :]}") from None
+def read_lines(arguments) -> Iterator[list[tuple[str, str]]]:
+    """Lines with the place where each stands, blank ones left out: all of a file, or one by one as they are typed."""
+    path = arguments.predict
+    if arguments.text or (not path.exists() and " " in str(path)):
+        yield [(f"text {i}", text) for i, text in enumerate(arguments.text or [str(path)], start=1) if text.strip()]
+    elif str(path) != "-":
+        lines = (line.rstrip("\r") for line in files.read_text(path).split("\n"))
+        yield [(f"{path}, line {i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+    else:
+        yield from ([(f"standard input, line {i}", line)] for i, line in enumerate(typed(), start=1) if line.strip())
 
 
-def write_answers(answers, arguments) -> None:
+def typed() -> Iterator[str]:
+    """The lines of standard input, as they come."""
+    prompt = "> " * sys.stdin.isatty()
+    if prompt:
+        print("A text per line; Ctrl-D ends.", file=sys.stderr)
+    while True:
+        print(prompt, end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.readline()):
+            return
+        yield line.rstrip("\r\n")
+
+
+def answers_to(lines: list[tuple[str, str]], answer: Callable, faults: list[str]) -> Iterator[dict]:
+    """The answers; a line that cannot be read has none, but is named on standard error and in `faults`."""
+    while lines:
+        try:
+            yield from list(answer([line for _, line in lines]))
+            return
+        except ValueError as error:
+            if not (found := re.match(r"line (\d+)", str(error))):
+                raise
+            first, reason = int(found[1]) - 1, str(error)[found.end() :]
+        yield from answers_to(lines[:first], answer, faults)
+        faults.append(lines[first][0])
+        print(f"finetune.py: error: {faults[-1]}{reason}", file=sys.stderr)
+        lines = lines[first + 1 :]
+
+
+def write_answers(answer: Callable, arguments) -> None:
     """Lines of JSON, or what people see: in the terminal, without color if it is none, or as a page."""
+    faults: list[str] = []
+    answers = (found for lines in read_lines(arguments) for found in answers_to(lines, answer, faults))
     if arguments.html:
-        name = "lines" if str(arguments.predict) == "-" else arguments.predict.name
+        name = "lines" if arguments.text or str(arguments.predict) == "-" else arguments.predict.name
         views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {name}")
-        return
-    for answer in answers:
+    for found in () if arguments.html else answers:
         if arguments.view:
-            print(views.to_terminal(views.show(answer), color=sys.stdout.isatty()), end="\n\n")
+            print(views.to_terminal(views.show(found), color=sys.stdout.isatty()), end="\n\n", flush=True)
         else:
-            print(json.dumps(answer, ensure_ascii=False))
+            print(json.dumps(found, ensure_ascii=False), flush=True)
+    if faults:
+        sys.exit(2)
 
 
 def to_jsonl(task, arguments) -> None:
@@ -265,15 +296,18 @@ def main(argv: list[str] | None = None) -> None:
     with distributed.process() as rank:
         if not task:
             link(arguments, rank)
-        elif arguments.predict:
+        elif arguments.predict or arguments.text:
             predict(task, arguments, rank)
         elif arguments.evaluate:
             evaluate(task, arguments, rank)
         elif arguments.export:
             export_model(task, arguments)
         else:
-            train(task, arguments, rank)
+            try:
+                train(task, arguments, rank)
+            except KeyboardInterrupt:
+                sys.exit("finetune.py: interrupted" + "; --resume goes on from the last saved state" * trains(task))
 
 
 if __name__ == "__main__":
-    files.run(main, "finetune.py", "--resume goes on from the last saved state")
+    files.run(main, "finetune.py")

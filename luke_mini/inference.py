@@ -1,12 +1,12 @@
 """A fine-tuned model answers lines of a user's own text; entity linking from plain text to titles.
 
     from luke_mini import inference
-    for answer in inference.answer("runs/toyworld-ner", ["Ada met Bo in Oslo."]):
-        print(answer["mentions"])     # [{"text": "Ada", "type": "PER", "start": 0, "end": 3, "probability": ...}, ...]
+    luke = inference.load("runs/toyworld-ner")
+    luke("Ada met Bo in Oslo.")["mentions"]   # [{"text": "Ada", "type": "PER", "start": 0, "end": 3, ...}, ...]
 
-In: the OUT folder of a `finetune.py` run, or a released fine-tuned folder, and lines in the form that `--describe`
-shows: for most tasks plain text. Out: a dict for each line, with half-open character offsets; `views.py` shows them to
-people. A folder is read once: `open_model`, then `answer` with what that returns.
+In: the OUT folder of a `finetune.py` run, or a released fine-tuned folder, and texts in the form that `--describe`
+shows: for most tasks plain text. Out: a dict for each text, with half-open character offsets; `views.py` shows them to
+people.
 
 Linking puts three parts in a row, all of them from the user's own dump if need be:
 
@@ -14,8 +14,6 @@ Linking puts three parts in a row, all of them from the user's own dump if need 
     candidates       the titles that links of the same words lead to
     disambiguation   all mentions of a text together (`task_disambiguation.py`), by a model fine-tuned for it or by the
                      masked-entity head of a pretrained one
-
-Left out: reading texts as they come in; a batch is all lines that are given.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,14 +40,18 @@ TASKS = {
 SHOWN_CANDIDATES = 5  # of a linked mention
 
 
-class Opened(NamedTuple):
-    """What `answer` needs of a folder."""
+class Predictor(NamedTuple):
+    """A fine-tuned model. Called with a text, it returns an answer; with several, a list of them."""
 
     task: ModuleType
     model: nn.Module
     tokenizer: object
     entity_vocab: object
     options: object  # the task's Options
+
+    def __call__(self, texts: str | Sequence[str]) -> dict | list[dict]:
+        found = list(answer(self, [texts] if isinstance(texts, str) else texts))
+        return found[0] if isinstance(texts, str) else found
 
 
 def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> checkpoint.Checkpoint:
@@ -71,10 +73,10 @@ def task_of(settings: Mapping) -> ModuleType:
     return TASKS[name] if name in TASKS else fits[0]
 
 
-def open_model(
+def load(
     folder: str | Path, task_name: str | None = None, changes: Mapping[str, object] | None = None, device: str = "cpu",
     all_entities: bool = False,
-) -> Opened:  # fmt: skip
+) -> Predictor:  # fmt: skip
     """Reads a fine-tuned folder.
 
     task_name: needed where the folder does not tell, as a pretrained checkpoint for "disambiguation" or "mlama".
@@ -99,21 +101,22 @@ def open_model(
     options |= task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini", {})
     options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
+    if unknown := options.keys() - {item.name for item in fields(task.Options)}:
+        raise ValueError(f"{folder}: its config.json has options that {task.NAME} does not know: {', '.join(unknown)}")
     options = task.Options(**(options | dict(changes or {})))
     model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
     checkpoint.fill(model, start.weights)
-    return Opened(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
+    return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
 
 
-def answer(model: str | Path | Opened, lines: Sequence[str]) -> Iterator[dict]:
-    """An answer for each line. model: a folder, or what `open_model` returned. ValueError names a faulty line."""
-    opened = model if isinstance(model, Opened) else open_model(model)
-    return answer_records(opened, files.line_records(lines, opened.task.unmark))
+def answer(predictor: Predictor, lines: Sequence[str]) -> Iterator[dict]:
+    """An answer for each line. ValueError: "line 2: ...", what is wrong with the second one."""
+    return answer_records(predictor, files.line_records(lines, predictor.task.unmark))
 
 
-def answer_records(opened: Opened, records: Sequence[files.Record]) -> Iterator[dict]:
+def answer_records(predictor: Predictor, records: Sequence[files.Record]) -> Iterator[dict]:
     """An answer for each record of the task's JSON lines, without its labels."""
-    task, module, tokenizer, entity_vocab, options = opened
+    task, module, tokenizer, entity_vocab, options = predictor
     labels = getattr(module, "labels", ())
     of_line = [task.from_record(record, options, labels) for record in records]
     examples = [example for group in of_line for example in group]
@@ -123,13 +126,13 @@ def answer_records(opened: Opened, records: Sequence[files.Record]) -> Iterator[
 
 
 def evaluate(
-    opened: Opened, source: Path, files: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
+    predictor: Predictor, source: Path, files: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
 ) -> None:
     """Scores a model as it is on files, by their names; writes predictions and results.json into OUT, prints scores.
 
     source: the model's folder. limit: the first examples of each file alone.
     """
-    task, model, tokenizer, entity_vocab, options = opened
+    task, model, tokenizer, entity_vocab, options = predictor
     if hasattr(task, "with_entities"):
         options = task.with_entities(options, [*(path.parent for path in files.values()), source], entity_vocab)
     examples = finetuning.read_splits(task, files, options, {"test": limit})
@@ -151,24 +154,20 @@ def evaluate(
 
 
 def link(
-    linker: str | Path | Opened, statistics: str | Path | Mentions, lines: Sequence[str],
-    ner: str | Path | Opened | None = None,
-) -> Iterator[dict]:  # fmt: skip
+    linker: Predictor, statistics: Mentions, lines: Sequence[str], ner: Predictor | None = None
+) -> Iterator[dict]:
     """For each line {"text", "mentions": [{"text", "start", "end", "title", "probability", "candidates"}]}.
 
-    linker: a model opened for "disambiguation", or the folder of one or of a pretraining run. statistics: the
-    mentions.safetensors that prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one,
+    linker: a model loaded for "disambiguation", pretrained or fine-tuned. statistics: the mentions.safetensors that
+    prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one,
     mentions are the names that are links in at least options.min_link_probability of the pages that have them. A
     mention that nobody links has the title None and the probability 0. candidates: the first few {"title", "prior"}.
     """
-    linker = linker if isinstance(linker, Opened) else open_model(linker, task_disambiguation.NAME)
     task, model, tokenizer, entity_vocab, options = linker
-    statistics = statistics if isinstance(statistics, Mentions) else Mentions.load(statistics)
     if len(entity_vocab) <= 4:
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
     named = [None] * len(lines)
     if ner:
-        ner = ner if isinstance(ner, Opened) else open_model(ner)
         records = [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)]  # {...} is text as well
         named = [found["mentions"] for found in answer_records(ner, records)]
     documents = []

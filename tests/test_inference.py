@@ -4,13 +4,20 @@ pytest tests/test_inference.py
 """
 
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import finetune
-from luke_mini import checkpoint, finetuning, inference, task_ner, task_relation, views
+from luke_mini import checkpoint, finetuning, inference, task_ner, task_relation, task_typing, views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import from_links
@@ -67,13 +74,13 @@ def finetuned(folder, words, task, labels, **settings):
 def test_the_folder_tells_the_task(words, tmp_path):
     """A released one by its architecture; ours by its settings too, in OUT/model, with the options of the run."""
     labels = ("NIL", "PER", "LOC")
-    released = inference.open_model(finetuned(tmp_path / "released", words, task_ner, labels))
+    released = inference.load(finetuned(tmp_path / "released", words, task_ner, labels))
     assert released.task is task_ner and released.model.labels == labels and not released.model.training
     assert released.options == task_ner.Options()
     ours = {"luke_mini": {"task": "ner", "options": {"max_mention": 5}}}
     finetuned(tmp_path / "run/model", words, task_ner, labels, **ours)
-    assert inference.open_model(tmp_path / "run").options.max_mention == 5
-    changed = inference.open_model(tmp_path / "run", changes={"max_candidates": 7}).options
+    assert inference.load(tmp_path / "run").options.max_mention == 5
+    changed = inference.load(tmp_path / "run", changes={"max_candidates": 7}).options
     assert (changed.max_mention, changed.max_candidates) == (5, 7)
 
 
@@ -83,9 +90,9 @@ def test_the_folder_tells_the_task(words, tmp_path):
 def test_a_folder_that_does_not_tell_or_tells_another_task(words, tmp_path, task_name, message):
     folder = pretrained(tmp_path / "checkpoint", words)
     with pytest.raises(ValueError, match=message) as error:
-        inference.open_model(folder, task_name)
+        inference.load(folder, task_name)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
-    assert inference.open_model(folder, "disambiguation").options.order == "confidence"
+    assert inference.load(folder, "disambiguation").options.order == "confidence"
 
 
 def test_options_of_another_task_are_not_taken(words, tmp_path):
@@ -94,8 +101,8 @@ def test_options_of_another_task_are_not_taken(words, tmp_path):
     found = checkpoint.read(folder)
     settings = found.settings | {"luke_mini": {"task": "disambiguation", "options": {"language": "en"}}}
     checkpoint.save(folder, checkpoint.build(found), words, found.entity_vocab, settings)
-    assert inference.open_model(folder).options.language == "en"
-    assert inference.open_model(folder, "mlama").options == inference.TASKS["mlama"].Options()
+    assert inference.load(folder).options.language == "en"
+    assert inference.load(folder, "mlama").options == inference.TASKS["mlama"].Options()
 
 
 def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, capsys):
@@ -103,8 +110,9 @@ def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, c
     lines = ["<e1> Ada </e1> met <e2> Bo </e2> .", "<e2> Oslo </e2> is <e1> here </e1> ."]
     text = tmp_path / "lines.txt"
     text.write_text("\n\n".join(lines) + "\n")
-    once = list(inference.answer(folder, lines))
-    assert once == list(inference.answer(inference.open_model(tmp_path), lines))
+    luke = inference.load(tmp_path)
+    once = luke(lines)
+    assert luke(lines[0]) == once[0] and once == inference.load(folder)(tuple(lines))
     finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text)])
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == once
     finetune.main(["relation", "--checkpoint", str(tmp_path), "--predict", str(text), "--view"])
@@ -115,6 +123,65 @@ def test_the_python_call_and_the_command_line_answer_the_same(words, tmp_path, c
     assert capsys.readouterr().out == "" and "<mark" in page.read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
         finetune.main(["relation", "--predict", str(text), "--html", "a.html", "--view"])
+
+
+def test_a_faulty_line_is_named_and_the_others_are_answered(words, tmp_path, capsys, monkeypatch):
+    finetuned(tmp_path / "model", words, task_typing, ("person",))
+    file = tmp_path / "lines.txt"
+    file.write_bytes("\ufeff<e>Ada</e> met Bo.\r\nAda\n\n<e>Bo</e> left.\n{\n<e>Bo</e> slept.".encode())
+    call = ["typing", "--checkpoint", str(tmp_path)]
+    missing = ": the marks are missing, expected <e> </e> around each mention"
+    for source, place in ((str(file), f"{file}, line"), ("-", "standard input, line")):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit, match="2"):
+            patch.setattr(sys, "stdin", file.open(encoding="utf-8-sig"))
+            finetune.main([*call, "--predict", source])
+        out, error = capsys.readouterr()
+        assert [json.loads(line)["text"] for line in out.splitlines()] == ["Ada met Bo.", "Bo left.", "Bo slept."]
+        first, second = error.splitlines()
+        assert first == f"finetune.py: error: {place} 2{missing}"
+        assert second.startswith(f"finetune.py: error: {place} 5, column 2: invalid JSON"), second
+    for given in (["--text", "<e>Bo</e> left.", "<e>Bo</e> slept."], ["--predict", "<e>Bo</e> left."]):
+        finetune.main([*call, *given])  # a text where a file is expected is one, too
+        assert json.loads(capsys.readouterr().out.splitlines()[0])["text"] == "Bo left."
+    with pytest.raises(SystemExit, match="2"):
+        finetune.main([*call, "--text", "Bo"])
+    assert capsys.readouterr().err == f"finetune.py: error: text 1{missing}\n"
+    with pytest.raises(OSError, match="absent.txt"):
+        finetune.main([*call, "--predict", "absent.txt"])
+
+
+@pytest.mark.parametrize("task", ["ner", "link"])
+def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_path, task):
+    """Three lines, each answered before the next is typed; Ctrl-C leaves one line."""
+    arguments = [task, "--checkpoint", str(tmp_path)] + ["--predict", "-"] * (task == "ner")
+    if task == "ner":
+        finetuned(tmp_path / "model", words, task_ner, task_ner.CONLL_LABELS)
+    else:
+        pretrained(tmp_path / "model", words, "Oslo")
+        arguments += ["--mentions", str(statistics[1])]
+    terminal, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "finetune.py", *arguments], cwd=Path(finetune.__file__).parent, start_new_session=True,
+        stdin=other, stdout=other, stderr=other, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    os.close(other)
+
+    def shown(end: str) -> str:
+        text = ""
+        while not text.endswith(end):
+            assert select.select([terminal], [], [], 60)[0], text
+            text += os.read(terminal, 4096).decode()
+        return text
+
+    assert shown("> ") == "A text per line; Ctrl-D ends.\r\n> "
+    for line in LINES:
+        os.write(terminal, f"{line}\n".encode())
+        typed, answer, _ = shown("> ").split("\r\n")
+        assert typed == line and json.loads(answer)["text"] == line
+    process.send_signal(signal.SIGINT)
+    assert shown("\r\n") == "finetune.py: interrupted\r\n"
+    assert process.wait(30) == 1
+    os.close(terminal)
 
 
 SPAN = {"start": 0, "end": 3}
@@ -145,7 +212,7 @@ def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
         folder = tmp_path / "model"
         checkpoint.save(folder, model, start.tokenizer, start.entity_vocab, settings)
     line, seen = OWN[name]
-    (answer,) = inference.answer(inference.open_model(folder, name), [line])
+    (answer,) = inference.answer(inference.load(folder, name), [line])
     shown = views.show(answer)
     assert seen in views.to_terminal(shown, color=False)
     assert "Ada" in shown.heading + "".join(passage.text for passage in shown.passages)
@@ -160,7 +227,7 @@ def test_what_every_task_answers_can_be_seen(tiny_checkpoint, tmp_path, name):
 def test_the_model_chooses_among_the_candidates(words, statistics, tmp_path, favourite):
     """The title that the model likes wins where it is a candidate; a single candidate is the answer anyway."""
     folder = pretrained(tmp_path / "checkpoint", words, favourite)
-    first, second, third = inference.link(folder, statistics[0], LINES)
+    first, second, third = inference.link(inference.load(folder, "disambiguation"), statistics[0], LINES)
     assert [answer["text"] for answer in (first, second, third)] == LINES and second["mentions"] == []
     for answer in (first, third):
         ada, oslo = sorted(answer["mentions"], key=lambda mention: mention["text"].lower())
@@ -185,9 +252,10 @@ def test_mentions_of_a_ner_model(words, statistics, tmp_path):
         unmark=task_ner.unmark, from_record=lambda record, *_: [record.get("text", str)], make_features=lambda *_: [],
         predict=lambda _, __, texts: texts, answer=find,
     )  # fmt: skip
-    ner = inference.Opened(task, None, None, None, None)
+    ner = inference.Predictor(task, None, None, None, None)
     folder = pretrained(tmp_path / "checkpoint", words, "Ada, Oklahoma")
-    (answer,) = inference.link(folder, statistics[1], ["{Ada} met Bo Hagen in Berg and Oslo."], ner)
+    linker = inference.load(folder, "disambiguation")
+    (answer,) = inference.link(linker, statistics[0], ["{Ada} met Bo Hagen in Berg and Oslo."], ner)
     found = [(m["text"], m["type"], m["title"], len(m["candidates"])) for m in answer["mentions"]]
     assert found == [("Ada", "PER", "Ada, Oklahoma", 2), ("Bo Hagen", "PER", None, 0), ("Berg", "LOC", "Nowhere", 1)]
     assert answer["mentions"][1]["probability"] == 0
@@ -197,7 +265,7 @@ def test_a_lite_model_cannot_link(words, statistics, tmp_path):
     pretrained(tmp_path / "whole", words)
     checkpoint.write_files(_made(tmp_path / "lite"), checkpoint.lite(checkpoint.read(tmp_path / "whole")))
     with pytest.raises(ValueError, match="lite"):
-        list(inference.link(tmp_path / "lite", statistics[0], LINES))
+        list(inference.link(inference.load(tmp_path / "lite", "disambiguation"), statistics[0], LINES))
 
 
 def _made(folder):
@@ -212,7 +280,7 @@ def test_linking_from_the_command_line(words, statistics, tmp_path, capsys, monk
     call = ["link", "--checkpoint", str(folder), "--mentions", str(statistics[1]), "--predict", str(text)]
     finetune.main(call)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert answers == list(inference.link(folder, statistics[0], LINES))
+    assert answers == list(inference.link(inference.load(folder, "disambiguation"), statistics[0], LINES))
     finetune.main([*call, "--view", "--order", "local"])
     assert "[Ada|Ada, Oklahoma] met Bo in [Oslo|Oslo]." in capsys.readouterr().out
     finetune.main([*call, "--min-link-probability", "1.1"])

@@ -253,7 +253,7 @@ def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
     options = f"--data {toy_data}/ner {few} --out {tmp_path / 'ner'}"
     finetune.main(f"ner --init {tmp_path / 'words'} {options}".split())
     assert (tmp_path / "ner/results.json").is_file()
-    assert inference.open_model(tmp_path / "ner").task.NAME == "ner"
+    assert inference.load(tmp_path / "ner").task.NAME == "ner"
     with pytest.raises(ValueError, match="expected a folder with a config.json whose model_type is one of roberta"):
         finetune.main(f"ner --init {tmp_path / 'ner/model'} {options}".split())
 

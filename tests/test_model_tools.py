@@ -333,7 +333,7 @@ def test_a_model_fine_tuned_by_allennlp(name, kind, tmp_path):
         mine = model.double()(**{key: tensor for key, tensor in batch.items() if key != "labels"})[1]
         real = batch["entity_attention_mask"].bool() if "Span" in name else slice(None)
         assert_same(mine[real], scores[real])
-    assert inference.open_model(tmp_path / "out").model.labels == tuple(labels)
+    assert inference.load(tmp_path / "out").model.labels == tuple(labels)
 
 
 def test_no_mention_is_the_first_class(tmp_path):

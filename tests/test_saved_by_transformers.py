@@ -208,7 +208,7 @@ def test_two_classes_without_names(transformers, made, tmp_path):
     oracle.save(theirs, tmp_path)
     made["luke"].save_pretrained(tmp_path)
     assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
-    opened = inference.open_model(tmp_path)
+    opened = inference.load(tmp_path)
     assert opened.model.labels == ("LABEL_0", "LABEL_1")
     (answer,) = inference.answer(opened, ["Ada met Bo."])
     assert answer["label"] in opened.model.labels

@@ -328,7 +328,7 @@ def test_plain_lines_and_given_mentions_get_the_same_answers(tmp_path):
     model, path = build(), tmp_path / "mentions.safetensors"
     from_links({("ab", "T1"): 2, ("ab", "T2"): 1, ("cd", "T3"): 1}).save(path)
     lines = ["Ab met cd.", '{"text": "Ab met cd.", "spans": [{"start": 7, "end": 9}, {"start": 0, "end": 2}]}']
-    opened = inference.Opened(task_disambiguation, model, LETTERS, VOCAB, Options(mentions=str(path)))
+    opened = inference.Predictor(task_disambiguation, model, LETTERS, VOCAB, Options(mentions=str(path)))
     plain, given = inference.answer(opened, lines)
     assert [(m["start"], m["end"], m["text"]) for m in plain["mentions"]] == [(0, 2, "Ab"), (7, 9, "cd")]
     assert plain["mentions"] == given["mentions"][::-1]

@@ -717,7 +717,7 @@ def test_a_tiny_model_learns_twenty_sentences(trained):
 def test_raw_text_to_characters(trained):
     """Plain lines, and the same with given words; the gold mentions of a line count for nothing."""
     _, _, model, tokenizer = trained
-    opened = inference.Opened(task_ner, model, tokenizer, None, Options(max_seq_length=66, max_mention=4))
+    opened = inference.Predictor(task_ner, model, tokenizer, None, Options(max_seq_length=66, max_mention=4))
     texts = ["  Ada went to Oslo. Eve plays for FC Oslo.\n", "", "It rained.",
              "Ada went to Oslo .\nEve plays for FC Oslo ."]  # fmt: skip
     given = {"text": texts[3], "is_split": True, "spans": [{"start": 0, "end": 8, "label": "LOC"}]}

@@ -550,14 +550,14 @@ def test_own_lines_are_answered(trained):
     lines = ['{"id": "x", "question": "Who", "context": "Ada  went to Oslo\\nby train"}']
     lines.append("When\tAda went to Oslo by train")
     options = Options(max_seq_length=60, max_query_length=20, metric="squad2")
-    first, second = inference.answer(inference.Opened(task_qa, model, pieces, VOCAB, options), lines)
+    first, second = inference.answer(inference.Predictor(task_qa, model, pieces, VOCAB, options), lines)
     assert (first["id"], first["answer"], second["answer"]) == ("x", "Ada", "")
     assert second["null_odds"] > 0 > first["null_odds"] and second["answers"][0]["text"] == ""
     context = json.loads(lines[0])["context"]
     for answer in first["answers"]:
         assert context[answer["start"] : answer["end"]] == answer["text"]
     options = Options(max_seq_length=60, max_query_length=20)
-    (plain,) = inference.answer(inference.Opened(task_qa, model, pieces, VOCAB, options), lines[1:])
+    (plain,) = inference.answer(inference.Predictor(task_qa, model, pieces, VOCAB, options), lines[1:])
     assert plain["answer"] != ""
 
 

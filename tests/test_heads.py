@@ -213,9 +213,11 @@ def test_rows_of_marked_mentions(head):
     """Texts of 4 and 3 words, two mentions each: the markers in front of these, and the entities behind all words."""
     spans = np.array([[1, 2], [2, 4]]), np.array([[0, 1], [2, 3]])
     texts = [packing.Sequence(np.arange(5, 5 + n), np.array([2, 3]), at) for n, at in zip((4, 3), spans)]
-    batch = heads.collate_mentions(texts, torch.zeros(2), head, 1, 30)
+    features = [heads.MentionFeature(i, text, i, False) for i, text in enumerate(texts)]
+    batch = heads.collate_mentions(features, 3, head, 1, 30)
     expected = [[1, 4], [2, 6]] * ("token" in head) + [[7, 9], [8, 10]] * ("entity" in head)
     assert [rows.tolist() for rows in batch.rows] == expected and batch.rows_per_input == (1, 1)
+    assert batch.labels.tolist() == [0, 1]
     assert batch.packed.n_entities == 4 * ("entity" in head)
     model = heads.TaskModel(build(SMALL), ("a", "b", "c"), head, len(expected), None)
     assert model.logits(batch).shape == (2, 3)

@@ -147,6 +147,7 @@ def train(task, arguments, rank) -> None:
     aware = start.config.use_entity_aware_attention or recipe.entity_aware
     aware = aware if arguments.entity_aware is None else arguments.entity_aware
     options = config.from_flags(task.Options(**recipe.options), arguments)
+    options = task.settled(options, examples["train"]) if hasattr(task, "settled") else options
     shape = replace(start.config, use_entity_aware_attention=aware)
     print("\n".join(finetuning.header(source, start, shape, name, recipe, options)), flush=True)
     if hasattr(task, "with_entities"):

@@ -40,6 +40,8 @@ Only where it has a use:
     TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
                                   inputs never meet `collate`
     recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
+    settled(options, examples)    the options as a model keeps them that was trained on these examples
+    count(examples), first(examples, n)         number of sentences, the first n of them, if an E has several
     released_options(checkpoint)  options that belong to a folder which others trained
     scoring_options(options)      those that files are scored with, where training has others
     with_entities(options, folders, entity_vocab)   the options with the mention statistics that lie in the folders
@@ -174,11 +176,19 @@ def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[
     """The examples of every file, the first `limits[split]` of it; says how many."""
     examples = {}
     for name, path in files.items():
-        examples[name] = read_examples(task, path, options)[: limits.get(name, limits.get("test"))]
-        if not examples[name]:
+        found, limit = read_examples(task, path, options), limits.get(name, limits.get("test"))
+        if limit is not None:
+            found = task.first(found, limit) if hasattr(task, "first") else found[:limit]
+        if not found:
             raise ValueError(f"{path}: no example")
-        print(f"{name:5} {path}: {len(examples[name])} examples; {task.describe(examples[name])}", flush=True)
+        kind = "sentences" if hasattr(task, "count") else "examples"
+        print(f"{name:5} {path}: {count(task, found)} {kind}; {task.describe(found)}", flush=True)
+        examples[name] = found
     return examples
+
+
+def count(task: ModuleType, examples: list) -> int:
+    return task.count(examples) if hasattr(task, "count") else len(examples)
 
 
 def make_job(
@@ -433,7 +443,7 @@ def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
         "options": config.as_dict(job.options),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "precision": job.precision,
-        "data": {name: describe_file(path, len(job.examples[name])) for name, path in files.items()},
+        "data": {name: describe_file(path, count(job.task, job.examples[name])) for name, path in files.items()},
         "results": reports,
     }
     with write_file(job.out / "results.json") as file:

@@ -29,10 +29,11 @@ from luke_mini.metrics import chunks
 Tagged = tuple[list[str], list[str]]  # the words of a sentence and their tags
 
 
-def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
+def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> list[Record]:
     """{"text", "is_split": true, "spans": [{"start", "end", "label"}], "scheme", "encoding"}, one for each document.
 
-    A file without `-DOCSTART-` lines is one document. Its text has a space between words, a line end between sentences.
+    Its text has a space between words, a line end between sentences. context: "sentence" makes each sentence a document
+    of its own, "auto" does where no `-DOCSTART-` line says what belongs together; with "document" such a file is one.
     scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
     is mostly another is an error. Left out: BILOU and nested tags.
     """
@@ -48,6 +49,8 @@ def conll(path: str | Path, scheme: str = "auto") -> list[Record]:
     found = found or ("IOB2" if scheme == "auto" else scheme)
     if scheme not in ("auto", found):
         raise ValueError(f"{path}: the tags are {found}, expected {scheme}")
+    if context == "sentence" or (context == "auto" and not re.search("^[ \t]*-DOCSTART", text, re.MULTILINE)):
+        documents = [[sentence] for document in documents for sentence in document]
     return [
         Record(f"{path}, document {i}", _with_spans(document) | {"scheme": found, "encoding": encoding})
         for i, document in enumerate(documents, start=1)

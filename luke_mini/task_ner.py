@@ -16,7 +16,7 @@ excludes, and the AllenNLP reading of over-long gold mentions, which drops them 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -36,15 +36,16 @@ from luke_mini.spans import context_window, is_punctuation, split_text
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer, UnigramTokenizer
 
 NAME, TITLE = "ner", "NER F1"
+CONLL = ("eng", "esp", "ned", "deu")  # the files of CoNLL-2002 and 2003
 FILES = (
-    {"train": "train.conll train.txt train.jsonl", "dev": "dev.conll valid.txt dev.txt dev.jsonl",
-     "test": "test.conll test.txt test.jsonl"},
-    *({"train": f"{language}.train", "dev": f"{language}.testa", "test": f"{language}.testb"}
-      for language in ("eng", "esp", "ned", "deu")),
+    {split: " ".join(f"{name}.{ending}" for ending in ("conll", "txt", "bio", "jsonl") for name in names.split())
+     for split, names in {"train": "train", "dev": "dev valid", "test": "test"}.items()},
+    *({"train": f"{language}.train", "dev": f"{language}.testa", "test": f"{language}.testb"} for language in CONLL),
 )  # fmt: skip
 FORMAT = """\
 CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
-detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1:
+detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. A
+sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
 
     -DOCSTART- -X- O O
 
@@ -83,6 +84,8 @@ class Options:
     max_candidates: int = option(128, "candidates per input; a sentence with more becomes several inputs")
     scheme: str = option("auto", "tagging scheme; auto: as in most of the file", ("auto", "IOB1", "IOB2", "IOBES"))
     language: str = option("en", "language of raw text, to split sentences")
+    context: str = option("auto", "what a sentence is read with; auto: its document, or nothing where a file has none",
+                          ("auto", "document", "sentence"))  # fmt: skip
     space_before_all: bool = option(False, "tokenize punctuation as if after a space, too (mLUKE)")
 
     def __post_init__(self):
@@ -110,7 +113,11 @@ class Document(NamedTuple):
 
 def records(path: str | Path, options: Options = Options()) -> Iterable[Record]:
     """The documents of a CoNLL file or of JSON lines."""
-    return files.read_json_lines(path) if files.is_json(path) else formats.conll(path, options.scheme)
+    if files.is_json(path):
+        return files.read_json_lines(path)
+    # as LUKE: a published file without document marks (Spanish) is one document
+    published = options.context == "auto" and Path(path).stem in CONLL
+    return formats.conll(path, options.scheme, "document" if published else options.context)
 
 
 def unmark(line: str, where: str) -> Record:
@@ -118,7 +125,7 @@ def unmark(line: str, where: str) -> Record:
 
 
 def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Document]:
-    """The record's document; that of a line of --predict (labels: the model's) has no gold mentions.
+    """The record's document, or its sentences; of a line of --predict (labels: the model's) without gold mentions.
 
     Words end where a mention begins or ends, too; a mention across the end of a sentence keeps the sentences together.
     """
@@ -139,13 +146,39 @@ def from_record(record: Record, options: Options = Options(), labels: Sequence[s
     inside = {word for start, end, _ in spans for word in range(start + 1, end)}
     sentences = [0, *(last[end] for end in ends if last[end] not in inside)]
     scheme, encoding = record.get("scheme", str, "IOB2"), record.get("encoding", str, "utf-8")
-    return [Document(text, words, sentences, spans, scheme, encoding)]
+    document = Document(text, words, sentences, spans, scheme, encoding)
+    if options.context != "sentence" or len(sentences) <= 2:
+        return [document]
+    return [_part(document, *ends) for ends in pairwise(sentences)]
+
+
+def _part(document: Document, begin: int, end: int) -> Document:
+    """Words [begin, end) of a document, which are whole sentences."""
+    spans = [(first - begin, last - begin, kind) for first, last, kind in document.spans if begin <= first < end]
+    sentences = [border - begin for border in document.sentences if begin <= border <= end]
+    return document._replace(char_spans=document.char_spans[begin:end], sentences=sentences, spans=spans)
+
+
+def count(documents: Sequence[Document]) -> int:
+    return sum(len(document.sentences) - 1 for document in documents)
+
+
+def first(documents: Sequence[Document], n: int) -> list[Document]:
+    """The first n sentences."""
+    kept = []
+    for document in documents:
+        if n <= 0:
+            break
+        kept.append(_part(document, 0, document.sentences[: n + 1][-1]))
+        n -= len(document.sentences) - 1
+    return kept
 
 
 def describe(documents: Sequence[Document]) -> str:
     """What was found in a file, for the log."""
-    mentions = sum(len(document.spans) for document in documents)
-    return f"{mentions} mentions, {documents[0].scheme}, {documents[0].encoding}"
+    mentions, n_sentences = sum(len(document.spans) for document in documents), count(documents)
+    alone = "each alone" if n_sentences == len(documents) else f"in {len(documents)} documents"
+    return f"{alone}, {mentions} mentions, {documents[0].scheme}, {documents[0].encoding}"
 
 
 def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
@@ -156,9 +189,15 @@ def label_list(documents: Sequence[Document]) -> tuple[str, ...]:
     return CONLL_LABELS if types == set(CONLL_LABELS[1:]) else ("NIL", *sorted(types))
 
 
+def settled(options: Options, documents: Sequence[Document]) -> Options:
+    """A model that was trained on single sentences is asked for single sentences, too."""
+    alone = options.context == "auto" and 1 < count(documents) == len(documents)
+    return replace(options, context="sentence") if alone else options
+
+
 def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], start: Checkpoint) -> str:
     """mLUKE's for its data sets in other languages than English, and for multilingual models that others trained."""
-    foreign = any(path.name[:4] in ("esp.", "ned.", "deu.") for path in files.values())
+    foreign = any(path.stem in CONLL[1:] for path in files.values())
     return "conll-multilingual" if foreign or "space_before_all" in released_options(start) else "conll2003"
 
 
@@ -397,11 +436,11 @@ def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequen
 
 
 def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict:
-    """What --predict prints for a text: its mentions, in characters."""
-    (document,), (mentions,) = documents, predictions
-    found = []
-    for first, last, kind, probability in mentions:
-        start, end = document.char_spans[first][0], document.char_spans[last - 1][1]
-        found.append({"text": document.text[start:end], "type": kind, "start": start, "end": end,
-                      "probability": round(probability, 4)})  # fmt: skip
-    return {"text": document.text, "mentions": found}
+    """What --predict prints for a text, which is in one part or in sentences: its mentions, in characters."""
+    text, found = documents[0].text, []
+    for document, mentions in zip(documents, predictions):
+        for begin, last, kind, probability in mentions:
+            start, end = document.char_spans[begin][0], document.char_spans[last - 1][1]
+            found.append({"text": text[start:end], "type": kind, "start": start, "end": end,
+                          "probability": round(probability, 4)})  # fmt: skip
+    return {"text": text, "mentions": found}

@@ -138,9 +138,38 @@ def test_layouts_that_mean_the_same(write, change):
     assert read(write(change(EXAMPLE))) == read(write(EXAMPLE))
 
 
-def test_without_docstart_all_is_one_document(write):
-    (found,) = read(write("a B-X\n\nb I-X\nc I-X\n\n"))  # no mention crosses the end of a sentence
-    assert found == document("a\nb c", (0, 1, "X"), (1, 3, "X"))
+def test_context_by_what_the_file_says(write):
+    """Without document marks each sentence stands alone, but for the published files; --context decides otherwise."""
+    text = "a B-X\n\nb I-X\nc I-X\n\n"  # no mention crosses the end of a sentence
+    alone = [document("a", (0, 1, "X")), document("b c", (0, 2, "X"))]
+    whole = [document("a\nb c", (0, 1, "X"), (1, 3, "X"))]
+    assert read(write(text)) == read(write(text), context="sentence") == alone
+    assert read(write(text), context="document") == read(write(text, "esp.train")) == whole
+    marked = f"-DOCSTART- O\n\n{text}"
+    assert read(write(marked)) == read(write(marked), context="document") == whole
+    assert read(write(marked), context="sentence") == alone
+    assert task_ner.describe(whole) == "in 1 documents, 2 mentions, IOB2, utf-8"
+    assert task_ner.describe(alone) == "each alone, 2 mentions, IOB2, utf-8"
+    auto, sentence = Options(), Options(context="sentence")
+    assert task_ner.settled(auto, alone) == sentence and task_ner.settled(auto, whole) == auto
+    assert task_ner.settled(Options(context="document"), alone).context == "document"
+
+
+def test_sentences_are_counted_and_cut(write):
+    """The same sentences whatever they stand in; mentions and words of JSON lines keep their characters."""
+    spans = [{"start": 0, "end": 3, "label": "PER"}, {"start": 10, "end": 12, "label": "LOC"}]
+    path = write(json.dumps({"text": "Ada went. Bo left. End.", "spans": spans}) + '\n{"text": "Fin."}', "own.jsonl")
+    whole, alone = read(path), read(path, context="sentence")
+    assert task_ner.count(whole) == task_ner.count(alone) == len(alone) == 4 and len(whole) == 2
+    assert [one.words for one in alone] == [["Ada", "went", "."], ["Bo", "left", "."], ["End", "."], ["Fin", "."]]
+    assert [one.spans for one in alone] == [[(0, 1, "PER")], [(0, 1, "LOC")], [], []]
+    assert task_ner.first(alone, 2) == alone[:2] and task_ner.first(whole, 9) == whole
+    (cut,) = task_ner.first(whole, 2)
+    assert cut == whole[0]._replace(char_spans=whole[0].char_spans[:6], sentences=[0, 3, 6])
+    mentions = [[(0, 1, "PER", 0.5)], [(0, 1, "LOC", 0.25)], []]
+    answer = task_ner.answer(alone[:3], mentions)
+    assert answer["text"] == "Ada went. Bo left. End." and [(m["start"], m["text"]) for m in answer["mentions"]] == [
+        (0, "Ada"), (10, "Bo")]  # fmt: skip
 
 
 @pytest.mark.parametrize("tags, scheme", [
@@ -169,7 +198,7 @@ def test_odd_tags_and_files_without_mentions(write):
 def test_encodings(write, encoding, found):
     documents = read(write("Zürich I-LOC\n".encode(encoding)))
     assert [(one.words, one.encoding) for one in documents] == [(["Zürich"], found)]
-    assert task_ner.describe(documents) == f"1 mentions, IOB1, {found}"
+    assert task_ner.describe(documents) == f"each alone, 1 mentions, IOB1, {found}"
 
 
 @pytest.mark.parametrize("word", ["\u00a0", "\u0085", "\u2028", "\x1c", "a\u00a0b", "\u3000"])
@@ -244,7 +273,7 @@ def test_predictions_file(write, scheme, lines):
     one = document("Ada Bo\nsang Eve", *GOLD, scheme=scheme)
     ((name, text),) = task_ner.prediction_files([one], [PREDICTED]).items()
     assert name == "predictions.txt" and text.split("\n") == [*lines, ""]
-    assert [mention[:3] for mention in sorted(PREDICTED)] == read(write(text))[0].spans
+    assert [mention[:3] for mention in sorted(PREDICTED)] == read(write(text), context="document")[0].spans
     with pytest.raises(ValueError):
         task_ner.prediction_files([one, one], [PREDICTED])
 

@@ -51,7 +51,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         add_task_flags(task_parser, name, task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
-    absent = dict.fromkeys(("describe", "to_jsonl", "evaluate", "export", "init"))  # flags that not every task has
+    absent = dict.fromkeys("describe dev_share resume to_jsonl evaluate export init".split())  # flags that not every task has
     return parser.parse_args(argv, argparse.Namespace(**absent))
 
 
@@ -65,6 +65,7 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
+    run.add_argument("--overwrite", action="store_true", help="replace a run that OUT holds")
     run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score the model as it is on these files")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
     add_answer_flags(run)
@@ -84,6 +85,7 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--recipe", choices=list(found), help="instead of the one that belongs to the files, see below")
     if not task.ALL_ENTITIES:
         run.add_argument("--init", type=Path, metavar="DIR", help="RoBERTa, XLM-R or BERT folder, no LUKE checkpoint")
+    run.add_argument("--dev-share", type=float, metavar="X", help="hold out this share of the training file as dev set")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="resume a killed run of the same command")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="minutes between saves")
@@ -129,6 +131,9 @@ def numbers(kind: type):
 
 def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
+    out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
+    if any((out / name).exists() for name in ("results.json", "state")) and not (arguments.resume or arguments.overwrite):
+        raise ValueError(f"{out}: holds a run already; --resume, --overwrite or another --out DIR")
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
     if hasattr(task, "prepare"):
@@ -136,7 +141,8 @@ def train(task, arguments, rank) -> None:
     limits = {split: getattr(arguments, f"{split}_examples") for split in task.FILES[0]}
     options = config.from_flags(task.Options(), arguments)
     examples = finetuning.read_splits(task, files, options, limits)
-    out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
+    if arguments.dev_share:
+        finetuning.hold_out(examples, arguments.dev_share)
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
     if not trains(task):

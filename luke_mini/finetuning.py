@@ -67,6 +67,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from luke_mini import checkpoint, config, recipes, trainer
 from luke_mini.files import write_file
@@ -170,6 +171,19 @@ def read_examples(task: ModuleType, path: Path, options) -> list:
     if hasattr(task, "read_examples"):
         return task.read_examples(path, options)
     return [example for record in task.records(path, options) for example in task.from_record(record, options)]
+
+
+def hold_out(examples: dict[str, list], share: float) -> None:
+    """Makes a part of the training examples, drawn at random, the dev set."""
+    if "dev" in examples or not 0 < share < 1:
+        raise ValueError(f"--dev-share {share}: expected a number between 0 and 1, and no dev file")
+    train = examples["train"]
+    chosen = set(np.random.default_rng(0).permutation(len(train))[: round(share * len(train))].tolist())
+    examples["dev"] = [example for i, example in enumerate(train) if i in chosen]
+    examples["train"] = [example for i, example in enumerate(train) if i not in chosen]
+    if not all(examples.values()):
+        raise ValueError(f"--dev-share {share} of {len(train)} examples: nothing is left for one of the two parts")
+    print(f"dev   {len(examples['dev'])} of the {len(train)} training examples, {len(examples['train'])} are left to train")
 
 
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
@@ -286,8 +300,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     """
     n = len(job.features["train"])
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
-    epoch_ends = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
-    scored = {total_steps} if recipe.select == "last" else epoch_ends | {total_steps}
+    scored = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
 
     def validate(step: int) -> dict | None:
         if "dev" not in job.examples or step not in scored:
@@ -295,7 +308,9 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         found, _ = score(job, model, "dev")
         if recipe.select == "loss":
             found["loss"] = mean_loss(job, model, "dev", recipe)
-        return found
+        if job.rank.is_first:
+            tqdm.write(f"epoch {min(step * recipe.batch / n, recipe.epochs):.2g}, dev: {show(job, found)}")
+        return found if recipe.select != "last" or step == total_steps else None
 
     saving = trainer.Saving(
         folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe)},
@@ -387,6 +402,17 @@ def show(job: Job, scores: dict) -> str:
     return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in job.task.SCORES if name in scores)
 
 
+def by_label(scores: dict) -> str:
+    """A table of the labels that were scored one by one, if any; support: mentions of the label in the file."""
+    labels = [key.removesuffix("_gold") for key in scores if key.endswith("_gold")]
+    width = max(map(len, labels), default=0)
+    table = f"{'':{width}}  precision    recall        f1   support\n" if labels else ""
+    for label in labels:
+        fractions = (f"{100 * scores[f'{label}_{name}']:9.2f}" for name in ("precision", "recall", "f1"))
+        table += f"{label:{width}}  {' '.join(fractions)} {scores[f'{label}_gold']:9}\n"
+    return table
+
+
 def mean_and_spread(report: dict, name: str, metric: str) -> tuple[float, float]:
     """Over the seeds, in percent; the spread is the sample's standard deviation, 0 for a single seed."""
     values = [100 * found[metric] for found in report["scores"][name].values()]
@@ -460,11 +486,14 @@ def describe_file(path: Path, n_examples: int) -> dict:
 def print_results(job: Job, reports: dict) -> None:
     """The last lines of a run: the score on each test file, beside that from random weights if both were trained."""
     print(f"results in {job.out}")
+    if not any("scores" in report for report in reports.values()):
+        print("nothing was scored: there is no dev and no test file; --dev-share 0.1 holds out a part of the training file")
     for name in next(iter(reports.values())).get("scores", ()):
         shown = {}
         for kind, report in reports.items():
             for seed, found in report["scores"][name].items():
                 print(f"{kind}, seed {seed}, {name}: {show(job, found)}")
+            print(by_label(found), end="")  # of the last seed, whose predictions are in OUT
             mean, spread = mean_and_spread(report, name, job.metric)
             shown[kind] = mean, f"{mean:.2f}" + (f" ± {spread:.2f}" if len(report["seeds"]) > 1 else "")
         title = f"{job.task.TITLE} on {name}"

@@ -4,9 +4,11 @@ pytest tests/test_finetune.py
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,6 +172,47 @@ def test_real_conll_files(pretrained, tmp_path):
     sentences = [block.split("\n") for block in blocks if not block.startswith("-DOCSTART-")][:40]
     tags = [[line.split(" ")[-1] for line in sentence] for sentence in sentences]
     assert scores["gold"] == sum(len(list(metrics.chunks(of_sentence))) for of_sentence in tags)
+
+
+def test_what_a_score_says(run, toy_data, tmp_path, capsys):
+    """Dev scores after each epoch, a table by label in the end, whose numbers are those of the predictions' file."""
+    run("ner", tmp_path, f"{ALL_TYPES} --epochs 2 --test-examples 40 --learning-rate 1e-3")
+    out = capsys.readouterr().out
+    assert re.findall(r"^epoch (\S+), dev: precision \S+  recall \S+  f1 \S+$", out, re.MULTILINE) == ["1", "2"]
+    table = out[out.index("precision    recall        f1   support\n") :].splitlines()[1:-1]
+    sentences = (tmp_path / "test_predictions.txt").read_text().removesuffix("\n\n").split("\n\n")
+    counts = {kind: Counter() for kind in ("gold", "predicted", "right")}
+    for sentence in sentences:
+        _, *tags = zip(*(line.split(" ") for line in sentence.split("\n")))
+        gold, predicted = (set(metrics.chunks(list(column))) for column in tags)
+        for kind, spans in zip(counts, (gold, predicted, gold & predicted)):
+            counts[kind].update(label for _, _, label in spans)
+    wanted = []
+    for label in sorted(counts["gold"] | counts["predicted"]):
+        gold, predicted, right = (counts[kind][label] for kind in counts)
+        precision, recall = right / predicted if predicted else 0.0, right / gold if gold else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+        wanted.append([label, *(f"{100 * score:.2f}" for score in (precision, recall, f1)), str(gold)])
+    assert [line.split() for line in table] == wanted and len(wanted) == 4
+
+
+def test_a_part_of_the_training_file_is_held_out(pretrained, toy_data, tmp_path, capsys):
+    call = f"relation --checkpoint {pretrained} --train {toy_data}/relation/train.json --out {tmp_path} --epochs 1"
+    finetune.main(f"{call} --train-examples 20 --dev-share 0.3".split())
+    out = capsys.readouterr().out
+    assert "dev   6 of the 20 training examples, 14 are left to train\n" in out and "relation F1 on dev: " in out
+    assert len((tmp_path / "dev_predictions.txt").read_text().splitlines()) == 6
+    with pytest.raises(ValueError, match="holds a run already; --resume, --overwrite or another --out"):
+        finetune.main(call.split())
+    call += " --overwrite"
+    for share in ("1", "0.01"):
+        with pytest.raises(ValueError, match=f"--dev-share {share}"):
+            finetune.main(f"{call} --train-examples 20 --dev-share {share}".split())
+    with pytest.raises(ValueError, match="--dev-share 0.5: expected .* no dev file"):
+        finetune.main(f"{call} --train-examples 20 --dev-share 0.5 --dev {toy_data}/relation/dev.json".split())
+    capsys.readouterr()
+    finetune.main(f"{call} --train-examples 4".split())
+    assert capsys.readouterr().out.endswith("--dev-share 0.1 holds out a part of the training file\n")
 
 
 def test_a_grid_is_chosen_on_dev_and_scored_on_test(run, tmp_path, capsys):

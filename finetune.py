@@ -51,8 +51,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         add_task_flags(task_parser, name, task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
-    absent = dict.fromkeys("describe dev_share resume to_jsonl evaluate export init".split())  # flags that not every task has
-    return parser.parse_args(argv, argparse.Namespace(**absent))
+    absent = "describe dev_share resume to_jsonl evaluate export init".split()  # flags that not every task has
+    return parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(absent)))
 
 
 def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
@@ -132,7 +132,8 @@ def numbers(kind: type):
 def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
-    if any((out / name).exists() for name in ("results.json", "state")) and not (arguments.resume or arguments.overwrite):
+    held = [name for name in ("results.json", "state") if (out / name).exists()]
+    if held and not (arguments.resume or arguments.overwrite):
         raise ValueError(f"{out}: holds a run already; --resume, --overwrite or another --out DIR")
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)

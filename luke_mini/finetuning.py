@@ -183,7 +183,8 @@ def hold_out(examples: dict[str, list], share: float) -> None:
     examples["train"] = [example for i, example in enumerate(train) if i not in chosen]
     if not all(examples.values()):
         raise ValueError(f"--dev-share {share} of {len(train)} examples: nothing is left for one of the two parts")
-    print(f"dev   {len(examples['dev'])} of the {len(train)} training examples, {len(examples['train'])} are left to train")
+    n_dev, n_train = len(examples["dev"]), len(examples["train"])
+    print(f"dev   {n_dev} of the {len(train)} training examples, {n_train} are left to train")
 
 
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
@@ -487,7 +488,7 @@ def print_results(job: Job, reports: dict) -> None:
     """The last lines of a run: the score on each test file, beside that from random weights if both were trained."""
     print(f"results in {job.out}")
     if not any("scores" in report for report in reports.values()):
-        print("nothing was scored: there is no dev and no test file; --dev-share 0.1 holds out a part of the training file")
+        print("nothing was scored: no dev file, no test file; --dev-share 0.1 holds out a part of the training file")
     for name in next(iter(reports.values())).get("scores", ()):
         shown = {}
         for kind, report in reports.items():

@@ -255,7 +255,7 @@ def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
     assert (tmp_path / "ner/results.json").is_file()
     assert inference.load(tmp_path / "ner").task.NAME == "ner"
     with pytest.raises(ValueError, match="expected a folder with a config.json whose model_type is one of roberta"):
-        finetune.main(f"ner --init {tmp_path / 'ner/model'} {options}".split())
+        finetune.main(f"ner --init {tmp_path / 'ner/model'} {options} --overwrite".split())
 
 
 @pytest.mark.parametrize("stage", ["1", "scratch"])

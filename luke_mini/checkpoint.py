@@ -44,9 +44,23 @@ class Checkpoint:
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
+# Whose models begin with this word, on the Hugging Face hub.
+OWNERS = {"luke": "studio-ousia", "mluke": "studio-ousia", "roberta": "FacebookAI", "xlm": "FacebookAI",
+          "bert": "google-bert"}  # fmt: skip
+
+
+def check_exists(folder: Path) -> None:
+    """ValueError if there is no such folder; with the command that downloads it for the name of a released model."""
+    owner = OWNERS.get(folder.name.split("-")[0])
+    if not folder.is_dir():
+        hint = f"; to download it: hf download {owner}/{folder.name} --local-dir {folder}"
+        raise ValueError(f"{folder}: no such folder{hint if owner and str(folder.parent) in ('.', owner) else ''}")
+
+
 def find_folder(folder: Path | str) -> Path:
     """The folder itself if it is a checkpoint, else the newest saved step of a run folder."""
     folder = Path(folder)
+    check_exists(folder)
     if (folder / "config.json").is_file():
         return folder
     steps = saved_steps(folder)
@@ -208,6 +222,7 @@ def start_from_words(folder: Path | str) -> Checkpoint:
     "something at these words": the embedding of the word <mask>, with the positions, token type and LayerNorm of words.
     """
     folder = Path(folder)
+    check_exists(folder)
     if not initialization.is_word_model(folder):
         kinds = ", ".join(initialization.WORD_MODELS)
         raise ValueError(f"{folder}: expected a folder with a config.json whose model_type is one of {kinds}")

@@ -52,6 +52,20 @@ def refused(folder, message: str, read=checkpoint.load) -> None:
     assert "\n" not in str(error.value) and str(folder) in str(error.value) and len(str(error.value)) < 600
 
 
+@pytest.mark.parametrize("read", [checkpoint.load, checkpoint.start_from_words])
+def test_a_released_model_that_is_not_there_yet(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    hint = "; to download it: hf download {}/{} --local-dir {}"
+    for name, said in {
+        "mluke-base": hint.format("studio-ousia", "mluke-base", "mluke-base"),
+        "studio-ousia/luke-large": hint.format("studio-ousia", "luke-large", "studio-ousia/luke-large"),
+        "xlm-roberta-base": hint.format("FacebookAI", "xlm-roberta-base", "xlm-roberta-base"),
+        "mine": "", "runs/luke-x": "", "other/luke-base": "",
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name}: no such folder{said}$"):
+            read(name)
+
+
 def test_saving_what_was_loaded_gives_equal_tensors(folder, tmp_path):
     model, words, entities = checkpoint.load(folder)
     checkpoint.save(tmp_path / "again", model, words, entities)

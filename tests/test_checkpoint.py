@@ -305,8 +305,9 @@ def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):
         shutil.copytree(folder, tmp_path / step)
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-1000000"
     assert checkpoint.find_folder(folder) == folder
-    with pytest.raises(ValueError, match="no config.json"):
-        checkpoint.find_folder(tmp_path / "nothing")
+    for name, said in (("nothing", "no such folder"), (".step-000011.tmp", "no config.json")):
+        with pytest.raises(ValueError, match=said):
+            checkpoint.find_folder(tmp_path / name)
 
 
 def test_a_folder_is_whole_or_absent(tmp_path):

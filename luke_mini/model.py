@@ -220,7 +220,7 @@ class PredictionHead(nn.Module):
         return F.linear(self.transform(hidden), table, self.bias)
 
     def loss(self, hidden: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Per row the cross-entropy, and whether the top class is the target (a hit); never holds all scores."""
+        """Cross-entropy per row, and whether the top class is the target (a hit): target [rows] -> 2 x [rows]."""
         return ops.linear_cross_entropy(self.transform(hidden), table, self.bias, target)
 
 

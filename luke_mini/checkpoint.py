@@ -1,9 +1,9 @@
 """A model folder is the Hugging Face LUKE folder: config.json, weights, tokenizer files, entity_vocab.json.
 
 In: a folder, released or ours. Out: its configuration, weights under our names, tokenizer and entity vocabulary, or the
-model itself; and the way back, so that `transformers` opens what is written here. `weights.py` reads the tensors and
+model itself; and back to a folder that `transformers` opens. `weights.py` reads the tensors and
 holds the table of names. Every tensor is accounted for: a missing one or one of the wrong shape is an error that names
-it, one that no LUKE has a place for is listed in `Checkpoint.unexpected`. `model_tools.py` is the command line.
+it; one that is not part of any LUKE is listed in `Checkpoint.unexpected`. `model_tools.py` is the command line.
 """
 
 import json
@@ -32,12 +32,12 @@ class Checkpoint:
     weights: dict[str, Tensor]  # by our names, float32 or as in the file
     tokenizer: object
     entity_vocab: EntityVocab
-    settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
-    unexpected: tuple[str, ...] = ()  # tensors of the file that were not read
+    settings: dict  # all of config.json, including what ModelConfig lacks, such as labels
+    unexpected: tuple[str, ...] = ()  # names of tensors in the file that were not used
 
     @property
     def ignored(self) -> str:
-        """What to say of them; "" if there are none."""
+        """A message about the unexpected tensors, "" if there are none."""
         return f"{', '.join(self.unexpected)}: not part of any LUKE model" if self.unexpected else ""
 
 
@@ -88,7 +88,7 @@ def assemble(
 
 
 def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
-    """The same with entity-aware attention, whose w2e, e2w and e2e start as copies of w2w, or without (section 3.4)."""
+    """The checkpoint with entity-aware attention (w2e, e2w, e2e: its own or copies of w2w) or without (section 3)."""
     config = replace(found.config, use_entity_aware_attention=entity_aware)
     return replace(found, config=config, weights=from_released(to_released(found.weights, found.config), config))
 
@@ -99,7 +99,7 @@ def read_settings(path: Path) -> dict:
         raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.model_tools convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        words = ": a word model, which is something for --init" if kind in initialization.WORD_MODELS else ""
+        words = ": a word model, for use with --init" if kind in initialization.WORD_MODELS else ""
         raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
     return settings
 
@@ -132,9 +132,9 @@ def compare_shapes(found: dict[str, Tensor], expected: dict[str, Tensor], source
 
 @torch.no_grad()
 def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = ()) -> None:
-    """Copies weights into a model. Tensors under a prefix in `fresh` may be missing and then keep their values.
+    """Copies weights into a model. Parameters under a prefix in `fresh` may be missing; they stay as they are.
 
-    A model on the meta device has no memory of its own: it takes the tensors themselves. Weights of heads that the
+    A model on the meta device has no memory and takes over the tensors themselves. Weights of heads that the
     model lacks are ignored; any other difference is a ValueError naming the tensors.
     """
     own = model.state_dict()
@@ -151,7 +151,7 @@ def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = 
 
 
 def build(checkpoint: Checkpoint) -> nn.Module:
-    """The model that config.json names, in evaluation mode, made of the checkpoint's own tensors.
+    """The model that config.json names, in eval mode; it shares the checkpoint's tensors.
 
     LukeForMaskedLM is `LukeForPretraining`, LukeModel the bare encoder, the others are `heads.LukeForTask`.
     """
@@ -188,9 +188,9 @@ def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
 
 
 def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The classes of a fine-tuned model by id: id2label of config.json, without it LABEL_0, ... as in transformers.
+    """The classes of a fine-tuned model by id: id2label of config.json, or LABEL_0, ... as in transformers.
 
-    () where a class has no name: choices, answers, pretraining. ValueError if there is no name for each row.
+    () if the head has no classes with names (choices, answers, pretraining). ValueError if names and rows differ.
     """
     rows = len(checkpoint.weights.get("classifier.weight", ()))
     if not rows or architecture_of(checkpoint.settings, {}) in ("LukeForMultipleChoice", "LukeForQuestionAnswering"):
@@ -202,10 +202,10 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def start_from_words(folder: Path | str) -> Checkpoint:
-    """A LUKE to fine-tune whose words are those of a RoBERTa, XLM-R or BERT folder; it has met no entity yet.
+    """A LUKE for fine-tuning, made from a RoBERTa, XLM-R or BERT folder, without pretraining on entities.
 
-    Its entities are the special ones alone, of the words' size. They begin as what the word model knows best about
-    "something at these words": the embedding of the word <mask>, with the positions, token type and LayerNorm of words.
+    It has only the special entities, with embeddings of the words' size. They start as copies of the embedding of the
+    word <mask>, with the words' position embeddings, token type and LayerNorm.
     """
     folder = Path(folder)
     if not initialization.is_word_model(folder):
@@ -264,7 +264,7 @@ def lite(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def save(folder: Path | str, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
-    """Writes a model folder that is whole or absent. settings: further entries of config.json, such as labels."""
+    """Writes a model folder atomically. settings: further entries of config.json, such as labels."""
     with files.write_folder(folder) as temporary:
         write(temporary, model, words, vocab, settings)
 
@@ -292,11 +292,11 @@ def _task_settings(model: LukeForTask) -> dict:
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint into an existing folder: config.json, model.safetensors, tokenizer, entity vocabulary.
 
-    A folder for transformers, whose 5.x does not tie the decoder of the masked-word head to the word embeddings: so
-    that tensor is in the file twice. Vocabularies that are None are left out.
+    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice.
+    Vocabularies that are None are left out.
     """
     config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}
-    settings.pop("torch_dtype", None)  # the older name of dtype; halves have become float32 when they were read
+    settings.pop("torch_dtype", None)  # the older name of dtype; half precision became float32 on reading
     settings["dtype"] = str(checkpoint.weights["luke.words.token.weight"].dtype).removeprefix("torch.")
     architecture = architecture_of(settings, checkpoint.weights)
     settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}

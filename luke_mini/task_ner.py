@@ -178,7 +178,7 @@ class Feature(NamedTuple):
     """One model input with its C candidates."""
 
     document: int  # index in the list of documents
-    word_ids: np.ndarray  # int32 [W], <s> pieces </s>
+    word_ids: np.ndarray  # int32 [W], <s> tokens </s>
     token_spans: np.ndarray  # int32 [C, 2], half-open in word_ids
     word_spans: np.ndarray  # int32 [C, 2], half-open in the document's words
     labels: np.ndarray  # int32 [C], 0 = NIL
@@ -189,11 +189,11 @@ def takes_space(word: str) -> bool:
     return not (word.startswith("'") or (len(word) == 1 and is_punctuation(word)))
 
 
-def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
+def _word_tokens(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
     """Word -> its token ids: at least one, at most as many as an input holds. Each distinct word is tokenized once."""
     words = list(dict.fromkeys(word for document in documents for word in document.words))
     spaces = [options.space_before_all or takes_space(word) for word in words]
-    # differs from LUKE: a word without pieces (say, only U+200B) would be an empty candidate, and one that is longer
+    # differs from LUKE: a word without tokens (say, only U+200B) would be an empty candidate, and one that is longer
     # than the input could not be cut at a word boundary.
     return {
         word: ids[: options.max_seq_length - SPECIAL] or [tokenizer.unk_id]
@@ -202,7 +202,7 @@ def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[
 
 
 def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.ndarray:
-    """Sentence boundaries, with more where a sentence has more than `limit` pieces; offsets: pieces before each word.
+    """Sentence boundaries, with more where a sentence has more than `limit` tokens; offsets: tokens before each word.
 
     differs from LUKE, where such a sentence fails an assertion. Mentions across the cut cannot be found.
     """
@@ -231,15 +231,15 @@ def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.
 
 
 def _document_features(
-    index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: Options
+    index: int, document: Document, tokens: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
-    word_pieces = [pieces[word] for word in document.words]
-    offsets = np.cumsum([0, *map(len, word_pieces)])  # pieces before each word
-    ids = np.array([*chain.from_iterable(word_pieces)], dtype=np.int32)
+    of_words = [tokens[word] for word in document.words]
+    offsets = np.cumsum([0, *map(len, of_words)])  # tokens before each word
+    ids = np.array([*chain.from_iterable(of_words)], dtype=np.int32)
     limit = options.max_seq_length - SPECIAL
     bounds = _part_bounds(document.sentences, offsets, limit)
     if options.head == TAGS:  # each word is a candidate, of label 1 where a mention begins
-        last, gold = np.arange(len(word_pieces)) + 1, {(start, start + 1): 1 for start, _, _ in document.spans}
+        last, gold = np.arange(len(of_words)) + 1, {(start, start + 1): 1 for start, _, _ in document.spans}
     else:
         last = np.searchsorted(offsets, offsets[:-1] + options.max_mention, side="right") - 1
         last = np.minimum(last, np.repeat(bounds[1:], np.diff(bounds)))
@@ -269,11 +269,11 @@ def make_features(
     label: see `skipped`.
     """
     label_ids = {label: i for i, label in enumerate(labels)}
-    pieces = _pieces(documents, tokenizer, options)
+    tokens = _word_tokens(documents, tokenizer, options)
     return [
         feature
         for index, document in enumerate(documents)
-        for feature in _document_features(index, document, pieces, label_ids, tokenizer, options)
+        for feature in _document_features(index, document, tokens, label_ids, tokenizer, options)
     ]
 
 
@@ -287,9 +287,9 @@ def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[
 
 
 def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, head: str = "token+entity") -> Batch:
-    """Each candidate becomes a [MASK] entity at the positions of its pieces, unless the head uses words only.
+    """Each candidate becomes a [MASK] entity at the positions of its tokens, unless the head uses words only.
 
-    The classifier sees the candidate's first piece, last piece and entity, or those of them that `head` names.
+    The classifier sees the candidate's first token, last token and entity, or those of them that `head` names.
     """
     n_candidates = [len(feature.labels) for feature in features]
     sequences = [

@@ -4,7 +4,7 @@ TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in th
 
     from_record     a record of TACRED, KBP37, RELX or your own -> a text with two character spans
     make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
-                    and [MASK2] for the tail, at the pieces of their mentions, markers included
+                    and [MASK2] for the tail, at the tokens of their mentions, markers included
     build_model     encoder, dropout, one linear layer over [head; tail]
     predict         -> the best label of each example
     evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 class ModelConfig:
     """The shape of the network. Defaults: luke-base (paper, section 3.4: RoBERTa's shape, entity embeddings of 256)."""
 
-    vocab_size: int = 50267  # word pieces, special tokens included
+    vocab_size: int = 50267  # tokens, special ones included
     entity_vocab_size: int = 500000  # entities, [PAD] [UNK] [MASK] [MASK2] included
     hidden_size: int = 768
     num_hidden_layers: int = 12

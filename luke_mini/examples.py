@@ -361,7 +361,7 @@ def open_folders(folders: list[Path], room: int) -> Shards:
             raise ValueError(f"{held}; run it with --out {folder}")
         manifest = files.Record(str(path), files.read_object(path))
         if (longest := manifest.get("max_seq_length", int)) > room:
-            raise ValueError(f"{folder}: sequences of up to {longest} word pieces, the model takes {room}")
+            raise ValueError(f"{folder}: sequences of up to {longest} tokens, the model takes {room}")
         expected_sizes.append(manifest.get("examples", int))
     for folder in folders[1:]:
         check_same_vocabularies(folder, folders[0])

@@ -107,7 +107,7 @@ def clear_out(arguments: argparse.Namespace) -> None:
 
 
 def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
-    print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
+    print(f"training a tokenizer of {arguments.vocab_size:,} tokens", flush=True)
     given = sample.texts(), arguments.vocab_size, arguments.out / "tokenizer"
     if arguments.pieces == "byte-bpe":
         return tokenizer_bpe.train(*given)
@@ -150,7 +150,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
             sentences_without_entities=arguments.sentences_without_entities,
         )  # fmt: skip
     if not written["examples"]:
-        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")
+        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
     return {
         "version": 1,  # of this file's format
         "sources": [file.name for file in arguments.sources], "language": pages.language,
@@ -170,8 +170,8 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     print(f"pages       {made['pages']:,} and {made['redirects']:,} redirects; {made['characters']:,} characters")
     print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the rest {rest}")
     print(f"entities    {made['entity_vocab_size']:,}{', few: for part of a dump use --keep-red-links' * excerpt}")
-    print(f"word pieces {made['word_vocab_size']:,}{', the text is too small for more' * fewer}")
-    print(f"examples    {made['examples']:,}, on average {words:.1f} word pieces and {entities:.1f} entities: "
+    print(f"vocabulary  {made['word_vocab_size']:,} tokens{', the text is too small for more' * fewer}")
+    print(f"examples    {made['examples']:,}, on average {words:.1f} tokens and {entities:.1f} entities: "
           f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
     print(f"written to  {arguments.out} in {seconds:.0f} seconds")
 

@@ -105,7 +105,7 @@ def _segment(segments, sequence):
 
 @triton.jit
 def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
-    """Rows [BLOCK_M] (int64) behind positions tile * BLOCK_M, ... and which of these positions have a row."""
+    """The rows [BLOCK_M] (int64) at positions tile * BLOCK_M, ..., and which of these positions have a row."""
     word_first, n_words, entity_first, n_entities, entity_position = segment
     position = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     is_word = position < n_words

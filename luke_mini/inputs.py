@@ -232,7 +232,7 @@ def _task_fault(task: str, text: str, pair: str | None, spans: list[CharSpan]) -
         return f"task {task}: expected {SPANS_OF_TASK[task]}, found {len(spans)}"
     if task == PAIR and _span_fault(text, spans) is None:
         head, tail = spans
-        if head[1] > tail[0] and tail[1] > head[0]:  # differs from LUKE: there, the markers cross
+        if head[1] > tail[0] and tail[1] > head[0]:  # differs from LUKE, where the markers cross
             return f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap"
     return None
 

@@ -89,8 +89,8 @@ def build_model(arguments, shape, word_tokenizer, entity_vocab, shards: Shards) 
     elif initialization.is_word_model(arguments.init):
         weights = initialization.read_word_model(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
-        # differs from LUKE: there, the entities' positions start at random, N(0, 0.02). Copies cost nothing, and let a
-        # mention find its words from the first step on.
+        # differs from LUKE, whose entity position embeddings start at random, N(0, 0.02). Copies cost nothing, and let
+        # a mention find its words from the first step on.
         initialization.copy_word_positions(model.luke)
     else:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)

@@ -213,7 +213,7 @@ def given_options(options: type, arguments, exclude: str = "") -> dict[str, obje
 
 @contextmanager
 def numbered_lines(path: Path) -> Iterator[list[str]]:
-    """The lines of a file that are not blank. An error about the n-th of them names the file and the line there."""
+    """Yields the nonblank lines of a file. A ValueError about "line n" of these then names the file and its line."""
     lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).split("\n")
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
     try:

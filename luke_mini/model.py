@@ -1,6 +1,6 @@
 """LUKE: a post-LayerNorm transformer over words and entities (Yamada et al. 2020, section 3).
 
-In: a packed batch (`packing.PackedBatch`: all words, then all entities) or Hugging Face's padded tensors.
+In: a packed batch (`packing.PackedBatch`: all words, that is, tokens; then all entities) or HF's padded tensors.
 Out: one hidden state per word and per entity; in pretraining, the losses of the selected rows.
 
 The paper's symbols and our names:

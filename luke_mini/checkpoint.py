@@ -58,33 +58,32 @@ def find_folder(folder: Path | str) -> Path:
 def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: bool = True) -> Checkpoint:
     """Reads a model folder or the newest saved step of a run. entity_aware overrides the configuration.
 
-    vocabularies=False: only weights and configuration; tokenizer and entity vocabulary are None.
-    Raises ValueError with one line naming the file and what is wrong with it.
+    vocabularies=False: tokenizer and entity vocabulary are None. ValueError names the file and what is wrong with it.
     """
     folder = find_folder(folder)
     settings = read_settings(folder / "config.json")
     vocab = EntityVocab.of_folder(folder) if vocabularies else None
     if vocabularies and vocab is None:
         raise ValueError(f"{folder / 'entity_vocab.json'}: missing, and tokenizer_config.json holds no entity_vocab")
-    words = tokenizer.load(folder) if vocabularies else None
-    return assemble(folder, settings, read_folder(folder), words, vocab, entity_aware)
+    word_tokenizer = tokenizer.load(folder) if vocabularies else None
+    return assemble(folder, settings, read_folder(folder), word_tokenizer, vocab, entity_aware)
 
 
 def assemble(
-    source: Path, settings: dict, released: dict[str, Tensor], words, vocab: EntityVocab | None, entity_aware=None
+    source: Path, settings: dict, released: dict, word_tokenizer, vocab: EntityVocab | None, entity_aware=None
 ) -> Checkpoint:
-    """The checkpoint of a config.json, the tensors of its weight file and vocabularies; ValueError if they disagree."""
+    """Builds a checkpoint from the contents of config.json, the tensors and the vocabularies, which must agree."""
     try:
         config = model_config(settings, entity_aware)
         check_shapes(released, config)
         weights = from_released(released, config)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
+    for known, key in ((word_tokenizer, "vocab_size"), (vocab, "entity_vocab_size")):
         if known is not None and len(known) > getattr(config, key):
             raise ValueError(f"{source}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
     unexpected = tuple(unexpected_names(released, config, weights))
-    return Checkpoint(config, weights, words, vocab, settings, unexpected)
+    return Checkpoint(config, weights, word_tokenizer, vocab, settings, unexpected)
 
 
 def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
@@ -99,8 +98,8 @@ def read_settings(path: Path) -> dict:
         raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.model_tools convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        words = ": a word model, for use with --init" if kind in initialization.WORD_MODELS else ""
-        raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
+        hint = ": a word model, for use with --init" if kind in initialization.WORD_MODELS else ""
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{hint}")
     return settings
 
 
@@ -211,19 +210,19 @@ def start_from_words(folder: Path | str) -> Checkpoint:
     if not initialization.is_word_model(folder):
         kinds = ", ".join(initialization.WORD_MODELS)
         raise ValueError(f"{folder}: expected a folder with a config.json whose model_type is one of {kinds}")
-    words = tokenizer.load(folder)
-    found = initialization.word_model_shape(folder) | {"vocab_size": len(words)}
+    word_tokenizer = tokenizer.load(folder)
+    found = initialization.word_model_shape(folder) | {"vocab_size": len(word_tokenizer)}
     found |= {"entity_vocab_size": len(LITE_ENTITIES), "entity_emb_size": found["hidden_size"]}
-    config = ModelConfig(**found, bos_token_id=words.bos_id, eos_token_id=words.eos_id)
+    config = ModelConfig(**found, bos_token_id=word_tokenizer.bos_id, eos_token_id=word_tokenizer.eos_id)
     luke = LukeModel(config)
     initialization.initialize(luke, config, seed=0)
-    weights = initialization.read_word_model(folder, config, words)
+    weights = initialization.read_word_model(folder, config, word_tokenizer)
     inner = {name.removeprefix("luke."): tensor for name, tensor in weights.items() if name.startswith("luke.")}
     fill(luke, inner, fresh=("entities.", "pooler."))
-    initialization.start_as_masked_words(luke, words.mask_id)
+    initialization.start_as_masked_words(luke, word_tokenizer.mask_id)
     weights |= {f"luke.{name}": tensor for name, tensor in luke.state_dict().items()}
     vocab = EntityVocab.from_titles(LITE_ENTITIES)
-    return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})
+    return Checkpoint(config, weights, word_tokenizer, vocab, {"architectures": ["LukeModel"]})
 
 
 def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
@@ -232,10 +231,7 @@ def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
-    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model.
-
-    Warns of tensors that were not read.
-    """
+    """(model, tokenizer, entity vocabulary) of a folder, see `build`. Warns of tensors that were not used."""
     found = read(folder)
     warn_of_unread(folder, found)
     try:
@@ -263,20 +259,24 @@ def lite(checkpoint: Checkpoint) -> Checkpoint:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def save(folder: Path | str, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
+def save(
+    folder: Path | str, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None
+) -> None:  # fmt: skip
     """Writes a model folder atomically. settings: further entries of config.json, such as labels."""
     with files.write_folder(folder) as temporary:
-        write(temporary, model, words, vocab, settings)
+        write(temporary, model, word_tokenizer, vocab, settings)
 
 
-def write(folder: Path, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
+def write(
+    folder: Path, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None
+) -> None:  # fmt: skip
     """Writes the files of a model folder into an existing folder."""
     weights, known = model.state_dict(), {"architectures": ["LukeForMaskedLM"]}
     if isinstance(model, LukeModel):
         weights, known = {f"luke.{name}": tensor for name, tensor in weights.items()}, {"architectures": ["LukeModel"]}
     elif isinstance(model, LukeForTask):
         known = _task_settings(model)
-    write_files(folder, Checkpoint(model.config, weights, words, vocab, known | (settings or {})))
+    write_files(folder, Checkpoint(model.config, weights, word_tokenizer, vocab, known | (settings or {})))
 
 
 def _task_settings(model: LukeForTask) -> dict:

@@ -88,7 +88,7 @@ class Job:
     precision: str
     out: Path
     resume: bool = False  # continue from the saved state in OUT/state
-    save_minutes: float = 10.0  # minutes between saves; a shorter run saves nothing
+    save_minutes: float = 10.0  # minutes between saved states; a shorter run saves none
 
     @property
     def metric(self) -> str:

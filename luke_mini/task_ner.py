@@ -9,7 +9,7 @@ CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anyb
     build_model     encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
     predict         logits -> mentions that do not overlap, best score first
     evaluate        -> precision, recall, F1 as conlleval counts them
-What every task module offers: `finetuning.py`.
+The interface of a task module: see `finetuning.py`.
 
 Spans are half-open, in words of the document unless said otherwise. Left out: nested mentions, which greedy decoding
 excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
@@ -68,7 +68,7 @@ SCORES = ("precision", "recall", "f1")
 ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
 ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
-HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
+HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states per candidate
 TAGS = "tags"  # the head of a LukeForTokenClassification: a tag per word; only for --evaluate and --predict
 SPECIAL = 2  # <s> and </s>
 

@@ -9,7 +9,7 @@ TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in th
     predict         -> the best label of each example
     evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),
                     the macro F1 of SemEval-2010 task 8 (KBP37, RELX)
-What every task module offers: `finetuning.py`.
+The interface of a task module: see `finetuning.py`.
 
 Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
 """
@@ -56,7 +56,7 @@ ARCHITECTURE = "LukeForEntityPairClassification"
 ALL_ENTITIES = False
 NO_RELATION = "no_relation"
 KBP37_LABELS = (NO_RELATION, *(relation + way for relation in KBP37_RELATIONS for way in ("(e1,e2)", "(e2,e1)")))
-HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states an example contributes
+HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states per example
 
 
 @dataclass(frozen=True)

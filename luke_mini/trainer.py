@@ -196,7 +196,7 @@ def saved_steps(out: Path) -> list[Path]:
 
 
 def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None) -> None:
-    """Saves a step and drops all but the latest ones. OSError when the disk is full."""
+    """Saves a step and deletes all but the latest KEPT ones. OSError when the disk is full."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         saving.write_model(folder)
         if best_weights:
@@ -269,7 +269,7 @@ def predicting(model: nn.Module) -> Iterator[None]:
 
 
 def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of all inputs in batches: similar lengths together, the batch that needs most memory first."""
+    """Yields the indices of all inputs in batches, longest first: similar lengths together, peak memory at once."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]

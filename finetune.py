@@ -115,7 +115,7 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def numbers(kind: type):
-    """An argparse type: `1,2,3` -> [1, 2, 3]."""
+    """Makes an argparse type that parses `1,2,3` to [1, 2, 3]."""
 
     def parse(text: str) -> list:
         return [kind(part) for part in text.split(",")]

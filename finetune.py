@@ -1,21 +1,21 @@
-"""Fine-tunes a pretrained LUKE on a task, scores it, and answers for a user's own text.
+"""Fine-tunes a pretrained LUKE on a task, scores it, and predicts for your own text.
 
     python finetune.py ner                                            the built-in encyclopedia's files and checkpoint
     python finetune.py ner --checkpoint runs/stage2 --data conll2003 --out runs/ner
     python finetune.py ner --describe                                 the format of the files, with an example
-    python finetune.py ner --checkpoint runs/ner --evaluate de.conll  the score of a model as it is; nothing is trained
+    python finetune.py ner --checkpoint runs/ner --evaluate de.conll  scores a model without training
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt   (or - to type them, or --text "Ada met Bo.")
     python finetune.py ner --checkpoint runs/ner --predict sentences.txt --html page.html
     python finetune.py link --checkpoint runs/stage2 --mentions data/mentions.safetensors --ner runs/ner < texts.txt
-    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  what the pretrained heads know
+    python finetune.py mlama --checkpoint runs/stage2 --data mlama1.1  scores the pretrained heads
     python finetune.py ner ... --seeds 1,2,3 --lr 1e-5,2e-5           a grid: chosen on dev, scored once on test
-    python finetune.py ner --init roberta-base --data conll2003       from a model of words alone
+    python finetune.py ner --init roberta-base --data conll2003       from a word model, without LUKE
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
 OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. The recipe is the one that
-was published for the data set (`recipes.py`), and attention is entity-aware from here on, as in the paper. With
---predict nothing is trained: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its
-mentions (--describe shows them), and each is answered with a line of JSON; --view and --html show the same to people.
+was published for the data set (`recipes.py`), and fine-tuning uses entity-aware attention, as in the paper. --predict
+trains nothing: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions
+(--describe shows them), and its answer is one line of JSON; --view and --html render the answers instead.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         add_task_flags(task_parser, name, task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
-    absent = "describe dev_share resume to_jsonl evaluate export init".split()  # flags that not every task has
+    absent = "describe dev_share resume to_jsonl evaluate export init".split()  # flags that some tasks lack
     return parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(absent)))
 
 
@@ -59,15 +59,15 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run = parser.add_argument_group("the run")
     start = f"{BUILT_IN}; to evaluate, predict or export {BUILT_IN}-{name}" if trains(task) else BUILT_IN
     run.add_argument("--checkpoint", type=Path, metavar="DIR", help=f"checkpoint or run [{start}]")
-    run.add_argument("--data", type=Path, metavar="DIR", help=f"folder of the files below [{BUILT_IN}'s: its own]")
+    run.add_argument("--data", type=Path, metavar="DIR", help=f"folder with the files below [for {BUILT_IN}: its own]")
     for split in task.FILES[0]:
-        text = f"instead of what is in DIR: {', '.join(' '.join(one[split] for one in task.FILES).split())}"
+        text = f"instead of the one in --data: {', '.join(' '.join(one[split] for one in task.FILES).split())}"
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
     run.add_argument("--overwrite", action="store_true", help="replace a run that OUT holds")
-    run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score the model as it is on these files")
-    run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to answer for; - is standard input")
+    run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score on these files, without training")
+    run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to predict for; - is standard input")
     add_answer_flags(run)
     if name in export.INPUTS:
         run.add_argument("--export", type=Path, metavar="FILE.pt2", help="write the fine-tuned model for torch.export")
@@ -75,16 +75,16 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     if hasattr(task, "records"):
         run.add_argument("--to-jsonl", type=Path, metavar="FILE", help="print a published file as JSON lines and stop")
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
-    run.add_argument("--compare-random", action="store_true", help="random weights too, print both scores")
+    run.add_argument("--compare-random", action="store_true", help="also run from random weights; print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
     if not trains(task):
         config.add_flags(parser, task.Options(), "the task")
         return
     default, *_ = found = recipes.of_task(name)
     config.add_flags(parser, task.Options(**found[default].options), f"the task [{default}]")
-    run.add_argument("--recipe", choices=list(found), help="instead of the one that belongs to the files, see below")
+    run.add_argument("--recipe", choices=list(found), help="instead of the one for the data set; see below")
     if not task.ALL_ENTITIES:
-        run.add_argument("--init", type=Path, metavar="DIR", help="RoBERTa, XLM-R or BERT folder, no LUKE checkpoint")
+        run.add_argument("--init", type=Path, metavar="DIR", help="start from a RoBERTa, XLM-R or BERT folder")
     run.add_argument("--dev-share", type=float, metavar="X", help="hold out this share of the training file as dev set")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
     run.add_argument("--resume", action="store_true", help="resume a killed run of the same command")
@@ -97,7 +97,7 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
 
 
 def add_answer_flags(parser) -> None:
-    parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts to answer for, instead of a file's lines")
+    parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts to predict for, instead of a file's lines")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--view", action="store_true", help="answers in color, not as lines of JSON")
     group.add_argument("--html", type=Path, metavar="FILE", help="answers as a page, not as lines of JSON")
@@ -110,9 +110,9 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
     parser.add_argument("--min-link-probability", type=float, metavar="X",
-                        help="minimum, to find mentions without --ner")  # fmt: skip
+                        help="without --ner: how often a name must be a link")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],
-                        help="order of decisions; local: all at once")  # fmt: skip
+                        help="order of linking; local: all mentions at once")  # fmt: skip
     parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")
     parser.add_argument("--predict", type=Path, default=Path("-"), metavar="FILE",
                         help="lines of text; - is standard input [-]")  # fmt: skip
@@ -120,7 +120,7 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def numbers(kind: type):
-    """An argparse type: `1,2,3` -> [1, 2, 3]."""
+    """Makes an argparse type that parses `1,2,3` to [1, 2, 3]."""
 
     def parse(text: str) -> list:
         return [kind(part) for part in text.split(",")]
@@ -170,18 +170,18 @@ def train(task, arguments, rank) -> None:
 
 
 def find_files(task, arguments, source: Path) -> dict[str, Path]:
-    """The files of a run. The built-in encyclopedia's are for its own checkpoint, and nobody else's."""
+    """The files of a run. The built-in encyclopedia's are the default only for its own checkpoint."""
     given = {split: getattr(arguments, split) for split in task.FILES[0]}
     folder, first = arguments.data, next(iter(given))
     if not folder and not given[first]:
         if source.resolve() != BUILT_IN.resolve():
-            raise ValueError(f"{source}: expected --data DIR or --{first} FILE; only {BUILT_IN} has files of its own")
+            raise ValueError(f"{source}: expected --data DIR or --{first} FILE; only {BUILT_IN} has default files")
         folder = Path("data/toyworld") / task.NAME
     return finetuning.find_files(task, folder, given)
 
 
 def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes.Recipe]:
-    """The name of the recipe; the recipe for the checkpoint's size, with the numbers that the command line gives."""
+    """The recipe's name; the recipe for the checkpoint's size, updated from the command line."""
     find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
     name = arguments.recipe or find(files, examples, start)
     recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only=arguments.init is not None)
@@ -189,7 +189,7 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
 
 
 def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Predictor]:
-    """The folder to answer or to be scored with, and its model with the options of the command line."""
+    """The folder for --predict, --evaluate or --export, and its model with the options of the command line."""
     folder = arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
     changes = given_options(task.Options, arguments)
     return folder, inference.load(folder, task.NAME, changes, device, all_entities)
@@ -216,7 +216,7 @@ def link(arguments, rank) -> None:
 
 
 def given_options(options: type, arguments, exclude: str = "") -> dict[str, object]:
-    """The options of a task that are on the command line; `exclude`: a flag with the name of one, but not one."""
+    """The task's options given on the command line; exclude: a flag that only shares an option's name."""
     values = {item.name: getattr(arguments, item.name, None) for item in fields(options) if item.name != exclude}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -262,7 +262,7 @@ def answers_to(lines: list[tuple[str, str]], answer: Callable, faults: list[str]
 
 
 def write_answers(answer: Callable, arguments) -> None:
-    """Lines of JSON, or what people see: in the terminal, without color if it is none, or as a page."""
+    """Writes lines of JSON, or with --view colored text (plain if not a terminal), or with --html a page."""
     faults: list[str] = []
     answers = (found for lines in read_lines(arguments) for found in answers_to(lines, answer, faults))
     if arguments.html:
@@ -278,8 +278,8 @@ def write_answers(answer: Callable, arguments) -> None:
 
 
 def to_jsonl(task, arguments) -> None:
-    """Every example of a published file in our own form, which --describe describes."""
-    with redirect_stdout(sys.stderr):  # what is said about the file
+    """Prints every example of a published file as our own JSON lines (see --describe)."""
+    with redirect_stdout(sys.stderr):  # messages about the file
         records = list(task.records(arguments.to_jsonl, config.from_flags(task.Options(), arguments)))
     for record in records:
         print(json.dumps(record.values, ensure_ascii=False))
@@ -314,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 train(task, arguments, rank)
             except KeyboardInterrupt:
-                sys.exit("finetune.py: interrupted" + "; --resume goes on from the last saved state" * trains(task))
+                sys.exit("finetune.py: interrupted" + "; --resume continues from the last saved state" * trains(task))
 
 
 if __name__ == "__main__":

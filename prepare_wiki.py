@@ -2,13 +2,13 @@
 
     python prepare_wiki.py                                                  the built-in encyclopedia, in a minute
     python prepare_wiki.py --dump enwiki-20261101-pages-articles.xml.bz2    a dump, or all parts of one
-    python prepare_wiki.py --wiki sw                                        the dump of that language in this folder
+    python prepare_wiki.py --wiki sw                                        that language's dump in the current folder
     python prepare_wiki.py --jsonl corpus.jsonl                             your own documents, with links
 
 Dumps come from https://dumps.wikimedia.org. A .jsonl file has one document per line; spans are half-open characters:
     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
 
-DIR then holds, the same for any number of workers,
+DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
     and for the built-in encyclopedia dump.xml.bz2 and the files of every task: ner/ relation/ typing/ qa/ cloze/
     disambiguation/ classification/ mlama/
@@ -28,8 +28,8 @@ from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.mentions import STATISTICS
 from luke_mini.wikitext import normalize_title
 
-BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # its defaults: small world, small models
-SAMPLE_CHARACTERS = 20_000_000  # of text, to train the tokenizer
+BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
+SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -37,15 +37,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
     source = source.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
-    source.add_argument("--wiki", metavar="LANG", help="the newest *-pages-articles*.bz2 of a language in this folder")
+    source.add_argument("--wiki", metavar="LANG", help="newest *-pages-articles*.bz2 of LANG in the current folder")
     source.add_argument("--jsonl", nargs="+", type=Path, metavar="FILE", help="documents in the format above")
     target = parser.add_argument_group("where to")
-    target.add_argument("--out", type=Path, metavar="DIR", help="replaces older data there [data/<name of the source>]")
+    target.add_argument("--out", type=Path, metavar="DIR", help="output; replaces older data [data/<source's name>]")
     sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
-    sizes.add_argument("--vocab-size", type=int, default=32000, metavar="N", help="maximum word pieces [32000; 4000]")
+    sizes.add_argument("--vocab-size", type=int, default=32000, metavar="N", help="word vocabulary size [32000; 4000]")
     sizes.add_argument("--entity-vocab-size", type=int, default=500000, metavar="N", help="maximum entities [500000]")
     sizes.add_argument("--max-seq-length", type=int, default=512, metavar="N",
-                       help="maximum word pieces per example, including <s> and </s> [512; 128]")  # fmt: skip
+                       help="maximum tokens per example, including <s> and </s> [512; 128]")  # fmt: skip
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="minimum links to an entity [1]")
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
@@ -58,13 +58,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")
     content.add_argument("--abstract-only", action="store_true", help="only the text before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
-    content.add_argument("--keep-red-links", action="store_true", help="entities need no article: for part of a dump")
-    content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; otherwise they become [UNK]")
+    content.add_argument("--keep-red-links", action="store_true", help="for part of a dump: keep links without article")
+    content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; without it they become [UNK]")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
-    run.add_argument("--seed", type=int, default=0, help="of the encyclopedia and of the tokenizer's sample [0]")
+    run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
     if not (arguments.dump or arguments.wiki or arguments.jsonl):
         parser.set_defaults(**BUILT_IN)
@@ -76,7 +76,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def open_input(arguments: argparse.Namespace) -> None:
-    """Opens all input and resolves the defaults that depend on it."""
+    """Checks and loads the inputs; resolves the defaults that depend on them."""
     if arguments.wiki:
         arguments.dump = corpus.find_dump(arguments.wiki)
     sources = arguments.sources = arguments.dump or arguments.jsonl or []
@@ -107,7 +107,7 @@ def clear_out(arguments: argparse.Namespace) -> None:
 
 
 def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
-    print(f"training a tokenizer of {arguments.vocab_size:,} word pieces", flush=True)
+    print(f"training a tokenizer of {arguments.vocab_size:,} tokens", flush=True)
     given = sample.texts(), arguments.vocab_size, arguments.out / "tokenizer"
     if arguments.pieces == "byte-bpe":
         return tokenizer_bpe.train(*given)
@@ -150,7 +150,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
             sentences_without_entities=arguments.sentences_without_entities,
         )  # fmt: skip
     if not written["examples"]:
-        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} word pieces with a link")
+        raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
     return {
         "version": 1,  # of this file's format
         "sources": [file.name for file in arguments.sources], "language": pages.language,
@@ -170,8 +170,8 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     print(f"pages       {made['pages']:,} and {made['redirects']:,} redirects; {made['characters']:,} characters")
     print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the rest {rest}")
     print(f"entities    {made['entity_vocab_size']:,}{', few: for part of a dump use --keep-red-links' * excerpt}")
-    print(f"word pieces {made['word_vocab_size']:,}{', the text is too small for more' * fewer}")
-    print(f"examples    {made['examples']:,}, on average {words:.1f} word pieces and {entities:.1f} entities: "
+    print(f"vocabulary  {made['word_vocab_size']:,} tokens{', the text is too small for more' * fewer}")
+    print(f"examples    {made['examples']:,}, on average {words:.1f} tokens and {entities:.1f} entities: "
           f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
     print(f"written to  {arguments.out} in {seconds:.0f} seconds")
 

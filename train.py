@@ -4,10 +4,10 @@
     torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 1 --init roberta-base --out runs/stage1
     torchrun --nproc_per_node 8 train.py --data data/enwiki --size base --stage 2 --init runs/stage1 --out runs/stage2
 
-Stage 1 trains the entity side of a model whose word side is pretrained, stage 2 trains everything; `scratch` trains
+Stage 1 trains the entity side of a model whose word side is pretrained. Stage 2 trains everything. `scratch` trains
 everything from random weights. Several --data folders (languages, with one tokenizer and one entity vocabulary) are
-mixed by --sampling-exponent. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and the first
-folder's mention statistics.
+mixed by --sampling-exponent. OUT then holds step-NNNNNN folders (the newest is the model), metrics.jsonl and mention
+statistics from the first --data folder.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from luke_mini.examples import Shards, open_folders
 from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining
 
-FREQUENCY_SAMPLE = 20_000  # examples whose words and entities are counted for a start from random weights
+FREQUENCY_SAMPLE = 20_000  # examples in which words and entities are counted for --frequency-start
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; `.recipe` is the stage's, with the numbers that were given."""
-    kind = argparse.ArgumentParser(add_help=False)  # read first: the help shows the numbers that belong to it
+    """The command line; `.recipe` is the recipe of --stage and --size, updated with the flags given."""
+    kind = argparse.ArgumentParser(add_help=False)  # parsed first: they select the recipe whose numbers the help shows
     kind.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
     kind.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="training stage [%(default)s]")
     known, _ = kind.parse_known_args(argv)
@@ -62,7 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def base_shape(arguments) -> config.ModelConfig:
-    """The shape of --size; of a word model that --init names, everything that its config.json settles."""
+    """The shape of --size, updated from the config.json of --init if that is a word model."""
     shape = config.SIZES[arguments.size]
     if arguments.init is None or not initialization.is_word_model(arguments.init):
         return shape
@@ -74,7 +74,7 @@ def base_shape(arguments) -> config.ModelConfig:
 
 
 def build_model(arguments, shape, word_tokenizer, entity_vocab, shards: Shards) -> LukeForPretraining:
-    """The model at its starting weights, with the parameters that the stage trains switched on."""
+    """The model with its initial weights; only the parameters that the stage trains require gradients."""
     recipe = arguments.recipe
     shape = replace(
         shape, vocab_size=len(word_tokenizer), entity_vocab_size=len(entity_vocab),
@@ -85,12 +85,12 @@ def build_model(arguments, shape, word_tokenizer, entity_vocab, shards: Shards) 
     model = LukeForPretraining(shape)
     initialization.initialize(model, shape, recipe.seed)
     if arguments.init is None:
-        give_head_start(model, recipe, word_tokenizer, entity_vocab, shards)
+        improve_random_weights(model, recipe, word_tokenizer, entity_vocab, shards)
     elif initialization.is_word_model(arguments.init):
         weights = initialization.read_word_model(arguments.init, shape, word_tokenizer)
         checkpoint.fill(model, weights, fresh=("word_head.", "entity_head.", "luke.entities.", "luke.pooler."))
-        # differs from LUKE: there, the entities' positions start at random, N(0, 0.02). Copies cost nothing, and let a
-        # mention find its words from the first step on.
+        # differs from LUKE, whose entity position embeddings start at random, N(0, 0.02). Copies cost nothing, and let
+        # a mention find its words from the first step on.
         initialization.copy_word_positions(model.luke)
     else:
         start = checkpoint.read(arguments.init, entity_aware=recipe.entity_aware)
@@ -104,8 +104,8 @@ def build_model(arguments, shape, word_tokenizer, entity_vocab, shards: Shards) 
     return model
 
 
-def give_head_start(model: LukeForPretraining, recipe, word_tokenizer, entity_vocab, shards: Shards) -> None:
-    """What the recipe gives to a model from random weights; see `initialization.py`."""
+def improve_random_weights(model: LukeForPretraining, recipe, word_tokenizer, entity_vocab, shards: Shards) -> None:
+    """Applies --frequency-start and --title-start, if the recipe has them; see `initialization.py`."""
     if recipe.frequency_start:
         sample = shards.gather(numpy.arange(min(len(shards), FREQUENCY_SAMPLE)))
         words = numpy.bincount(sample.word_ids, minlength=model.config.vocab_size)
@@ -128,7 +128,7 @@ def print_header(rank, arguments, model, total_steps: int, precision: str) -> No
 
 
 def prepare_out(arguments, rank) -> None:
-    """Clears OUT for a fresh start. ValueError if it holds saved steps and nothing says what to do with them."""
+    """Clears OUT for a fresh start. ValueError if it holds saved steps without --resume or --overwrite."""
     steps = trainer.saved_steps(arguments.out)
     if steps and arguments.resume:
         return
@@ -139,7 +139,7 @@ def prepare_out(arguments, rank) -> None:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        # Beside the model, if the data have them: question answering and linking need both.
+        # Copied beside the model, if present: question answering and linking need both.
         source, statistics = arguments.data[0] / STATISTICS, arguments.out / STATISTICS
         statistics.unlink(missing_ok=True)
         if source.is_file():
@@ -191,4 +191,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    files.run(main, "train.py", "--resume goes on from the last saved step")
+    files.run(main, "train.py", "--resume continues from the last saved step")

@@ -1,67 +1,67 @@
 """Entity-aware attention: words and entities attend to each other, each pair of kinds with its own query.
 
 LUKE gives every row (a word or an entity) two queries, one for word keys and one for entity keys: w2w and w2e if the
-row is a word, e2w and e2e if it is an entity (Yamada et al. 2020, section 3.3). Keys and values are shared. With j over
-all rows of the row's own sequence, z a random 0 or 1 for each pair (dropout) and c = 1 / (share kept):
+row is a word, e2w and e2e if it is an entity (Yamada et al. 2020, section 3). Keys and values are shared. With j over
+all rows of the row's own sequence, z_ij a random 0 or 1 (dropout) and c = 1 / (share of ones):
 
     s_ij = scale * q_i . k_j       q_i = q_word_i if j is a word, q_entity_i if j is an entity; scale = 1/sqrt(head_dim)
     p_ij = exp(s_ij - lse_i)       lse_i = log sum_j exp(s_ij)
     o_i  = c * sum_j z_ij p_ij v_j
 
-Who reads what: a program of the forward kernel owns a strip of rows and walks the keys from left to right,
+A program of the forward kernel owns a strip of rows and walks the keys from left to right:
 
                       word keys           entity keys
                     .-------------------.-------------.
       word rows     |  q_word (w2w)     |  q_entity   |      first loop with q_word, second loop with q_entity; maximum,
                     |                   |   (w2e)     |      sum and output go through both: one softmax over all keys.
       entity rows   |  q_word (e2w)     |   (e2e)     |      A strip may hold words and entities, as each row brings
-                    '-------------------'-------------'      its own two queries; a key tile is of one kind.
+                    '-------------------'-------------'      its own two queries; a tile of keys has one kind.
 
-Scores exist one tile at a time. Per row and head, memory holds the output and one number, lse (kept in base 2).
+Only one tile of scores exists at a time. Per row and head, the output and one number are stored: lse, in base 2.
 
 The batch is packed: rows are all words, sequence after sequence, then all entities. Within a sequence the kernels count
-*positions*: words from 0, entities from the number of words rounded up to 16, so that dropout's blocks of 16 never
-straddle. With 37 words and 5 entities:
+*positions*: words from 0, entities from the number of words rounded up to 16, so that no dropout block of 16 covers
+both. With 37 words and 5 entities:
 
       position    0 ............ 36     37 .. 47    48 ............. 52
       row         word_first + 0..36    no row      entity_first + 0..4
 
-*Backward*, from o and its gradient do, p not having been kept:
+*Backward*, from o and its gradient do; p is computed again:
 
       dv_j    = c * sum_i z_ij p_ij do_i
       dp_ij   = c * z_ij (do_i . v_j)
-      delta_i = sum_j p_ij dp_ij = do_i . o_i                             the softmax's own term, known from o alone
+      delta_i = sum_j p_ij dp_ij = do_i . o_i                             the softmax's correction, from o and do alone
       ds_ij   = p_ij (dp_ij - delta_i)
       dq_word_i = scale * sum over words j of ds_ij k_j                   dq_entity_i: the same over entities j
-      dk_j    = scale * sum_i ds_ij q_i                                   q_i: the query that met key j
+      dk_j    = scale * sum_i ds_ij q_i                                   q_i: the query used with key j
 
-  c is the same everywhere and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c), and the last
-  line multiplies. `query_gradient_kernel` (strips of rows) writes delta and both dq; after it `key_gradient_kernel`
-  (strips of keys) reads delta and writes dk and dv. Each number is written by one program: no atomics, and every run
-  bit-equal. The price: s and dp are computed twice, 7 products where 5 would do with atomic additions into dq.
+  c is constant and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c), and the result is
+  multiplied by c at the end. `query_gradient_kernel` (strips of rows) writes delta and both dq; then
+  `key_gradient_kernel` (strips of keys) reads delta and writes dk and dv. One program writes each number: no atomics,
+  bit-equal runs. The price: s and dp are computed twice, 7 matmuls; atomic additions into dq would need only 5.
 
 *Dropout*: z is Philox2x32 with 7 rounds, keyed by the seed; its counter is the pair's position and (sequence, head).
-One call makes 64 bits = four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in the registers of a
-tensor-core result, and of its transpose, these four lie in one thread. So the mask moves no data, depends on no tile
-size, and is simply made again in the backward pass.
+One call makes 64 bits, four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in a tensor-core result,
+and in its transpose, one thread has these four in its registers. So making the mask moves no data and does not depend
+on the tile size, and the backward pass makes the same mask again.
 
-*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences. A tile that a loop walks over is either full
-(no mask; fetched by tensor descriptor on sm_90 and newer, where one thread asks the copy engine for all of it) or the
-tail of its run, masked and read by pointers. No row outside a sequence is ever read: a NaN in one stays there.
+*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences. A tile in a loop is either full (no mask;
+fetched by a tensor descriptor on sm_90 and newer, where one thread asks the copy engine for all of it) or the tail of
+its run, masked and read by pointers. Rows outside of a sequence are never read: a NaN there does not spread.
 
-*Types*: float16, bfloat16 or float32 in and out; products, softmax and sums in float32. *Limits*: head_dim 32, 64, 128;
-131,072 positions a sequence (dropout's counter); differentiable once. *Lost to rounding*, against float64 on the same
-inputs, relative: in float32 what plain PyTorch loses (2e-7), in float16 (3e-4) and bfloat16 (3e-3) less than one
-rounding of the type. Where a row has nearly all weight on one key, so that its ds nearly cancels, delta by way of o
-costs float32 the digits that are left; `ops.py` does without, as a pass over p costs it nothing. *Tested with* triton
-3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Saves*, counted for 512
-words and 64 entities: 30 times fewer bytes than the layer in transformers forward, 15 times backward.
+*Types*: float16, bfloat16 or float32 in and out; matmuls accumulate, and softmax and sums are, in float32. *Limits*:
+head_dim 32, 64, 128; 131,072 positions per sequence (dropout's counter); differentiable once. *Relative error* against
+float64 on the same inputs: in float32 that of plain PyTorch (2e-7); in float16 (3e-4) and bfloat16 (3e-3) less than one
+rounding of the type. If a row has nearly all its weight on one key, dp - delta nearly cancels, and delta from o loses
+float32's last digits; `ops_cpu.py`, which has p, sums over it instead. *Tested with* triton
+3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Memory traffic*, for 512
+words and 64 entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
 
-*Tried, and dearer* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
+*Tried, but costly* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
   tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
-  (dk) on sm_80, where the compiler takes a join in front of a product for unpacking of 4-bit numbers and shuffles;
+  (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit numbers, and shuffles;
   every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1;
-  strides fixed at compile time: -0.2 to -0.8 on sm_80, but a binary of its own for each model size: not taken.
+  strides fixed at compile time: -0.2 to -0.8 on sm_80, but one binary per model size: not used.
 """
 
 from typing import NamedTuple
@@ -82,7 +82,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, MASKED: tl.constexpr,
                TMA: tl.constexpr):
     """Rows start, start + 1, ... of the run of `count` rows that begins at row `first`: [ROWS, HEAD_DIM].
-    MASKED: rows past the end of the run are zero and not read. Otherwise the run must reach that far."""
+    MASKED: rows past the end of the run are zero and not read. Otherwise no row may be past it."""
     pointer, tiles, stride = source
     if TMA and not MASKED:
         return tiles.load([first + start, column])
@@ -96,8 +96,8 @@ def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM
 
 @triton.jit
 def _segment(segments, sequence):
-    """Where one sequence lies: first row and number of its words, the same of its entities, and the position of its
-    first entity, which is the number of words rounded up to 16."""
+    """One sequence: its first word row, number of words, first entity row, number of entities, and the position of its
+    first entity (the number of words rounded up to a multiple of 16)."""
     row = segments + 4 * sequence
     n_words = tl.load(row + 1)
     return tl.load(row), n_words, tl.load(row + 2), tl.load(row + 3), (n_words + 15) // 16 * 16
@@ -105,7 +105,7 @@ def _segment(segments, sequence):
 
 @triton.jit
 def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
-    """Rows [BLOCK_M] (int64) behind positions tile * BLOCK_M, ... and which of these positions have a row."""
+    """The rows [BLOCK_M] (int64) at positions tile * BLOCK_M, ..., and which of these positions have a row."""
     word_first, n_words, entity_first, n_entities, entity_position = segment
     position = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     is_word = position < n_words
@@ -118,7 +118,7 @@ def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
 def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr,
           WIDE: tl.constexpr):
     """Dropout: which scores of the tile [FIRST, SECOND] at positions (first, second), multiples of 16, are kept.
-    Axis 1 and 4 of the six are the halves (r, r + 8) and (c, c + 8) that share one call of the generator."""
+    Of the six axes below, 1 and 4 are the pairs (r, r + 8) and (c, c + 8), which share one call of the generator."""
     seed, stream, keep = random
     a = tl.reshape((first // 2 + tl.arange(0, FIRST // 2)).to(tl.uint32), [FIRST // 16, 1, 8, 1, 1, 1])
     b = tl.reshape((second // 2 + tl.arange(0, SECOND // 2)).to(tl.uint32), [1, 1, 1, SECOND // 16, 1, 8])
@@ -153,7 +153,7 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
 def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, column, scale, random,
                   row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr,
                   DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Take a tile of keys into the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
+    """Add a tile of keys to the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
     k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     s = tl.dot(q, tl.trans(k), input_precision="ieee")
@@ -166,7 +166,7 @@ def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, c
     acc = acc * rescale[:, None]
     if DROPOUT:
         kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
-        p = tl.where(kept, p, 0.0)  # after the sum: the softmax itself knows nothing of dropout
+        p = tl.where(kept, p, 0.0)  # after row_sum: dropout does not change the softmax's sum
     acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc, row_sum, new_max
 
@@ -223,7 +223,7 @@ def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, ls
 def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, count, column, scale, random,
                          row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                          HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Add what one tile of keys gives to dq: p again from lse, then ds / c."""
+    """Add one tile of keys to dq: recomputes p from lse, then ds / c."""
     k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
     s = tl.dot(q, tl.trans(k), input_precision="ieee")
@@ -236,7 +236,7 @@ def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, coun
             kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
             dp = tl.where(kept, dp, 0.0)
         ds = p * (dp - delta[:, None])
-    else:  # on sm_80 a product may start from any number for nothing; later tensor cores would first have to write it
+    else:  # on sm_80 a matmul can start from any accumulator for free; newer tensor cores would have to write it first
         minus_delta = tl.zeros([BLOCK_M, BLOCK_N], tl.float32) - delta[:, None]
         ds = p * tl.dot(do, tl.trans(v), minus_delta, input_precision="ieee")
     return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
@@ -261,7 +261,7 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
     random = (seed, sequence * tl.num_programs(1) + head, keep)
     column = head * HEAD_DIM
     channels = column + tl.arange(0, HEAD_DIM)[None, :]
-    out_offsets = row[:, None] * stride_out + channels  # dq_word and dq_entity lie as `out` does
+    out_offsets = row[:, None] * stride_out + channels  # dq_word and dq_entity have the layout of `out`
     do = tl.load(d_out + row[:, None] * stride_d_out + channels, mask=exists[:, None], other=0.0)
     o = tl.load(out + out_offsets, mask=exists[:, None], other=0.0)
     statistics = head.to(tl.int64) * n_rows + row
@@ -280,7 +280,7 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
     if full < n_words:
         dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, word_first, full, n_words, column,
                                   scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True, TMA)
-    # entities: with two queries their gradient is a sum of its own
+    # entities: with two queries, dq_entity is a separate sum
     last = dq_word
     if TWO_QUERIES:
         tl.store(dq_word + out_offsets, (dq * final_scale).to(dq_word.dtype.element_ty), mask=exists[:, None])
@@ -302,8 +302,8 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
 def _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, first, start, count, column, scale, random,
                        row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                        HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Add what one tile of rows gives to dk and dv. All scores lie transposed, [keys, rows]: then p and ds are the left
-    factor of a product as they are, straight from registers."""
+    """Add one tile of rows to dk and dv. All scores are transposed, [keys, rows], so that p and ds are the left operand
+    of a matmul directly from registers."""
     q = _load_rows(queries, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
     do = _load_rows(d_outs, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
     lanes = tl.arange(0, BLOCK_M)
@@ -396,9 +396,9 @@ def key_gradient_kernel(q_word, q_entity, q_word_tiles, q_entity_tiles, key, val
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut up. A program of the forward kernel and of the queries' gradient owns block_m rows and walks
+    """A kernel's tile sizes. A program of the forward kernel and of the queries' gradient owns block_m rows and walks
     the keys block_n words or block_e entities at a time; one of the keys' gradient owns block_n words or block_e
-    entities and walks block_m rows at a time."""
+    entities and walks the rows block_m at a time."""
 
     block_m: int
     block_n: int
@@ -408,8 +408,8 @@ class Tile(NamedTuple):
     tma: bool  # full tiles come by tensor descriptors (sm_90 and newer)
 
 
-# (kernel, architecture): tile without dropout, tile with. Chosen by `bench_kernels.py --static`: no spills, few
-# instructions per score, and block_m = 128 or block_n = 128 where it halves how often the other side is read again.
+# (kernel, architecture): tile without dropout, tile with dropout. Chosen by `bench_kernels.py --static`: no spills, few
+# instructions per score, and block_m = 128 or block_n = 128 where that halves the reads of the other side.
 TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
     ("forward", 90): (Tile(128, 128, 32, 8, 2, True),) * 2,
@@ -432,7 +432,7 @@ WIDE_HEAD_TILES = {  # head_dim 128
     ("key_gradient", 90): Tile(32, 128, 64, 8, 2, True),
     ("key_gradient", 100): Tile(64, 128, 64, 8, 2, True),
 }
-FLOAT32_TILE = Tile(32, 32, 16, 4, 1, False)  # for checks: exact float32 products do not run on tensor cores
+FLOAT32_TILE = Tile(32, 32, 16, 4, 1, False)  # for checks: exact float32 matmuls do not run on tensor cores
 
 
 def choose_tile(kernel, arch, dtype, head_dim, dropout):
@@ -443,7 +443,7 @@ def choose_tile(kernel, arch, dtype, head_dim, dropout):
 
 
 def launch_options(tile, head_dim, dropout):
-    """What a launch fixes at compile time."""
+    """The constexpr and compile options of a launch."""
     return dict(
         HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_E=tile.block_e, DROPOUT=dropout > 0,
         TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages,
@@ -464,7 +464,7 @@ def _readable(tensor):
 
 
 def _tiles_of(tensor, rows, tile):
-    """Descriptor by which the copy engine fetches [rows, head_dim]; without it, the tensor once more, unused."""
+    """Tensor descriptor for fetching [rows, head_dim]; if the tile uses none, the tensor itself as a placeholder."""
     if not tile.tma:
         return tensor
     n_rows, heads, head_dim = tensor.shape
@@ -472,7 +472,7 @@ def _tiles_of(tensor, rows, tile):
 
 
 def _scalars(head_dim, dropout, seed):
-    """scale, seed (both halves of 64 bits folded into an int32), and of 65536 draws how many are kept."""
+    """scale, seed (64 bits folded into an int32), keep (the share of scores kept by dropout, times 65536)."""
     folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
     return head_dim**-0.5, folded - (folded >> 31 << 32), round((1.0 - dropout) * 65536)
 
@@ -566,7 +566,7 @@ _attention.register_autograd(_gradients, setup_context=_remember)
 
 
 class Packing(NamedTuple):
-    """Where the sequences of a batch lie."""
+    """Which rows belong to which sequence of a batch."""
 
     segments: Tensor  # int32 [batch, 4]: first word row, words, first entity row, entities
     max_words: int  # of any sequence
@@ -584,7 +584,7 @@ def pack(cu_words: Tensor, cu_entities: Tensor, max_words: int, max_entities: in
 
 def pack_padded(word_lengths: Tensor, entity_lengths: Tensor, n_word: int, n_entity: int) -> Packing:
     """Packing of padded tensors [batch, n_word + n_entity, heads, head_dim], flattened over their first two axes:
-    each sequence has n_word rows of words and then n_entity rows of entities, of which the first so many are real."""
+    each sequence has n_word word rows, then n_entity entity rows; the first word_lengths, entity_lengths are real."""
     starts = torch.arange(len(word_lengths), device=word_lengths.device) * (n_word + n_entity)
     segments = torch.stack([starts, word_lengths, starts + n_word, entity_lengths], 1).to(torch.int32)
     return Packing(segments, n_word, n_entity, covers_all_rows=False)
@@ -603,7 +603,7 @@ def entity_attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value
 
     Returns [rows, heads, head_dim]. Rows that belong to no sequence are zero, and so are their gradients. float16,
     bfloat16 or float32, head_dim 32, 64 or 128; all tensors alike (under autocast they are converted). Any row stride
-    is read in place if the heads of a row lie side by side, as slices of one wide product do; otherwise a copy is made.
+    works without a copy if a row's heads are contiguous, as in slices of one wide matmul.
     Differentiable once, with respect to the first four arguments.
     """
     if torch.is_autocast_enabled(q_word.device.type):

@@ -1,16 +1,16 @@
-"""Linear layer and cross-entropy in one, over very many classes: no [rows, classes] in memory.
+"""Linear layer and cross-entropy fused, for very many classes: no [rows, classes] in memory.
 
-With hidden rows x_n, one weight row w_c and one bias b_c a class, and t_n the class that row n should get:
+With hidden rows x_n, a weight row w_c and a bias b_c per class, and t_n the target class of row n:
 
     s_nc = x_n . w_c + b_c         lse_n = log sum_c exp(s_nc)     loss_n = lse_n - s_nt     hit_n = argmax_c s_nc = t_n
 
-Forward, a program of `statistics_kernel` owns a strip of rows and walks a share of the classes from left to right; what
-it keeps of a tile of scores is, per row, the largest score, where it was, the sum of exponentials and the target's
+Forward, a program of `statistics_kernel` owns a strip of rows and walks a share of the classes from left to right. Of
+the scores it keeps four numbers per row: the maximum, its class, the sum of exponentials and the target's
 score:
 
                        classes 0 .......... 50,000 .......... 100,000 ...
                       .-------------------.--------------------.--------
-      rows 0 .. 127   | program (0, 0) -> | program (0, 1) ->  |      each leaves four numbers a row, which are
+      rows 0 .. 127   | program (0, 0) -> | program (0, 1) ->  |      each leaves four numbers per row, which are
                       |-------------------|--------------------|      joined at the end: the maximum of the maxima,
       rows 128 .. 255 | program (1, 0) -> | program (1, 1) ->  |      and of the sums, each brought to that maximum
                       '-------------------'--------------------'--------
@@ -21,33 +21,33 @@ score:
       dx_n = sum_c d_nc w_c                             a sum over the chunks, in float32
       dw_c = sum_n d_nc x_n       db_c = sum_n d_nc     done with the chunk
 
-  `score_gradient_kernel` writes d of a chunk, rows x chunk in half precision, a size that stays in the L2 cache, where
-  cuBLAS finds it for the two products. db leaves the kernel as sums over each strip of rows. Four products of the size
-  of the scores in all, where holding the scores would need three. No atomics: every run bit-equal.
+  `score_gradient_kernel` writes d of a chunk, [rows, chunk] in half precision, small enough to stay in the L2 cache for
+  the two matmuls by cuBLAS. For db it writes sums over each strip of rows. Scores are computed twice, so there are four
+  matmuls of that size; storing the scores would need three. No atomics: every run is bit-equal.
 
-*float16* knows nothing below 6e-8 and little below 6e-5. With 500,000 classes a softmax is 2e-6 almost everywhere, and
-times the 1e-3 of a mean over a thousand rows that is gone: 99 % of the softmax, all but the targets. So d is stored
-with g as a share of the largest g, hence between -1 and 1, and 4,096 times as large; the products, which leave the
-tensor cores in float32, are multiplied back. bfloat16 has float32's range; there a share of 1, which is what all rows
-have in a mean, keeps the targets' d, about -1, free of rounding.
+*float16* rounds to 0 below 6e-8 and loses digits below 6e-5. With 500,000 classes a softmax is near 2e-6 almost
+everywhere; times g = 1e-3, as in a mean over a thousand rows, 99 % of it would be lost, all but the targets. So d is
+stored with g divided by the largest |g|, hence between -1 and 1, times 4,096; the matmuls give float32 and are scaled
+back. bfloat16 has float32's range, so g is only divided by the largest: in a mean all become 1, and the targets' d,
+about -1, is not rounded.
 
 *Grid*: axis 0 strips of rows, so that the programs that read the same classes run side by side; axis 1 shares of the
 classes (forward) or tiles of the chunk (d). *Layout*: x [rows, features] and weight [classes, features] with features
-side by side, any row stride. A row or class past the end reads the last one again, which spares all masks on loads; its
+side by side, any row stride. A row or class past the end reads the last one again, so loads need no masks; its
 score is minus infinity, or its result is not stored.
 
-*Types*: x float16, bfloat16 or float32; the weight too, or float32 beside a half-precision x, then rounded tile by
-tile: under autocast no second table exists. Products, softmax and sums in float32. *Memory* beyond the gradients: d (16
-MB), a chunk of the weight's gradient and, if the weight is rounded, of the weight; forward 2 MB at most. *Limits*:
-features a multiple of 16; 2**30 classes; every row counts (select them before); differentiable once. *Lost to
-rounding*, against float64 on the same inputs, relative: in float32, and in the loss always, what plain PyTorch loses
-(gradients 2e-7), in gradients of float16 (3e-4) and bfloat16 (2.2e-3) less than one rounding of the type. *Tested with*
+*Types*: x float16, bfloat16 or float32; the weight likewise, or float32 with a half-precision x, then rounded tile by
+tile, so that autocast makes no copy of the table. Matmuls accumulate, and softmax and sums are, in float32. *Memory*
+beyond the gradients: d (16 MB), a chunk of the weight's gradient and, if the weight is rounded, of the weight; forward
+2 MB at most. *Limits*: features a multiple of 16; 2**30 classes; no ignored targets (select rows before);
+differentiable once. *Relative error* against float64 on the same inputs: loss, and gradients in float32 (2e-7), as in
+plain PyTorch; gradients in float16 (3e-4) and bfloat16 (2.2e-3) less than one rounding of the type. *Tested with*
 triton 3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU.
 
 *Tried, and no better*: a whole row of 256 features at once: 21.2 instructions per score in the loop of the forward
 kernel on sm_90 instead of 21.9, but 262 KB of shared memory on sm_100, which has 227; g multiplied into the rows of x
 instead of into d: in bfloat16 one more rounding, and dw at 2.5e-3 instead of 2.4e-3; chunks of rows instead of classes:
-the whole table read once a chunk; on a CPU, with 500,000 classes, 14 times the time of chunks of classes
+the whole table is read once per chunk; on a CPU, with 500,000 classes, 14 times the time of chunks of classes
 (`tests/bench/bench_linear_cross_entropy.py`)."""
 
 from typing import NamedTuple
@@ -90,7 +90,7 @@ def statistics_kernel(x, weight, bias, target, share_max, share_sum, best, targe
                       FEATURES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
                       HAS_BIAS: tl.constexpr):
     """For BLOCK_M rows and n_tiles tiles of classes: maximum, sum of exponentials relative to it, the first class that
-    has it, the target's score (minus infinity if it is elsewhere). All in base 2, [shares of the classes, rows]."""
+    has it, the target's score (minus infinity if in another share). All in base 2, [shares of the classes, rows]."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     share = tl.program_id(1)
     exists = row < rows
@@ -108,7 +108,7 @@ def statistics_kernel(x, weight, bias, target, share_max, share_sum, best, targe
                     HAS_BIAS)
         top = tl.max(s, 1)
         first_top = tl.min(tl.where(s == top[:, None], label[None, :], 0x7FFFFFFF), 1)
-        row_best = tl.where(top > row_max, first_top, row_best)  # an equal class later on does not count
+        row_best = tl.where(top > row_max, first_top, row_best)  # of equal scores the first class wins
         new_max = tl.maximum(row_max, top)
         row_sum = row_sum * tl.exp2(row_max - new_max) + tl.sum(tl.exp2(s - new_max[:, None]), 1)
         row_max = new_max
@@ -148,7 +148,7 @@ def score_gradient_kernel(x, weight, bias, target, lse, g, d, d_bias,
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut up: rows and classes of a tile of scores, and features that a step of its product takes."""
+    """Tile sizes: rows and classes of a tile of scores, and features per step of its matmul."""
 
     block_m: int
     block_n: int
@@ -160,10 +160,10 @@ class Tile(NamedTuple):
 # Without spills on sm_80, sm_90 and sm_100, for 256, 768 and 1024 features (`bench_kernels.py --static`).
 TILE = Tile(128, 128, 64, 8, 3)
 ROUNDING_TILE = Tile(128, 128, 64, 8, 2)  # float32 weight beside a half-precision x
-FLOAT32_TILE = Tile(32, 32, 32, 4, 1)  # for checks: exact float32 products do not run on tensor cores
-PROGRAMS = 1024  # that the forward pass is split into, about: several a processor, whatever the number of rows
-CHUNK_BYTES = 16 << 20  # d of one chunk of classes, or its part of the weight's gradient if that is larger
-LARGEST_D = {torch.float16: 4096.0, torch.bfloat16: 1.0}  # to which d is brought before it is rounded
+FLOAT32_TILE = Tile(32, 32, 32, 4, 1)  # for checks: exact float32 matmuls do not run on tensor cores
+PROGRAMS = 1024  # about as many forward programs are launched: several per processor, for any number of rows
+CHUNK_BYTES = 16 << 20  # maximum for d of a chunk of classes and for the chunk's weight gradient in float32
+LARGEST_D = {torch.float16: 4096.0, torch.bfloat16: 1.0}  # d is scaled so that |d| <= this before it is rounded
 
 
 def choose_tile(dtype: torch.dtype, weight_dtype: torch.dtype, features: int) -> Tile:
@@ -172,13 +172,13 @@ def choose_tile(dtype: torch.dtype, weight_dtype: torch.dtype, features: int) ->
 
 
 def launch_options(tile: Tile, features: int, has_bias: bool) -> dict:
-    """What a launch fixes at compile time."""
+    """The constexpr and compile options of a launch."""
     return dict(FEATURES=features, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, HAS_BIAS=has_bias,
                 num_warps=tile.num_warps, num_stages=tile.num_stages)  # fmt: skip
 
 
 def chunk_size(rows: int, features: int, itemsize: int, tile: Tile) -> int:
-    """Classes of a chunk, in whole tiles."""
+    """The number of classes in a chunk, a multiple of block_n."""
     return max(1, CHUNK_BYTES // (max(itemsize * rows, 4 * features) * tile.block_n)) * tile.block_n
 
 
@@ -189,7 +189,7 @@ def _side_by_side(tensor: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a b in `dtype`, which may be float32 although a and b are not: then nothing is rounded on the way."""
+    """a @ b in `dtype`, which may be float32 although a and b are not: then the result is not rounded."""
     if a.dtype == dtype:
         return torch.mm(a, b)
     return torch.mm(a, b, out_dtype=dtype) if a.is_cuda else torch.mm(a.to(dtype), b.to(dtype))
@@ -213,7 +213,7 @@ def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tenso
                 x.stride(0), weight.stride(0), rows, classes, per_share,
                 **launch_options(tile, features, bias is not None),
             )  # fmt: skip
-    joint_max, share = share_max.max(0)  # of equally good shares the first
+    joint_max, share = share_max.max(0)  # the first of equal shares
     lse = joint_max + (share_sum * torch.exp2(share_max - joint_max)).sum(0).log2()
     hit = best.gather(0, share[None])[0] == target
     return (lse - target_score.amax(0)) * LN_2, hit, lse
@@ -285,7 +285,7 @@ _cross_entropy.register_autograd(_gradients, setup_context=_remember)
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
                          ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """For every row: loss, whether the best class is the target (of equally good ones the first counts), log-sum-exp.
+    """For every row: loss, whether the top class is the target (the first of equal ones counts), log-sum-exp.
 
     hidden [rows, features] in float16, bfloat16 or float32 (under autocast it is converted); weight [classes, features]
     and bias [classes] or None, in hidden's type or float32; target int64 [rows], in range.

@@ -3,18 +3,18 @@
 In: the shards of one data folder, or of several (one per language), and `BatchRules`. Out: for each optimizer step the
 micro-batches of this process (`PretrainBatch`).
 
-One endless *stream* of examples depends on the seed alone; step s sees its places s * global_batch to
-(s + 1) * global_batch. Each process takes a contiguous part of these, cut into micro-batches. Order and masks are drawn
+One endless *stream* of examples depends on the seed alone; step s takes the positions from s * global_batch up to
+(s + 1) * global_batch. Each process gets a contiguous part of these, cut into micro-batches. Order and masks are drawn
 by counters (see masking.py), so 1 process x 64 sequences, 2 x 32 and 2 accumulated micro-batches of 32 see the same
-examples with the same masks, and the number of the step is all that is needed to resume.
+examples with the same masks, and the step number is all that is needed to resume.
 
-An *epoch* is N consecutive places, where N is the number of all examples.
+An *epoch* is N consecutive positions, where N is the number of examples in all folders.
 - One folder: every example once per epoch, in a new order. A batch that crosses the end continues with the next epoch.
-- Several folders (mLUKE's languages): each has a fixed quota of the N places, proportional to size ** 0.7, so small
-  ones are read more often than their share. A folder has its own passes, with every example once per pass, and the
-  next epoch continues where the last one stopped. The places of an epoch are shuffled: every batch mixes languages.
-  differs from LUKE: there each batch draws one language, with replacement, and training ends with the first language
-  that does.
+- Several folders (mLUKE's languages): each has a fixed quota of the N positions, proportional to size ** 0.7, so small
+  ones are oversampled. A folder is read in passes of its own, every example once per pass, and the next epoch
+  continues where the last one stopped. The positions of an epoch are shuffled: every batch mixes languages.
+  differs from LUKE: there each batch is of one language, drawn with replacement, and training ends when the first
+  language runs out.
 Masks depend on (example, pass): the next pass masks other words.
 
 Left out on purpose: shuffle buffers (memory-mapped shards are read in any order), sorting by length (no padding to
@@ -49,10 +49,10 @@ class BatchRules:
     eos_id: int
     words: masking.Scheme
     entities: masking.Scheme
-    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking; None masks pieces (mLUKE)
+    starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking; None: mask tokens singly (mLUKE)
     mask_words_in_entity_span: bool = False
     seed: int = 0
-    sampling_exponent: float = 0.7  # of folder sizes; 1: in proportion, 0: all folders alike (mLUKE: 0.7)
+    sampling_exponent: float = 0.7  # quotas ~ size ** this; 1: proportional, 0: equal (mLUKE: 0.7)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
         bos_id=tk.bos_id,
         pad_id=tk.pad_id,
         eos_id=tk.eos_id,
-        words=masking.Scheme(tk.mask_id, len(tk), _known(special_words), recipe.masked_word_prob),
-        entities=masking.Scheme(ev.mask_id, len(ev), _known(special_entities), recipe.masked_entity_prob, 0.0, 0.0),
+        words=masking.Scheme(tk.mask_id, len(tk), _present(special_words), recipe.masked_word_prob),
+        entities=masking.Scheme(ev.mask_id, len(ev), _present(special_entities), recipe.masked_entity_prob, 0.0, 0.0),
         starts_word=tk.starts_word if recipe.whole_word_masking else None,
         mask_words_in_entity_span=recipe.mask_words_in_entity_span,
         seed=recipe.seed,
@@ -88,7 +88,7 @@ def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
     )
 
 
-def _known(ids) -> tuple[int, ...]:
+def _present(ids) -> tuple[int, ...]:
     return tuple(item for item in ids if item is not None)  # not every vocabulary has <ent> or [MASK2]
 
 
@@ -99,7 +99,7 @@ def epoch_order(seed: int, epoch: int, n: int, folder: int = 0) -> np.ndarray:
 
 
 def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
-    """Each folder's places in an epoch of sum(sizes): proportional to size ** exponent, largest remainders rounded up.
+    """Each folder's positions in an epoch of sum(sizes), ~ size ** exponent; the largest remainders are rounded up.
 
     quotas([80, 20], 1.0) == [80, 20]; quotas([80, 20], 0.0) == [50, 50]; quotas([80, 20], 0.7) == [73, 27].
     """
@@ -114,12 +114,12 @@ def quotas(sizes: Sequence[int], exponent: float) -> list[int]:
 def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of the stream: (examples, passes), both int64 [sum(sizes)].
 
-    examples: indices into all folders, one after the other; passes: how often the example's folder was completely read
-    before.
+    examples: indices into the concatenated folders; passes: the number of complete passes over the example's folder
+    before this one.
     """
     examples, passes, base = [], [], 0
     for folder, (size, quota) in enumerate(zip(sizes, quotas(sizes, exponent))):
-        first, last = epoch * quota, (epoch + 1) * quota  # places in this folder's endless sequence of passes
+        first, last = epoch * quota, (epoch + 1) * quota  # positions in this folder's endless sequence of passes
         for number in range(first // size, -(-last // size)) if quota else ():
             order = epoch_order(seed, number, size, folder)[max(first - number * size, 0) : last - number * size]
             examples.append(base + order)
@@ -133,7 +133,7 @@ def epoch_plan(seed: int, epoch: int, sizes: Sequence[int], exponent: float) -> 
 
 
 def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules) -> tuple[np.ndarray, np.ndarray]:
-    """Adds `<s>` and `</s>` to each sequence. -> (int64 ids with both; the rows of the given ids)"""
+    """Adds `<s>` and `</s>` to each sequence. -> (int64 ids with both; the new rows of the given ids)"""
     lengths = word_lengths + 2
     begin = np.cumsum(lengths) - lengths
     inner = ranges(begin + 1, word_lengths)
@@ -188,7 +188,7 @@ def batches(
     """Endless: the micro-batches of process `rank` of `world_size` for each optimizer step from start_step on.
 
     global_batch  sequences per step, across all processes; a multiple of world_size
-    micro_batch   maximum sequences per micro-batch; each process has equally many micro-batches of nearly equal size
+    micro_batch   maximum sequences per micro-batch; all processes have the same number, of nearly equal sizes
     """
     if len(shards) == 0:
         raise ValueError("the data folders contain no examples")
@@ -207,19 +207,19 @@ def batches(
 
 
 def _steps(shards, rules, starts, cuts):
-    # One plan is kept: 16 bytes per example, and seconds to make for ten million.
+    # One epoch's plan is cached: 16 bytes per example; ten million take seconds to plan.
     plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, shards.sizes, rules.sampling_exponent))
     for start in starts:
         step = []
         for low, high in pairwise(cuts):
-            examples, passes = _places(start + low, start + high, len(shards), plan)
+            examples, passes = _lookup(start + low, start + high, len(shards), plan)
             keys = masking.derive(rules.seed, MASKS, passes, examples)
             step.append(make_batch(shards.gather(examples), keys, rules))
         yield step
 
 
-def _places(first, last, epoch_size, plan):
-    """(examples, passes) at the places [first, last) of the stream, which may span several epochs."""
+def _lookup(first, last, epoch_size, plan):
+    """(examples, passes) at the positions [first, last) of the stream, which may span several epochs."""
     examples, passes = [], []
     while first < last:
         epoch, offset = divmod(first, epoch_size)

@@ -1,9 +1,9 @@
 """A model folder is the Hugging Face LUKE folder: config.json, weights, tokenizer files, entity_vocab.json.
 
 In: a folder, released or ours. Out: its configuration, weights under our names, tokenizer and entity vocabulary, or the
-model itself; and the way back, so that `transformers` opens what is written here. `weights.py` reads the tensors and
+model itself; and back to a folder that `transformers` opens. `weights.py` reads the tensors and
 holds the table of names. Every tensor is accounted for: a missing one or one of the wrong shape is an error that names
-it, one that no LUKE has a place for is listed in `Checkpoint.unexpected`. `model_tools.py` is the command line.
+it; one that is not part of any LUKE is listed in `Checkpoint.unexpected`. `model_tools.py` is the command line.
 """
 
 import json
@@ -32,12 +32,12 @@ class Checkpoint:
     weights: dict[str, Tensor]  # by our names, float32 or as in the file
     tokenizer: object
     entity_vocab: EntityVocab
-    settings: dict  # config.json as it stands: labels of a fine-tuned model and all that ModelConfig does not hold
-    unexpected: tuple[str, ...] = ()  # tensors of the file that were not read
+    settings: dict  # all of config.json, including what ModelConfig lacks, such as labels
+    unexpected: tuple[str, ...] = ()  # names of tensors in the file that were not used
 
     @property
     def ignored(self) -> str:
-        """What to say of them; "" if there are none."""
+        """A message about the unexpected tensors, "" if there are none."""
         return f"{', '.join(self.unexpected)}: not part of any LUKE model" if self.unexpected else ""
 
 
@@ -72,37 +72,36 @@ def find_folder(folder: Path | str) -> Path:
 def read(folder: Path | str, *, entity_aware: bool | None = None, vocabularies: bool = True) -> Checkpoint:
     """Reads a model folder or the newest saved step of a run. entity_aware overrides the configuration.
 
-    vocabularies=False: only weights and configuration; tokenizer and entity vocabulary are None.
-    Raises ValueError with one line naming the file and what is wrong with it.
+    vocabularies=False: tokenizer and entity vocabulary are None. ValueError names the file and what is wrong with it.
     """
     folder = find_folder(folder)
     settings = read_settings(folder / "config.json")
     vocab = EntityVocab.of_folder(folder) if vocabularies else None
     if vocabularies and vocab is None:
         raise ValueError(f"{folder / 'entity_vocab.json'}: missing, and tokenizer_config.json holds no entity_vocab")
-    words = tokenizer.load(folder) if vocabularies else None
-    return assemble(folder, settings, read_folder(folder), words, vocab, entity_aware)
+    word_tokenizer = tokenizer.load(folder) if vocabularies else None
+    return assemble(folder, settings, read_folder(folder), word_tokenizer, vocab, entity_aware)
 
 
 def assemble(
-    source: Path, settings: dict, released: dict[str, Tensor], words, vocab: EntityVocab | None, entity_aware=None
+    source: Path, settings: dict, released: dict, word_tokenizer, vocab: EntityVocab | None, entity_aware=None
 ) -> Checkpoint:
-    """The checkpoint of a config.json, the tensors of its weight file and vocabularies; ValueError if they disagree."""
+    """Builds a checkpoint from the contents of config.json, the tensors and the vocabularies, which must agree."""
     try:
         config = model_config(settings, entity_aware)
         check_shapes(released, config)
         weights = from_released(released, config)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    for known, key in ((words, "vocab_size"), (vocab, "entity_vocab_size")):
+    for known, key in ((word_tokenizer, "vocab_size"), (vocab, "entity_vocab_size")):
         if known is not None and len(known) > getattr(config, key):
             raise ValueError(f"{source}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
     unexpected = tuple(unexpected_names(released, config, weights))
-    return Checkpoint(config, weights, words, vocab, settings, unexpected)
+    return Checkpoint(config, weights, word_tokenizer, vocab, settings, unexpected)
 
 
 def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
-    """The same with entity-aware attention, whose w2e, e2w and e2e start as copies of w2w, or without (section 3.4)."""
+    """The checkpoint with entity-aware attention (w2e, e2w, e2e: its own or copies of w2w) or without (section 3)."""
     config = replace(found.config, use_entity_aware_attention=entity_aware)
     return replace(found, config=config, weights=from_released(to_released(found.weights, found.config), config))
 
@@ -113,8 +112,8 @@ def read_settings(path: Path) -> dict:
         raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.model_tools convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        words = ": a word model, which is something for --init" if kind in initialization.WORD_MODELS else ""
-        raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{words}")
+        hint = ": a word model, for use with --init" if kind in initialization.WORD_MODELS else ""
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{hint}")
     return settings
 
 
@@ -146,9 +145,9 @@ def compare_shapes(found: dict[str, Tensor], expected: dict[str, Tensor], source
 
 @torch.no_grad()
 def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = ()) -> None:
-    """Copies weights into a model. Tensors under a prefix in `fresh` may be missing and then keep their values.
+    """Copies weights into a model. Parameters under a prefix in `fresh` may be missing; they stay as they are.
 
-    A model on the meta device has no memory of its own: it takes the tensors themselves. Weights of heads that the
+    A model on the meta device has no memory and takes over the tensors themselves. Weights of heads that the
     model lacks are ignored; any other difference is a ValueError naming the tensors.
     """
     own = model.state_dict()
@@ -165,7 +164,7 @@ def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = 
 
 
 def build(checkpoint: Checkpoint) -> nn.Module:
-    """The model that config.json names, in evaluation mode, made of the checkpoint's own tensors.
+    """The model that config.json names, in eval mode; it shares the checkpoint's tensors.
 
     LukeForMaskedLM is `LukeForPretraining`, LukeModel the bare encoder, the others are `heads.LukeForTask`.
     """
@@ -202,9 +201,9 @@ def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
 
 
 def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The classes of a fine-tuned model by id: id2label of config.json, without it LABEL_0, ... as in transformers.
+    """The classes of a fine-tuned model by id: id2label of config.json, or LABEL_0, ... as in transformers.
 
-    () where a class has no name: choices, answers, pretraining. ValueError if there is no name for each row.
+    () if the head has no classes with names (choices, answers, pretraining). ValueError if names and rows differ.
     """
     rows = len(checkpoint.weights.get("classifier.weight", ()))
     if not rows or architecture_of(checkpoint.settings, {}) in ("LukeForMultipleChoice", "LukeForQuestionAnswering"):
@@ -216,29 +215,29 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def start_from_words(folder: Path | str) -> Checkpoint:
-    """A LUKE to fine-tune whose words are those of a RoBERTa, XLM-R or BERT folder; it has met no entity yet.
+    """A LUKE for fine-tuning, made from a RoBERTa, XLM-R or BERT folder, without pretraining on entities.
 
-    Its entities are the special ones alone, of the words' size. They begin as what the word model knows best about
-    "something at these words": the embedding of the word <mask>, with the positions, token type and LayerNorm of words.
+    It has only the special entities, with embeddings of the words' size. They start as copies of the embedding of the
+    word <mask>, with the words' position embeddings, token type and LayerNorm.
     """
     folder = Path(folder)
     check_exists(folder)
     if not initialization.is_word_model(folder):
         kinds = ", ".join(initialization.WORD_MODELS)
         raise ValueError(f"{folder}: expected a folder with a config.json whose model_type is one of {kinds}")
-    words = tokenizer.load(folder)
-    found = initialization.word_model_shape(folder) | {"vocab_size": len(words)}
+    word_tokenizer = tokenizer.load(folder)
+    found = initialization.word_model_shape(folder) | {"vocab_size": len(word_tokenizer)}
     found |= {"entity_vocab_size": len(LITE_ENTITIES), "entity_emb_size": found["hidden_size"]}
-    config = ModelConfig(**found, bos_token_id=words.bos_id, eos_token_id=words.eos_id)
+    config = ModelConfig(**found, bos_token_id=word_tokenizer.bos_id, eos_token_id=word_tokenizer.eos_id)
     luke = LukeModel(config)
     initialization.initialize(luke, config, seed=0)
-    weights = initialization.read_word_model(folder, config, words)
+    weights = initialization.read_word_model(folder, config, word_tokenizer)
     inner = {name.removeprefix("luke."): tensor for name, tensor in weights.items() if name.startswith("luke.")}
     fill(luke, inner, fresh=("entities.", "pooler."))
-    initialization.start_as_masked_words(luke, words.mask_id)
+    initialization.start_as_masked_words(luke, word_tokenizer.mask_id)
     weights |= {f"luke.{name}": tensor for name, tensor in luke.state_dict().items()}
     vocab = EntityVocab.from_titles(LITE_ENTITIES)
-    return Checkpoint(config, weights, words, vocab, {"architectures": ["LukeModel"]})
+    return Checkpoint(config, weights, word_tokenizer, vocab, {"architectures": ["LukeModel"]})
 
 
 def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
@@ -247,10 +246,7 @@ def warn_of_unread(folder: Path | str, found: Checkpoint) -> None:
 
 
 def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
-    """(model, tokenizer, entity vocabulary) of a folder; see `build` for the class of the model.
-
-    Warns of tensors that were not read.
-    """
+    """(model, tokenizer, entity vocabulary) of a folder, see `build`. Warns of tensors that were not used."""
     found = read(folder)
     warn_of_unread(folder, found)
     try:
@@ -278,20 +274,24 @@ def lite(checkpoint: Checkpoint) -> Checkpoint:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def save(folder: Path | str, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
-    """Writes a model folder that is whole or absent. settings: further entries of config.json, such as labels."""
+def save(
+    folder: Path | str, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None
+) -> None:  # fmt: skip
+    """Writes a model folder atomically. settings: further entries of config.json, such as labels."""
     with files.write_folder(folder) as temporary:
-        write(temporary, model, words, vocab, settings)
+        write(temporary, model, word_tokenizer, vocab, settings)
 
 
-def write(folder: Path, model: nn.Module, words, vocab: EntityVocab | None, settings: dict | None = None) -> None:
+def write(
+    folder: Path, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None
+) -> None:  # fmt: skip
     """Writes the files of a model folder into an existing folder."""
     weights, known = model.state_dict(), {"architectures": ["LukeForMaskedLM"]}
     if isinstance(model, LukeModel):
         weights, known = {f"luke.{name}": tensor for name, tensor in weights.items()}, {"architectures": ["LukeModel"]}
     elif isinstance(model, LukeForTask):
         known = _task_settings(model)
-    write_files(folder, Checkpoint(model.config, weights, words, vocab, known | (settings or {})))
+    write_files(folder, Checkpoint(model.config, weights, word_tokenizer, vocab, known | (settings or {})))
 
 
 def _task_settings(model: LukeForTask) -> dict:
@@ -307,11 +307,11 @@ def _task_settings(model: LukeForTask) -> dict:
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint into an existing folder: config.json, model.safetensors, tokenizer, entity vocabulary.
 
-    A folder for transformers, whose 5.x does not tie the decoder of the masked-word head to the word embeddings: so
-    that tensor is in the file twice. Vocabularies that are None are left out.
+    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice.
+    Vocabularies that are None are left out.
     """
     config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}
-    settings.pop("torch_dtype", None)  # the older name of dtype; halves have become float32 when they were read
+    settings.pop("torch_dtype", None)  # the older name of dtype; half precision became float32 on reading
     settings["dtype"] = str(checkpoint.weights["luke.words.token.weight"].dtype).removeprefix("torch.")
     architecture = architecture_of(settings, checkpoint.weights)
     settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}

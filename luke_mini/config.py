@@ -1,11 +1,11 @@
-"""Every number of luke-mini that has a name: model sizes, pretraining stages, fine-tuning recipes.
+"""Every named setting of luke-mini: model sizes, pretraining stages, the form of a fine-tuning recipe.
 
 In: nothing. Out: frozen dataclasses, published presets as named instances (each number with its source), and the
-command-line flags that the dataclasses turn into, so that a default is written down once.
+command-line flags made from the dataclasses, so that a default is written down once.
 
 Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3, appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
 RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `ModelConfig` are those of the released
-`config.json` files, so a folder's configuration is read without a translation.
+`config.json` files, so those files need no translation.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, fields, replace
 class ModelConfig:
     """The shape of the network. Defaults: luke-base (paper, section 3.4: RoBERTa's shape, entity embeddings of 256)."""
 
-    vocab_size: int = 50267  # word pieces, special tokens included
+    vocab_size: int = 50267  # tokens, special ones included
     entity_vocab_size: int = 500000  # entities, [PAD] [UNK] [MASK] [MASK2] included
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-    entity_emb_size: int = 256  # factorised: entity table [entities, 256], then a projection to hidden_size
+    entity_emb_size: int = 256  # factorized: entity table [entities, 256], then a projection to hidden_size
     max_position_embeddings: int = 514  # 512 words + RoBERTa's two unused rows
     type_vocab_size: int = 1
     layer_norm_eps: float = 1e-5  # `transformers` defaults to 1e-12, every released file says 1e-5
@@ -35,21 +35,21 @@ class ModelConfig:
     bos_token_id: int = 0
     eos_token_id: int = 2
     hidden_act: str = "gelu"  # the exact one, with erf
-    classifier_dropout: float | None = None  # of sequence, token and choice heads; None: hidden_dropout_prob
-    # The row of [MASK] in the entity table, if it has an input embedding of its own, so that the table can stay frozen
-    # while [MASK] trains (entity disambiguation); None: [MASK] is an ordinary row.
+    classifier_dropout: float | None = None  # in sequence, token and choice heads; None: hidden_dropout_prob
+    # None: [MASK] is an ordinary row of the entity table. Otherwise its id, and its input embedding is a parameter of
+    # its own, which trains while the table stays frozen (entity disambiguation).
     mask_entity_id: int | None = None
-    # transformers builds the entity table with row 0 as padding, which then gets no gradient as an input. With us no
-    # row is padding: padding never enters a packed batch, and row 0 of a lite model is [MASK], which must learn.
+    # transformers sets padding_idx=0 in the entity table, so row 0 gets no gradient as an input. Here no row is padding
+    # by default: padding never enters a packed batch, and row 0 of a lite model is [MASK], which must learn.
     freeze_entity_row0: bool = False
 
     def __post_init__(self):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
             )
         if self.hidden_act != "gelu":
-            raise ValueError(f"hidden_act {self.hidden_act!r}: only 'gelu' is known, as in every released LUKE")
+            raise ValueError(f"hidden_act {self.hidden_act!r}: only 'gelu' is supported, as in every released LUKE")
 
 
 LUKE_BASE = ModelConfig()
@@ -94,10 +94,10 @@ class PretrainConfig:
     sampling_exponent: float = option(0.7, "several folders: sample proportionally to size ** X (mLUKE: 0.7)")
     dropout: float = option(0.1, "on hidden states and attention probabilities")
     train_words: bool = option(True, "off: train only the entity side (stage 1)")
-    frequency_start: bool = option(False, "from random weights: the heads begin by predicting what is frequent")
-    title_start: bool = option(False, "from random weights: entities begin as the words of their titles")
+    frequency_start: bool = option(False, "random weights: start the heads' biases at log frequencies")
+    title_start: bool = option(False, "random weights: start entities as their titles' word embeddings")
     entity_aware: bool = option(False, "four query matrices in pretraining, too (paper: only in fine-tuning)")
-    seed: int = option(0, "of initialisation, order, masks and dropout")
+    seed: int = option(0, "random seed of initialization, order, masks and dropout")
 
     def __post_init__(self):
         if self.global_batch < 1 or self.micro_batch < 1:
@@ -110,13 +110,13 @@ class PretrainConfig:
         if not 0 <= self.sampling_exponent <= 1:
             raise ValueError(f"--sampling-exponent {self.sampling_exponent} must lie in [0, 1]")
         if self.title_start and not self.entity_aware:
-            raise ValueError("--title-start gives entities a query of their own: it needs --entity-aware")
+            raise ValueError("--title-start sets the e2w query, so it needs --entity-aware")
 
 
-# The two published stages differ in two things: what trains, and the peak learning rate.
+# The two published stages differ in two things: the trained parameters and the peak learning rate.
 STAGE_1 = PretrainConfig(train_words=False)
 STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
-# From random weights in one stage: ours, no paper's. Bigger models want a smaller peak rate.
+# From random weights in one stage: our own numbers, from no paper. Larger models need a lower peak rate.
 SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
 SCRATCH_TINY = replace(
     SCRATCH_BASE,
@@ -126,9 +126,9 @@ SCRATCH_TINY = replace(
     learning_rate=2e-3,
     warmup_steps=100,
     max_grad_norm=1.0,
-    masked_word_prob=0.3,  # a few minutes hold few steps, so each has to teach much:
-    masked_entity_prob=0.7,  # many predictions, and pieces of a word that
-    whole_word_masking=False,  # help to guess each other
+    masked_word_prob=0.3,  # few steps fit into a few minutes: more predictions per step
+    masked_entity_prob=0.7,  # likewise
+    whole_word_masking=False,  # easier: the other tokens of a word help to predict the masked one
     dropout=0.0,  # the model underfits: dropout would only slow it
     title_start=True,
     entity_aware=True,
@@ -160,10 +160,10 @@ class FinetuneConfig:
     beta2: float = option(0.98, "Adam's second decay rate")
     eps: float = option(1e-6, "Adam's epsilon")
     max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off")
-    bias_correction: bool = option(False, "as in torch; off: as LUKE was trained")
+    bias_correction: bool = option(False, "Adam's bias correction, as in torch; off: as LUKE was trained")
     select: str = option("last", "epoch to keep: the last one, or the best on dev", ("last", "score", "loss"))
     dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input")
-    seed: int = option(35, "of initialization, order and dropout")
+    seed: int = option(35, "random seed of initialization, order and dropout")
 
 
 def as_text(value) -> str:
@@ -173,7 +173,7 @@ def as_text(value) -> str:
 
 
 def as_flag(name: str, value=None) -> str:
-    """A setting as it is written on the command line: --epochs 5, --no-bias-correction; without a value its name."""
+    """A setting as a command-line flag: --epochs 5, --no-bias-correction; without a value only the flag's name."""
     name = name.replace("_", "-")
     if value is None or isinstance(value, bool):
         return f"--no-{name}" if value is False else f"--{name}"
@@ -183,7 +183,7 @@ def as_flag(name: str, value=None) -> str:
 def add_flags(parser: argparse.ArgumentParser, recipe, title: str) -> None:
     """One flag for each `option` field of a dataclass instance, which holds the defaults that the help shows.
 
-    A flag that is not given is None: "as the recipe says".
+    A flag that is not given parses to None and leaves the recipe's value.
     """
     group = parser.add_argument_group(title)
     for item in fields(recipe):
@@ -197,7 +197,7 @@ def add_flags(parser: argparse.ArgumentParser, recipe, title: str) -> None:
 
 
 def from_flags(recipe, arguments: argparse.Namespace):
-    """The recipe with every flag that was given put in its place."""
+    """The recipe, updated with the flags that were given."""
     given = {item.name: getattr(arguments, item.name) for item in fields(recipe)}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 

@@ -1,25 +1,25 @@
 """Pretraining examples: built from the paragraphs of a page, and stored in shards of flat arrays.
 
-A paragraph with links becomes `Example`s of up to 510 words (LUKE, section 3.3); <s> and </s> come in with the batch:
+A paragraph with links becomes `Example`s of up to 510 words, that is, tokens (LUKE, section 3.3); batches add <s> </s>:
 
     paragraph   "Oslo is in Norway. Ada moved there."      links: Norway (11, 17) and Ada (19, 22)
     sentences   "Oslo is in Norway."   "Ada moved there."
     segments    "Oslo is in " "Norway" "."   "Ada" " moved there."      cut at the borders of links
     example     ▁Oslo ▁is ▁in ▁Norway . ▁Ada ▁moved ▁there .   entities Norway, Ada; mention spans (3, 4), (5, 6)
 
-Segments are tokenized one by one, so that a mention has its own tokens. A segment starts with a space marker if it
-follows a space or starts the paragraph, as in running text. All segments of a page go to the tokenizer in one call,
-which doubles the speed. Consecutive sentences are then packed until the next one does not fit.
+Segments are tokenized one by one, so that a mention has its own tokens. A segment's first token has a space marker if
+it follows a space or starts the paragraph, as in running text. All segments of a page go to the tokenizer in one call,
+which is twice as fast. Consecutive sentences then fill an example until the next one does not fit.
 
 A shard, `shard-00000.bin`, `shard-00001.bin`, ..., is a header of 40 bytes and six little-endian arrays for N examples
 with W words and E entities in total:
 
     word_starts    int64  [N + 1]  words of example i: word_starts[i] to word_starts[i + 1]
     entity_starts  int64  [N + 1]  the same for entities
-    page_ids       int32  [N]      entity id of the example's page, -1 if it has none; not used in training
+    page_ids       int32  [N]      entity id of the page's own title, -1 if it has none; not used in training
     entity_ids     int32  [E]
     word_ids       uint16 [W]      uint32 if the vocabulary has more than 65,536 words; without <s> and </s>
-    mention_spans  uint16 [E, 2]   half-open words of the example
+    mention_spans  uint16 [E, 2]   half-open indices into the example's words
 
 Shards are memory-mapped: opening one reads its header and the last element of two arrays; the rest is read on demand
 into the operating system's cache, which all processes of a machine share. LUKE shuffles compressed TFRecord files
@@ -42,8 +42,8 @@ from luke_mini import files
 from luke_mini.spans import split_sentences
 from luke_mini.wikitext import Link, Paragraph
 
-MAX_ENTITIES = 128  # per example, the first ones
-MAX_MENTION_LENGTH = 30  # tokens per mention, the first ones
+MAX_ENTITIES = 128  # per example; the first ones are kept
+MAX_MENTION_LENGTH = 30  # tokens per mention; the first ones are kept
 MIN_SENTENCE_LENGTH = 5  # tokens; shorter sentences are dropped
 
 MAGIC = b"LUKESHRD"
@@ -80,9 +80,9 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 def segment(text: str, start: int, end: int) -> tuple[str, bool]:
-    """A text that will be tokenized, and whether it starts with a space marker."""
+    """text[start:end] with normalized white space, and whether its first token has a space marker."""
     part = text[start:end].rstrip()
-    if "  " in part or not part.isprintable():  # fast: the only printable white space is " "
+    if "  " in part or not part.isprintable():  # a fast test: the only printable white space is " "
         part = _WHITE_SPACE.sub(" ", part)
     return part, start == 0 or text[start - 1].isspace()
 
@@ -103,12 +103,12 @@ def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tupl
 
 
 def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
-    """The next sentence from its tokenized segments; linked: the entities of its mentions."""
+    """Builds the next sentence from its tokenized segments; linked: the entity ids of its mentions."""
     words, entities, spans = list(next(segments)), [], []
     for entity_id in linked:
         start = len(words)
         words += next(segments)
-        # differs from LUKE: mentions without tokens (surfaces of control characters) are dropped
+        # differs from LUKE: mentions without tokens (say, only control characters) are dropped
         if len(words) > start:
             entities.append(entity_id)
             spans.append((start, len(words)))
@@ -119,7 +119,7 @@ def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]
 def _pack(page_id: int, sentences: Iterable[Example], max_words: int) -> Iterator[Example]:
     """Joins consecutive sentences while they have at most max_words words in total.
 
-    As in LUKE, also across paragraphs, sections and dropped sentences, but never across pages.
+    As in LUKE, examples span paragraphs, sections and dropped sentences, but never pages.
     """
     packed = Example(page_id, [], [], [])
     for _, words, entities, spans in sentences:
@@ -148,8 +148,8 @@ def build_examples(
 ) -> Iterator[Example]:
     """Yields the examples of one page.
 
-    entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id of links to other titles,
-    [UNK] as in LUKE; None drops them as in mLUKE. Sentences of fewer than MIN_SENTENCE_LENGTH or more than
+    entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id for other titles: [UNK]'s
+    as in LUKE; None drops such links as in mLUKE. Sentences of fewer than MIN_SENTENCE_LENGTH or more than
     max_seq_length - 2 tokens are dropped, and examples without entities unless sentences_without_entities.
     """
     page_id = entity_ids.get(page_title, -1)
@@ -174,7 +174,7 @@ def build_examples(
 
 
 def flatten(examples: list[Example]) -> Examples:
-    """Examples as flat int32 arrays, which is what processes send to each other and what the writer takes."""
+    """Examples as flat int32 arrays, the form in which workers return them and `ShardWriter` takes them."""
 
     def flat(lists) -> np.ndarray:
         return np.array([item for items in lists for item in items], dtype=np.int32)
@@ -231,7 +231,7 @@ class ShardWriter:
         self.folder = Path(folder)
         self.word_vocab_size = word_vocab_size
         self.words_per_shard = words_per_shard
-        self.counts = {"shards": 0, "examples": 0, "words": 0, "entities": 0}  # including those that wait
+        self.counts = {"shards": 0, "examples": 0, "words": 0, "entities": 0}  # including what is not yet written
         self._waiting: list[Examples] = []
         self._waiting_words = 0
 
@@ -245,7 +245,7 @@ class ShardWriter:
             self.close()
 
     def close(self) -> None:
-        """Writes the waiting blocks, if they have any example."""
+        """Writes the blocks not yet written, if they have any example."""
         if any(len(block.word_lengths) for block in self._waiting):
             write_shard(self.folder / NAME.format(self.counts["shards"]), self._waiting, self.word_vocab_size)
             self.counts["shards"] += 1
@@ -282,7 +282,7 @@ def open_shard(path: Path) -> dict[str, np.ndarray]:
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """lengths[0] numbers from starts[0] on, then the next: ranges([7, 2], [2, 3]) -> 7 8 2 3 4."""
-    shifts = starts - (np.cumsum(lengths) - lengths)  # from a plain 0, 1, 2, ... to each run
+    shifts = starts - (np.cumsum(lengths) - lengths)  # added to 0, 1, 2, ... to get each run
     return np.arange(lengths.sum()) + np.repeat(shifts, lengths)
 
 
@@ -351,9 +351,9 @@ def _gather_ragged(parts: list, batch: int, kind: str, *names: str) -> list[np.n
 def open_folders(folders: list[Path], room: int) -> Shards:
     """The examples of the data folders, which must have the same tokenizer and entity vocabulary.
 
-    ValueError if prepare_wiki.py did not finish a folder, or its sequences have more than `room` word pieces.
+    ValueError if prepare_wiki.py did not finish a folder, or its sequences are longer than `room` tokens.
     """
-    promised = []
+    expected_sizes = []
     for folder in folders:
         path = folder / "manifest.json"
         if not path.is_file():
@@ -361,12 +361,12 @@ def open_folders(folders: list[Path], room: int) -> Shards:
             raise ValueError(f"{held}; run it with --out {folder}")
         manifest = files.Record(str(path), files.read_object(path))
         if (longest := manifest.get("max_seq_length", int)) > room:
-            raise ValueError(f"{folder}: sequences of up to {longest} word pieces, the model takes {room}")
-        promised.append(manifest.get("examples", int))
+            raise ValueError(f"{folder}: sequences of up to {longest} tokens, the model takes {room}")
+        expected_sizes.append(manifest.get("examples", int))
     for folder in folders[1:]:
         check_same_vocabularies(folder, folders[0])
     shards = Shards.open(*folders)
-    for folder, size, expected in zip(folders, shards.sizes, promised):
+    for folder, size, expected in zip(folders, shards.sizes, expected_sizes):
         if size != expected:
             raise ValueError(f"{folder}: {size} examples, but its manifest.json promises {expected}")
     return shards

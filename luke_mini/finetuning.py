@@ -1,50 +1,50 @@
 """Fine-tuning, the same for every task: read, train, choose, score, save.
 
 A task is a module `task_<name>.py`. There is no base class: this text is the interface, and `finetune.py` picks the
-module by its name. What a module must offer (E examples, one prediction for each):
+module by its name. What a module must define (E: the task's own example type; one prediction for each):
 
-    NAME, TITLE                   of the task; of the score that is compared: "ner", "NER F1"
+    NAME, TITLE                   the task's name, and that of its main score: "ner", "NER F1"
     FORMAT                        the text of --describe: the published format and our own JSON lines, with an example
-    FILES                         what is looked for in --data: the names of each data set, ({"train": "train.json
+    FILES                         file names to look for in --data, one dict per data set: ({"train": "train.json
                                   train.jsonl", "dev": ..., "test": ...}, ...)
-    SCORES                        the entries of `evaluate` that are shown, if they are there; by the last of them,
-                                  larger is better, the best epoch, seed and recipe are chosen
+    SCORES                        the entries of `evaluate` to print, if present; the last one, larger is better,
+                                  selects epoch, seed and recipe
     ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; if a task has several, a
                                   tuple, and the model's .architecture is one of them
-    ALL_ENTITIES                  False: [MASK] and its like are all the entities that the task needs (a lite model)
-    Options                       frozen dataclass; each `config.option` field is a flag of the command line
-    from_record(record, options, labels=None)   list of E: those of a record of the task's JSON lines, mostly one.
-                                  labels: None for a file's record; the model's for a line of --predict, which has no
+    ALL_ENTITIES                  False: the task needs only the special entities, [MASK] and so on (a lite model)
+    Options                       frozen dataclass; each `config.option` field is a command-line flag
+    from_record(record, options, labels=None)   list of E in a record of the task's JSON lines, mostly one. labels: None
+                                  for a record of a file; the model's for a line of --predict, which has no gold
                                   answer. ValueError names the file, the line, the field and what was expected
-    describe(examples)            a few words on what was read, for the log
+    describe(examples)            a short summary for the log
     make_features(examples, tokenizer, entity_vocab, labels, options)         list of model inputs
-    skipped(examples, features)   {reason: number} of what no feature can teach or no prediction can reach
-    build_model(config, entity_vocab, labels, options)                        the module; its encoder is `.luke`
+    skipped(examples, features)   {reason: count} of what cannot be learned or predicted from these features
+    build_model(config, entity_vocab, labels, options)                        the nn.Module; its encoder is `.luke`
         model.collate(features)   a batch with .counts, .n_tokens and .to(device)
         model(batch)              {term: (summed loss, hits)}, as `trainer` takes it
     predict(model, features, examples)                                        list of E predictions
-    evaluate(examples, predictions, features)                                 flat dict of scores, fractions
+    evaluate(examples, predictions, features)                                 flat dict of scores, as fractions
     prediction_files(examples, predictions)     {"predictions.json": ...}, in the shape of the official files: a string
                                   is the file's text, a list is written as JSON lines, a dict as one JSON object
     unmark(line, where)           for --predict: the record of a line that is not JSON; `files.parse_record` if all are
-    answer(examples, predictions) for --predict: what is printed for a record with these examples, a dict in one of the
-                                  shapes that views.py shows
+    answer(examples, predictions) for --predict: the dict printed for a record with these examples, in one of the forms
+                                  that views.py renders
 
-Only where it has a use:
+Optional:
 
-    prepare(checkpoint)           the same with more than a checkpoint has: further word pieces, or an embedding of
-                                  [MASK] alone. The fine-tuned model has them, --predict does not ask
+    prepare(checkpoint)           the checkpoint with what training adds to it: further tokens, or a separate embedding
+                                  for [MASK]. A fine-tuned model has them already, so --predict does not call it
     records(path, options)        a file's examples as records of our own JSON lines, also for --to-jsonl: see `formats`
-    read_examples(path, options)  list of E, if reading a file takes more than `records` and `from_record`
+    read_examples(path, options)  list of E in a file, if that takes more than `records` and `from_record`
     label_list(examples)          names of the classes, from the training examples
-    TRAINS = False                the checkpoint's own heads are scored as they are; FILES has test files only, model
-                                  inputs never meet `collate`
-    recipe_name(files, examples, checkpoint)    which of the task's recipes is for these; otherwise its first one
-    settled(options, examples)    the options as a model keeps them that was trained on these examples
-    count(examples), first(examples, n)         number of sentences, the first n of them, if an E has several
-    released_options(checkpoint)  options that belong to a folder which others trained
-    scoring_options(options)      those that files are scored with, where training has others
-    with_entities(options, folders, entity_vocab)   the options with the mention statistics that lie in the folders
+    TRAINS = False                nothing is trained: the checkpoint's own heads are scored. FILES then has only test
+                                  files, and `collate` is not called
+    recipe_name(files, examples, checkpoint)    the recipe to use; without this function the task's first one
+    settled(options, examples)    the options that a model trained on these examples is saved with
+    count(examples), first(examples, n)         number of sentences, and the first n of them, if an E has several
+    released_options(checkpoint)  options that a released fine-tuned folder implies
+    scoring_options(options)      options for scoring, if they differ from those for training
+    with_entities(options, folders, entity_vocab)   the options, with mention statistics found in the folders
 
 In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions.
 """
@@ -90,8 +90,8 @@ class Job:
     rank: Rank
     precision: str
     out: Path
-    resume: bool = False  # go on from saved states in OUT/state
-    save_minutes: float = 10.0  # between saved states: shorter runs save none
+    resume: bool = False  # continue from the saved state in OUT/state
+    save_minutes: float = 10.0  # minutes between saved states; a shorter run saves none
 
     @property
     def metric(self) -> str:
@@ -110,13 +110,13 @@ def architectures(task: ModuleType) -> tuple[str, ...]:
 
 
 def find_files(task: ModuleType, folder: Path | None, given: dict[str, list[Path]]) -> dict[str, Path]:
-    """Split -> file: those given by name, else those of the first of the task's data sets that is in the folder.
+    """Split -> file: those given explicitly, else those of the first data set in FILES that the folder has.
 
-    Several test files are called by their `short_names`. ValueError if there is nothing to train on, or to score.
+    Several test files are named by `short_names`. ValueError if there is nothing to train on or to score.
     """
     splits = list(task.FILES[0])  # "train" is the first of them, if the task trains
-    there = [{split: in_folder(folder, names) for split, names in one.items()} for one in task.FILES if folder]
-    data_set = max(there, key=lambda one: bool(one[splits[0]]), default={})
+    present = [{split: in_folder(folder, names) for split, names in one.items()} for one in task.FILES if folder]
+    data_set = max(present, key=lambda one: bool(one[splits[0]]), default={})
     found = {split: given.get(split) or data_set.get(split, []) for split in splits}
     if not found[splits[0]]:
         names = " or ".join(dict.fromkeys(" ".join(one[splits[0]] for one in task.FILES).split()))
@@ -152,7 +152,7 @@ def short_names(paths: list[Path]) -> list[str]:
 def header(
     source: Path, start: checkpoint.Checkpoint, shape: config.ModelConfig, name: str, recipe: recipes.Recipe, options
 ) -> list[str]:
-    """What a run is: lines for its log. shape: that of the model which is trained; name: the recipe's."""
+    """Lines that describe a run, for its log. shape: the trained model's configuration; name: the recipe's."""
     aware = "ordinary, one query per token"
     if shape.use_entity_aware_attention:
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
@@ -188,7 +188,7 @@ def hold_out(examples: dict[str, list], share: float) -> None:
 
 
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
-    """The examples of every file, the first `limits[split]` of it; says how many."""
+    """The first `limits[split]` examples of every file, or all; prints their number."""
     examples = {}
     for name, path in files.items():
         found, limit = read_examples(task, path, options), limits.get(name, limits.get("test"))
@@ -210,7 +210,7 @@ def make_job(
     task: ModuleType, options, start: checkpoint.Checkpoint, examples: dict[str, list], rank: Rank, precision: str,
     out: Path, resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
-    """Features of all examples; prints the classes, and what cannot be learned or found and why."""
+    """Makes the features of all examples; prints the classes, and what is skipped and why."""
     labels = task.label_list(examples["train"]) if hasattr(task, "label_list") and trains(task) else ()
     features = {
         name: make_features(task, options, start.tokenizer, start.entity_vocab, labels, name, split)
@@ -223,7 +223,7 @@ def make_job(
 
 
 def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:
-    """The inputs of one file; says how many, and what cannot be learned or found and why."""
+    """The inputs of one file; prints their number, and what is skipped and why."""
     if name != "train" and hasattr(task, "scoring_options"):
         options = task.scoring_options(options)
     features = task.make_features(examples, tokenizer, entity_vocab, labels, options)
@@ -258,7 +258,7 @@ def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
 
 
 def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
-    """Whether the checkpoint's classifier is one for this task, of this shape and with these labels."""
+    """Whether the checkpoint has a classifier for this task, of this shape and with these labels."""
     settings, weights = job.start.settings, job.start.weights
     names = settings.get("id2label", {})
     return (
@@ -269,10 +269,10 @@ def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
 
 
 def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int) -> Iterator[list]:
-    """For each optimizer step this process's micro-batches.
+    """Yields this process's micro-batches for each optimizer step.
 
-    The examples form an endless stream, epoch after epoch, each in an order drawn from (seed, epoch); a step takes the
-    next `batch` of it. differs from LUKE: no short batch at the end of an epoch, and no gradient left over from it.
+    The examples form an endless stream of epochs, each in an order drawn from (seed, epoch); a step takes the next
+    `batch` examples. differs from LUKE: no short batch at an epoch's end, and no gradient carried over from it.
     """
     features, rank = job.features["train"], job.rank
     first, last = (index * recipe.batch // rank.world_size for index in (rank.index, rank.index + 1))
@@ -282,22 +282,22 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
         return np.random.default_rng([recipe.seed, epoch]).permutation(len(features))
 
     for step in range(start_step, total_steps):
-        places = (divmod(step * recipe.batch + i, len(features)) for i in range(first, last))
-        own = [features[order(epoch)[index]] for epoch, index in places]
+        positions = (divmod(step * recipe.batch + i, len(features)) for i in range(first, last))
+        own = [features[order(epoch)[index]] for epoch, index in positions]
         yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
 
 
 def score(job: Job, model: nn.Module, name: str) -> tuple[dict, list]:
-    """Scores and predictions on one of the files. Every process does all of it: the model is the same on each."""
+    """Scores and predictions on one of the files. Every process scores the whole file, with the same model."""
     examples, features = job.examples[name], job.features[name]
     predictions = job.task.predict(model, features, examples)
     return job.task.evaluate(examples, predictions, features), predictions
 
 
 def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title: str) -> dict[str, float]:
-    """Trains the model; it ends with its last weights, or with the best epoch's on dev if the recipe selects.
+    """Trains the model, which keeps its last weights, or those of the epoch that is best on dev if the recipe selects.
 
-    Returns dev scores of the weights that it ends with, {} without a dev file. folder: for the saved state of the run.
+    Returns the dev scores of these weights, {} without a dev file. folder: holds the saved state of the run.
     """
     n = len(job.features["train"])
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
@@ -332,7 +332,7 @@ def is_better(found: dict, best: dict, metric: str) -> bool:
 
 
 def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> float:
-    """The training loss of a file, without dropout: the mean over its predictions, of each term."""
+    """The training loss of a file, without dropout: for each term the mean over its predictions, summed."""
     features, sums, counts = job.features[name], Counter(), Counter()
     with trainer.predicting(model):
         for begin in range(0, len(features), recipe.micro_batch):
@@ -346,9 +346,9 @@ def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> 
 
 
 def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_weights: bool) -> tuple[dict, nn.Module]:
-    """Every recipe with every seed; the recipe with the best mean on dev is then scored on the test files, once.
+    """Trains every recipe with every seed; only the recipe with the best mean on dev is scored on the test files.
 
-    Returns the report, and the model of the seed that is best on dev.
+    Returns the report, and that recipe's model with the best seed on dev.
     """
     kind = "random weights" if random_weights else "pretrained"
     runs, best, kept = [], None, []
@@ -371,7 +371,7 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
     recipe, scores = best
     report = {"recipe": config.as_dict(recipe), "runs": runs, "seeds": seeds, "dev": scores}
     winner = scores.index(max(scores))
-    for index in [i for i in range(len(seeds)) if i != winner] + [winner]:  # the winner last: its predictions stay
+    for index in [i for i in range(len(seeds)) if i != winner] + [winner]:  # the winner last: its files remain
         model.load_state_dict(kept[index])
         score_files(job, model, seeds[index], report)
     return report, model
@@ -388,7 +388,7 @@ def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
 
 
 def write_predictions(job: Job, name: str, predictions: list) -> None:
-    """OUT/<name>_predictions.json and the like, as the task's official scorers want them."""
+    """Writes OUT/<name>_predictions.json and the like, in the format of the official scorers."""
     for kind, content in job.task.prediction_files(job.examples[name], predictions).items():
         with write_file(job.out / f"{name}_{kind}") as file:
             if isinstance(content, str):
@@ -415,13 +415,13 @@ def by_label(scores: dict) -> str:
 
 
 def mean_and_spread(report: dict, name: str, metric: str) -> tuple[float, float]:
-    """Over the seeds, in percent; the spread is the sample's standard deviation, 0 for a single seed."""
+    """Mean and sample standard deviation over the seeds, in percent; 0 for a single seed."""
     values = [100 * found[metric] for found in report["scores"][name].values()]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def score_untrained(job: Job, seeds: list[int], random_weights: bool) -> dict:
-    """The report of a task that trains nothing: the checkpoint with its own heads, or random weights for each seed."""
+    """The report of a task without training: the checkpoint with its own heads, or random weights for each seed."""
     report = {"seeds": seeds if random_weights else seeds[:1]}
     for seed in report["seeds"]:
         score_files(job, build(job, FinetuneConfig(seed=seed), random_weights), seed, report)
@@ -429,9 +429,9 @@ def score_untrained(job: Job, seeds: list[int], random_weights: bool) -> dict:
 
 
 def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
-    """The grid from each kind of start (True: random weights); writes and prints what came out.
+    """Runs the grid for each kind of initial weights (True: random); writes and prints the results.
 
-    The files in OUT belong to the last kind.
+    The model and predictions in OUT are those of the last kind.
     """
     if len(recipes) > 1 and "dev" not in job.examples:
         raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
@@ -478,7 +478,7 @@ def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
 
 
 def describe_file(path: Path, n_examples: int) -> dict:
-    """The hash is that of the file, or of all files of a folder one after the other, by name."""
+    """Name, hash and size of a data file; a folder is hashed as the concatenation of its files, by name."""
     parts = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
     data = b"".join(part.read_bytes() for part in parts)
     return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "examples": n_examples}

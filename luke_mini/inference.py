@@ -1,17 +1,16 @@
-"""A fine-tuned model answers lines of a user's own text; entity linking from plain text to titles.
+"""Predictions of a fine-tuned model for your own text, one per line; entity linking from plain text to titles.
 
     from luke_mini import inference
     luke = inference.load("runs/toyworld-ner")
     luke("Ada met Bo in Oslo.")["mentions"]   # [{"text": "Ada", "type": "PER", "start": 0, "end": 3, ...}, ...]
 
 In: the OUT folder of a `finetune.py` run, or a released fine-tuned folder, and texts in the form that `--describe`
-shows: for most tasks plain text. Out: a dict for each text, with half-open character offsets; `views.py` shows them to
-people.
+shows: for most tasks plain text. Out: a dict for each text, with half-open character offsets; `views.py` renders them.
 
-Linking puts three parts in a row, all of them from the user's own dump if need be:
+Linking has three steps, and your own dump is enough for all of them:
 
-    mentions         a NER model, or the names that the dump's links use often enough (`mentions.py`)
-    candidates       the titles that links of the same words lead to
+    mentions         by a NER model, or the names that are links often enough in the dump (`mentions.py`)
+    candidates       the titles that links with the same words lead to
     disambiguation   all mentions of a text together (`task_disambiguation.py`), by a model fine-tuned for it or by the
                      masked-entity head of a pretrained one
 """
@@ -55,21 +54,21 @@ class Predictor(NamedTuple):
 
 
 def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> checkpoint.Checkpoint:
-    """A checkpoint, a pretraining run or the OUT of a fine-tuning run; without entities that the task does not use."""
+    """Reads a checkpoint, a pretraining run or the OUT of a fine-tuning run; drops unused entities."""
     folder = Path(folder)
     found = checkpoint.read(folder / "model" if (folder / "model").is_dir() else folder)
     return found if task is None or task.ALL_ENTITIES else checkpoint.lite(found)
 
 
 def task_of(settings: Mapping) -> ModuleType:
-    """The task that a model was fine-tuned for: config.json says so, or its architecture belongs to one task only."""
+    """The task that a model was fine-tuned for: as named in config.json, else the only task with its architecture."""
     name = settings.get("luke_mini", {}).get("task")
     architecture = (settings.get("architectures") or [None])[0]
     fits = [task for task in TASKS.values() if architecture in finetuning.architectures(task)]
     if name not in TASKS and len(fits) != 1:
         names = " or ".join(repr(task.NAME) for task in fits)
-        hint = f"expected the task's name, {names}" if fits else "expected a fine-tuned model"
-        raise ValueError(f"the architecture {architecture} does not tell the task, {hint}")
+        hint = f"name it: {names}" if fits else "expected a fine-tuned model"
+        raise ValueError(f"cannot infer the task from the architecture {architecture}, {hint}")
     return TASKS[name] if name in TASKS else fits[0]
 
 
@@ -79,9 +78,9 @@ def load(
 ) -> Predictor:  # fmt: skip
     """Reads a fine-tuned folder.
 
-    task_name: needed where the folder does not tell, as a pretrained checkpoint for "disambiguation" or "mlama".
-    changes: options of the task other than those it was trained with. all_entities: keeps those that the task does not
-    use, and so the folder's own ids. ValueError if the folder is for another task.
+    task_name: if it cannot be inferred, as for a pretrained checkpoint in "disambiguation" or "mlama". changes: task
+    options that differ from training. all_entities: keep the whole entity table, and so the folder's entity ids.
+    ValueError if the folder is for another task.
     """
     start = open_checkpoint(folder)
     checkpoint.warn_of_unread(folder, start)
@@ -110,12 +109,12 @@ def load(
 
 
 def answer(predictor: Predictor, lines: Sequence[str]) -> Iterator[dict]:
-    """An answer for each line. ValueError: "line 2: ...", what is wrong with the second one."""
+    """One answer per line. ValueError: "line 2: ...", what is wrong with the second one."""
     return answer_records(predictor, files.line_records(lines, predictor.task.unmark))
 
 
 def answer_records(predictor: Predictor, records: Sequence[files.Record]) -> Iterator[dict]:
-    """An answer for each record of the task's JSON lines, without its labels."""
+    """One answer per record of the task's JSON lines; their labels are ignored."""
     task, module, tokenizer, entity_vocab, options = predictor
     labels = getattr(module, "labels", ())
     of_line = [task.from_record(record, options, labels) for record in records]
@@ -128,9 +127,9 @@ def answer_records(predictor: Predictor, records: Sequence[files.Record]) -> Ite
 def evaluate(
     predictor: Predictor, source: Path, files: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
 ) -> None:
-    """Scores a model as it is on files, by their names; writes predictions and results.json into OUT, prints scores.
+    """Scores a model on named files without training; writes predictions and results.json into OUT, prints scores.
 
-    source: the model's folder. limit: the first examples of each file alone.
+    source: the model's folder. limit: number of examples used per file, from its beginning.
     """
     task, model, tokenizer, entity_vocab, options = predictor
     if hasattr(task, "with_entities"):
@@ -159,9 +158,9 @@ def link(
     """For each line {"text", "mentions": [{"text", "start", "end", "title", "probability", "candidates"}]}.
 
     linker: a model loaded for "disambiguation", pretrained or fine-tuned. statistics: the mentions.safetensors that
-    prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one,
-    mentions are the names that are links in at least options.min_link_probability of the pages that have them. A
-    mention that nobody links has the title None and the probability 0. candidates: the first few {"title", "prior"}.
+    prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one, mentions are the names that
+    are links on at least a share min_link_probability of the pages that contain them. A mention without candidates has
+    the title None and the probability 0. candidates: the first few {"title", "prior"}.
     """
     task, model, tokenizer, entity_vocab, options = linker
     if len(entity_vocab) <= 4:

@@ -77,7 +77,7 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
 @torch.no_grad()
 def copy_word_query(attention: EntityAwareAttention) -> None:
-    """w2e, e2w and e2e := w2w (paper, section 3.3: how entity-aware attention starts from pretrained weights)."""
+    """w2e, e2w and e2e := w2w (paper, section 3: how entity-aware attention starts from pretrained weights)."""
     size = attention.output.in_features
     for linear in (attention.word_query, attention.entity_query):
         linear.weight.view(2, size, size).copy_(attention.word_query.weight[:size].clone())

@@ -2,24 +2,24 @@
 
 In: a tokenizer, an entity vocabulary, texts or pairs of texts, the spans of their entities in characters, and their
 titles if they are known. Out: `Sequence`s for `packing.pack`, from `encode_sequences`; or arrays under Hugging Face's
-names, from `encode` and `encode_batch`. Byte-sized tokens for this example:
+names, from `encode` and `encode_batch`. With one token per character, for example:
 
     encode(..., "Bo in LA.", entity_spans=[(0, 2), (6, 8)])      <s> B o Ġ i n Ġ L A . </s>
         input_ids              [W]           the ids of these 11 tokens
         attention_mask         [W]           ones
         entity_ids             [E]           [MASK], [MASK]      or the titles' ids
         entity_position_ids    [E, mention]  1 2 -1 -1 ...       tokens of the mention, at most `max_mention_length`
-                                             6 7 8 -1 ...        the space in front belongs to it
+                                             6 7 8 -1 ...        including the space before it
         entity_attention_mask  [E]           ones
 
-The text is cut at the borders of all spans and every segment is tokenized by itself, so that a mention's tokens are
-exact; which other spans are given has an influence on the tokens. Spans may nest, overlap, repeat and be empty.
+The text is cut at the borders of all spans and every segment is tokenized by itself, so that a mention has
+tokens of its own; the tokens of a text thus depend on the spans. Spans may nest, overlap, repeat and be empty.
 
-Four tasks. None: as above. "entity_span_classification": the same, with the first and last token of every span under
-two more names. "entity_classification": one span, <ent> around it. "entity_pair_classification": head and tail,
-<ent> around the head, <ent2> around the tail; in these two the markers belong to the mention.
+Four values of `task`. None: as above. "entity_span_classification": also entity_start_positions, entity_end_positions,
+first and last token of every span. "entity_classification": one span, <ent> around it. "entity_pair_classification":
+head and tail, <ent> around the head, <ent2> around the tail. In these two the markers belong to the mention.
 
-Left out: padding on the left, which spoils entity positions; token types, which LUKE does not use; overflowing tokens.
+Left out: padding on the left, which shifts entity positions; token types, which LUKE does not use; overflowing tokens.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,7 +60,7 @@ def _span_fault(text: str, char_spans: list[CharSpan]) -> str | None:
 
 
 def _borders(texts: list[str], char_spans: list[list[CharSpan]], counts: list[int]) -> np.ndarray:
-    """All spans of a batch below each other, int64 [spans, 2]. ValueError that names the text of a bad one."""
+    """All spans of a batch as one array, int64 [spans, 2]. ValueError naming the text of a bad span."""
     try:
         pairs = list(chain.from_iterable(char_spans))
         borders = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * len(pairs)).reshape(-1, 2)
@@ -82,26 +82,26 @@ def _segments(text: str, cuts: list[int]) -> list[str]:
 def token_spans(
     tokenizer, texts: list[str], char_spans: list[list[CharSpan]]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Ids of every text that is cut at the borders of its spans, and where these are: int32 [tokens], int64 [spans, 2].
+    """Tokenizes texts cut at the borders of their spans. Per text: ids int32 [tokens], token spans int64 [spans, 2].
 
-    A space before a border goes with what follows, as byte-level BPE has it: of "Bo in LA." and the span of "LA", the
-    segments are "Bo in", " LA" and ".". One space goes, not two, and no other white space. ValueError for bad spans.
+    A space before a border belongs to the segment after it, as in byte-level BPE: "Bo in LA." with the span of "LA" is
+    "Bo in", " LA" and ".". Only one space moves, and no other white space. ValueError for bad spans.
     """
     counts = list(map(len, char_spans))
     borders, owner = _borders(texts, char_spans, counts), np.repeat(np.arange(len(texts)), counts)
-    # All texts in a row, a separator before each: a character has one number in the batch, and `first[t]` is text t's.
+    # All texts concatenated, each after a separator; text t begins at character first[t] of the whole.
     characters = np.frombuffer("".join(f"\n{text}" for text in texts).encode("utf-32-le", "surrogatepass"), "<u4")
     first = np.cumsum([1, *(len(text) + 1 for text in texts)])
     cuts = borders + first[owner][:, None]
     cuts -= characters[cuts - 1] == ord(" ")
     is_cut = np.zeros(first[-1], dtype=bool)
     is_cut[cuts] = True
-    places = np.flatnonzero(is_cut)
-    begins = np.searchsorted(places, first)  # the cuts of text t are places[begins[t]:begins[t + 1]]
-    places = (places - np.repeat(first[:-1], np.diff(begins))).tolist()  # in the text
-    inner = [places[begin:end] for begin, end in zip(begins.tolist(), begins[1:].tolist())]
+    points = np.flatnonzero(is_cut)  # distinct cuts, in order
+    begins = np.searchsorted(points, first)  # the cuts of text t are points[begins[t]:begins[t + 1]]
+    points = (points - np.repeat(first[:-1], np.diff(begins))).tolist()  # as characters of its text
+    inner = [points[begin:end] for begin, end in zip(begins.tolist(), begins[1:].tolist())]
     ids, lengths = tokenizer.encode_segments(chain.from_iterable(map(_segments, texts, inner)))
-    # A text has one segment more than cuts: cut k of the batch, in text t, is the end of segment k + t.
+    # Each text has one more segment than cuts, so cut k of the batch, in text t, ends segment k + t.
     ends = np.cumsum(lengths)
     text_ends = ends[begins[1:] + np.arange(len(texts))].tolist()
     text_begins = [0, *text_ends[:-1]]
@@ -119,8 +119,8 @@ def token_spans(
 def mark(sequence: Sequence, markers: list[int]) -> Sequence:
     """Puts markers[k] before and after mention k; the markers become part of the mention. Mentions do not overlap.
 
-    Of an empty mention and another one that start at the same token, the empty one comes first (differs from LUKE:
-    if it is the head, the markers cross there); of two empty ones the tail.
+    If two mentions start at the same token, an empty one comes first (differs from LUKE, where the markers cross if it
+    is the head); if both are empty, the tail comes first.
     """
     parts, length, done = [], 0, 0
     spans = sequence.spans.tolist()
@@ -139,9 +139,9 @@ def mark(sequence: Sequence, markers: list[int]) -> Sequence:
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of two lengths to keep, in all at most `room`: the longer one gives until both are equal, then both do.
+    """How much of two lengths to keep, at most `room` in all: cut the longer until both are equal, then cut both.
 
-    (10, 4, 9) -> (5, 4); an odd one out is given by the second: (6, 6, 9) -> (5, 4).
+    (10, 4, 9) -> (5, 4). An odd token is taken from the second: (6, 6, 9) -> (5, 4).
     """
     excess = max(first + second - room, 0)
     difference = min(abs(first - second), excess)
@@ -156,7 +156,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 def truncate(texts: list[Sequence], room: int, max_entities: int) -> list[Sequence]:
     """Cuts one or two texts at their ends to `room` tokens in all, as transformers 4 does for "longest_first".
 
-    Entities that are not wholly inside go, then those beyond max_entities, by the same rule.
+    Drops entities that are not wholly inside, then those beyond max_entities, by the same rule.
     """
     both = [*texts, NOTHING][:2]
     lengths = longest_first(*(len(text.word_ids) for text in both), room)
@@ -169,15 +169,15 @@ def truncate(texts: list[Sequence], room: int, max_entities: int) -> list[Sequen
 
 
 def truncate_around(sequence: Sequence, max_length: int) -> Sequence | None:
-    """Cuts `<s> text </s>` so that its one or two mentions stay. They do not overlap.
+    """Cuts `<s> text </s>` around its one or two mentions, which do not overlap.
 
-    The first that applies:
+    Keeps the first of these that applies:
     - the beginning of the text, if the mentions are in it, as transformers 4 does
     - a window with as much text before the mentions as after them, moved to the left if the text ends too soon
-    - both mentions and what is next to them in between, the same on both sides; the middle is cut out
+    - both mentions and the text between them, its middle cut out
     None if the mentions alone are too long.
     """
-    # differs from LUKE: there, a mention outside of the first tokens is lost, and with it the task's question
+    # differs from LUKE, which keeps the beginning: a mention after it is lost, and with it the example
     n, room, spans = len(sequence.word_ids), max_length - 2, sequence.spans
     if n <= max_length:
         return sequence
@@ -203,7 +203,7 @@ def _without(sequence: Sequence, begin: int, end: int) -> Sequence:
 
 
 def _columns(**columns: list | None) -> list[list]:
-    """One list for each argument, as long as the texts."""
+    """One list per argument, with one value per text."""
     n = len(columns["texts"])
     for name, column in columns.items():
         if isinstance(column, str) or (column is not None and len(column) != n):
@@ -212,7 +212,7 @@ def _columns(**columns: list | None) -> list[list]:
 
 
 def _fault(text, pair, spans, spans_pair, titles, titles_pair, task: str | None) -> str | None:
-    """What does not fit together in the arguments of one text, if anything."""
+    """What is wrong with the arguments of one text, if anything."""
     if not isinstance(text, str) or not isinstance(pair, str | None):
         return f"expected a text, found {str(pair if isinstance(text, str) else text)[:60]}"
     for own, names in ((spans, titles), (spans_pair, titles_pair)):
@@ -232,13 +232,13 @@ def _task_fault(task: str, text: str, pair: str | None, spans: list[CharSpan]) -
         return f"task {task}: expected {SPANS_OF_TASK[task]}, found {len(spans)}"
     if task == PAIR and _span_fault(text, spans) is None:
         head, tail = spans
-        if head[1] > tail[0] and tail[1] > head[0]:  # differs from LUKE: there, the markers cross
+        if head[1] > tail[0] and tail[1] > head[0]:  # differs from LUKE, where the markers cross
             return f"head ({head[0]}, {head[1]}) and tail ({tail[0]}, {tail[1]}) overlap"
     return None
 
 
 def _check(vocab: EntityVocab, rows: Iterable[tuple], task: str | None, language: str | None) -> None:
-    """ValueError that begins with the number of the text, unless it is about all of them."""
+    """ValueError for bad arguments; it begins with the text's index if one text is at fault."""
     if task not in (None, *SPANS_OF_TASK):
         raise ValueError(f"unknown task {task!r}, expected None or {', '.join(SPANS_OF_TASK)}")
     if task == PAIR and vocab.mask2_id is None:
@@ -261,7 +261,7 @@ def _entity_ids(vocab: EntityVocab, n: int, titles: list[str] | None, task: str 
 def _tokenize(
     tokenizer, vocab: EntityVocab, texts: list[str], char_spans: list, titles: list, task: str | None, language
 ) -> list[Sequence]:
-    """Texts without <s> and </s>, but with their entities and markers. No spans (None) are the same as [] here."""
+    """Texts with their entities and markers, still without <s> and </s>. Spans of None count as [] here."""
     found = token_spans(tokenizer, texts, [() if spans is None else spans for spans in char_spans])
     made = [
         Sequence(word_ids, _entity_ids(vocab, len(spans), names, task, language), spans, np.arange(len(spans)))
@@ -298,7 +298,7 @@ def _join(bos: np.ndarray, eos: np.ndarray, first: Sequence, second: Sequence | 
 
 
 def _fit(join: Callable, texts: list[Sequence], task: str | None, max_length: int | None, max_entities) -> Sequence:
-    """One input, of at most max_length tokens."""
+    """Joins one or two texts into one input of at most max_length tokens."""
     if max_length is None:
         return join(*texts)
     special = 2 * len(texts)  # tokens around the texts
@@ -329,14 +329,14 @@ def encode_sequences(
 ) -> list[Sequence]:
     """The inputs of many texts or pairs of texts, for `packing.pack`.
 
-    entity_spans       of each text, half-open characters; None: the input has no entities, not even an empty list
-                       (`kept` is None). *_pair: the same of the second texts
-    entities           titles; one that the vocabulary lacks becomes [UNK]. Without titles, [MASK]. Not used by tasks
-    language           of the titles, where a multilingual vocabulary is asked for "Oslo" and not for "en:Oslo"
+    entity_spans       of each text, half-open characters; None, unlike an empty list, gives an input without entity
+                       arrays (`kept` is None). *_pair: the same for the second texts
+    entities           titles; one that the vocabulary lacks becomes [UNK]. Without titles, [MASK]. Tasks ignore them
+    language           of the titles, for a multilingual vocabulary and titles like "Oslo" rather than "en:Oslo"
     max_length         tokens per input. None: nothing is cut. Tasks on one or two entities keep them, see
-                       `truncate_around`; otherwise see `truncate`, and `kept` [E] numbers the spans that are left:
-                       those of entity_spans, then those of entity_spans_pair
-    max_entity_length  entities per input; counts only where max_length is given, as in LUKE
+                       `truncate_around`; otherwise see `truncate`, and `kept` [E] has the indices of the spans left,
+                       counting entity_spans, then entity_spans_pair
+    max_entity_length  maximum entities per input; used only if max_length is given, as in LUKE
     ValueError that names the text if it, its spans, titles and the task do not fit together.
     """
     columns = _columns(
@@ -358,10 +358,10 @@ def mention_sequences(
     tokenizer, entity_vocab: EntityVocab, texts: list[str], spans: list[list[CharSpan]], *, task: str, max_length: int,
     first_space: bool,
 ) -> list[tuple[Sequence | None, bool]]:  # fmt: skip
-    """For a task on one or two mentions: each text, cut around them to max_length tokens, and whether it was cut.
+    """For a task on one or two mentions: each text cut to max_length tokens around them, and whether it was cut.
 
-    first_space: the first word, too, is encoded as one after a space. None: the mentions alone are too long (differs
-    from LUKE, where that ends the run).
+    first_space: encode the first word as if after a space. A Sequence is None if the mentions alone are too long
+    (differs from LUKE, where that ends the run).
     """
     if first_space:
         texts, spans = [" " + text for text in texts], [[(start + 1, end + 1) for start, end in own] for own in spans]
@@ -377,7 +377,7 @@ def as_arrays(
 ) -> list[dict[str, np.ndarray]]:
     """Each input under Hugging Face's names; mention: columns of entity_position_ids.
 
-    Positions and masks of a batch are made at once; an input has views of them.
+    Positions and masks are made for all inputs at once; each input gets views.
     """
     starts, ends = np.concatenate([NOTHING.spans, *(sequence.spans for sequence in sequences)]).T
     runs = sliding_window_view(np.arange(starts.max(initial=0) + mention + 1), mention)  # row s: s, s + 1, s + 2, ...
@@ -406,7 +406,7 @@ def encode_batch(
     tokenizer, entity_vocab: EntityVocab, texts: list[str], text_pairs: list[str | None] | None = None, *,
     max_mention_length: int = 30, **arguments,
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
-    """`encode_sequences` with its arguments, as arrays; with max_length there are "kept_spans", too.
+    """`encode_sequences` as arrays, with the same arguments; with max_length also "kept_spans".
 
     max_mention_length: columns of entity_position_ids; tokens of a mention beyond it are not averaged.
     """
@@ -427,7 +427,7 @@ def encode(
 
 
 def collate(inputs: list[dict[str, np.ndarray]], pad_id: int = 1, entity_pad_id: int = 0) -> dict[str, Tensor]:
-    """Padded int64 tensors, the first axis is the batch: as long as the longest text, as wide as the most entities.
+    """Padded int64 tensors [batch, ...]: as long as the longest text, or as the largest number of entities.
 
     Padding: pad_id and entity_pad_id (which the masks hide from the model), positions -1, everything else 0. There are
     entity tensors if at least one text has them; the others then have no entities. "kept_spans" is left out.
@@ -448,7 +448,7 @@ def collate(inputs: list[dict[str, np.ndarray]], pad_id: int = 1, entity_pad_id:
 
 
 def pack(inputs: list[dict[str, np.ndarray]], pad_id: int) -> PackedBatch:
-    """The same batch without padding, for our own model: `packing.pack` of these arrays."""
+    """Packs the arrays of `encode_batch` for our own model, without padding (`packing.pack`)."""
     entity_ids = [x.get("entity_ids", NOTHING.entity_ids) for x in inputs]
     positions = np.concatenate([x["entity_position_ids"] for x in inputs if "entity_ids" in x] or [NOTHING.spans])
     starts, lengths = positions[:, 0], (positions >= 0).sum(axis=1)

@@ -4,16 +4,16 @@ In: the token ids of a batch as one flat array, the length of each sequence, one
 that the model sees, the rows to predict and their original ids (`Masked`). All functions are pure.
 
     ids        The  Syd  ney  op  era  house  .      7 pieces, 5 words: "Sydney" and "opera" have two pieces each
-    budget     round(0.15 * 7) = 1 piece; with a share of 0.3 it is 2, and "Sydney" fits
+    budget     round(0.3 * 7) = 2 pieces, so "Sydney" fits; with 0.15 it is 1, and only one-piece words fit
     seen       The  M    M    op  era  house  .      M is <mask>
     rows            1    2                           labels: Syd, ney
 
-Words are tried in random order and selected while they fit the budget; one that overshoots is skipped, a smaller one
-after it may still fit. An entity is a word of one piece, so both share the code.
+A piece is what other files call a word or token; a word here is a whole word. Words are tried in random order: one that
+fits the budget is selected, a longer one is skipped. An entity is a word of one piece, so both share the code.
 
 Random numbers: **no generator state; every number is a function of (seed, epoch, example, purpose, position)**. So a
 batch does not depend on the number of processes, on the micro-batch size or on where a run was resumed. SplitMix64
-gives this for free: output n of a generator with state `key` is mix(key + (n + 1) * GAMMA), so any output can be
+makes this possible: output n of a generator with state `key` is mix(key + (n + 1) * GAMMA), so any output can be
 computed alone; and an output is itself a good state, which makes a tree of generators: the seed's output number 3 is
 the generator of epoch 3, whose output number 8 is the generator of example 8, and so on.
 
@@ -28,7 +28,7 @@ import numpy as np
 GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, made odd: consecutive states spread evenly over the 64 bits
 WORDS, ENTITIES = 0, 1  # branches of an example's key
 ORDER, ACTION, REPLACEMENT, FALLBACK = range(4)  # purposes: branches of the two
-MAX_LENGTH = MAX_SEQUENCES = 1 << 16  # what `_trial_order` can pack into 64 bits
+MAX_LENGTH = MAX_SEQUENCES = 1 << 16  # what `_in_random_order` can pack into 64 bits
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Scheme:
     mask_id: int
     vocab_size: int
     special_ids: tuple[int, ...]  # never a random replacement
-    probability: float = 0.15  # share of each sequence's tokens to predict; 0: no masking
-    random: float = 0.10  # share of those that becomes a random token
+    probability: float = 0.15  # share of each sequence's pieces to predict; 0: no masking
+    random: float = 0.10  # share of those that becomes a random id
     unmasked: float = 0.10  # share of those that stays unchanged. LUKE's entities: both 0
 
     def __post_init__(self):
@@ -64,7 +64,7 @@ def draw(keys: np.ndarray, counters) -> np.ndarray:
 
     For one key different counters never give equal outputs: GAMMA is odd and each line below can be undone.
     """
-    x = np.asarray(counters).astype(np.uint64).reshape(-1) * GAMMA  # arithmetic is modulo 2^64
+    x = np.asarray(counters).astype(np.uint64).reshape(-1) * GAMMA  # uint64 arithmetic is modulo 2^64
     x = x + (keys + GAMMA)
     x ^= x >> 30
     x *= 0xBF58476D1CE4E5B9
@@ -96,7 +96,7 @@ def ordinary_ids(shares: np.ndarray, scheme: Scheme) -> np.ndarray:
     """Numbers in [0, 1) -> ids, uniform over the vocabulary without the special ones."""
     special = sorted({*scheme.special_ids, scheme.mask_id})
     ids = (shares * (scheme.vocab_size - len(special))).astype(np.int64)
-    for special_id in special:  # ascending: each shifts the ids from it on
+    for special_id in special:  # ascending: each shifts the ids at and above it up by 1
         ids += ids >= special_id
     return ids
 
@@ -118,7 +118,7 @@ def _fill_budgets(sizes, sequence, left):
     sizes, sequence [words]: pieces and sequence of each word, in the order of trial, sequences ascending;
     left [sequences]: the budgets, reduced in place.
     The rule is sequential but needs few passes: in each pass every sequence takes the longest run of words that fits;
-    then all words larger than the rest of the budget are out, and the others try again.
+    then words larger than what is left of the budget drop out, and the others try again.
     """
     taken = np.zeros(len(sizes), dtype=bool)
     trying = np.flatnonzero(sizes <= left[sequence])
@@ -150,11 +150,11 @@ def _select_units(candidates, sizes, sequence, position, keys, budgets, probabil
 
 
 def _under_mentions(starts, spans):
-    """Units when all tokens under masked mentions are to be predicted, one draw per mention.
+    """Makes each masked mention one unit, so that its tokens share one draw; a unit is a word or such a mention.
 
     starts bool [N]: a word begins here; spans int64 [M, 2]: rows under the mentions, half-open.
-    -> (starts with one unit per mention, covered, barred) bool [N]; barred: the rest of a word that a mention overlaps,
-    never selected.
+    -> (starts of units, covered by a mention, barred) bool [N]. Barred, never selected: tokens outside of a mention
+    whose word is partly inside.
     """
     spans = spans[spans[:, 1] > spans[:, 0]]
     depth = np.zeros(len(starts) + 1, dtype=np.int64)  # open mentions, which may overlap
@@ -169,7 +169,7 @@ def _under_mentions(starts, spans):
 
 
 def _select(lengths, sequence, position, starts, keys, probability, spans):
-    """-> (rows to predict; for each its unit's first row; rows of fallbacks), see `_mask`."""
+    """-> (rows to predict; the first row of each one's unit; single rows selected as fallback), see `_mask`."""
     budgets = np.where(lengths > 0, np.maximum(1, np.rint(lengths * probability)), 0).astype(np.int64)
     selected = np.zeros(len(starts), dtype=bool)
     candidates = starts
@@ -183,7 +183,7 @@ def _select(lengths, sequence, position, starts, keys, probability, spans):
     selected[taken] = True
     selected = selected[unit]
     # If every word is larger than the budget, as in short sequences, one piece is selected.
-    # differs from LUKE: any piece; there never the last two, and two pieces or fewer raise an error.
+    # differs from LUKE: any piece; LUKE never selects the last two and fails on two pieces or fewer.
     nothing = np.flatnonzero((np.bincount(sequence[selected], minlength=len(lengths)) == 0) & (lengths > 0))
     share = uniform(draw(keys[nothing], FALLBACK))
     fallback = (np.cumsum(lengths) - lengths)[nothing] + (share * lengths[nothing]).astype(np.int64)
@@ -211,7 +211,7 @@ def _mask(ids, lengths, keys, scheme, starts, spans=None) -> Masked:
     seen[rows[action < 1 - scheme.random - scheme.unmasked]] = scheme.mask_id
     replaced = rows[(action >= 1 - scheme.random - scheme.unmasked) & (action < 1 - scheme.unmasked)]
     share = uniform(draw(draw(keys, REPLACEMENT)[sequence[replaced]], position[replaced]))
-    # differs from LUKE: special ids are never replacements; there `<unk>`, `</s>` and `<mask>` can be.
+    # differs from LUKE: special ids are never replacements; in LUKE `<unk>`, `</s>` and `<mask>` can be.
     seen[replaced] = ordinary_ids(share, scheme)
     seen[fallback] = scheme.mask_id
     return Masked(seen, rows, ids[rows])

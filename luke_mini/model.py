@@ -1,21 +1,21 @@
 """LUKE: a post-LayerNorm transformer over words and entities (Yamada et al. 2020, section 3).
 
-In: a packed batch (`packing.PackedBatch`: all words, then all entities) or Hugging Face's padded tensors.
-Out: one hidden state a word and one an entity; in pretraining, the losses of the selected rows.
+In: a packed batch (`packing.PackedBatch`: all words, that is, tokens; then all entities) or HF's padded tensors.
+Out: one hidden state per word and per entity; in pretraining, the losses of the selected rows.
 
 The paper's symbols and our names:
 
-    A, B     token and entity tables     `words.token`, `entities.entity` (B factorised with `entities.projection`)
+    A, B, U  token and entity tables     `words.token`, `entities.entity`, with its projection `entities.projection`
     C, D     position tables             `words.position`, `entities.position` (an entity averages its words' rows)
     e        entity type embedding       `entities.token_type` (one row)
-    Q, Q_w2e rows of word queries        `attention.word_query`,   output features [0:H] and [H:2H]
+    Q, Q_w2e rows of word queries        `attention.word_query`,   output features [0:H] and [H:2H], H = hidden
     Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
 
-Matrices that meet the same rows are stacked so that one product serves both; `weights.py` holds the table
-between these names and those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
+Matrices applied to the same rows are stacked, so that one matmul serves both; `weights.py` maps
+these names to those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
 hidden.
-Left out: absolute/relative position variants, cross-attention, generation, gradient checkpointing.
+Left out: relative positions, cross-attention, generation, gradient checkpointing.
 """
 
 import torch
@@ -28,9 +28,9 @@ from luke_mini.packing import PackedBatch
 
 
 def table(rows: int, size: int, padding_idx: int | None = None) -> nn.Embedding:
-    """An embedding table of zeros; `initialize` or a checkpoint fills it.
+    """An embedding table of zeros; `initialization.py` or a checkpoint fills it.
 
-    torch's own start, random numbers, takes seconds for 500,000 entities, and on the meta device loads half of torch.
+    nn.Embedding's random init takes seconds for 500,000 entities, and on the meta device it imports half of torch.
     """
     return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False, padding_idx=padding_idx)
 
@@ -55,8 +55,8 @@ class WordEmbeddings(nn.Module):
 class EntityEmbeddings(nn.Module):
     """LayerNorm(U B[entity] + mean of D[positions of the mention] + e), dropout. -> [entities, hidden]
 
-    Position rows are looked up by the word's index in its sequence (0 = `<s>`), without RoBERTa's shift by two that the
-    word table has. A mention without positions gets no position part.
+    The index into D is the word's index in its sequence (0 = `<s>`); only the word table has RoBERTa's shift by two.
+    A mention without positions gets no position embedding.
     """
 
     def __init__(self, config: ModelConfig):
@@ -85,9 +85,9 @@ class EntityEmbeddings(nn.Module):
 
 
 class EntityAwareAttention(nn.Module):
-    """Multi-head self-attention with two queries a row (paper, section 3.3), or one where the config says so.
+    """Multi-head self-attention with two queries per row (paper, section 3), or one if the config says so.
 
-    Returns LayerNorm(hidden + dropout(O attention)). [rows, hidden] -> [rows, hidden]
+    Returns LayerNorm(hidden + dropout(output(attention))). [rows, hidden] -> [rows, hidden]
     """
 
     def __init__(self, config: ModelConfig):
@@ -109,7 +109,7 @@ class EntityAwareAttention(nn.Module):
         shape = (rows, self.heads, size // self.heads)
         if not self.entity_aware:
             return self.word_query(hidden).view(shape), None
-        if batch.n_entities == 0 and not self.training:  # nobody looks at an entity: w2w alone, half the work
+        if batch.n_entities == 0 and not self.training:  # no entity keys: w2w alone, half the work
             w2w = F.linear(hidden, self.word_query.weight[:size], self.word_query.bias[:size])
             return w2w.view(shape), None
         both = torch.cat([self.word_query(hidden[: batch.n_words]), self.entity_query(hidden[batch.n_words :])])
@@ -201,7 +201,7 @@ class LukeModel(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """LayerNorm(gelu(W h)), scored against a table: words against A, entities against B (paper, section 3.4).
+    """LayerNorm(gelu(W h)), scored against a table: words against A, entities against B (paper, section 3).
 
     The table is the input embedding itself (tied), handed over at each call; only the bias is the head's own.
     """
@@ -220,12 +220,12 @@ class PredictionHead(nn.Module):
         return F.linear(self.transform(hidden), table, self.bias)
 
     def loss(self, hidden: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and hit of every row, without keeping the scores: target [rows] -> two tensors [rows]."""
+        """Cross-entropy per row, and whether the top class is the target (a hit): target [rows] -> 2 x [rows]."""
         return ops.linear_cross_entropy(self.transform(hidden), table, self.bias, target)
 
 
 class LukeForPretraining(nn.Module):
-    """The encoder with the masked-word head and the masked-entity head, applied to selected rows only."""
+    """The encoder with its MLM head ("masked-word head") and masked-entity head, on the masked rows only."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

@@ -1,10 +1,10 @@
 """The operations worth fusing: what they compute, and which backend computes it.
 
-`entity_attention_equations` is the specification: the paper's equations, one sequence and one pair of kinds at a time,
-differentiated by autograd. `entity_attention` is what the model calls: the same numbers from Triton kernels on a GPU
+`entity_attention_equations` is the specification: the paper's equations for one sequence at a time, differentiated by
+autograd. `entity_attention` is what the model calls: the same numbers from Triton kernels on a GPU
 (`kernels/`), from plain PyTorch elsewhere (`ops_cpu.py`).
 
-Entity-aware self-attention (LUKE, section 3.3): a token i gives a different query to words and to entities,
+Entity-aware self-attention (LUKE, section 3): a token i has one query for word keys and one for entity keys,
 
     score(i, j) = k_j . q_i / sqrt(d),   q_i = Q_w2w x_i   i word,   j word          "query against word keys"
                                                Q_w2e x_i   i word,   j entity        "query against entity keys"
@@ -81,12 +81,12 @@ def entity_attention(
 
     q_word, q_entity, key, value [rows, head, head_dim]: all words of the batch, sequence after sequence, then all
     entities. q_entity=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
-    training). Returns [rows, head, head_dim]; a row only ever sees the rows of its own sequence.
+    training). Returns [rows, head, head_dim]; a row attends only to rows of its own sequence.
     """
     if backend_for(key.device) == "triton":
-        from kernels import entity_attention as fused  # here: a CPU does without Triton
+        from kernels import entity_attention as fused  # imported here: a CPU needs no Triton
 
-        seed = int(torch.randint(2**62, ())) if dropout else 0  # so that torch.manual_seed rules
+        seed = int(torch.randint(2**62, ())) if dropout else 0  # torch.manual_seed controls dropout
         layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
         return fused.entity_attention(q_word, q_entity, key, value, layout, dropout, seed)
     return ops_cpu.PackedAttention.apply(q_word, q_entity, key, value, batch, dropout)
@@ -100,10 +100,10 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a linear classifier on selected rows.
+    """Cross-entropy of a linear classifier.
 
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
-    Returns the loss of every row (float32 [rows]) and whether the best class is the target (bool [rows]).
+    Returns the loss of every row (float32 [rows]) and whether the top class is the target, a hit (bool [rows]).
     """
     backend = ops_cpu
     if backend_for(hidden.device) == "triton":
@@ -115,6 +115,6 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
 def mean_of_rows(table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
     """Means of ragged groups of table rows: group k averages table[indices[offsets[k]:offsets[k + 1]]].
 
-    table [n, features], indices int64 [P], offsets int64 [groups + 1] -> [groups, features]. An empty group: zeros.
+    table [n, features], indices int64 [P], offsets int64 [groups + 1] -> [groups, features]. Empty group: zeros.
     """
     return F.embedding_bag(indices, table, offsets, mode="mean", include_last_offset=True)

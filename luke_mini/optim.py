@@ -1,13 +1,13 @@
-"""AdamW as LUKE was trained with it, its parameter groups, the learning-rate schedule, and what each stage trains.
+"""AdamW as LUKE was trained with it, its parameter groups, the learning-rate schedule, and which parameters train.
 
 Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimizer, kept by RoBERTa and LUKE):
 
-    m = beta1 m + (1 - beta1) g                     no bias correction: early steps are smaller,
-    v = beta2 v + (1 - beta2) g^2                   the warm-up is there for the rest
+    m = beta1 m + (1 - beta1) g                     no bias correction: with beta2 0.98 the steps after the second are
+    v = beta2 v + (1 - beta2) g^2                   up to 1.55 times torch's, until about step 200; warm-up damps this
     p = p - lr m / (sqrt(v) + eps)
     p = p - lr weight_decay p                       after the step, decoupled; not for biases and LayerNorm
 
-`bias_correction` gives torch's first line back, for recipes that were published with it (mLUKE's and JGLUE's tasks).
+`bias_correction` restores torch's behavior, for recipes that were published with it (mLUKE's and JGLUE's tasks).
 """
 
 import math
@@ -66,7 +66,7 @@ class AdamW(torch.optim.Optimizer):
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
         denominators = torch._foreach_sqrt(second)
-        if group["bias_correction"]:  # as if m and v were means of the gradients so far (Kingma & Ba 2015, section 3)
+        if group["bias_correction"]:  # makes m and v unbiased (Kingma & Ba 2015, section 3)
             torch._foreach_div_(denominators, math.sqrt(1 - beta2 ** group["updates"]))
             step_size /= 1 - beta1 ** group["updates"]
         torch._foreach_add_(denominators, group["eps"])
@@ -75,13 +75,13 @@ class AdamW(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
 
     def moments(self) -> dict[str, Tensor]:
-        """Both moments of every parameter by its name, "exp_avg.<parameter>": the optimizer's own tensors."""
+        """Both moments of every parameter, by name "exp_avg.<parameter>"; not copies."""
         named = [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"])]
         return {f"{moment}.{name}": self.state[p][moment] for moment in MOMENTS for name, p in named}
 
     @torch.no_grad()
     def load_moments(self, saved: dict[str, Tensor], updates: int) -> None:
-        """Goes on after `updates` updates with the moments of another optimizer of the same parameters."""
+        """Restores the moments of an optimizer of the same parameters, and its number of updates."""
         own = self.moments()
         if saved.keys() != own.keys():
             odd = sorted(saved.keys() ^ own.keys())
@@ -95,7 +95,7 @@ class AdamW(torch.optim.Optimizer):
 def decays(name: str) -> bool:
     """Weight decay is for weight matrices and tables, neither for biases nor for LayerNorm.
 
-    differs from LUKE: the LayerNorm of the masked-word head decays there, as its name, layer_norm, escapes the rule.
+    differs from LUKE, where the LayerNorm of the masked-word head decays: its name there, layer_norm, escapes the rule.
     """
     return not (name.endswith("bias") or ".norm." in name)
 
@@ -103,7 +103,7 @@ def decays(name: str) -> bool:
 def linear_schedule(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
     """The learning rate of optimizer step `step` (0-based): linear up to the peak, then linear down to 0.
 
-    differs from LUKE: there, the warm-up begins at 0, so that the first step changes nothing; here at peak / steps.
+    differs from LUKE, whose warm-up begins at 0, so that the first step changes nothing; ours at peak / warmup_steps.
     """
     warmup_steps = min(warmup_steps, total_steps)
     if step < warmup_steps:
@@ -112,10 +112,10 @@ def linear_schedule(step: int, total_steps: int, warmup_steps: int, peak: float)
 
 
 def select_trainable(model: nn.Module, train_words: bool) -> None:
-    """What a pretraining stage trains. Stage 1 (train_words off): the entity embeddings and the entity head alone.
+    """Freezes what a pretraining stage does not train. Stage 1 (train_words off): entity embeddings and head train.
 
-    Everything that came with the pretrained word model is then frozen, the word head included. The pooler has no part
-    in pretraining and is frozen in both stages.
+    All that came with the pretrained word model is then frozen, the word head included. The pooler is not used in
+    pretraining and is frozen in both stages.
     """
     for name, parameter in model.named_parameters():
         entity_side = name.startswith(("luke.entities.", "entity_head."))
@@ -123,7 +123,7 @@ def select_trainable(model: nn.Module, train_words: bool) -> None:
 
 
 def freeze_idle(luke: nn.Module, pooler: bool = False, entities: bool = True) -> None:
-    """What has no part in a task does not train: processes that share a batch would wait for its gradient.
+    """Freezes what a task does not use: DistributedDataParallel would wait for its gradients.
 
     pooler, entities: whether the task uses the pooler, and has entities in its inputs.
     """

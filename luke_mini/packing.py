@@ -12,8 +12,8 @@ A batch of two sequences, `<s> Ada in Oslo </s>` with the entities Ada and Oslo 
 
 Words here are tokens of the text, as in the paper.
 
-Why: a linear layer does not care where a sequence ends, so one product serves the whole batch and no time is spent on
-padding; words and entities are two contiguous blocks, so that each kind meets its own query matrices in one product.
+Why: a linear layer does not care where a sequence ends, so one matmul serves the whole batch and no time is spent on
+padding. Words and entities are two contiguous blocks, so that one matmul computes the queries of each kind.
 Only attention looks at the lengths. The padded tensors of the Hugging Face interface come in through `from_padded` and
 go out through `scatter_rows`.
 """
@@ -85,7 +85,7 @@ class MicroBatch:
 
 
 def move(part, device):
-    """The same on another device: a tensor, or a tuple or dataclass that has tensors in it."""
+    """Moves a tensor, or the tensors in a tuple or dataclass, to a device."""
     if isinstance(part, Tensor):
         return part.to(device, non_blocking=True)
     if isinstance(part, tuple):
@@ -101,14 +101,14 @@ class Sequence(NamedTuple):
     word_ids: np.ndarray  # int [W]
     entity_ids: np.ndarray  # int [E]
     spans: np.ndarray  # int [E, 2], half-open, in word_ids
-    kept: np.ndarray | None = None  # int [E], where a text was cut: which mentions these are, see `inputs`
+    kept: np.ndarray | None = None  # int [E], each mention's index before truncation, see `inputs`
 
 
 def pack(sequences: list[Sequence], pad_id: int, max_mention: int | None = None) -> PackedBatch:
-    """Their batch. A mention of more than max_mention words is represented by the positions of its first ones."""
+    """Packs sequences into a batch. Of a mention longer than max_mention words only the first positions are used."""
     word_ids = np.concatenate([sequence.word_ids for sequence in sequences], dtype=np.int64)
     word_lengths = [len(sequence.word_ids) for sequence in sequences]
-    is_token = word_ids != pad_id  # "<pad>" written out in a text takes no position, see roberta_positions
+    is_token = word_ids != pad_id  # a literal "<pad>" in a text gets no position, see roberta_positions
     rank = np.cumsum(is_token)
     before = np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])]
     starts, ends = np.concatenate([sequence.spans for sequence in sequences], dtype=np.int64).T

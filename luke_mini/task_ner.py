@@ -4,12 +4,12 @@ CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anyb
 
     records         CoNLL file (`formats.conll`) or our own JSON lines -> one record per document
     from_record     -> its words, sentences and mentions
-    make_features   -> one input for each sentence: its pieces with as much of the document around them as fits, and
-                    all spans of at most 16 pieces as candidates, each of which becomes one [MASK] entity
+    make_features   -> one input per sentence: its tokens, as much of the document on both sides as fits, and every
+                    span of at most 16 tokens as a candidate, which becomes one [MASK] entity
     build_model     encoder, dropout, one linear layer over [word at start; word at end; entity] of each candidate
     predict         logits -> mentions that do not overlap, best score first
     evaluate        -> precision, recall, F1 as conlleval counts them
-What every task module offers: `finetuning.py`.
+The interface of a task module: see `finetuning.py`.
 
 Spans are half-open, in words of the document unless said otherwise. Left out: nested mentions, which greedy decoding
 excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
@@ -58,19 +58,19 @@ Your own texts: a .jsonl file, one document per line, half-open character spans,
     {"text": "Ada visited Oslo.",
      "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
 
-Rules find the words and sentences of such a text. To give them, add "is_split": spaces then separate words, line ends
-separate sentences. "scheme" is that of the tags in the file of predictions [IOB2], "encoding" is shown in the log:
+Rules split such a text into words and sentences. To split it yourself, add "is_split": spaces then separate words, line
+ends separate sentences. "scheme" sets the tags of the predictions file [IOB2], "encoding" is only logged:
 
     {"text": "Ada visited Oslo .\\nIt rained", "is_split": true, "scheme": "IOB1", "encoding": "utf-8", "spans": [...]}
 
---predict takes one text per line, or such a JSON line (its spans do not matter), and prints {"text", "mentions":
+--predict takes one text per line, or such a JSON line (its spans are ignored), and prints {"text", "mentions":
 [{"text", "type", "start", "end", "probability"}]}."""
 SCORES = ("precision", "recall", "f1")
 ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
 ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
-HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states a candidate contributes
-TAGS = "tags"  # the head of a LukeForTokenClassification: a tag for each word, scored and asked here, not trained
+HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states per candidate
+TAGS = "tags"  # the head of a LukeForTokenClassification: a tag per word; only for --evaluate and --predict
 SPECIAL = 2  # <s> and </s>
 
 
@@ -82,11 +82,11 @@ class Options:
     max_seq_length: int = option(512, "maximum tokens per input, with <s> and </s>")
     max_mention: int = option(16, "maximum tokens of a candidate")
     max_candidates: int = option(128, "candidates per input; a sentence with more becomes several inputs")
-    scheme: str = option("auto", "tagging scheme; auto: as in most of the file", ("auto", "IOB1", "IOB2", "IOBES"))
+    scheme: str = option("auto", "tagging scheme; auto: that of most tags", ("auto", "IOB1", "IOB2", "IOBES"))
     language: str = option("en", "language of raw text, to split sentences")
     context: str = option("auto", "what a sentence is read with; auto: its document, or nothing where a file has none",
                           ("auto", "document", "sentence"))  # fmt: skip
-    space_before_all: bool = option(False, "tokenize punctuation as if after a space, too (mLUKE)")
+    space_before_all: bool = option(False, "tokenize every word as if after a space, even punctuation (mLUKE)")
 
     def __post_init__(self):
         if not 1 <= self.max_mention <= self.max_seq_length - SPECIAL or self.max_candidates < 1:
@@ -125,15 +125,15 @@ def unmark(line: str, where: str) -> Record:
 
 
 def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Document]:
-    """The record's document, or its sentences; of a line of --predict (labels: the model's) without gold mentions.
+    """The record's document, or its sentences. With labels (the model's) it is a line of --predict: without mentions.
 
-    Words end where a mention begins or ends, too; a mention across the end of a sentence keeps the sentences together.
+    Words are also split at the ends of mentions; a mention across a sentence boundary joins the two sentences.
     """
     text, items = record.get("text", str), record.list("spans", []) if labels is None else []
     mentions = sorted((*item.span(text), item.get("label", str), item.where) for item in items)
     for (_, end, *_), (start, *_) in pairwise(mentions):
         if start < end:
-            raise ValueError(f"{record.where}: field 'spans': two of them share character {start}")
+            raise ValueError(f"{record.where}: field 'spans': two spans share character {start}")
     borders = {border for start, end, *_ in mentions for border in (start, end)}
     words, ends = split_text(text, options.language, record.get("is_split", bool, False), borders)
     first = {start: i for i, (start, _) in enumerate(words)}
@@ -175,7 +175,7 @@ def first(documents: Sequence[Document], n: int) -> list[Document]:
 
 
 def describe(documents: Sequence[Document]) -> str:
-    """What was found in a file, for the log."""
+    """A summary of a file, for the log."""
     mentions, n_sentences = sum(len(document.spans) for document in documents), count(documents)
     alone = "each alone" if n_sentences == len(documents) else f"in {len(documents)} documents"
     return f"{alone}, {mentions} mentions, {documents[0].scheme}, {documents[0].encoding}"
@@ -196,13 +196,13 @@ def settled(options: Options, documents: Sequence[Document]) -> Options:
 
 
 def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], start: Checkpoint) -> str:
-    """mLUKE's for its data sets in other languages than English, and for multilingual models that others trained."""
+    """mLUKE's recipe for data sets not in English and for released multilingual models, otherwise LUKE's."""
     foreign = any(path.stem in CONLL[1:] for path in files.values())
     return "conll-multilingual" if foreign or "space_before_all" in released_options(start) else "conll2003"
 
 
 def released_options(start: Checkpoint) -> dict[str, object]:
-    """mLUKE put a space before every word, which its tokenizer tells; folders made here have options of their own."""
+    """Options of a released model: mLUKE, recognized by its tokenizer, puts a space before every word."""
     if "luke_mini" in start.settings:
         return {}
     is_mluke = isinstance(start.tokenizer, (SentencePieceTokenizer, UnigramTokenizer))
@@ -217,22 +217,22 @@ class Feature(NamedTuple):
     """One model input with its C candidates."""
 
     document: int  # index in the list of documents
-    word_ids: np.ndarray  # int32 [W], <s> pieces </s>
+    word_ids: np.ndarray  # int32 [W], <s> tokens </s>
     token_spans: np.ndarray  # int32 [C, 2], half-open in word_ids
     word_spans: np.ndarray  # int32 [C, 2], half-open in the document's words
     labels: np.ndarray  # int32 [C], 0 = NIL
 
 
 def takes_space(word: str) -> bool:
-    """False for the words that natural text glues to the left: `'s`, `'t`, and single punctuation marks."""
+    """False for words that attach to the one before: `'s`, `'t`, and single punctuation marks."""
     return not (word.startswith("'") or (len(word) == 1 and is_punctuation(word)))
 
 
-def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
-    """Word -> piece ids, at least one and at most those of an input; each word is tokenized by itself, and once."""
+def _word_tokens(documents: Sequence[Document], tokenizer, options: Options) -> dict[str, list[int]]:
+    """Word -> its token ids: at least one, at most as many as an input holds. Each distinct word is tokenized once."""
     words = list(dict.fromkeys(word for document in documents for word in document.words))
     spaces = [options.space_before_all or takes_space(word) for word in words]
-    # differs from LUKE: a word without pieces (say, only U+200B) would be an empty candidate, and one that is longer
+    # differs from LUKE: a word without tokens (say, only U+200B) would be an empty candidate, and one that is longer
     # than the input could not be cut at a word boundary.
     return {
         word: ids[: options.max_seq_length - SPECIAL] or [tokenizer.unk_id]
@@ -241,9 +241,9 @@ def _pieces(documents: Sequence[Document], tokenizer, options: Options) -> dict[
 
 
 def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.ndarray:
-    """Sentence boundaries, with more where a sentence has more than `limit` pieces; offsets: pieces before each word.
+    """Sentence boundaries, with more where a sentence has more than `limit` tokens; offsets: tokens before each word.
 
-    differs from LUKE: there, such a sentence is an assertion error. Mentions across the cut cannot be found.
+    differs from LUKE, where such a sentence fails an assertion. Mentions across the cut cannot be found.
     """
     bounds = [0]
     for end in sentences[1:]:
@@ -254,9 +254,9 @@ def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.nd
 
 
 def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All candidates of a document, by start, then end: word spans [C, 2], labels [C], and where each word's begin.
+    """All candidates of a document, by start, then end: word spans [C, 2], labels [C], each word's first index.
 
-    last [words]: word i starts the candidates that end at i + 1 ... last[i], none if it is too long by itself.
+    last [words]: candidates that start at word i end at i + 1, ..., last[i]; none if the word alone is too long.
     """
     counts = last - np.arange(len(last))
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -270,15 +270,15 @@ def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.
 
 
 def _document_features(
-    index: int, document: Document, pieces: dict, label_ids: dict[str, int], tokenizer, options: Options
+    index: int, document: Document, tokens: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
-    of_word = [pieces[word] for word in document.words]
-    offsets = np.cumsum([0, *map(len, of_word)])  # pieces before each word
-    ids = np.array([*chain.from_iterable(of_word)], dtype=np.int32)
+    of_words = [tokens[word] for word in document.words]
+    offsets = np.cumsum([0, *map(len, of_words)])  # tokens before each word
+    ids = np.array([*chain.from_iterable(of_words)], dtype=np.int32)
     limit = options.max_seq_length - SPECIAL
     bounds = _part_bounds(document.sentences, offsets, limit)
     if options.head == TAGS:  # each word is a candidate, of label 1 where a mention begins
-        last, gold = np.arange(len(of_word)) + 1, {(start, start + 1): 1 for start, _, _ in document.spans}
+        last, gold = np.arange(len(of_words)) + 1, {(start, start + 1): 1 for start, _, _ in document.spans}
     else:
         last = np.searchsorted(offsets, offsets[:-1] + options.max_mention, side="right") - 1
         last = np.minimum(last, np.repeat(bounds[1:], np.diff(bounds)))
@@ -304,20 +304,20 @@ def make_features(
 ) -> list[Feature]:
     """Model inputs in the order of the documents; a sentence without a candidate has none. entity_vocab: not needed.
 
-    A gold mention that is no candidate (too long, cut in a too long sentence, or of a type that is not in `labels`)
-    is in no feature's labels: see `skipped`.
+    A gold mention that cannot be a candidate (too long, cut with a long sentence, or of a type not in `labels`) gets no
+    label: see `skipped`.
     """
     label_ids = {label: i for i, label in enumerate(labels)}
-    pieces = _pieces(documents, tokenizer, options)
+    tokens = _word_tokens(documents, tokenizer, options)
     return [
         feature
         for index, document in enumerate(documents)
-        for feature in _document_features(index, document, pieces, label_ids, tokenizer, options)
+        for feature in _document_features(index, document, tokens, label_ids, tokenizer, options)
     ]
 
 
 def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[str, int]:
-    """Gold mentions that no prediction from these features can find; they count against recall all the same."""
+    """Gold mentions that no prediction from these features can find; they still lower recall."""
     gold, reachable = sum(len(d.spans) for d in documents), sum(int(np.count_nonzero(f.labels)) for f in features)
     return {"mentions too long, or of an unknown type": gold - reachable}
 
@@ -326,9 +326,9 @@ def skipped(documents: Sequence[Document], features: Sequence[Feature]) -> dict[
 
 
 def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, head: str = "token+entity") -> Batch:
-    """Each candidate becomes a [MASK] entity at the positions of its pieces; heads on words alone have no entities.
+    """Each candidate becomes a [MASK] entity at the positions of its tokens, unless the head uses words only.
 
-    The classifier sees the first piece, the last piece and the entity of each candidate, or what `head` has of these.
+    The classifier sees the candidate's first token, last token and entity, or those of them that `head` names.
     """
     n_candidates = [len(feature.labels) for feature in features]
     sequences = [
@@ -346,7 +346,7 @@ def collate(features: Sequence[Feature], mask_entity_id: int, pad_word_id: int, 
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], options: Options = Options()) -> TaskModel:
-    """The model, its weights still to be loaded (paper, section 4.3). labels: class names, NIL first."""
+    """The model without its weights (paper, section 4.3). labels: class names, NIL first."""
     luke = LukeModel(config, with_pooler=options.head != TAGS)
     make_batch = partial(
         collate, mask_entity_id=entity_vocab.mask_id, pad_word_id=config.pad_token_id, head=options.head
@@ -394,7 +394,7 @@ def predict(
 def _mentions(model: TaskModel, document: Document, spans: np.ndarray, logits: np.ndarray) -> list[Mention]:
     """The mentions of a document, from all of its candidates [C, 2] and their logits [C, labels].
 
-    The probability is that of the softmax over the labels; in a mention of tagged words, that of the least likely tag.
+    Its probability is the softmax's; with a head on tags, that of the mention's least likely tag.
     """
     probability = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)  # of the best label
     names = [model.labels[label] for label in logits.argmax(axis=1)]
@@ -404,15 +404,15 @@ def _mentions(model: TaskModel, document: Document, spans: np.ndarray, logits: n
     mentions = []
     for begin, end in pairwise(document.sentences):
         for first, last, kind in chunks(names[begin:end]):
-            likely = probability[begin + first : begin + last].min().item()
-            mentions.append((begin + first, begin + last, kind, likely))
+            least = probability[begin + first : begin + last].min().item()
+            mentions.append((begin + first, begin + last, kind, least))
     return mentions
 
 
 def evaluate(
     documents: Sequence[Document], predictions: Sequence[Sequence[Mention]], features: Sequence[Feature]
 ) -> dict[str, float | int]:
-    """`metrics.span_scores` (precision, recall, f1, ..., each type's as well), and how much gold is `unreachable`."""
+    """`metrics.span_scores` (precision, recall, f1, ..., also per type), and `unreachable`, the sum of `skipped`."""
     gold = [document.spans for document in documents]
     scores = span_scores(gold, [[mention[:3] for mention in mentions] for mentions in predictions])
     return scores | {"unreachable": sum(skipped(documents, features).values())}

@@ -1,15 +1,15 @@
 """Relation classification: how a head and a tail, two mentions in a text, are related.
 
-TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in the mLUKE paper, anybody's own labels:
+TACRED in the LUKE paper (Yamada et al. 2020, section 4.2), KBP37 and RELX in the mLUKE paper, your own labels:
 
     from_record     a record of TACRED, KBP37, RELX or your own -> a text with two character spans
     make_features   -> `<s> <ent> Ada <ent> is a <ent2> chemist <ent2> . </s>`, and two entities, [MASK] for the head
-                    and [MASK2] for the tail, at the pieces of their mentions, markers included
+                    and [MASK2] for the tail, at the tokens of their mentions, markers included
     build_model     encoder, dropout, one linear layer over [head; tail]
     predict         -> the best label of each example
     evaluate        -> micro F1 without `no_relation` (TACRED); of labels with a direction, such as per:title(e2,e1),
                     the macro F1 of SemEval-2010 task 8 (KBP37, RELX)
-What every task module offers: `finetuning.py`.
+The interface of a task module: see `finetuning.py`.
 
 Spans are half-open, in characters. Left out: the mentions' types, which TACRED gives and LUKE does not look at.
 """
@@ -44,19 +44,19 @@ KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with
     1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
     per:employee_of(e1,e2)
 
-Your own texts: a .jsonl file, half-open character spans, labels as you like. The label no_relation is no relation and
-counts for nothing; labels that end in (e1,e2) or (e2,e1) have a direction:
+Your own texts: a .jsonl file, half-open character spans, any labels. The label no_relation stands for none and is never
+a true positive; labels that end in (e1,e2) or (e2,e1) have a direction:
 
     {"text": "Ada is a chemist.", "head": {"start": 0, "end": 3}, "tail": {"start": 9, "end": 16}, "label": "title"}
 
---predict takes one text a line, either with <e1> </e1> and <e2> </e2> around head and tail or as such a JSON line
+--predict takes one text per line, either with <e1> </e1> and <e2> </e2> around head and tail or as such a JSON line
 without a label, and prints {"text", "head", "tail", "label", "probability"}."""
 SCORES = ("precision", "recall", "f1", "official_f1")
 ARCHITECTURE = "LukeForEntityPairClassification"
 ALL_ENTITIES = False
 NO_RELATION = "no_relation"
 KBP37_LABELS = (NO_RELATION, *(relation + way for relation in KBP37_RELATIONS for way in ("(e1,e2)", "(e2,e1)")))
-HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states an example contributes
+HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states per example
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def records(path: str | Path, options: Options = Options()) -> list[Record]:
 def from_record(record: Record, options: Options = Options(), labels: Sequence[str] | None = None) -> list[Example]:
     text = record.get("text", str)
     head, tail = (
-        Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # KBP37 lost some
+        Record(f"{record.where}, {name}", record.get(name, dict)).span(text, may_be_empty=True)  # some in KBP37 are
         for name in ("head", "tail")
     )
     label = record.get("label", str) if labels is None else ""
@@ -106,7 +106,7 @@ def is_directed(labels: Iterable[str]) -> bool:
 
 
 def describe(examples: Sequence[Example]) -> str:
-    """What was found in a file, for the log. ValueError if there is nothing to score."""
+    """A summary of a file, for the log. ValueError if there is nothing to score."""
     related = [example.label for example in examples if example.label != NO_RELATION]
     if not related:
         raise ValueError(f"{len(examples)} examples, all of them {NO_RELATION}: expected at least one relation")
@@ -115,7 +115,7 @@ def describe(examples: Sequence[Example]) -> str:
 
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
-    """Class names, no_relation first; KBP37's are always all 37, others are those of the training examples."""
+    """Class names, no_relation first: all 37 for KBP37, otherwise those in the training examples."""
     found = {example.label for example in examples}
     if is_directed(found) and found <= set(KBP37_LABELS):
         return KBP37_LABELS
@@ -132,11 +132,11 @@ def recipe_name(files: dict[str, Path], examples: dict[str, list[Example]], star
 def make_features(
     examples: Sequence[Example], tokenizer, entity_vocab, labels: Sequence[str], options: Options = Options()
 ) -> list[MentionFeature]:
-    """One input for each example, but none where head and tail overlap or are longer than an input: see `skipped`."""
-    # differs from LUKE: with byte-level BPE, the markers of KBP37 and RELX stand after a space like any word; mLUKE's
-    # code glues them to the word before, which is the same in SentencePiece, the published use
+    """One input per example; none if head and tail overlap or are longer than an input: see `skipped`."""
+    # differs from LUKE: with byte-level BPE, the markers of KBP37 and RELX follow a space like any word; mLUKE's code
+    # attaches them to the word before. With SentencePiece, which mLUKE used, both are the same
     label_ids = {label: i for i, label in enumerate(labels)}
-    chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE, which repeats text
+    chosen = [i for i, example in enumerate(examples) if not _overlap(example)]  # differs from LUKE: text appears twice
     texts, spans = [examples[i].text for i in chosen], [[examples[i].head, examples[i].tail] for i in chosen]
     made = inputs.mention_sequences(
         tokenizer, entity_vocab, texts, spans, task=inputs.PAIR, max_length=options.max_seq_length,
@@ -154,7 +154,7 @@ def _overlap(example: Example) -> bool:
 
 
 def skipped(examples: Sequence[Example], features: Sequence[MentionFeature]) -> dict[str, int]:
-    """What cannot be learned or answered, and counts as no_relation; and texts of which a part is missing."""
+    """Counts of examples without an input (scored as no_relation), of unknown labels, and of truncated texts."""
     missing = [examples[i] for i in sorted({*range(len(examples))} - {feature.example for feature in features})]
     overlaps = sum(map(_overlap, missing))
     return {
@@ -175,7 +175,7 @@ def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str], option
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-Prediction = tuple[str, float]  # the label; its probability among all, 0 for an example without an input
+Prediction = tuple[str, float]  # label and probability; 0 for an example without an input
 
 
 def predict(
@@ -185,7 +185,7 @@ def predict(
     predictions = [(NO_RELATION, 0.0)] * len(examples)
     sizes = [len(feature.sequence.word_ids) for feature in features]
     for feature, (logits,) in zip(features, trainer.predict_logits(model, features, sizes, batch_size)):
-        label = int(logits.numpy().argmax())  # of equal ones the first
+        label = int(logits.numpy().argmax())  # the first of equal ones
         predictions[feature.example] = (model.labels[label], logits.softmax(dim=0)[label].item())
     return predictions
 
@@ -193,9 +193,9 @@ def predict(
 def evaluate(
     examples: Sequence[Example], predictions: Sequence[Prediction], features: Sequence[MentionFeature]
 ) -> dict[str, float | int]:
-    """`metrics.relation_scores` or, of labels with a direction, `metrics.directional_scores`; and `official_f1`.
+    """`metrics.relation_scores` or, for labels with a direction, `metrics.directional_scores`; and `official_f1`.
 
-    That is TACRED's micro F1; with a direction, the macro F1 over KBP37's 18 relations, else those of the gold labels.
+    official_f1: TACRED's micro F1; with a direction, macro F1 over KBP37's 18 relations or those of gold labels.
     """
     gold, guesses = [example.label for example in examples], [label for label, _ in predictions]
     if not is_directed(gold):
@@ -208,7 +208,7 @@ def evaluate(
 
 
 def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
-    """For the official scorers: a label a line, after its id and a tab if it has a direction."""
+    """For the official scorers: one label per line, with a direction after its id and a tab."""
     with_id = is_directed(example.label for example in examples)
     lines = [f"{example.id}\t" * with_id + label + "\n" for example, (label, _) in zip(examples, predictions)]
     return {"predictions.txt": "".join(lines)}

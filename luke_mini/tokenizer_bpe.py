@@ -5,16 +5,16 @@ In: text. Out: ids and offsets; `train` learns a vocabulary. A text goes through
     text            "Ada's café"
     pre-tokens      "Ada" "'s" " café"              GPT-2's rule, `_pattern`: a space belongs to the word after it
     bytes           A d a   ' s   Ġ c a f Ã ©       UTF-8, each byte written as one visible character, the space as Ġ
-    pieces          Ada     's    Ġcaf Ã©           neighbors merged, those first that were learned first
+    pieces          Ada     's    Ġcaf Ã©           neighbors merged, in the order in which the merges were learned
 
-No text is unknown, as every byte is a piece. RoBERTa's ids are in its vocab.json: <s> <pad> </s> <unk>, pieces,
-<mask> 50264; LUKE adds <ent> 50265 and <ent2> 50266. Texts repeat their words: a dictionary of pre-tokens seen so far
+No text is unknown, as every byte is a piece. RoBERTa's vocab.json has <s> <pad> </s> <unk> as ids 0 to 3, then pieces,
+and <mask> 50264; LUKE adds <ent> 50265 and <ent2> 50266. Texts repeat their words, so a cache of pre-tokens seen so far
 does most of the work.
 
-GPT-2's rule asks what is a letter or a number, and Python's answer grows with Unicode's versions. Ours is Unicode 16's
-on every Python up to that version, as in tokenizers 0.23: `LATER_LETTERS` adds what Python 3.11 lacks.
+GPT-2's rule depends on which characters are letters or numbers, which depends on the version of Unicode and so of
+Python. Ours is Unicode 16, as in tokenizers 0.23; `LATER_LETTERS` and `LATER_NUMBERS` add what older Pythons lack.
 
-Left out: dropout, and the flags of added tokens, except whether <mask> swallows the white space on its left.
+Left out: BPE dropout; the flags of added tokens, except whether <mask> strips the white space on its left.
 """
 
 import heapq
@@ -50,7 +50,7 @@ def _ranges(text: str) -> str:
 
 
 def _rule(letters: str, numbers: str, others: str) -> re.Pattern:
-    """GPT-2's pattern. The first word takes one space with it, further white space stays alone."""
+    """GPT-2's pattern. A word takes one space before it along; other white space is a pre-token of its own."""
     space = WHITE_SPACE
     return re.compile(rf"'(?:s|t|re|ve|m|ll|d)| ?{letters}| ?{numbers}| ?{others}|[{space}]+(?![^{space}])|[{space}]+")
 
@@ -60,15 +60,15 @@ ASCII_PATTERN = _rule("[A-Za-z]+", "[0-9]+", rf"[^A-Za-z0-9{WHITE_SPACE}]+")  # 
 
 @cache
 def _pattern() -> re.Pattern:
-    r"""The same for all of Unicode, with what `re` has in place of \p{L} and \p{N}.
+    r"""GPT-2's pattern for all of Unicode, with substitutes for \p{L} and \p{N}, which `re` lacks.
 
-    In `re`, \w is a letter, a number or _, and \d a decimal digit: numbers of other kinds (½ Ⅷ) are left.
-    All of them are in the first two planes.
+    In `re`, \w is a letter, a number or _, and \d a decimal digit. Other kinds of numbers (½ Ⅷ) are listed below; all
+    of them are in the first two planes.
     """
     other_numbers = "".join(c for c in map(chr, range(0x20000)) if unicodedata.category(c) in ("Nl", "No"))
     later_letters, later_numbers = _ranges(LATER_LETTERS), _ranges(LATER_NUMBERS)
     return _rule(
-        # Nested, but the two kinds of letters have no character in common: there is one way to match.
+        # Nested, but the two sets share no character, so there is only one way to match (no backtracking).
         rf"(?:[^\W\d_{other_numbers}{later_numbers}]+|[{later_letters}]+)+",
         rf"[\d{other_numbers}{later_numbers}]+",
         rf"(?:[^\w{WHITE_SPACE}{later_letters}{later_numbers}]+|_+)+",
@@ -76,7 +76,7 @@ def _pattern() -> re.Pattern:
 
 
 def pre_tokens(text: str) -> list[str]:
-    """The pieces that text falls into before any merging; joined, they are the text."""
+    """Splits text by GPT-2's rule; the parts concatenate to the text."""
     return (ASCII_PATTERN if text.isascii() else _pattern()).findall(text)
 
 
@@ -84,7 +84,7 @@ def pre_tokens(text: str) -> list[str]:
 
 
 def _byte_characters() -> str:
-    """What stands for each byte: a visible character of Latin-1 itself; for the others in turn U+0100, U+0101, ..."""
+    """The character for each byte: visible Latin-1 characters stand for themselves, other bytes are U+0100 and up."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     later = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in visible else next(later)) for byte in range(256))
@@ -95,13 +95,13 @@ BYTE_OF = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
 
 
 def _spell(text: str) -> str:
-    """UTF-8, one character per byte. A lone surrogate, which is not a character, has three bytes, too."""
+    """Text as UTF-8, one character per byte. A lone surrogate, though not valid UTF-8, becomes three bytes."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1").translate(BYTE_CHARACTERS)
 
 
 def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Joins neighbors, the pair of the lowest rank first, wherever it occurs, left to right. Changes `symbols`."""
-    ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each symbol with its right neighbor
+    """Merges neighbors: the pair of lowest rank at every place, left to right, then the next. Changes `symbols`."""
+    ranked = [ranks.get(pair, NEVER) for pair in zip(symbols, symbols[1:])]  # of each pair (symbol, right neighbor)
     while ranked and (best := min(ranked)) < NEVER:
         at = 0
         try:
@@ -113,7 +113,7 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
                     ranked[at - 1] = ranks.get((symbols[at - 1], symbols[at]), NEVER)
                 if at < len(ranked):
                     ranked[at] = ranks.get((symbols[at], symbols[at + 1]), NEVER)
-        except ValueError:  # of two pairs in aaa one is left
+        except ValueError:  # overlapping pairs: aaa has two of (a, a), and merging one removes the other
             pass
     return symbols
 
@@ -123,9 +123,9 @@ def merge(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
 
 class BpeTokenizer(Tokenizer):
     """vocab: token -> id. merges: pairs of tokens, the earliest learned first. names: role ("bos", "mask", ...) ->
-    token, where it is not RoBERTa's. added: further tokens that are never cut -> id. prefixes: a space goes before
-    every segment, as the option add_prefix_space of transformers has it. Ids that the vocabulary skips are named as
-    RoBERTa names its own spare ones. Otherwise see `tokenizer.complete` and `Tokenizer`.
+    token, where it is not RoBERTa's. added: further tokens, which are never split -> id. prefixes: put a space before
+    every segment, as transformers does with add_prefix_space. Ids that the vocabulary skips get RoBERTa's names for
+    unused ids (madeupword0000). For the rest see `tokenizer.complete` and `Tokenizer`.
     """
 
     def __init__(
@@ -184,13 +184,13 @@ class BpeTokenizer(Tokenizer):
         for word in pre_tokens(prefixed):
             found = self._words[word]
             ids += found
-            # `of[k]`: the character that the word's k-th byte belongs to
-            of = [k for k, character in enumerate(word, start) for _ in character.encode("utf-8", "surrogatepass")]
+            # For each byte of the word, the index of its character in the text.
+            owner = [k for k, character in enumerate(word, start) for _ in character.encode("utf-8", "surrogatepass")]
             end = 0
             for token in found:
                 # an unknown piece is one byte that this vocabulary lacks: longer ones come from merges
                 begin, end = end, end + (1 if token == self.unk_id else len(self._bytes[token]))
-                offsets.append(without_space(text, of[begin], of[end - 1] + 1))
+                offsets.append(without_space(text, owner[begin], owner[end - 1] + 1))
             start += len(word)
         return Encoding(ids, offsets)
 
@@ -226,7 +226,7 @@ def load(folder: str | Path) -> BpeTokenizer:
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]
     for pair in merges:
         if len(pair) != 2 or "".join(pair) not in vocab:
-            raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two tokens whose sum the vocabulary has")
+            raise ValueError(f"{folder}: merge {' '.join(pair)!r}: expected two tokens that join to a known token")
     names, takes_space = tokenizer.special_tokens(settings), tokenizer.mask_takes_space(settings, whole)
     try:
         added = tokenizer.added_tokens(folder, settings, whole, vocab)
@@ -239,7 +239,7 @@ def _read_merges(path: Path) -> list[tuple[str, ...]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected it beside vocab.json")
     lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0].startswith("#version"):  # further lines may well begin with #
+    if lines[0].startswith("#version"):  # later lines that begin with # are merges
         del lines[0]
     return [tuple(line.split(" ")) for line in lines if line]
 
@@ -248,12 +248,12 @@ def _read_merges(path: Path) -> list[tuple[str, ...]]:
 
 
 class _Pairs:
-    """How often each pair of neighbors occurs in the words, and in which; kept up to date while words are merged."""
+    """Counts of each pair of neighbors, and the words that hold it; updated as pairs are merged."""
 
     def __init__(self, words: list[list[int]], counts: list[int]):
         self._words, self._counts = words, counts  # words as symbols
         self._total = Counter()  # pair -> occurrences
-        self._where = defaultdict(set)  # pair -> numbers of words that hold it, or have held it
+        self._where = defaultdict(set)  # pair -> indices of words that hold it, or once did
         for number in range(len(words)):
             self._count(number, 1)
         self._heap = [(-total, pair) for pair, total in self._total.items()]  # totals may be outdated: see `best`
@@ -271,7 +271,7 @@ class _Pairs:
             total, pair = heapq.heappop(self._heap)
             if -total == self._total[pair]:
                 return -total, pair
-            if 0 < self._total[pair] < -total:  # fewer by now; if more, it is in the heap again
+            if 0 < self._total[pair] < -total:  # outdated: fewer by now (a larger total has its own entry)
                 heapq.heappush(self._heap, (-self._total[pair], pair))
         return 0, (0, 0)
 
@@ -284,7 +284,7 @@ class _Pairs:
             self._count(number, 1)
             touched.update(zip(word, word[1:]))
         for new in touched:
-            if symbol in new:  # only these can have become more
+            if symbol in new:  # only their totals can have grown
                 heapq.heappush(self._heap, (-self._total[new], new))
 
 
@@ -301,8 +301,8 @@ def _replace(word: list[int], pair: tuple[int, int], symbol: int) -> list[int]:
 def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeTokenizer:
     """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
 
-    Deterministic. Pairs that occur once are not merged, so a small text gives fewer pieces. The distinct words are in
-    memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
+    Deterministic. Pairs that occur once are not merged, so a small text gives fewer pieces. All distinct pre-tokens are
+    held in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
     """
     pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
     if vocab_size < (least := len(pieces) + len(ADDED)):

@@ -5,12 +5,12 @@ A *micro-batch* is a `packing.MicroBatch` with .counts, how many predictions eac
 
 The loss of a step is, for each term, the mean over *all* predictions of the step, whichever process or micro-batch they
 fell in. So one process with 64 sequences, two with 32, and two micro-batches of 32 give the same gradients.
-# differs from LUKE: the reference averages the means of the micro-batches, which weighs a prediction by its company.
+# differs from LUKE: the reference averages the means of the micro-batches, where predictions in small ones weigh more.
 
 A saved step is a folder, whole or absent, with all that a run needs to continue exactly where it stopped:
 
     step-000400/    model files (for pretraining, a complete checkpoint folder)
-                    optimizer.safetensors                both moments, by parameter name
+                    optimizer.safetensors                AdamW's two moments, by parameter name
                     run.json                             step, configuration, best scores so far
     metrics.jsonl   one line per logged step
 
@@ -40,10 +40,10 @@ KEPT = 2  # saved steps that stay on disk
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
-    """bf16 where the hardware multiplies it natively and the products are large, which is two to three times faster.
+    """bf16 where the hardware supports it and the matmuls are large, which makes it two to three times faster.
 
-    A CPU compiles a bf16 product anew for every number of rows, and a packed batch has another one in each step: for
-    the size tiny (hidden size 128) fp32 is faster, by half and more.
+    On a CPU a bf16 matmul is compiled anew for every number of rows, which changes with each packed batch: for the size
+    tiny (hidden size 128) fp32 is faster, by half and more.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
@@ -51,7 +51,7 @@ def default_precision(device: torch.device, hidden_size: int) -> str:
 
 
 def autocast(device: torch.device, precision: str):
-    """bf16 products with float32 weights, or nothing. bf16 has float32's range, so no loss scaling is needed."""
+    """bf16 matmuls with float32 weights, or a no-op. bf16 has float32's range, so no loss scaling is needed."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
@@ -63,7 +63,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, precision: str) -> dict[str, Tensor]:
     """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes.
 
-    Returns what this process saw, float64: "tokens" [1], and for each term [3], its summed loss, hits and predictions.
+    Returns this process's sums, float64: "tokens" [1], and for each term [3]: loss, hits, number of predictions.
     """
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
@@ -119,11 +119,11 @@ class Saving:
 
     out: Path  # holds the step-NNNNNN folders
     metrics: Path  # metrics.jsonl
-    info: dict  # what the run depends on, for run.json; a run is resumed only with equal ones
+    info: dict  # what the run depends on, for run.json; resuming requires the same
     write_model: Callable[[Path], None]  # writes the model's files into a folder
     read_model: Callable[[Path], None]  # reads them back into the model
     resume: bool
-    every_steps: int = 0  # 0: not by steps
+    every_steps: int = 0  # 0: use every_minutes
     every_minutes: float = 0.0
 
     def is_due(self, step: int, total_steps: int, since: float) -> bool:
@@ -148,11 +148,11 @@ def fit(
     validate: Callable[[int], dict | None] = lambda step: None,
     is_better: Callable[[dict, dict], bool] = lambda found, best: True,
 ) -> dict:
-    """Trains the model from the latest saved step, if any; it ends with its last weights, or with the best ones.
+    """Trains the model from the latest saved step, if any, and leaves it with its last weights or the best ones.
 
-    batches: from a step to the lists of micro-batches from there on. validate: scores of the weights after a step, or
-    None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
-    Returns the scores of the weights that the model ends with, {} if there were none.
+    batches: start step -> the lists of micro-batches from there on. validate: step -> scores of the weights after it,
+    or None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
+    Returns the scores of the final weights, {} if no step was scored.
     """
     optimizer = optim.AdamW.of(model, recipe)
     start_step, best, best_weights = load_step(saving, optimizer)
@@ -191,12 +191,12 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def saved_steps(out: Path) -> list[Path]:
-    """The folders of all saved steps, oldest first: by number, as step 1,000,000 has a digit more."""
+    """The folders of all saved steps, oldest first; sorted by number, as step 1,000,000 has one more digit."""
     return sorted((p for p in Path(out).glob("step-*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
 
 
 def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None) -> None:
-    """Saves a step and drops all but the latest ones. OSError when the disk is full."""
+    """Saves a step and deletes all but the latest KEPT ones. OSError when the disk is full."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         saving.write_model(folder)
         if best_weights:
@@ -209,7 +209,7 @@ def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, bes
 
 
 def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict | None]:
-    """Reads the latest saved step, if the run resumes and there is one, into model and optimizer.
+    """If the run resumes, restores model and optimizer from the latest saved step, if any.
 
     Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
     """
@@ -269,7 +269,7 @@ def predicting(model: nn.Module) -> Iterator[None]:
 
 
 def long_to_short(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of all inputs in batches: similar lengths together, the batch that needs most memory first."""
+    """Yields the indices of all inputs in batches, longest first: similar lengths together, peak memory at once."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]
@@ -302,7 +302,7 @@ class Progress:
         self.sums: dict[str, Tensor] = {}  # since the last line, see `accumulate_gradients`
         self.started = self.last = time.perf_counter()
         hidden = not rank.is_first
-        pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two states of the bar; a log wants few
+        pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between updates of the bar; few in a log file
         self.bar = tqdm(
             total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
         )

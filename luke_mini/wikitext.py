@@ -5,16 +5,16 @@ Out: a list of `Paragraph`s, ended by headings, blank lines and list items; `is_
      heading. `paragraph.text[link.start:link.end]` is the rendered link; links are sorted, disjoint and never empty.
 
 How: the whole page is rewritten a handful of times, each time by `str.split`, `str.replace` or one regular expression,
-so that Python loops only over references, templates, links and lines. From the outside in: what must not be parsed
-(comments, <ref>, <math>, <nowiki>), templates, tables, tags, external links, links, lines. Two devices:
+so that Python loops only over references, templates, links and lines. The order: what must not be parsed (comments,
+<ref>, <math>, <nowiki>), templates, tables, tags, external links, links, lines. Two tricks:
 * removed markup leaves a `_GAP`, so that `[[bus]]<ref>..</ref>es` is not read as `[[bus]]es`; gaps are removed last;
-* a link becomes `_LINK 17 _SURFACE buses _END`, where 17 is an index into a list of titles. The surface is cleaned like
-  any other text; the marks are removed and the positions counted when the paragraph is finished.
-Each step takes linear time, even on a page of open brackets only. Unclosed markup stays as text.
+* a link becomes `_LINK 17 _SURFACE buses _END`, where 17 is an index into a list of titles. The surface form is cleaned
+  like any other text; `_paragraph` removes the marks last and turns them into character spans.
+Each step takes linear time, even if the page is nothing but open brackets. Unclosed markup stays as text.
 
 LUKE's own code (wikipedia2vec, dump_db.py) walks mwparserfromhell's tree and treats a section as one paragraph.
-# differs from LUKE: headings are dropped, link trails belong to the surface, and `Title#section` counts as `Title`:
-# LUKE looks it up with its section and never finds it.
+# differs from LUKE: headings are dropped, link trails (the es of [[bus]]es) belong to the surface, and
+# `Title#section` counts as `Title`: LUKE looks it up with its section and never finds it.
 Left out on purpose: templates that produce text ({{convert|..}}), link prefixes (Arabic), and the local names of
 namespaces other than files and categories: a link into one of them counts as a link to an article that does not exist,
 so it never becomes an entity.
@@ -49,7 +49,7 @@ _LINK, _SURFACE, _END = "\1", "\2", "\3"
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _INVISIBLE = re.compile("[\u200e\u200f\u202a-\u202e]")  # direction marks, pasted with a title
-_NO_TITLE = re.compile(r"[\x00-\x1f\x7f<>\[\]{}|]")  # no title holds one of these
+_NO_TITLE = re.compile(r"[\x00-\x1f\x7f<>\[\]{}|]")  # characters that no title has
 
 
 def decode_entities(text: str) -> str:
@@ -64,7 +64,7 @@ def _decode_entity(match: re.Match) -> str:
 
 @lru_cache(1 << 16)  # half of the links on a page repeat a title
 def normalize_title(title: str, language: str = "en") -> str:
-    """The title under which a page is stored: "_foo_bar#part" -> "Foo bar"; "" if there is only a section."""
+    """A link's target as a page title: "_foo_bar#part" -> "Foo bar"; "" if it is only a section."""
     title = decode_entities(title)
     if "%" in title:
         try:
@@ -100,7 +100,7 @@ _MARKUP = re.compile(r"[][{}'<>=*#:;|!&_\n-]")
 def _remove_opaque(text: str) -> str:
     """Removes comments and the tags whose contents are not wikitext, from left to right: what opens first wins."""
     kept, position = [], 0
-    unclosed = set()  # names whose closer was not found once; otherwise "<ref>" * n would search to the end n times
+    unclosed = set()  # names without a closer from here on: do not search to the end again for each of many "<ref>"
     for match in _OPAQUE.finditer(text):
         if match.start() < position:
             continue
@@ -115,7 +115,7 @@ def _remove_opaque(text: str) -> str:
         position = end
         if name == "!--":
             if text[match.start() - 1 : match.start()] == "\n" == text[end : end + 1]:
-                position += 1  # a line that is one comment vanishes; an empty line would end the paragraph
+                position += 1  # remove a comment's whole line: an empty line would end the paragraph
             continue
         kept.append(_GAP)
         if name in ("nowiki", "pre"):
@@ -183,7 +183,7 @@ def _variant(match: re.Match) -> str:
 
 
 def _rewrite_markup(text: str, language: str) -> str:
-    """Everything within a line except internal links, bold and italics."""
+    """Rewrites tags, magic words and external links; internal links, bold and italics come later."""
     if language.startswith("zh"):
         text = _VARIANT.sub(_variant, text)
     if "__" in text:
@@ -195,12 +195,12 @@ def _rewrite_markup(text: str, language: str) -> str:
 
 # ----------------------------------------------------------------------------------------------------- where links lead
 
-# What the target of a link is. HIDDEN: files, media and categories, which do not show up in the text.
+# Kinds of link targets. HIDDEN: files, media and categories, which are not part of the text.
 ARTICLE, HIDDEN, LANGUAGE, OTHER = "article", "hidden", "language", "other"
 
-# Wiki: its names for files, media and categories; the letters that, right after a link, belong to it: [[bus]]es.
-# mLUKE's 24 languages; the English names hold everywhere. All names are lower case and come from siteinfo: namespaces
-# with their aliases, link trails, interwiki prefixes. The Vietnamese trail is French, also in MediaWiki.
+# Language -> its names for files, media and categories; its link trail: letters right after a link that belong to it:
+# [[bus]]es. mLUKE's 24 languages; the English names work everywhere. All are lower case and come from siteinfo, that
+# is, namespaces with aliases, link trails, interwiki prefixes. Vietnamese has the French trail, in MediaWiki as well.
 _WIKIS = {
     "en": ("file|image|media|category", "a-z"),
     "ar": (
@@ -264,8 +264,8 @@ _PROJECTS = (
 
 
 class _Wiki(NamedTuple):
-    prefixes: dict[str, str]  # of titles -> what they lead to
-    hidden_link: re.Pattern  # [[File:..]] or [[Category:..]], with at most links and single brackets in it
+    prefixes: dict[str, str]  # prefix of a link target -> kind of target
+    hidden_link: re.Pattern  # [[File:..]] or [[Category:..]]; links and single brackets may be inside
     trail: re.Pattern
 
 
@@ -316,7 +316,7 @@ def _pipe_trick(target: str) -> str:
 
 
 def _link_text(inside: str, trail: str, is_alone: bool, titles: list[str], language: str) -> str | None:
-    """[[inside]]trail -> a mark, or plain text if it does not lead to an article. None if it is not a link."""
+    """[[inside]]trail -> a marked link, or plain text if it leads to no article. None if it is not a link."""
     target, bar, surface = inside.partition("|")
     target = target.strip()
     if not target or _NO_TARGET.search(target) or "\n\n" in surface:  # a link does not span paragraphs
@@ -365,7 +365,7 @@ _SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) ")
 
 
 def _remove_quotes(line: str) -> str:
-    """''italic'', '''bold''', '''''both'''''. Of four, or of more than five, the first ones are apostrophes.
+    """''italic'', '''bold''', '''''both'''''. In a run of four or more than five, the first ones are apostrophes.
 
     If bold and italics are both unpaired, as in l'''Express'', one ''' is an apostrophe and '': the first after a
     single letter, otherwise the first after a longer word, otherwise the first (MediaWiki, Parser::doQuotes).

@@ -381,7 +381,7 @@ def test_full_disk_leaves_no_file(tmp_path):
     "made, message",
     [
         (None, "second: no manifest.json, so prepare_wiki.py has not finished; run it with --out .*second"),
-        ({"max_seq_length": 65, "examples": 20}, "second: sequences of up to 65 word pieces, the model takes 64"),
+        ({"max_seq_length": 65, "examples": 20}, "second: sequences of up to 65 tokens, the model takes 64"),
         ({"max_seq_length": 64, "examples": 21}, "second: 20 examples, but its manifest.json promises 21"),
         ({"max_seq_length": 64}, "second/manifest.json: field 'examples' is missing, expected an integer"),
         ({"max_seq_length": 64, "examples": 20}, ""),

@@ -273,6 +273,6 @@ def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     assert (found.weights[name] - model.state_dict()[name]).abs().max() < 0.01
     with pytest.raises(ValueError, match="4 layers of 128, which is not --size base"):
         train.main(f"{common} {options} --size base --overwrite".split())
-    with pytest.raises(ValueError, match="something for --init"):
+    with pytest.raises(ValueError, match="for use with --init"):
         checkpoint.read(tmp_path / "words")
     assert isinstance(checkpoint.load(tmp_path / "run")[0], LukeForPretraining)

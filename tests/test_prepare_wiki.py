@@ -254,7 +254,7 @@ def test_built_in_encyclopedia(tmp_path, capfd):
     prepare(tmp_path, "--max-pages 300 --keep-red-links --workers 2")
     out, err = capfd.readouterr()
     assert err == "" and all(f"\n{line} " in out for line in (
-        "pages", "links", "entities", "word pieces", "examples", "written to"))  # fmt: skip
+        "pages", "links", "entities", "vocabulary", "examples", "written to"))  # fmt: skip
     for name in ("dump.xml.bz2", "ner/dev.conll", "relation/test.json", "qa/test-v1.1.json", "mlama/en/objects.json"):
         assert (tmp_path / name).is_file()
     found = manifest(tmp_path)

@@ -302,7 +302,7 @@ X = {"start": 0, "end": 2, "label": "X"}
     ({"text": " Ada b", "spans": [X | {"end": 4}]}, "' Ada' begins or ends with white space"),
     ({"text": "Ada b", "is_split": True, "spans": [X | {"end": 4}]}, "'Ada ' begins or ends with white space"),
     ({"text": "Ada", "spans": [{"start": 0, "end": 3}]}, "line 2, spans 1: field 'label' is missing"),
-    ({"text": "Ada", "spans": [X, X | {"start": 1, "end": 3}]}, "line 2: field 'spans': two of them share character 1"),
+    ({"text": "Ada", "spans": [X, X | {"start": 1, "end": 3}]}, "line 2: field 'spans': two spans share character 1"),
     ({"text": "Ada", "is_split": 1}, "line 2: field 'is_split' is 1, expected a boolean"),
 ])  # fmt: skip
 def test_what_is_wrong_with_own_texts_is_named(write, record, message):

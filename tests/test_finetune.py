@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import finetune
 import train
-from luke_mini import checkpoint, finetuning, metrics, task_ner, task_qa
+from luke_mini import checkpoint, finetuning, inference, metrics, task_ner, task_qa
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 
@@ -213,6 +213,17 @@ def test_a_part_of_the_training_file_is_held_out(pretrained, toy_data, tmp_path,
     capsys.readouterr()
     finetune.main(f"{call} --train-examples 4".split())
     assert capsys.readouterr().out.endswith("--dev-share 0.1 holds out a part of the training file\n")
+
+
+def test_a_head_starts_from_the_same_numbers_whatever_the_encoder(pretrained):
+    start = inference.open_checkpoint(pretrained, task_ner)
+    seen = {}
+    for aware in (False, True):
+        job = finetuning.Job(task_ner, task_ner.Options(), checkpoint.with_attention(start, aware), ("NIL", "X"), {}, {},
+                             Rank(0, 1, torch.device("cpu")), "fp32", pretrained)  # fmt: skip
+        for seed in (1, 2):
+            seen[aware, seed] = finetuning.build(job, FinetuneConfig(seed=seed), random_weights=True).classifier.weight
+    assert torch.equal(seen[False, 1], seen[True, 1]) and not torch.equal(seen[True, 1], seen[True, 2])
 
 
 def test_a_grid_is_chosen_on_dev_and_scored_on_test(run, tmp_path, capsys):

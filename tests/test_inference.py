@@ -151,7 +151,7 @@ def test_a_faulty_line_is_named_and_the_others_are_answered(words, tmp_path, cap
 
 
 @pytest.mark.parametrize("task", ["ner", "link"])
-def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_path, task):
+def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_path, task, request):
     """Three lines, each answered before the next is typed; Ctrl-C leaves one line."""
     arguments = [task, "--checkpoint", str(tmp_path)] + ["--predict", "-"] * (task == "ner")
     if task == "ner":
@@ -163,7 +163,9 @@ def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_p
     process = subprocess.Popen(
         [sys.executable, "finetune.py", *arguments], cwd=Path(finetune.__file__).parent, start_new_session=True,
         stdin=other, stdout=other, stderr=other, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a suite in the background ignores it
     )  # fmt: skip
+    request.addfinalizer(process.kill)
     os.close(other)
 
     def shown(end: str) -> str:

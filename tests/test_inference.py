@@ -163,7 +163,7 @@ def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_p
     process = subprocess.Popen(
         [sys.executable, "finetune.py", *arguments], cwd=Path(finetune.__file__).parent, start_new_session=True,
         stdin=other, stdout=other, stderr=other, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a suite in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # else ignored in the background
     )  # fmt: skip
     request.addfinalizer(process.kill)
     os.close(other)

@@ -116,7 +116,7 @@ def records(path: str | Path, options: Options = Options()) -> Iterable[Record]:
     if files.is_json(path):
         return files.read_json_lines(path)
     # as LUKE: a published file without document marks (Spanish) is one document
-    published = options.context == "auto" and Path(path).stem in CONLL
+    published = options.context == "auto" and Path(path).name.split(".")[0] in CONLL
     return formats.conll(path, options.scheme, "document" if published else options.context)
 
 
@@ -197,7 +197,7 @@ def settled(options: Options, documents: Sequence[Document]) -> Options:
 
 def recipe_name(files: dict[str, Path], examples: dict[str, list[Document]], start: Checkpoint) -> str:
     """mLUKE's recipe for data sets not in English and for released multilingual models, otherwise LUKE's."""
-    foreign = any(path.stem in CONLL[1:] for path in files.values())
+    foreign = any(path.name.split(".")[0] in CONLL[1:] for path in files.values())
     return "conll-multilingual" if foreign or "space_before_all" in released_options(start) else "conll2003"
 
 

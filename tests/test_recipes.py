@@ -126,7 +126,7 @@ def test_ner_files_tell(tiny_checkpoint):
         return task_ner.recipe_name({name: Path(name) for name in names}, {}, start)
 
     assert chosen("eng.train", "eng.testa") == chosen("train.conll") == "conll2003"
-    assert chosen("esp.train") == chosen("eng.train", "ned.testb") == chosen("deu.testa") == "conll-multilingual"
+    assert chosen("esp.train") == chosen("eng.train", "ned.testb") == chosen("deu.testa.bio") == "conll-multilingual"
     assert chosen("eng.train", start=checkpoint.read(tiny_checkpoint)) == "conll2003"
 
 

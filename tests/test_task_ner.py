@@ -144,7 +144,8 @@ def test_context_by_what_the_file_says(write):
     alone = [document("a", (0, 1, "X")), document("b c", (0, 2, "X"))]
     whole = [document("a\nb c", (0, 1, "X"), (1, 3, "X"))]
     assert read(write(text)) == read(write(text), context="sentence") == alone
-    assert read(write(text), context="document") == read(write(text, "esp.train")) == whole
+    assert read(write(text), context="document") == whole
+    assert read(write(text, "esp.train")) == read(write(text, "esp.testb.bio")) == whole
     marked = f"-DOCSTART- O\n\n{text}"
     assert read(write(marked)) == read(write(marked), context="document") == whole
     assert read(write(marked), context="sentence") == alone

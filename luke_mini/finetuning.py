@@ -480,8 +480,10 @@ def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
 def describe_file(path: Path, n_examples: int) -> dict:
     """Name, hash and size of a data file; a folder is hashed as the concatenation of its files, by name."""
     parts = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
-    data = b"".join(part.read_bytes() for part in parts)
-    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "examples": n_examples}
+    data = hashlib.sha256()
+    for part in parts:  # one in memory at a time
+        data.update(part.read_bytes())
+    return {"file": path.name, "sha256": data.hexdigest(), "examples": n_examples}
 
 
 def print_results(job: Job, reports: dict) -> None:

@@ -42,14 +42,14 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
         text, encoding = raw.decode("utf-8-sig"), "utf-8"
     except UnicodeDecodeError:  # the German, Spanish and Dutch files as first released
         text, encoding = raw.decode("iso-8859-1"), "iso-8859-1"
-    documents = _tagged_documents(path, text)
+    documents, are_marked = _tagged_documents(path, text)
     if not documents:
         raise ValueError(f"{path}: no sentence, expected lines of a word, a space and a tag")
     found = _tag_scheme([tags for document in documents for _, tags in document])
     found = found or ("IOB2" if scheme == "auto" else scheme)
     if scheme not in ("auto", found):
         raise ValueError(f"{path}: the tags are {found}, expected {scheme}")
-    if context == "sentence" or (context == "auto" and not re.search("^[ \t]*-DOCSTART", text, re.MULTILINE)):
+    if context == "sentence" or (context == "auto" and not are_marked):
         documents = [[sentence] for document in documents for sentence in document]
     return [
         Record(f"{path}, document {i}", _with_spans(document) | {"scheme": found, "encoding": encoding})
@@ -57,8 +57,8 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
     ]
 
 
-def _tagged_documents(path: str | Path, text: str) -> list[list[Tagged]]:
-    """Documents of sentences, none of them empty."""
+def _tagged_documents(path: str | Path, text: str) -> tuple[list[list[Tagged]], bool]:
+    """Documents of sentences, none of them empty; whether the file marks where they begin."""
     documents, n_columns = [[([], [])]], 0
     # Not splitlines(), not split(): both also break at characters such as U+0085 and U+00A0, which occur as words.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -80,8 +80,8 @@ def _tagged_documents(path: str | Path, text: str) -> list[list[Tagged]]:
             words, tags = documents[-1][-1]
             words.append(columns[0])
             tags.append(columns[-1])
-    documents = [[sentence for sentence in document if sentence[0]] for document in documents]
-    return [document for document in documents if document]
+    kept = [[sentence for sentence in document if sentence[0]] for document in documents]
+    return [document for document in kept if document], len(documents) > 1
 
 
 def _tag_scheme(sentences: list[list[str]]) -> str | None:

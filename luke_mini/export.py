@@ -68,12 +68,12 @@ def attend(part: EntityAwareAttention, hidden: Tensor, n_word: int, is_key: Tens
         return x.unflatten(2, (part.heads, -1)).transpose(1, 2)
 
     if part.entity_aware:
-        both = torch.cat([part.word_query(hidden[:, :n_word]), part.entity_query(hidden[:, n_word:])], dim=1)
-        q_word, q_entity = heads(both[..., :size]), heads(both[..., size:])
+        both = torch.cat([part.w2w_w2e(hidden[:, :n_word]), part.e2w_e2e(hidden[:, n_word:])], dim=1)
+        q2w, q2e = heads(both[..., :size]), heads(both[..., size:])
     else:
-        q_word = q_entity = heads(part.word_query(hidden))
+        q2w = q2e = heads(part.w2w_w2e(hidden))
     key, value = map(heads, part.key_value(hidden).split(size, dim=2))
-    scores = torch.cat([q_word @ key[:, :, :n_word].mT, q_entity @ key[:, :, n_word:].mT], dim=3) * scale
+    scores = torch.cat([q2w @ key[:, :, :n_word].mT, q2e @ key[:, :, n_word:].mT], dim=3) * scale
     probabilities = scores.masked_fill(~is_key[:, None, None], float("-inf")).softmax(dim=3)
     return part.norm(hidden + part.output((probabilities @ value).transpose(1, 2).flatten(2)))
 

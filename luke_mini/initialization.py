@@ -68,7 +68,7 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
             module.bias.zero_()
     for module in model.modules():
         if isinstance(module, EntityAwareAttention) and module.entity_aware:
-            copy_word_query(module)
+            copy_w2w(module)
         if isinstance(module, LukeModel):
             copy_word_positions(module)
             if module.entities.mask is not None:
@@ -76,12 +76,12 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
 
 @torch.no_grad()
-def copy_word_query(attention: EntityAwareAttention) -> None:
+def copy_w2w(attention: EntityAwareAttention) -> None:
     """w2e, e2w and e2e := w2w (paper, section 3: how entity-aware attention starts from pretrained weights)."""
     size = attention.output.in_features
-    for linear in (attention.word_query, attention.entity_query):
-        linear.weight.view(2, size, size).copy_(attention.word_query.weight[:size].clone())
-        linear.bias.view(2, size).copy_(attention.word_query.bias[:size].clone())
+    for linear in (attention.w2w_w2e, attention.e2w_e2e):
+        linear.weight.view(2, size, size).copy_(attention.w2w_w2e.weight[:size].clone())
+        linear.bias.view(2, size).copy_(attention.w2w_w2e.bias[:size].clone())
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def start_at_titles(model: LukeForPretraining, titles: list[list[int]], seed: in
 
     attention = luke.layers[0].attention
     key, value = attention.key_value.weight.view(2, size, size)
-    attention.entity_query.weight[:size].copy_(LOOK * key)
+    attention.e2w_e2e.weight[:size].copy_(LOOK * key)
     value.copy_(orthonormal(size, size, generator))
     attention.output.weight.copy_(value.T)
 

@@ -105,6 +105,11 @@ def _in_random_order(rows, sequence, position, random):
     """The rows sorted by sequence and, within a sequence, by their random numbers (uint64 below 2^32).
 
     One sort of integers: 16 bits sequence, 32 random bits, 16 bits position, which breaks ties.
+
+        rows      0 2 3 4     two sequences, of which the second begins at row 3
+        sequence  0 0 1 1     of each row, looked up by it (as position)
+        position  0 2 0 1
+        random    9 4 1 7     -> 2 0 3 4
     """
     packed = (sequence[rows] << 48 | position[rows]).astype(np.uint64) | random << 16
     packed.sort()
@@ -119,6 +124,9 @@ def _fill_budgets(sizes, sequence, left):
     left [sequences]: the budgets, reduced in place.
     The rule is sequential but needs few passes: in each pass every sequence takes the longest run of words that fits;
     then words larger than what is left of the budget drop out, and the others try again.
+
+        sizes 2 3 1 1, left 4     pass 1: 2 fits, 2 + 3 does not; left 2, so the 3 drops out
+                                  pass 2: 1 fits, 1 + 1 as well; left 0             -> taken 1 0 1 1
     """
     taken = np.zeros(len(sizes), dtype=bool)
     trying = np.flatnonzero(sizes <= left[sequence])
@@ -155,6 +163,12 @@ def _under_mentions(starts, spans):
     starts bool [N]: a word begins here; spans int64 [M, 2]: rows under the mentions, half-open.
     -> (starts of units, covered by a mention, barred) bool [N]. Barred, never selected: tokens outside of a mention
     whose word is partly inside.
+
+                     The  Syd  ney  op  era  house  .
+        starts        1    1    0   1    0     1    1      and a mention over "Syd ney op", [1, 4)
+        covered       0    1    1   1    0     0    0
+        barred        0    0    0   0    1     0    0
+        -> starts     1    1    0   0    1     1    1
     """
     spans = spans[spans[:, 1] > spans[:, 0]]
     depth = np.zeros(len(starts) + 1, dtype=np.int64)  # open mentions, which may overlap
@@ -169,7 +183,14 @@ def _under_mentions(starts, spans):
 
 
 def _select(lengths, sequence, position, starts, keys, probability, spans):
-    """-> (rows to predict; the first row of each one's unit; single rows selected as fallback), see `_mask`."""
+    """-> (rows to predict; the first row of each one's unit; single rows selected as fallback), see `_mask`.
+
+                     The  Syd  ney  op  era  house  .
+        starts        1    1    0   1    0     1    1
+        unit          0    1    1   3    3     5    6
+        sizes         1    2    0   2    0     1    1      at first rows; other rows are never asked for
+        taken              1                               -> rows 1 2, the unit of both is 1
+    """
     budgets = np.where(lengths > 0, np.maximum(1, np.rint(lengths * probability)), 0).astype(np.int64)
     selected = np.zeros(len(starts), dtype=bool)
     candidates = starts

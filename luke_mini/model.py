@@ -8,9 +8,9 @@ The paper's symbols and our names:
     A, B, U  token and entity tables     `words.token`, `entities.entity`, with its projection `entities.projection`
     C, D     position tables             `words.position`, `entities.position` (an entity averages its words' rows)
     e        entity type embedding       `entities.token_type` (one row)
-    Q, Q_w2e rows of word queries        `attention.word_query`,   output features [0:H] and [H:2H], H = hidden
-    Q_e2w, Q_e2e rows of entity queries  `attention.entity_query`, output features [0:H] and [H:2H]
-    K, V     shared by both kinds        `attention.key_value`,    output features [0:H] and [H:2H]
+    Q, Q_w2e      queries of words       `attention.w2w_w2e`,   output features [0:H] and [H:2H], H = hidden
+    Q_e2w, Q_e2e  queries of entities    `attention.e2w_e2e`,   output features [0:H] and [H:2H]
+    K, V     shared by both kinds        `attention.key_value`, output features [0:H] and [H:2H]
 
 Matrices applied to the same rows are stacked, so that one matmul serves both; `weights.py` maps
 these names to those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
@@ -95,8 +95,8 @@ class EntityAwareAttention(nn.Module):
         hidden = config.hidden_size
         self.heads = config.num_attention_heads
         self.entity_aware = config.use_entity_aware_attention
-        self.word_query = nn.Linear(hidden, 2 * hidden if self.entity_aware else hidden)  # w2w, w2e
-        self.entity_query = nn.Linear(hidden, 2 * hidden) if self.entity_aware else None  # e2w, e2e
+        self.w2w_w2e = nn.Linear(hidden, 2 * hidden if self.entity_aware else hidden)  # of word rows
+        self.e2w_e2e = nn.Linear(hidden, 2 * hidden) if self.entity_aware else None  # of entity rows
         self.key_value = nn.Linear(hidden, 2 * hidden)
         self.output = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
@@ -104,23 +104,23 @@ class EntityAwareAttention(nn.Module):
         self.hidden_dropout = config.hidden_dropout_prob
 
     def queries(self, hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
-        """The query against word keys and the one against entity keys, each [rows, head, head_dim]."""
+        """q2w, to be compared with word keys, and q2e, with entity keys: each [rows, head, head_dim], see `ops`."""
         rows, size = hidden.shape
         shape = (rows, self.heads, size // self.heads)
         if not self.entity_aware:
-            return self.word_query(hidden).view(shape), None
+            return self.w2w_w2e(hidden).view(shape), None
         if batch.n_entities == 0 and not self.training:  # no entity keys: w2w alone, half the work
-            w2w = F.linear(hidden, self.word_query.weight[:size], self.word_query.bias[:size])
+            w2w = F.linear(hidden, self.w2w_w2e.weight[:size], self.w2w_w2e.bias[:size])
             return w2w.view(shape), None
-        both = torch.cat([self.word_query(hidden[: batch.n_words]), self.entity_query(hidden[batch.n_words :])])
+        both = torch.cat([self.w2w_w2e(hidden[: batch.n_words]), self.e2w_e2e(hidden[batch.n_words :])])
         return both[:, :size].view(shape), both[:, size:].view(shape)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         rows, size = hidden.shape
-        q_word, q_entity = self.queries(hidden, batch)
+        q2w, q2e = self.queries(hidden, batch)
         key, value = self.key_value(hidden).view(rows, 2, self.heads, -1).unbind(1)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = ops.entity_attention(q_word, q_entity, key, value, batch, dropout).view(rows, size)
+        mixed = ops.entity_attention(q2w, q2e, key, value, batch, dropout).view(rows, size)
         return self.norm(hidden + ops.dropout(self.output(mixed), self.hidden_dropout, self.training))
 
 

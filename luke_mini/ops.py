@@ -1,19 +1,19 @@
 """The operations worth fusing: what they compute, and which backend computes it.
 
-`entity_attention_equations` is the specification: the paper's equations for one sequence at a time, differentiated by
-autograd. `entity_attention` is what the model calls: the same numbers from Triton kernels on a GPU
-(`kernels/`), from plain PyTorch elsewhere (`ops_cpu.py`).
+Entity-aware self-attention (LUKE, section 3). Every token i has two queries, one for keys of words and one for keys of
+entities; which matrices make them depends on what i itself is:
 
-Entity-aware self-attention (LUKE, section 3): a token i has one query for word keys and one for entity keys,
+    of token i, a ...    q2w_i, for word keys    q2e_i, for entity keys
+    word                 Q_w2w x_i               Q_w2e x_i
+    entity               Q_e2w x_i               Q_e2e x_i
 
-    score(i, j) = k_j . q_i / sqrt(d),   q_i = Q_w2w x_i   i word,   j word          "query against word keys"
-                                               Q_w2e x_i   i word,   j entity        "query against entity keys"
-                                               Q_e2w x_i   i entity, j word
-                                               Q_e2e x_i   i entity, j entity
-    out_i = sum_j softmax_j(score(i, :))_j v_j            over the words and the entities of i's sequence together
+    score(i, j) = k_j . q2w_i / sqrt(d) if j is a word, k_j . q2e_i / sqrt(d) if it is an entity
+    out_i = sum_j softmax_j(score(i, :))_j v_j      over the words and the entities of i's sequence together
 
-so every row carries two queries, `q_word` for word keys (w2w or e2w) and `q_entity` for entity keys (w2e or e2e), and
-keys and values are shared. Ordinary attention is the case q_entity = q_word, written q_entity=None.
+Keys and values are shared. Ordinary attention is the case q2e = q2w, written q2e=None. `entity_attention_equations` is
+the specification: these equations for one sequence at a time, differentiated by autograd. `entity_attention` is what
+the model calls: the same numbers from Triton kernels on a GPU (`kernels/`, which say q_word and q_entity), from plain
+PyTorch elsewhere (`ops_cpu.py`). On a first reading, these two are enough.
 """
 
 import math
@@ -24,6 +24,62 @@ from torch import Tensor
 
 from luke_mini import ops_cpu
 from luke_mini.packing import PackedBatch
+
+# --- Attention --------------------------------------------------------------------------------------------------------
+
+
+def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
+    """For every sequence of a packed batch, the slice of its word rows and the slice of its entity rows."""
+    rows, word, entity = [], 0, batch.n_words
+    for n_word, n_entity in zip(batch.word_lengths, batch.entity_lengths):
+        rows.append((slice(word, word + n_word), slice(entity, entity + n_entity)))
+        word, entity = word + n_word, entity + n_entity
+    return rows
+
+
+def entity_attention_equations(
+    q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, batch: PackedBatch
+) -> Tensor:
+    """The specification: the equations above, transcribed. Arguments and result as in `entity_attention`."""
+    q2e = q2w if q2e is None else q2e
+    out = torch.zeros_like(value)
+    for words, entities in sequence_rows(batch):
+        w2w = torch.einsum("ihd,jhd->hij", q2w[words], key[words])
+        w2e = torch.einsum("ihd,jhd->hij", q2e[words], key[entities])
+        e2w = torch.einsum("ihd,jhd->hij", q2w[entities], key[words])
+        e2e = torch.einsum("ihd,jhd->hij", q2e[entities], key[entities])
+        scores = torch.cat([torch.cat([w2w, w2e], dim=2), torch.cat([e2w, e2e], dim=2)], dim=1)
+        probs = torch.softmax(scores / math.sqrt(key.shape[2]), dim=2)
+        mixed = torch.einsum("hij,jhd->ihd", probs, torch.cat([value[words], value[entities]]))
+        rows = torch.cat([torch.arange(span.start, span.stop, device=key.device) for span in (words, entities)])
+        out = out.index_copy(0, rows, mixed)
+    return out
+
+
+def entity_attention(
+    q2w: Tensor,
+    q2e: Tensor | None,
+    key: Tensor,
+    value: Tensor,
+    batch: PackedBatch,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Entity-aware attention on a packed batch.
+
+    q2w, q2e, key, value [rows, head, head_dim]: all words of the batch, sequence after sequence, then all
+    entities. q2e=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
+    training). Returns [rows, head, head_dim]; a row attends only to rows of its own sequence.
+    """
+    if backend_for(key.device) == "triton":
+        from kernels import entity_attention as fused  # imported here: a CPU needs no Triton
+
+        seed = int(torch.randint(2**62, ())) if dropout else 0  # torch.manual_seed controls dropout
+        layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
+        return fused.entity_attention(q2w, q2e, key, value, layout, dropout, seed)
+    return ops_cpu.PackedAttention.apply(q2w, q2e, key, value, batch, dropout)
+
+
+# --- Which backend computes it; skip at first -------------------------------------------------------------------------
 
 _backend = "auto"
 
@@ -41,55 +97,7 @@ def backend_for(device: torch.device) -> str:
     return _backend if _backend != "auto" else "triton" if device.type == "cuda" else "torch"
 
 
-def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
-    """For every sequence of a packed batch, the slice of its word rows and the slice of its entity rows."""
-    rows, word, entity = [], 0, batch.n_words
-    for n_word, n_entity in zip(batch.word_lengths, batch.entity_lengths):
-        rows.append((slice(word, word + n_word), slice(entity, entity + n_entity)))
-        word, entity = word + n_word, entity + n_entity
-    return rows
-
-
-def entity_attention_equations(
-    q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, batch: PackedBatch
-) -> Tensor:
-    """The specification: the equations above, transcribed. Arguments and result as in `entity_attention`."""
-    q_entity = q_word if q_entity is None else q_entity
-    out = torch.zeros_like(value)
-    for words, entities in sequence_rows(batch):
-        w2w = torch.einsum("ihd,jhd->hij", q_word[words], key[words])
-        w2e = torch.einsum("ihd,jhd->hij", q_entity[words], key[entities])
-        e2w = torch.einsum("ihd,jhd->hij", q_word[entities], key[words])
-        e2e = torch.einsum("ihd,jhd->hij", q_entity[entities], key[entities])
-        scores = torch.cat([torch.cat([w2w, w2e], dim=2), torch.cat([e2w, e2e], dim=2)], dim=1)
-        probs = torch.softmax(scores / math.sqrt(key.shape[2]), dim=2)
-        mixed = torch.einsum("hij,jhd->ihd", probs, torch.cat([value[words], value[entities]]))
-        rows = torch.cat([torch.arange(span.start, span.stop, device=key.device) for span in (words, entities)])
-        out = out.index_copy(0, rows, mixed)
-    return out
-
-
-def entity_attention(
-    q_word: Tensor,
-    q_entity: Tensor | None,
-    key: Tensor,
-    value: Tensor,
-    batch: PackedBatch,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Entity-aware attention on a packed batch.
-
-    q_word, q_entity, key, value [rows, head, head_dim]: all words of the batch, sequence after sequence, then all
-    entities. q_entity=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
-    training). Returns [rows, head, head_dim]; a row attends only to rows of its own sequence.
-    """
-    if backend_for(key.device) == "triton":
-        from kernels import entity_attention as fused  # imported here: a CPU needs no Triton
-
-        seed = int(torch.randint(2**62, ())) if dropout else 0  # torch.manual_seed controls dropout
-        layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
-        return fused.entity_attention(q_word, q_entity, key, value, layout, dropout, seed)
-    return ops_cpu.PackedAttention.apply(q_word, q_entity, key, value, batch, dropout)
+# --- Smaller ones -----------------------------------------------------------------------------------------------------
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:

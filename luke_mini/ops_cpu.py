@@ -102,18 +102,19 @@ class PackedAttention(torch.autograd.Function):
         dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij
         dS = P (dP - delta)   dQ = dS K / sqrt(d)   dK = dS^T Q / sqrt(d)
 
-    where word columns of dS meet q_word and entity columns meet q_entity. delta is also G_i . O_i, which needs no pass
-    over P. But where a weight is nearly 1, dP - delta cancels, and only of the same dP do the rounding errors cancel,
+    where word columns of dS meet q2w and entity columns meet q2e. delta is also G_i . O_i, which needs no pass over
+    P. But where a weight is nearly 1, dP - delta cancels, and only of the same dP do the rounding errors cancel,
     too: with G_i . O_i, gradients of queries and keys lost up to 17 times as much in float32.
     """
 
     @staticmethod
-    def forward(ctx, q_word, q_entity, key, value, batch, dropout):
+    def forward(ctx, q2w, q2e, key, value, batch, dropout):
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
         seed, kept = int(torch.randint(2**62, ())) if dropout else 0, []
         memory = _memory(5, batch, key)
         for number, group in enumerate(groups(batch)):
-            qw, qe, k, v = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value), memory))
+            # qw, qe, k, v: the group's rows of q2w, q2e, key, value
+            qw, qe, k, v = (_take(x, group, m) for x, m in zip((q2w, q2e, key, value), memory))
             mixed = memory[4][: v.numel()].view_as(v)
             keep = group.size <= KEPT_SIZE
             space = k.new_empty(len(k), group.size, group.size) if keep else _buffer(group, k)
@@ -125,22 +126,22 @@ class PackedAttention(torch.autograd.Function):
                 torch.bmm(p, v[part], out=mixed[part])
             _put(out, mixed, group)
             kept += [space] if keep else []
-        ctx.save_for_backward(q_word, q_entity, key, value, *kept)
+        ctx.save_for_backward(q2w, q2e, key, value, *kept)
         ctx.batch, ctx.dropout, ctx.seed = batch, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q_word, q_entity, key, value, *kept = ctx.saved_tensors
+        q2w, q2e, key, value, *kept = ctx.saved_tensors
         kept = iter(kept)
         scale = key.shape[2] ** -0.5
-        dq_word, dq_entity, dk, dv = (
+        dq2w, dq2e, dk, dv = (
             None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
-            for x in (q_word, q_entity, key, value)
+            for x in (q2w, q2e, key, value)
         )
         memory = _memory(9, ctx.batch, key)
         for number, group in enumerate(groups(ctx.batch)):
-            qw, qe, k, v, g = (_take(x, group, m) for x, m in zip((q_word, q_entity, key, value, grad), memory))
+            qw, qe, k, v, g = (_take(x, group, m) for x, m in zip((q2w, q2e, key, value, grad), memory))
             if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
                 g *= group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
             n_word = group.size if qe is None else group.n_word
@@ -164,10 +165,10 @@ class PackedAttention(torch.autograd.Function):
                 if qe is not None:
                     scaled_product(ds[:, :, n_word:], k[part, n_word:], scale, grad_qe[part])
                     scaled_product(ds[:, :, n_word:].mT, qe[part], scale, grad_k[part, n_word:])
-            for whole, rows in ((dq_word, grad_qw), (dq_entity, grad_qe), (dk, grad_k), (dv, grad_v)):
+            for whole, rows in ((dq2w, grad_qw), (dq2e, grad_qe), (dk, grad_k), (dv, grad_v)):
                 if whole is not None:
                     _put(whole, rows, group)
-        return dq_word, dq_entity, dk, dv, None, None
+        return dq2w, dq2e, dk, dv, None, None
 
 
 def _parts(group: Group, key: Tensor) -> list[tuple[slice, Tensor | None]]:
@@ -190,7 +191,7 @@ def _buffer(group: Group, key: Tensor) -> Tensor:
 def _probabilities(qw, qe, k: Tensor, n_word: int, padding: Tensor | None, scores: Tensor) -> None:
     """Fills `scores` with P [pairs, size, size]."""
     scale = k.shape[2] ** -0.5
-    # All keys are scored with the word query in one product; the few entity columns are then overwritten.
+    # All keys are scored with q2w in one product; the few entity columns are then overwritten.
     scaled_product(qw, k.mT, scale, scores)
     if qe is not None and n_word < k.shape[1]:
         scaled_product(qe, k[:, n_word:].mT, scale, scores[:, :, n_word:])

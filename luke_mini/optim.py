@@ -127,7 +127,7 @@ def freeze_idle(luke: nn.Module, pooler: bool = False, entities: bool = True) ->
 
     pooler, entities: whether the task uses the pooler, and has entities in its inputs.
     """
-    idle = ("pooler.",) * (not pooler) + ("entities.", "entity_query.") * (not entities)
+    idle = ("pooler.",) * (not pooler) + ("entities.", "e2w_e2e.") * (not entities)
     for name, parameter in luke.named_parameters():
         if any(part in name for part in idle):
             parameter.requires_grad_(False)

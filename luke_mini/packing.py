@@ -14,8 +14,10 @@ Words here are tokens of the text, as in the paper.
 
 Why: a linear layer does not care where a sequence ends, so one matmul serves the whole batch and no time is spent on
 padding. Words and entities are two contiguous blocks, so that one matmul computes the queries of each kind.
-Only attention looks at the lengths. The padded tensors of the Hugging Face interface come in through `from_padded` and
-go out through `scatter_rows`.
+Only attention looks at the lengths.
+
+On a first reading `PackedBatch` and `pack` are enough. The rest carries batches to a device, and lets the padded tensors
+of the Hugging Face interface in (`from_padded`) and out (`scatter_rows`).
 """
 
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -60,7 +62,7 @@ class PackedBatch:
 
     @cached_property
     def segments(self) -> Tensor:
-        """int32 [batch, 4]: first word row, words, first entity row, entities of each sequence (the kernels' table)."""
+        """For the kernels, int32 [batch, 4]: first word row, words, first entity row, entities of each sequence."""
         first_word = accumulate(self.word_lengths, initial=0)
         first_entity = accumulate(self.entity_lengths, initial=self.n_words)
         rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
@@ -68,6 +70,51 @@ class PackedBatch:
 
     def to(self, device) -> "PackedBatch":
         return move(self, device)
+
+
+class Sequence(NamedTuple):
+    """One input, not packed yet: `<s> text </s>` and the mentions of entities in it."""
+
+    word_ids: np.ndarray  # int [W]
+    entity_ids: np.ndarray  # int [E]
+    spans: np.ndarray  # int [E, 2], half-open, in word_ids
+    kept: np.ndarray | None = None  # int [E], each mention's index before truncation, see `inputs`
+
+
+def pack(sequences: list[Sequence], pad_id: int, max_mention: int | None = None) -> PackedBatch:
+    """Packs sequences into a batch. Of a mention longer than max_mention words only the first positions are used.
+
+    The batch above with pad_id 1, Ada as [1, 2) and Oslo as [3, 4) of the first sequence:
+
+        rank              1 2 3 4 5  6 7 8      real tokens so far
+        before            0          5          of them in earlier sequences, once for each sequence
+        word_positions    2 3 4 5 6  2 3 4      rank - before + pad_id
+        offsets           0 1 2                 a mention's words so far; starts 1 3, lengths 1 1
+    """
+    word_ids = np.concatenate([sequence.word_ids for sequence in sequences], dtype=np.int64)
+    word_lengths = [len(sequence.word_ids) for sequence in sequences]
+    is_token = word_ids != pad_id  # a literal "<pad>" in a text gets no position, see roberta_positions
+    rank = np.cumsum(is_token)
+    before = np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])]
+    starts, ends = np.concatenate([sequence.spans for sequence in sequences], dtype=np.int64).T
+    lengths = ends - starts if max_mention is None else np.minimum(ends - starts, max_mention)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return PackedBatch(
+        word_ids=torch.from_numpy(word_ids),
+        word_positions=torch.from_numpy((rank - np.repeat(before, word_lengths)) * is_token + pad_id),
+        entity_ids=torch.from_numpy(np.concatenate([sequence.entity_ids for sequence in sequences], dtype=np.int64)),
+        mention_positions=torch.from_numpy(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])),
+        mention_offsets=torch.from_numpy(offsets),
+        word_lengths=tuple(word_lengths),
+        entity_lengths=tuple(len(sequence.entity_ids) for sequence in sequences),
+    )
+
+
+def _cumulative(lengths: tuple[int, ...], device) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+# --- Skip at first: on the way to a device ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,38 +142,7 @@ def move(part, device):
     return part
 
 
-class Sequence(NamedTuple):
-    """One input, not packed yet: `<s> text </s>` and the mentions of entities in it."""
-
-    word_ids: np.ndarray  # int [W]
-    entity_ids: np.ndarray  # int [E]
-    spans: np.ndarray  # int [E, 2], half-open, in word_ids
-    kept: np.ndarray | None = None  # int [E], each mention's index before truncation, see `inputs`
-
-
-def pack(sequences: list[Sequence], pad_id: int, max_mention: int | None = None) -> PackedBatch:
-    """Packs sequences into a batch. Of a mention longer than max_mention words only the first positions are used."""
-    word_ids = np.concatenate([sequence.word_ids for sequence in sequences], dtype=np.int64)
-    word_lengths = [len(sequence.word_ids) for sequence in sequences]
-    is_token = word_ids != pad_id  # a literal "<pad>" in a text gets no position, see roberta_positions
-    rank = np.cumsum(is_token)
-    before = np.concatenate([[0], rank])[np.cumsum([0, *word_lengths[:-1]])]
-    starts, ends = np.concatenate([sequence.spans for sequence in sequences], dtype=np.int64).T
-    lengths = ends - starts if max_mention is None else np.minimum(ends - starts, max_mention)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return PackedBatch(
-        word_ids=torch.from_numpy(word_ids),
-        word_positions=torch.from_numpy((rank - np.repeat(before, word_lengths)) * is_token + pad_id),
-        entity_ids=torch.from_numpy(np.concatenate([sequence.entity_ids for sequence in sequences], dtype=np.int64)),
-        mention_positions=torch.from_numpy(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])),
-        mention_offsets=torch.from_numpy(offsets),
-        word_lengths=tuple(word_lengths),
-        entity_lengths=tuple(len(sequence.entity_ids) for sequence in sequences),
-    )
-
-
-def _cumulative(lengths: tuple[int, ...], device) -> Tensor:
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+# --- Skip at first: padded tensors in and out -------------------------------------------------------------------------
 
 
 def roberta_positions(input_ids: Tensor, pad_id: int) -> Tensor:

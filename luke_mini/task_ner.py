@@ -243,6 +243,7 @@ def _word_tokens(documents: Sequence[Document], tokenizer, options: Options) -> 
 def _part_bounds(sentences: list[int], offsets: np.ndarray, limit: int) -> np.ndarray:
     """Sentence boundaries, with more where a sentence has more than `limit` tokens; offsets: tokens before each word.
 
+    With sentences [0, 4], two tokens a word and limit 5: [0, 2, 4].
     differs from LUKE, where such a sentence fails an assertion. Mentions across the cut cannot be found.
     """
     bounds = [0]
@@ -257,6 +258,12 @@ def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.
     """All candidates of a document, by start, then end: word spans [C, 2], labels [C], each word's first index.
 
     last [words]: candidates that start at word i end at i + 1, ..., last[i]; none if the word alone is too long.
+
+        last         2        3        3         Ada visited Oslo
+        starts       0  0     1  1     2         gold {(0, 1): 2, (2, 3): 4}
+        ends         1  2     2  3     3
+        labels       2  0     0  0     4
+        first        0        2        4  5      of each word among the candidates, and their number
     """
     counts = last - np.arange(len(last))
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -272,6 +279,13 @@ def _candidates(last: np.ndarray, gold: dict[tuple[int, int], int]) -> tuple[np.
 def _document_features(
     index: int, document: Document, tokens: dict, label_ids: dict[str, int], tokenizer, options: Options
 ) -> Iterator[Feature]:
+    """The inputs of one document. Its arrays for "Ada visited Oslo", of 1, 2 and 1 tokens, and max_mention 3:
+
+        offsets        0    1    3    4               tokens before each word, and in all
+        last           2    3    3                    as _candidates takes it
+        word_spans     0:1  0:2  1:2  1:3  2:3
+        token_spans    0:1  0:3  1:3  1:4  3:4        in a Feature 1 more, for `<s>`
+    """
     of_words = [tokens[word] for word in document.words]
     offsets = np.cumsum([0, *map(len, of_words)])  # tokens before each word
     ids = np.array([*chain.from_iterable(of_words)], dtype=np.int32)

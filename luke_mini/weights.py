@@ -47,8 +47,8 @@ ENCODER_NAMES = {
     "luke.pooler.*": ["luke.pooler.dense.*"],
 }
 LAYER_NAMES = {
-    "attention.word_query.*": ["attention.self.query.*", "attention.self.w2e_query.*"],
-    "attention.entity_query.*": ["attention.self.e2w_query.*", "attention.self.e2e_query.*"],
+    "attention.w2w_w2e.*": ["attention.self.query.*", "attention.self.w2e_query.*"],
+    "attention.e2w_e2e.*": ["attention.self.e2w_query.*", "attention.self.e2e_query.*"],
     "attention.key_value.*": ["attention.self.key.*", "attention.self.value.*"],
     "attention.output.*": ["attention.output.dense.*"],
     "attention.norm.*": ["attention.output.LayerNorm.*"],
@@ -200,7 +200,7 @@ def name_table(config: ModelConfig) -> dict[str, list[str]]:
     for layer in range(config.num_hidden_layers):
         for ours, theirs in LAYER_NAMES.items():
             if not config.use_entity_aware_attention:
-                if ours == "attention.entity_query.*":
+                if ours == "attention.e2w_e2e.*":
                     continue
                 theirs = [name for name in theirs if "w2e" not in name]
             table[f"luke.layers.{layer}.{ours}"] = [f"luke.encoder.layer.{layer}.{name}" for name in theirs]

@@ -90,7 +90,7 @@ def test_entities_read_the_words_at_their_positions():
     packed = packing.from_padded(ids, None, torch.full((16, 12), 3), positions, None, pad_id=1)
     words, entities = luke.words(packed), luke.entities(packed)
     size = luke.config.hidden_size
-    query = attention.entity_query(entities)[:, :size].view(16, 12, 4, -1)
+    query = attention.e2w_e2e(entities)[:, :size].view(16, 12, 4, -1)
     key, value = attention.key_value(words).view(-1, 2, size).unbind(1)
     look = torch.einsum("sehd,swhd->shew", query, key.view(16, 40, 4, -1)).mul(query.shape[-1] ** -0.5).softmax(-1)
     assert look[:, :, torch.arange(12), place].mean() > 2 / 40
@@ -215,9 +215,9 @@ def word_folder(folder, config, kind="roberta", prefix="roberta.", old=False, **
 def test_names_of_every_generation(prefix, old, tmp_path):
     own = word_folder(tmp_path / "words", SMALL, prefix=prefix, old=old).state_dict()
     expected = {name: tensor for name, tensor in own.items() if "entit" not in name}
-    for name in [name for name in expected if ".word_query." in name]:
+    for name in [name for name in expected if ".w2w_w2e." in name]:
         w2w = own[name][: SMALL.hidden_size]
-        expected[name] = expected[name.replace("word_query", "entity_query")] = torch.cat([w2w, w2w])
+        expected[name] = expected[name.replace("w2w_w2e", "e2w_e2e")] = torch.cat([w2w, w2w])
     assert_equal(initialization.read_word_model(tmp_path / "words", SMALL, Words(SMALL.vocab_size)), expected)
 
 

@@ -125,9 +125,9 @@ def test_without_entities_it_is_plain_attention_with_w2w():
     aware, plain = build(SMALL).double(), build(config).double()
     weights = {name: tensor.clone() for name, tensor in aware.state_dict().items()}
     for name in list(weights):
-        if ".word_query." in name:
+        if ".w2w_w2e." in name:
             weights[name] = weights[name][: SMALL.hidden_size]
-        if ".entity_query." in name:
+        if ".e2w_e2e." in name:
             del weights[name]
     plain.load_state_dict(weights)
     batch = padded_batch(SMALL, [8, 5], [0, 0])

@@ -48,8 +48,8 @@ CASES = [([1], [0]), ([1], [1]), ([5, 1, 7], [2, 0, 3]), ([512], [128]), *(rando
 @pytest.mark.parametrize("lengths", CASES, ids=str)
 def test_attention_equals_the_equations(lengths, one_query):
     batch = packed(*lengths)
-    q_word, q_entity, key, value = qkv(batch)
-    inputs = (q_word, None if one_query else q_entity, key, value)
+    q2w, q2e, key, value = qkv(batch)
+    inputs = (q2w, None if one_query else q2e, key, value)
     ours = value_and_gradients(lambda *x: ops.entity_attention(*x, batch), inputs)
     exact = value_and_gradients(lambda *x: ops.entity_attention_equations(*x, batch), inputs)
     for mine, other in zip(ours, exact):
@@ -87,13 +87,13 @@ def test_attention_backward_with_dropout_is_the_derivative_of_its_forward():
 
 def test_the_comparison_detects_swapped_queries_and_shifted_lengths():
     batch = packed([5, 4], [3, 2])
-    q_word, q_entity, key, value = qkv(batch)
-    exact = ops.entity_attention_equations(q_word, q_entity, key, value, batch)
+    q2w, q2e, key, value = qkv(batch)
+    exact = ops.entity_attention_equations(q2w, q2e, key, value, batch)
     for wrong in (
-        ops.entity_attention(q_entity, q_word, key, value, batch),
-        ops.entity_attention(q_word, q_entity, key, value, packed([4, 5], [3, 2])),
-        ops.entity_attention(q_word, q_entity, key, value, packed([5, 4], [2, 3])),
-        ops.entity_attention(q_word, None, key, value, batch),
+        ops.entity_attention(q2e, q2w, key, value, batch),
+        ops.entity_attention(q2w, q2e, key, value, packed([4, 5], [3, 2])),
+        ops.entity_attention(q2w, q2e, key, value, packed([5, 4], [2, 3])),
+        ops.entity_attention(q2w, None, key, value, batch),
     ):
         assert (wrong - exact).norm() > 1e-2 * exact.norm()
 

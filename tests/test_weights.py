@@ -286,8 +286,8 @@ def test_tensors_without_a_place_are_named_and_known_ones_without_use_are_not(ow
     plain = replace(SMALL, use_entity_aware_attention=False)
     assert weights.unexpected_names(released, plain) == expected
     size = SMALL.hidden_size
-    changed = {name: own[name][:size] for name in own if ".word_query." in name}
-    assert_equal(from_released(released, plain), {n: t for n, t in own.items() if ".entity_query." not in n} | changed)
+    changed = {name: own[name][:size] for name in own if ".w2w_w2e." in name}
+    assert_equal(from_released(released, plain), {n: t for n, t in own.items() if ".e2w_e2e." not in n} | changed)
 
 
 def test_missing_weights_are_named_in_one_line(released):

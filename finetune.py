@@ -270,7 +270,7 @@ def write_answers(answer: Callable, arguments) -> None:
         views.write_html(arguments.html, map(views.show, answers), f"{arguments.task}: {name}")
     for found in () if arguments.html else answers:
         if arguments.view:
-            print(views.to_terminal(views.show(found), color=sys.stdout.isatty()), end="\n\n", flush=True)
+            views.print_answer(views.show(found))
         else:
             print(json.dumps(found, ensure_ascii=False), flush=True)
     if faults:

@@ -33,10 +33,11 @@ FREQUENCY_SAMPLE = 20_000  # examples in which words and entities are counted fo
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; `.recipe` is the recipe of --stage and --size, updated with the flags given."""
     kind = argparse.ArgumentParser(add_help=False)  # parsed first: they select the recipe whose numbers the help shows
-    kind.add_argument("--size", choices=list(config.SIZES), default="tiny", help="shape of the network [%(default)s]")
+    kind.add_argument("--size", choices=list(config.SIZES), help="shape of the network [of --init, or tiny]")
     kind.add_argument("--stage", choices=["1", "2", "scratch"], default="scratch", help="training stage [%(default)s]")
     known, _ = kind.parse_known_args(argv)
-    recipe = config.pretrain_recipe(known.stage, known.size)
+    size = known.size or "tiny"
+    recipe = config.pretrain_recipe(known.stage, size)
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, parents=[kind])
     run = parser.add_argument_group("the run")
@@ -49,7 +50,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
     run.add_argument("--save-every", default=1000, help="steps between saves [%(default)s]", **steps)
     run.add_argument("--log-every", default=10, help="steps between lines of the log [%(default)s]", **steps)
-    config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {known.size}]")
+    config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {size}]")
     arguments = parser.parse_args(argv)
     if arguments.stage != "scratch" and arguments.init is None:
         parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or --stage scratch")
@@ -57,17 +58,25 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         if (value := getattr(arguments, name)) < 1:
             parser.error(f"{config.as_flag(name, value)}: expected at least 1")
     arguments.out = arguments.out or Path("runs") / arguments.data[0].name
+    arguments.size = known.size or ("as --init" if arguments.init else size)
     arguments.recipe = config.from_flags(recipe, arguments)
     return arguments
 
 
 def base_shape(arguments) -> config.ModelConfig:
-    """The shape of --size, updated from the config.json of --init if that is a word model."""
-    shape = config.SIZES[arguments.size]
-    if arguments.init is None or not initialization.is_word_model(arguments.init):
+    """The shape of --size, or that of --init; a word model's entity embeddings have the size usual beside its words."""
+    shape = config.SIZES.get(arguments.size)
+    if arguments.init is None:
         return shape
-    found = replace(shape, **initialization.word_model_shape(arguments.init))
-    if (found.hidden_size, found.num_hidden_layers) != (shape.hidden_size, shape.num_hidden_layers):
+    checkpoint.check_exists(arguments.init)
+    if initialization.is_word_model(arguments.init):
+        words = initialization.word_model_shape(arguments.init)
+        usual = min(config.SIZES.values(), key=lambda known: abs(known.hidden_size - words["hidden_size"]))
+        found = replace(usual, **words)
+    else:
+        settings = checkpoint.read_settings(checkpoint.find_folder(arguments.init) / "config.json")
+        found = checkpoint.model_config(settings)
+    if shape and (found.hidden_size, found.num_hidden_layers) != (shape.hidden_size, shape.num_hidden_layers):
         held = f"{found.num_hidden_layers} layers of {found.hidden_size}"
         raise ValueError(f"--init {arguments.init} has {held}, which is not --size {arguments.size}")
     return found
@@ -97,7 +106,7 @@ def build_model(arguments, shape, word_tokenizer, entity_vocab, shards: Shards) 
         try:
             checkpoint.fill(model, start.weights, fresh=("word_head.", "entity_head."))
         except ValueError as error:
-            raise ValueError(f"--init {arguments.init} does not fit this size and this data: {error}") from None
+            raise ValueError(f"--init {arguments.init} does not fit this data: {error}") from None
         if start.ignored:
             print(f"ignored     {start.ignored}", flush=True)
     optim.select_trainable(model, recipe.train_words)

@@ -188,10 +188,15 @@ def hold_out(examples: dict[str, list], share: float) -> None:
 
 
 def read_splits(task: ModuleType, files: dict[str, Path], options, limits: dict[str, int | None]) -> dict[str, list]:
-    """The first `limits[split]` examples of every file, or all; prints their number."""
+    """The first `limits[split]` examples of every file, or all; prints their number.
+
+    What the training file, the first one, settles is settled for all: `--evaluate` will read them in the same way.
+    """
     examples = {}
     for name, path in files.items():
         found, limit = read_examples(task, path, options), limits.get(name, limits.get("test"))
+        if name == "train" and hasattr(task, "settled"):
+            options = task.settled(options, found)
         if limit is not None:
             found = task.first(found, limit) if hasattr(task, "first") else found[:limit]
         if not found:

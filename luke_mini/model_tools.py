@@ -1,6 +1,6 @@
 """Command-line tools for model folders.
 
-    python -m luke_mini.model_tools info DIR             what a folder holds: sizes, heads, vocabularies
+    python -m luke_mini.model_tools info DIR             what a folder holds and lacks: any that a command takes
     python -m luke_mini.model_tools convert DIR OUT      a checkpoint of the original LUKE code, a run or an old file
     python -m luke_mini.model_tools lite DIR OUT         only the special entities: half the size
 
@@ -31,12 +31,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from luke_mini import checkpoint, files, initialization, tokenizer, weights
 from luke_mini.checkpoint import Checkpoint
+from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.weights import ENTITY_TABLES, MASK_EMBEDDING, WORD_TABLES
 
 METADATA, CONFIG = "metadata.json", "config.json"
+ENTITY_SIDE = (*weights.OPTIONAL, "luke.entities.")  # what a word model lacks
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")
 STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's name
 FINE_TUNED = ("weights.th", "best.th")  # AllenNLP's names: in its archive, in its folder
@@ -299,44 +303,108 @@ def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool
 
 
 def info(folder: Path) -> list[str]:
-    """Lines that describe a folder. Of its weights, only decoders are read, to compare them with their tables."""
-    folder = checkpoint.find_folder(folder)
-    settings = checkpoint.read_settings(folder / "config.json")
-    config, stored = checkpoint.model_config(settings), weights.read_folder(folder)
-    checkpoint.check_shapes(stored, config)
+    """Lines that describe a folder that some command takes, and what it lacks. Damaged files are a ValueError.
+
+    Model folders, runs of train.py and OUT of finetune.py, word models for --init, data folders, the original code's
+    checkpoints. Of the weights, only decoders are read, to compare them with their tables.
+    """
+    if folder.exists() and is_archive(folder):
+        return ["class       the original LUKE code's; `convert` makes a model folder of it"]
+    checkpoint.check_exists(folder)
+    if (folder / "manifest.json").is_file():
+        return _data_info(folder)
+    folder = checkpoint.find_folder(folder / "model" if (folder / "model").is_dir() else folder)
+    if initialization.is_word_model(folder):
+        settings, optional = files.read_object(folder / CONFIG), ENTITY_SIDE
+        config = checkpoint.model_config(initialization.word_model_shape(folder))
+    else:
+        settings, optional = checkpoint.read_settings(folder / CONFIG), weights.OPTIONAL
+        config = checkpoint.model_config(settings)
+    stored = weights.read_folder(folder) if any((folder / name).is_file() for name in weights.FILES) else {}
+    lines = _shape_info(settings, config) + _weights_info(stored, settings, config)
+    return lines + _vocabulary_info(folder, stored, config, optional)
+
+
+def _shape_info(settings: dict, config: ModelConfig) -> list[str]:
+    is_words = settings.get("model_type") in initialization.WORD_MODELS
+    aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
+    entities = f"{config.entity_vocab_size:,} of size {config.entity_emb_size}"
+    return [
+        f"class       {(settings.get('architectures') or ['not named'])[0]}{', a word model: for --init' * is_words}",
+        f"words from  {settings.get('bert_model_name') or 'not named'}",
+        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} positions",
+        f"attention   {'ordinary (one query)' if is_words else aware}",
+        f"words       {config.vocab_size:,}",
+        f"entities    {'none' if is_words else entities}",
+    ]
+
+
+def _weights_info(stored: dict, settings: dict, config: ModelConfig) -> list[str]:
     names = weights.canonical(stored)
+    if settings.get("model_type") not in initialization.WORD_MODELS:
+        checkpoint.check_shapes(stored, config)
     counted = {n: t.numel() for n, t in names.items() if n not in (*weights.TIED, weights.POSITION_IDS)}
     entity_table = counted.get(ENTITY_TABLES[0], 0)
     heads = {"lm_head.": "masked words", "entity_predictions.": "masked entities", "classifier.": "classifier"}
     found = [title for prefix, title in heads.items() if any(name.startswith(prefix) for name in counted)]
     if "classifier.weight" in names:
         found[-1] += " " + " x ".join(map(str, names["classifier.weight"].shape))
-    aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
-    lines = [
-        f"class       {(settings.get('architectures') or ['not named'])[0]}",
-        f"words from  {settings.get('bert_model_name') or 'not named'}",
-        f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
-        f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
-        f"{config.max_position_embeddings} positions",
-        f"attention   {aware}",
-        f"words       {config.vocab_size:,}",
-        f"entities    {config.entity_vocab_size:,} of size {config.entity_emb_size}",
+    return [
         f"weights     {sum(counted.values()):,}, of them {entity_table:,} entity embeddings",
         f"heads       {', '.join(found) or 'none'}",
     ]
+
+
+def _vocabulary_info(folder: Path, stored: dict, config: ModelConfig, optional: tuple[str, ...]) -> list[str]:
+    """The vocabularies, and what is missing or of no use in the folder."""
+    lines, missing = [], []
     if vocab := EntityVocab.of_folder(folder):
         special = ("pad", "unk", "mask", "mask2")
         ids = ", ".join(f"[{name.upper()}] {getattr(vocab, name + '_id')}" for name in special)
         lines.append(f"vocabulary  {len(vocab):,} entities, {' '.join(vocab.languages) or 'no languages'}; {ids}")
+    elif optional is not ENTITY_SIDE:
+        missing.append("entity_vocab.json, the titles of the entities")
+    try:
+        tokenizer.load(folder)
+    except ValueError as error:
+        missing.append(str(error))
+    try:
+        shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in stored.items()}
+        weights.from_released(shapes, config, optional)
+    except ValueError as error:
+        missing.append(str(error) if stored else f"{weights.FILES[0]} or pytorch_model.bin, the weights")
     unexpected = weights.unexpected_names(stored, config)
-    return [*lines, f"ignored     {', '.join(unexpected) or 'nothing'}"]
+    lines += [f"missing     {what}" for what in missing or ["nothing"]]
+    return lines if optional is ENTITY_SIDE else [*lines, f"ignored     {', '.join(unexpected) or 'nothing'}"]
+
+
+def _data_info(folder: Path) -> list[str]:
+    """The same of what prepare_wiki.py writes."""
+    manifest = files.Record(str(folder / "manifest.json"), files.read_object(folder / "manifest.json"))
+    counts = [f"{manifest.get(name, int):,} {name}" for name in ("examples", "words", "entities")]
+    needed = {"entity_vocab.jsonl": "the titles of the entities", "mentions.safetensors": "for `finetune.py link`"}
+    needed |= {f"shard-{i:05d}.bin": "examples" for i in range(manifest.get("shards", int))}
+    missing = [f"{name}, {what}" for name, what in needed.items() if not (folder / name).is_file()]
+    try:
+        tokenizer.load(folder / "tokenizer")
+    except ValueError as error:
+        missing.append(str(error))
+    return [
+        "class       data for train.py",
+        f"examples    {', '.join(counts)}; at most {manifest.get('max_seq_length', int)} tokens each",
+        f"words       {manifest.get('word_vocab_size', int):,}",
+        f"entities    {manifest.get('entity_vocab_size', int):,}",
+        *(f"missing     {what}" for what in missing or ["nothing"]),
+    ]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m luke_mini.model_tools", description="Model folders.")
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
-        "info": "print what a folder holds: sizes, heads, vocabularies, unexpected tensors",
+        "info": "print what a folder holds: sizes, heads, vocabularies; what is missing; unexpected tensors",
         "convert": "write a Hugging Face folder from the original code's checkpoint, a run of train.py or an old file",
         "lite": "write the folder again with [MASK], [UNK], [PAD] and [MASK2] as its only entities",
     }

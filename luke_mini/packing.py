@@ -16,8 +16,8 @@ Why: a linear layer does not care where a sequence ends, so one matmul serves th
 padding. Words and entities are two contiguous blocks, so that one matmul computes the queries of each kind.
 Only attention looks at the lengths.
 
-On a first reading `PackedBatch` and `pack` are enough. The rest carries batches to a device, and lets the padded tensors
-of the Hugging Face interface in (`from_padded`) and out (`scatter_rows`).
+On a first reading `PackedBatch` and `pack` are enough. The rest carries batches to a device, and lets the padded
+tensors of the Hugging Face interface in (`from_padded`) and out (`scatter_rows`).
 """
 
 from dataclasses import dataclass, fields, is_dataclass, replace

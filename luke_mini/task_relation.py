@@ -207,11 +207,12 @@ def evaluate(
     return scores | {"official_f1": scores["macro_f1"]}
 
 
-def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str]:
-    """For the official scorers: one label per line, with a direction after its id and a tab."""
+def prediction_files(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, str | list]:
+    """For the official scorers: one label per line, with a direction after its id and a tab. For `views`: answers."""
     with_id = is_directed(example.label for example in examples)
     lines = [f"{example.id}\t" * with_id + label + "\n" for example, (label, _) in zip(examples, predictions)]
-    return {"predictions.txt": "".join(lines)}
+    answers = [answer([e], [found]) | {"gold": e.label} for e, found in zip(examples, predictions)]
+    return {"predictions.txt": "".join(lines), "predictions.jsonl": answers}
 
 
 def answer(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict:

@@ -174,9 +174,9 @@ def evaluate(examples: Sequence[Example], predictions: Sequence[Types], features
 
 
 def prediction_files(examples: Sequence[Example], predictions: Sequence[Types]) -> dict[str, list]:
-    """{"predictions": [...], "labels": [...]} for each mention."""
+    """{"predictions": [...], "labels": [...]} for each mention, and its answer, for `views`."""
     answers = [
-        {"predictions": [name for name, _ in types], "labels": list(example.types)}
+        {"predictions": [name for name, _ in types], "labels": list(example.types), **answer([example], [types])}
         for example, types in zip(examples, predictions)
     ]
     return {"predictions.jsonl": answers}

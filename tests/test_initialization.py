@@ -242,7 +242,8 @@ def test_another_tokenizer_is_refused(tmp_path):
 
 def words_with_tokenizer(folder, words) -> LukeForPretraining:
     """A small word model beside the tokenizer that it was made for."""
-    model = word_folder(folder, replace(config.TINY, vocab_size=len(words), max_position_embeddings=80))
+    shape = replace(config.TINY, vocab_size=len(words), max_position_embeddings=80, num_hidden_layers=3)
+    model = word_folder(folder, shape)
     words.save(folder)
     return model
 
@@ -268,11 +269,15 @@ def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
     train.main(f"{common} {options}".split())
     found = checkpoint.read(tmp_path / "run")
     assert found.config.max_position_embeddings == 80 and found.config.vocab_size == len(words)
-    name = "luke.layers.3.feed_forward.up.weight"
+    assert (found.config.num_hidden_layers, found.config.entity_emb_size) == (3, config.TINY.entity_emb_size)
+    name = "luke.layers.2.feed_forward.up.weight"
     assert torch.equal(found.weights[name], model.state_dict()[name]) == (stage == "1")
     assert (found.weights[name] - model.state_dict()[name]).abs().max() < 0.01
-    with pytest.raises(ValueError, match="4 layers of 128, which is not --size base"):
+    with pytest.raises(ValueError, match="3 layers of 128, which is not --size base"):
         train.main(f"{common} {options} --size base --overwrite".split())
+    again = f"--data {toy_data} --init {tmp_path / 'run'} --out {tmp_path / 'again'} --stage {stage}"
+    train.main(f"{again} {options}".split())  # a LUKE's shape, too, is that of its folder
+    assert checkpoint.read(tmp_path / "again").config == found.config
     with pytest.raises(ValueError, match="for use with --init"):
         checkpoint.read(tmp_path / "words")
     assert isinstance(checkpoint.load(tmp_path / "run")[0], LukeForPretraining)

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from closeness import assert_equal, assert_same
 from conftest import ROOT
 from fixtures import make_hf_fixtures as oracle
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_heads import recorded
 from test_model import SMALL, build, padded_batch
 
@@ -447,6 +448,60 @@ def test_convert_of_a_pretraining_run(tiny_checkpoint, tmp_path):
     run("convert", tiny_checkpoint, tmp_path / "same", "--no-entity-aware")
     same = checkpoint.read(tmp_path / "same")  # of a model folder, the markers may have been trained
     assert_equal(same.weights, found.weights)
+
+
+def said(folder) -> dict[str, list[str]]:
+    """The lines of `info`: word in front -> what follows."""
+    lines = [(line[:12].strip(), line[12:]) for line in model_tools.info(folder)]
+    return {name: [text for word, text in lines if word == name] for name, _ in lines}
+
+
+def test_info_says_what_a_model_folder_lacks(tiny_checkpoint, tmp_path):
+    assert said(tiny_checkpoint)["missing"] == ["nothing"]
+    shutil.copytree(tiny_checkpoint, tmp_path / "out/model")  # as finetune.py leaves it
+    assert said(tmp_path / "out") == said(tiny_checkpoint)
+    tensors = load_file(tiny_checkpoint / "model.safetensors")
+    del tensors["luke.embeddings.LayerNorm.bias"]
+    save_file(tensors, tmp_path / "out/model/model.safetensors")
+    assert said(tmp_path / "out")["missing"] == ["the weight luke.embeddings.LayerNorm.bias is missing"]
+    for name in ("model.safetensors", "entity_vocab.json", "merges.txt", "vocab.json"):
+        (tmp_path / "out/model" / name).unlink()
+    vocab, words, weights = said(tmp_path / "out")["missing"]
+    assert vocab.startswith("entity_vocab.json") and "no tokenizer here" in words
+    assert weights.startswith("model.safetensors or pytorch_model.bin")
+    assert said(tmp_path / "out")["shape"] == said(tiny_checkpoint)["shape"]
+
+
+def test_info_of_word_models_data_and_archives(tiny_checkpoint, toy_data, words, tmp_path):
+    settings = json.loads((tiny_checkpoint / "config.json").read_text()) | {"model_type": "roberta"}
+    tensors = load_file(tiny_checkpoint / "model.safetensors")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/config.json").write_text(json.dumps(settings | {"architectures": ["RobertaModel"]}))
+    save_file({name.replace("luke.", "roberta."): tensor for name, tensor in tensors.items()
+               if "entit" not in name and "2e_" not in name and "e2w" not in name},
+              tmp_path / "words/model.safetensors")  # fmt: skip
+    found = said(tmp_path / "words")
+    assert found["class"] == ["RobertaModel, a word model: for --init"] and found["entities"] == ["none"]
+    assert "2 layers, hidden 32" in found["shape"][0] and "no tokenizer here" in found["missing"][0]
+    words.save(tmp_path / "words")
+    assert said(tmp_path / "words")["missing"] == ["nothing"] and "ignored" not in said(tmp_path / "words")
+
+    data = shutil.copytree(toy_data, tmp_path / "data")
+    manifest = json.loads((data / "manifest.json").read_text())
+    found = said(data)
+    assert found["missing"] == ["nothing"] and found["words"] == [f"{manifest['word_vocab_size']:,}"]
+    assert found["examples"][0].startswith(f"{manifest['examples']:,} examples, {manifest['words']:,} words, ")
+    for name in ("shard-00000.bin", "mentions.safetensors"):
+        (data / name).unlink()
+    shutil.rmtree(data / "tokenizer")
+    statistics, shard, tokens = said(data)["missing"]
+    assert statistics == "mentions.safetensors, for `finetune.py link`" and shard.startswith("shard-00000.bin")
+    assert "no tokenizer here" in tokens
+
+    write_archive(tmp_path / "archive", shape_of(words))
+    assert said(tmp_path / "archive")["class"] == ["the original LUKE code's; `convert` makes a model folder of it"]
+    with pytest.raises(ValueError, match="hf download studio-ousia/luke-base"):
+        model_tools.info(Path("luke-base"))
 
 
 def test_errors_are_one_line_and_status_2(tiny_checkpoint, tmp_path):

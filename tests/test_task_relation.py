@@ -14,7 +14,7 @@ from closeness import assert_rounded
 from conftest import arrays_of, shared_data, spelled, task_model
 
 import finetune
-from luke_mini import checkpoint, finetuning, task_relation
+from luke_mini import checkpoint, finetuning, task_relation, views
 from luke_mini.heads import IGNORED
 from luke_mini.task_relation import KBP37_LABELS, Example, Options, make_features
 
@@ -206,9 +206,13 @@ def test_a_wrong_direction_is_no_hit_and_the_mean_is_over_all_18_relations():
 
 def test_prediction_files():
     examples, found = [ADA, ADA._replace(id="e2")], [("per:title", 1.0), ("x", 0.5)]
-    assert task_relation.prediction_files(examples, found) == {"predictions.txt": "per:title\nx\n"}
+    made = task_relation.prediction_files(examples, found)
+    assert made["predictions.txt"] == "per:title\nx\n"
+    for line, example, prediction in zip(made["predictions.jsonl"], examples, found, strict=True):
+        assert line == task_relation.answer([example], [prediction]) | {"gold": example.label}
+        assert views.show(line).passages[0].text == example.text and f"right: {example.label}" in views.show(line).details
     directed = [example._replace(label="per:title(e1,e2)") for example in examples]
-    assert task_relation.prediction_files(directed, found) == {"predictions.txt": "e1\tper:title\ne2\tx\n"}
+    assert task_relation.prediction_files(directed, found)["predictions.txt"] == "e1\tper:title\ne2\tx\n"
 
 
 # --- From the command line --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from closeness import assert_rounded
 from conftest import arrays_of, shared_data, spelled, task_model
 
 import finetune
-from luke_mini import checkpoint, finetuning, formats, task_typing
+from luke_mini import checkpoint, finetuning, formats, task_typing, views
 from luke_mini.files import Record
 from luke_mini.task_typing import OPEN_ENTITY, Example, Options, make_features
 
@@ -179,10 +179,14 @@ def test_loose_micro_scores():
 
 
 def test_prediction_files():
-    made = task_typing.prediction_files([ADA, ADA], [[("person", 0.9), ("æ", 0.6)], []])
+    found = [[("person", 0.9), ("æ", 0.6)], []]
+    made = task_typing.prediction_files([ADA, ADA], found)
     assert made == {"predictions.jsonl": [
-        {"predictions": ["person", "æ"], "labels": ["person"]}, {"predictions": [], "labels": ["person"]},
+        {"predictions": names, "labels": ["person"], **task_typing.answer([ADA], [types])}
+        for names, types in ((["person", "æ"], found[0]), ([], []))
     ]}  # fmt: skip
+    shown = [views.to_terminal(views.show(line), color=False) for line in made["predictions.jsonl"]]
+    assert shown == ["[Ada|person, æ] is a chemist .", "[Ada] is a chemist ."]
 
 
 # --- From the command line --------------------------------------------------------------------------------------------

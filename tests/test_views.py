@@ -5,7 +5,9 @@ Pages are read back by `html.parser`: balanced elements, and the text, the label
 pytest tests/test_views.py
 """
 
+import json
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -25,7 +27,7 @@ class Page(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__(convert_charrefs=True)
-        self.open, self.texts, self.labels, self.tips, self.marks = [], [], [], [], []
+        self.open, self.texts, self.labels, self.tips, self.marks, self.legend = [], [], [], [], [], []
         self.feed(html)
         self.close()
         assert not self.open
@@ -48,7 +50,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         classes = [name for _, name in self.open]
-        if "tip" in classes:
+        if "legend" in classes:
+            self.legend.append(data)
+        elif "tip" in classes:
             self.tips[-1] += data
         elif "label" in classes:
             self.labels[-1] += data
@@ -72,20 +76,26 @@ def asked(answer):
 
 SEVERAL = [{"type": "person", "probability": 0.9}, {"type": "chemist", "probability": 0.6}]
 LINKED = ADA | LIKELY | {"type": "PER", "title": "Ada Lovelace", "candidates": [
-    {"title": "Ada Lovelace", "prior": 0.7}, {"title": "Ada, Oklahoma", "prior": 0.3}]}  # fmt: skip
+    {"title": "Ada Lovelace", "prior": 0.7, "score": -1.25}, {"title": "Ada, Oklahoma", "prior": 0.3}]}  # fmt: skip
 UNLINKED = BO | {"title": None, "probability": 0.0, "candidates": []}
+SAME_TITLE = BO | LIKELY | {"link_probability": 0.5, "title": "Bo", "candidates": []}
 
 
 @pytest.mark.parametrize("answer, plain, tips", [
     (mentions(ADA | LIKELY | {"type": "PER"}, BO | {"type": "ORG"}), "[Ada|PER] met [Bo|ORG].", ["PER 0.90", "ORG"]),
-    (mentions(ADA | {"types": SEVERAL}, BO | {"types": []}), "[Ada|person, chemist] met [Bo|].",
-     ["person 0.90\nchemist 0.60"]),
+    (mentions(ADA | {"types": SEVERAL}, BO | {"types": []}), "[Ada|person, chemist] met [Bo].",
+     ["person 0.90\nchemist 0.60", "no type"]),
+    (mentions(ADA | {"types": SEVERAL[:1]}, predictions=["person"], labels=["person", "poet"]), "[Ada|person] met Bo.",
+     ["person 0.90\nright: person, poet"]),
     (mentions(LINKED, UNLINKED), "[Ada|Ada Lovelace] met [Bo|?].",
-     ["Ada Lovelace 0.90\nPER\nprior 0.70 Ada Lovelace\nprior 0.30 Ada, Oklahoma", "no candidate"]),
+     ["Ada Lovelace 0.90\nPER\nprior 0.70  score -1.25 Ada Lovelace\nprior 0.30 Ada, Oklahoma", "no title"]),
+    (mentions(SAME_TITLE), "Ada met [Bo].", ["Bo 0.90"]),
     (mentions(BO | LIKELY, ADA, query="Who? X", answer="Bo"), "Who? X\n[Ada|candidate] met [Bo|answer].\n→ Bo",
      ["probability 0.90"]),
     ({"text": "Ada met Bo.", "head": BO, "tail": ADA, "label": "knows", "probability": 0.75},
      "[Ada|tail] met [Bo|head].\n→ Bo — knows → Ada (knows 0.75)", ["knows 0.75"]),
+    ({"text": "Ada met Bo.", "head": BO, "tail": ADA, "label": "knows", "probability": 0.75, "gold": "met"},
+     "[Ada|tail] met [Bo|head].\n→ Bo — knows → Ada (knows 0.75; right: met)", ["knows 0.75\nright: met"]),
     (asked("Oslo"), "Where?\nIn [Oslo|answer].\n→ Oslo (no answer 0.50; Oslo 0.40)", ["no answer 0.50\nOslo 0.40"] * 2),
     (asked(""), "Where?\nIn Oslo.\n→ no answer (no answer 0.50; Oslo 0.40)", ["no answer 0.50\nOslo 0.40"]),
     ({"texts": ["A", "B"], "label": "same", "probability": 0.8}, "A\nB\n→ same (same 0.80)", ["same 0.80"]),
@@ -99,7 +109,7 @@ def test_answers_of_every_shape(answer, plain, tips):
     assert views.to_terminal(shown, color=False) == plain
     read = page(shown)
     assert read.tips == tips and read.labels == re.findall(r"\|([^\]]+)\]", plain)
-    assert "".join(read.texts) == re.sub(r"\|[^\]]*\]|\[(?!Y)|\n| \([^)]*\)$", "", plain)
+    assert "".join(read.texts) == re.sub(r"\|[^\]]*\]|\[(?!Y)|(?<!Y)\]|\n| \([^)]*\)$", "", plain)
 
 
 def test_colored_text_and_an_unknown_shape():
@@ -154,9 +164,76 @@ def test_any_marks_give_a_balanced_page_with_the_whole_text(passage):
         assert sorted(marks) == sorted(mark for mark in passage.marks if mark.start <= i < mark.end)
     real = [mark for mark in passage.marks if mark.start < mark.end and mark.label]
     assert sorted(read.labels) == sorted(views.printable(mark.label) for mark in real)
-    if "\ufffd" not in text and not set("[]|") & set(text + "".join(mark.label for mark in real)):
-        plain = re.sub(r"\|[^\]]*\]|\[", "", views.to_terminal(shown, color=False))
+    if "\ufffd" not in text and not set("[]|\t") & set(text + "".join(mark.label for mark in real)):
+        plain = re.sub(r"\|[^\]]*\]|[\[\]]", "", views.to_terminal(shown, color=False))
         assert plain == text
+
+
+LONG = ("The University of Oslo in Norway invited 山田育矢さんは東京大学で、自然言語処理を研究している。 "
+        "Äçe\u0301 " * 9 + "x" * 300 + " end.\nA second line, which is short.")  # fmt: skip
+
+
+def n_columns(text: str) -> int:
+    """Columns of LONG's characters: Japanese ones, and their stops, take two, a combining accent none."""
+    return sum(0 if char == "\u0301" else 1 + ("\u3000" <= char <= "\u9fff") for char in text)
+
+
+@pytest.mark.parametrize("width", [40, 41, 57, 80, 120, 200])
+@pytest.mark.parametrize("color", [False, True])
+def test_no_line_is_wider_than_the_terminal(width, color):
+    at = LONG.index("東京大学")
+    marks = Mark(4, 22, "ORG"), Mark(at, at + 4, "ORG"), Mark(18, 22, "LOC")
+    shown = Shown("Which university is it, and where does it lie? " * 3, (Passage(LONG, marks),), "Oslo " * 30)
+    lines = views.to_terminal(shown, color, width).split("\n")
+    plain = [ANSI.sub("", line) for line in lines]
+    assert max(map(n_columns, plain)) <= width and not any(line.startswith((" ", "、", "。", "|", "]")) for line in plain)
+    # Greedy: what stays together at the beginning of a line has no place on the line before.
+    for line, after in zip(plain, plain[1:]):
+        together = re.match(r"[^\sぁ-鿿]*\[[ぁ-鿿]|[^\sぁ-鿿]+|[ぁ-鿿](?:[|、。][^\sぁ-鿿]*)?", after)[0]
+        starts_new_text = after.startswith(("The", "A second", "→"))
+        assert starts_new_text or n_columns(line + together) > width
+    whole = ANSI.sub("", views.to_terminal(shown, color))
+    assert re.sub(r"\s", "", "".join(plain)) == re.sub(r"\s", "", whole)
+    assert all(line.count("\x1b[0m") == len(ANSI.findall(line)) / 2 for line in lines)  # no style runs on
+
+
+def test_wrapping_keeps_line_ends_and_indentation():
+    def wrapped(text, width):
+        return views.to_terminal(Shown("", (Passage(text),), ""), False, width).split("\n")
+
+    assert wrapped("ab cd\n\n  ef", 5) == ["ab cd", "", "  ef"]
+    assert wrapped("ab cd ef", 7) == ["ab cd ", "ef"]
+    assert wrapped("abcdefgh ij", 3) == ["abc", "def", "gh ", "ij"]
+    assert wrapped("東京。大阪", 5) == ["東", "京。", "大阪"]  # the stop stays with what it ends
+    assert wrapped("e\u0301" * 4, 3) == ["e\u0301" * 3, "e\u0301"]
+    assert wrapped("a\tb", 9) == ["a b"]
+
+
+def test_the_legend_names_types_only():
+    person = ADA | LIKELY | {"type": "PER"}
+    assert page(views.show(mentions(person, BO | {"type": "PER"}))).legend == ["PER", "2"]
+    assert page(views.show(mentions(LINKED, SAME_TITLE))).legend == ["PER", "1"]
+    assert page(views.show(mentions(ADA | {"types": SEVERAL}))).legend == ["person", "1", "chemist", "1"]
+    for answer in (asked("Oslo"), mentions(BO, ADA, query="Who?", answer="Bo")):
+        assert page(views.show(answer)).legend == []
+    assert views.show(mentions(LINKED)).passages[0].marks[0].hue == views.hue("PER")
+
+
+def test_a_file_of_answers_is_shown(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "predictions.jsonl"
+    answers = [mentions(ADA | {"type": "PER"}), mentions(BO | {"types": []})]
+    path.write_text("\n".join(map(json.dumps, answers)))
+    views.main([str(path)])
+    assert capsys.readouterr().out == "[Ada|PER] met Bo.\n\nAda met [Bo].\n\n"
+    monkeypatch.setenv("COLUMNS", "8")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    views.main([str(path)])
+    assert ANSI.sub("", capsys.readouterr().out) == "Ada PER \nmet Bo.\n\nAda met \nBo.\n\n"
+    views.main([str(path), "--html", str(tmp_path / "page.html")])
+    assert [text.strip() for text in Page((tmp_path / "page.html").read_text()).texts] == ["Ada met Bo."] * 2
+    path.write_text('{"text": "Ada met Bo.", "mentions": [3]}')
+    with pytest.raises(ValueError, match=r"predictions.jsonl, line 1: not an answer"):
+        views.main([str(path)])
 
 
 def test_colors_are_the_same_in_every_run_and_far_apart():

@@ -3,9 +3,10 @@ says that is printed is compared with what is printed.
 
     pytest tests/test_commands.py
 
-A command is a line that begins with python, torchrun, pytest, pip or hf, or `code` that begins with a script. The folder
-it runs in holds small files under the names that the commands use: a checkpoint called roberta-base, a data set called
-conll2003. What makes it small is added at its end (SMALLER); what cannot run here is in NOT_HERE with its reason.
+A command is a line that begins with python, torchrun, pytest, pip or hf, or `code` that begins with one of these, grep
+or a script. The folder it runs in holds small files under the names that the commands use: a checkpoint called
+roberta-base, a data set called conll2003. What makes it small is added at its end (SMALLER); what cannot run here is in
+NOT_HERE with its reason.
 """
 
 import ast
@@ -15,6 +16,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,11 +27,11 @@ from safetensors.torch import load_file, save_file
 import finetune
 import prepare_wiki
 import train
-from luke_mini import checkpoint, inference, views
+from luke_mini import checkpoint, inference, ops, views
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^\s*((?:python|torchrun|pytest|pip|hf)\s.*)$", re.MULTILINE)
-CODE = re.compile(r"`((?:python |torchrun |hf |(?:prepare_wiki|train|finetune)\.py )[^`]*)`")
+CODE = re.compile(r"`((?:python |torchrun |pytest |pip |hf |grep |(?:prepare_wiki|train|finetune)\.py )[^`]*)`")
 
 
 def found_commands() -> dict[str, str]:
@@ -165,6 +167,9 @@ def test_a_command_runs(command, place, monkeypatch):
         assert all((ROOT / name).is_file() for name in tests), where
         return
     script, *arguments = smaller(command)
+    if script == "grep":
+        assert len(subprocess.check_output([script, *arguments], cwd=ROOT).splitlines()) > 9
+        return
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "stdin", io.StringIO("Ada met Bo in Oslo.\n"))
     monkeypatch.setattr(sys, "argv", [script, *arguments])
@@ -273,6 +278,9 @@ def test_python_lines_run_and_agree(place, monkeypatch):
     assert len(found) == words.shape[1] + 2 and len(batch) == 1  # [words + entities, hidden]
     torch.testing.assert_close(found, torch.cat([words[0], entities[0]]), rtol=1e-4, atol=1e-4)  # "the same numbers"
     assert names["luke"]("The report praises Wenquist.").keys() == {"text", "mentions"}
+    for line in re.findall(r"`((?:\w+ = )?(?:inference|ops)\.\w+\(.*?\))`", README):
+        exec(line, names | {"ops": ops})  # noqa: S102
+    ops.use_backend("auto")
 
 
 @needs_built_in

@@ -4,7 +4,7 @@
     to_terminal(shown)        -> lines for a terminal, no wider than it
     write_html(path, shown)   -> one page without scripts or other files, light or dark as the reader's system is
 
-    python -m luke_mini.views answers.jsonl [--html page.html]      what --predict printed, or a predictions.jsonl of OUT
+    python -m luke_mini.views answers.jsonl [--html page.html]    what --predict printed, or predictions.jsonl of a run
 
 `SHAPES` tells the answers of the tasks apart. Marks may lie inside each other or cross, and may be empty: a text is cut
 at every border, and each stretch is wrapped in all marks that cover it, the longest outermost. The color of a mark is a
@@ -83,7 +83,7 @@ def _mention(mention: dict) -> Mark:
     label, details = ", ".join(names), [_with_number(found["type"], found.get("probability")) for found in types]
     if "title" in mention:
         title = mention["title"]
-        label = "?" if title is None else title * (title != mention["text"])
+        label = "?" if title is None else title * (title != mention.get("text"))
         details = [_with_number(title, mention["probability"]) if title else "no title"]
         details += names  # the probability is that of the title
         details += [f"{_numbers(candidate)} {candidate['title']}" for candidate in mention.get("candidates", ())]
@@ -244,7 +244,8 @@ def wrap(runs: Sequence[Run], width: int | None) -> Iterator[list[Run]]:
             n = max(1, bisect_right(taken, width))
             yield _joined(word[:n])
             word, size, is_continued = word[n:], size - taken[n - 1], True
-        line, left = line + word, left - size
+        line += word
+        left -= size
     yield _joined(line)
 
 

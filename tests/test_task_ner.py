@@ -154,6 +154,11 @@ def test_context_by_what_the_file_says(write):
     auto, sentence = Options(), Options(context="sentence")
     assert task_ner.settled(auto, alone) == sentence and task_ner.settled(auto, whole) == auto
     assert task_ner.settled(Options(context="document"), alone).context == "document"
+    # All files of a run are read in the way that its training file has settled.
+    for train, n in ((text, 2), (marked, 1)):
+        files = {"train": write(train, "train.txt"), "test": write(marked, "eng.testa")}
+        read_both = finetuning.read_splits(task_ner, files, auto, {})
+        assert [len(found) for found in read_both.values()] == [n, n]
 
 
 def test_sentences_are_counted_and_cut(write):

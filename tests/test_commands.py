@@ -1,5 +1,6 @@
-"""Every command of the README and of each docstring runs as it stands, on files and in sizes for a test. What the README
-says that is printed is compared with what is printed.
+"""Every command of the README and of each docstring runs as it stands, on files and in sizes for a test.
+
+What the README says that is printed is compared with what is printed.
 
     pytest tests/test_commands.py
 

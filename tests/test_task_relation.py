@@ -210,7 +210,8 @@ def test_prediction_files():
     assert made["predictions.txt"] == "per:title\nx\n"
     for line, example, prediction in zip(made["predictions.jsonl"], examples, found, strict=True):
         assert line == task_relation.answer([example], [prediction]) | {"gold": example.label}
-        assert views.show(line).passages[0].text == example.text and f"right: {example.label}" in views.show(line).details
+        shown = views.show(line)
+        assert shown.passages[0].text == example.text and f"right: {example.label}" in shown.details
     directed = [example._replace(label="per:title(e1,e2)") for example in examples]
     assert task_relation.prediction_files(directed, found)["predictions.txt"] == "e1\tper:title\ne2\tx\n"
 

@@ -17,8 +17,8 @@ from luke_mini import files, views
 
 WIDTH = 76  # columns
 COLUMN, LINE, EDGE = 9, 26, 16  # pixels
-STYLE = """text { font: 15px ui-monospace, monospace; white-space: pre; fill: #1c1c1e } .paper { fill: #fff; stroke: #ddd }
-.faint { fill: #6b6b70 } .bold { font-weight: 600 } .ground { fill: #1c1c1e }
+STYLE = """text { font: 15px ui-monospace, monospace; white-space: pre; fill: #1c1c1e }
+.paper { fill: #fff; stroke: #ddd } .faint { fill: #6b6b70 } .bold { font-weight: 600 } .ground { fill: #1c1c1e }
 @media (prefers-color-scheme: dark) { text { fill: #ececee } .faint { fill: #9a9aa0 } .ground { fill: #1c1c1e }
 .paper { fill: #17171a; stroke: #38383c } }"""
 CLASSES = {"": "", "1": "bold", "2": "faint"}
@@ -33,11 +33,11 @@ def draw(answers: Iterable[views.Shown]) -> str:
         x, y = EDGE, EDGE + row * LINE
         for text, style in line:
             size = COLUMN * sum(map(views.columns, text))
-            *_, ground = style.split(";")
             if style.startswith("30;"):
-                out.append(f'<rect x="{x}" y="{y}" width="{size}" height="{LINE - 4}" rx="3" fill="{color(int(ground))}"/>')
-            kind = CLASSES.get(style, "ground")
-            out.append(f'<text class="{kind}" x="{x}" y="{y + 16}" textLength="{size}" xml:space="preserve">{escape(text)}</text>')
+                fill = color(int(style.split(";")[-1]))
+                out.append(f'<rect x="{x}" y="{y}" width="{size}" height="{LINE - 4}" rx="3" fill="{fill}"/>')
+            where = f'x="{x}" y="{y + 16}" textLength="{size}" xml:space="preserve"'
+            out.append(f'<text class="{CLASSES.get(style, "ground")}" {where}>{escape(text)}</text>')
             x += size
     return "\n".join([*out, "</svg>\n"])
 

@@ -226,7 +226,7 @@ def test_finetuning_makes_attention_entity_aware(pretrained, trained):
     assert [line for line in said if line.startswith("attention   entity-aware, four query matrices: w2e, e2w, e2e s")]
     assert json.loads((out / "model/config.json").read_text())["use_entity_aware_attention"]
     weights, size = checkpoint.read(out / "model").weights, ordinary.config.hidden_size
-    query, of_entities = (weights[f"luke.layers.0.attention.{kind}_query.weight"] for kind in ("word", "entity"))
+    query, of_entities = (weights[f"luke.layers.0.attention.{kind}.weight"] for kind in ("w2w_w2e", "e2w_e2e"))
     assert query.shape == of_entities.shape == (2 * size, size)
     assert not torch.equal(query[:size], query[size:])  # they have been trained, each by itself
 

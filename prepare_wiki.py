@@ -18,22 +18,26 @@ import argparse
 import json
 import os
 import re
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
-from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
-from luke_mini.mentions import STATISTICS
-from luke_mini.wikitext import normalize_title
+if sys.version_info < (3, 11):
+    sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
+
+from luke_mini import config, files
 
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = config.Parser(description=__doc__)
     source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
     source = source.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
@@ -75,6 +79,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+if __name__ == "__main__":
+    files.run(parse_arguments, "prepare_wiki.py")  # help and typing errors do not wait for numpy
+
+from tqdm import tqdm
+
+from luke_mini import corpus, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
+from luke_mini.mentions import STATISTICS
+from luke_mini.wikitext import normalize_title
+
+
 def open_input(arguments: argparse.Namespace) -> None:
     """Checks and loads the inputs; resolves the defaults that depend on them."""
     if arguments.wiki:
@@ -106,12 +121,33 @@ def clear_out(arguments: argparse.Namespace) -> None:
         toyworld_tasks.write_tasks(out, arguments.seed)
 
 
+@contextmanager
+def ticking(title: str) -> Iterator[None]:
+    """`with ticking(title):` prints the title, and at a terminal the time that has passed, as its work says nothing."""
+    ended, progress = threading.Event(), tqdm(desc=title, bar_format="{desc}: {elapsed}", disable=None)
+
+    def tick() -> None:
+        while not ended.wait(1):
+            progress.refresh()
+
+    if progress.disable:
+        print(title, flush=True)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()
+
+
 def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
-    print(f"training a tokenizer of {arguments.vocab_size:,} tokens", flush=True)
-    given = sample.texts(), arguments.vocab_size, arguments.out / "tokenizer"
-    if arguments.pieces == "byte-bpe":
-        return tokenizer_bpe.train(*given)
-    return tokenizer_sentencepiece.train(*given, arguments.pieces)
+    given = texts, size, _ = list(sample.texts()), arguments.vocab_size, arguments.out / "tokenizer"
+    with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
+        if arguments.pieces == "byte-bpe":
+            return tokenizer_bpe.train(*given)
+        return tokenizer_sentencepiece.train(*given, arguments.pieces)
 
 
 def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:

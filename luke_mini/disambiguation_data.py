@@ -22,7 +22,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
@@ -30,13 +29,11 @@ from typing import NamedTuple
 import numpy as np
 
 from luke_mini import files, inputs, packing
-from luke_mini.config import option
 from luke_mini.files import Record
 from luke_mini.mentions import Candidate, Mention, Mentions
 from luke_mini.spans import context_window, equal_parts
-
-SPECIAL = 2  # <s> and </s>
-SPLITS = ("simple", "per_mention")
+from luke_mini.tasks import SPECIAL
+from luke_mini.tasks import DisambiguationOptions as Options
 
 CharSpan = tuple[int, int]  # half-open
 
@@ -299,34 +296,6 @@ def read_redirects(path: str | Path) -> Mapping[str, str]:
 
 
 # --- Features ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Options:
-    """Inputs, candidates and decoding. Defaults: AIDA-CoNLL in the paper."""
-
-    order: str = option("confidence", "order of decisions; local: all at once", ("confidence", "natural", "local"))
-    split: str = option("simple", "training: long documents in equal parts, or in a window per mention", SPLITS)
-    scored_split: str = option("per_mention", "the same for files that are scored", SPLITS)
-    max_seq_length: int = option(512, "maximum tokens per input")
-    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
-    max_entities: int = option(128, "mentions per input; a document with more becomes several inputs")
-    max_candidates: int = option(30, "candidates per mention, by prior")
-    mask_share: float = option(0.9, "fraction of a document's mentions to mask in training")
-    mentions: str = option("", "file of mention statistics, for candidates")
-    persons: str = option("", "file of titles of persons: a surname takes the candidates of full names")
-    redirects: str = option("", "file of lines `title TAB title that it leads to`, for titles of other times")
-    titles: str = option("", "file of valid titles; mentions with another one are left out")
-    language: str = option("", "language of the titles, if the vocabulary has several")
-    min_link_probability: float = option(0.1, "minimum link probability of a mention, for --predict on plain text")
-    mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
-
-    def __post_init__(self):
-        if self.max_seq_length <= SPECIAL or min(self.max_mention, self.max_entities, self.max_candidates) < 1:
-            raise ValueError(f"expected --max-seq-length above {SPECIAL}, --max-mention, --max-entities and "
-                             "--max-candidates at least 1")  # fmt: skip
-        if not 0 < self.mask_share <= 1:
-            raise ValueError(f"--mask-share {self.mask_share} must lie in (0, 1]")
 
 
 class Feature(NamedTuple):

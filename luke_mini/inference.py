@@ -91,7 +91,7 @@ def load(
         raise ValueError(f"{folder}: {error}") from None
     if (settings.get("architectures") or [None])[0] not in finetuning.architectures(task):
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
-        text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
+        text = text if task.TRAINS else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
     start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
     # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an

@@ -6,7 +6,7 @@ its entity put in, and the next is decided with that knowledge.
 
     read_examples   AIDA-CoNLL, WNED or your own file (`disambiguation_data.py`) -> documents, mentions with candidates
     from_record     the same from a line of text or JSON; `finetune.py link` goes on from here, too
-    make_features   -> one input for a document; several for a long one (`disambiguation_data.py`, `Options` too)
+    make_features   -> one input for a document; several for a long one (`disambiguation_data.py`)
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
     evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luke_mini import disambiguation_data as data
-from luke_mini import packing, trainer
+from luke_mini import packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
-from luke_mini.disambiguation_data import Document, Feature, Options, make_features
+from luke_mini.disambiguation_data import Document, Feature, make_features
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.files import Record
 from luke_mini.mentions import Mention, Mentions, find_statistics
@@ -39,37 +39,9 @@ from luke_mini.metrics import disambiguation_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
 
-NAME, TITLE = "disambiguation", "entity disambiguation, in-KB accuracy"
-FILES = (
-    {split: f"{split}/{split}.xml {split}.jsonl" for split in ("train", "dev", "test")},
-    {"train": "aida_train.csv", "dev": "aida_testA.csv", "test": "aida_testB.csv"},
-)
-FORMAT = """\
-WNED (MSNBC, AQUAINT, ACE2004, CWEB, WIKI): an .xml file; the texts are in RawText/ beside it, by the documents' names:
-
-    <msnbc.entityAnnotation><document docName="3683270"><annotation>
-        <mention>Oslo</mention><wikiName>Oslo</wikiName><offset>46</offset><length>4</length></annotation> ...
-
-AIDA-CoNLL and WNED as Le & Titov have them: a .csv file of mentions with candidates (id,prior,title), columns between
-tabs, and beside it the words: aida_train.txt, testa_testb_aggregate_original, msnbc.conll for wned-msnbc.csv:
-
-    1testb OSLO  1testb OSLO  Ada  left words  right words
-        CANDIDATES  11,0.7,Ada Lovelace  12,0.3,Ada, Oklahoma  GT:  0,11,0.7,Ada Lovelace    (all one line)
-
-Your own: a .jsonl file, one document a line, half-open character spans; a span without "title" is not scored, and
-"skipped" counts mentions that were left out, as their title is no article:
-
-    {"text": "Ada was here.", "spans": [{"start": 0, "end": 3, "title": "Ada Lovelace",
-                                         "candidates": {"Ada Lovelace": 0.7, "Ada, Oklahoma": 0.3}}], "skipped": 0}
-
-Mentions without candidates in the file have those of the mention statistics that prepare_wiki.py writes: --mentions, or
-mentions.safetensors in the file's folder or one of the three above it.
-
---predict takes such a line without titles, or plain text, whose mentions are then found by the statistics, and prints
-{"text", "mentions": [{"text", "start", "end", "title", "probability"}]}."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.DISAMBIGUATION
 SCORES = ("precision", "f1", "in_kb_accuracy")
 ARCHITECTURE = "LukeForMaskedLM"
-ALL_ENTITIES = True
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_p
         assert typed == line and json.loads(answer)["text"] == line
     process.send_signal(signal.SIGINT)
     assert shown("\r\n") == "finetune.py: interrupted\r\n"
-    assert process.wait(30) == 1
+    assert process.wait(30) == 130
     os.close(terminal)
 
 

@@ -392,5 +392,5 @@ ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
 
 def test_ctrl_c_says_so_in_one_line(dump, tmp_path):
     result = run(INTERRUPTED + SCRIPT, "--dump", dump, "--out", tmp_path)
-    assert result.returncode == 1 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
+    assert result.returncode == 130 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
     assert "manifest.json" not in contents(tmp_path)

@@ -27,7 +27,7 @@ from luke_mini.config import SIZES, FinetuneConfig
 from luke_mini.distributed import Rank
 
 ROOT = Path(__file__).parent.parent
-TASKS = {name: task for name, task in inference.TASKS.items() if finetuning.trains(task)}
+TASKS = {name: task for name, task in inference.TASKS.items() if task.TRAINS}
 SMALL = "--epochs 1 --train-examples 4 --dev-examples 3 --test-examples 3"
 
 

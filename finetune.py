@@ -309,7 +309,10 @@ def main(argv: list[str] | None = None) -> None:
         elif arguments.export:
             export_model(task, arguments)
         else:
-            train(task, arguments, rank)
+            try:
+                train(task, arguments, rank)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("--resume goes on from the last saved step" * task.TRAINS) from None
 
 
 if __name__ == "__main__":

@@ -219,8 +219,9 @@ def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
     except (ValueError, OSError) as error:
         print(f"{name}: error: {error}{looked_in(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted{interrupted and '; '}{interrupted}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        stays = str(error) or interrupted
+        print(f"{name}: interrupted{stays and '; '}{stays}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -4,12 +4,14 @@
 """
 
 import bz2
+import io
 import json
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -394,3 +396,20 @@ def test_ctrl_c_says_so_in_one_line(dump, tmp_path):
     result = run(INTERRUPTED + SCRIPT, "--dump", dump, "--out", tmp_path)
     assert result.returncode == 130 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
     assert "manifest.json" not in contents(tmp_path)
+
+
+def test_training_a_tokenizer_shows_that_time_passes(monkeypatch, capsys):
+    """At a terminal a clock beside the title; elsewhere the title alone."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal := Terminal())
+        with prepare_wiki.ticking("training"):
+            time.sleep(1.5)
+    assert "\rtraining: 00:00" in terminal.getvalue() and "\rtraining: 00:01" in terminal.getvalue()
+    with prepare_wiki.ticking("training"):
+        pass
+    assert capsys.readouterr().out == "training\n"

@@ -180,20 +180,16 @@ def interrupt(monkeypatch, step: int, *signals: int) -> None:
     monkeypatch.setattr(trainer, "train", interrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_step_and_the_resumed_run_ends_with_the_same_bits(
-    toy_data, tmp_path, monkeypatch, capfd, number
-):
+def test_ctrl_c_saves_the_step_and_the_resumed_run_ends_with_the_same_bits(toy_data, tmp_path, monkeypatch, capfd):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.main(command(toy_data, whole, 1)[2:])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
-        interrupt(patch, 4, number)
+        interrupt(patch, 4, signal.SIGINT)
         train.main(command(toy_data, broken, 1)[2:])
     out, error = capfd.readouterr()
     assert end.value.code == 0 and "stopping after this step, which is saved; Ctrl-C again stops at once\n" in error
     said = f"stopped     after step 4 of 12, saved in {broken / 'step-000004'}; --resume goes on from there"
-    assert out.splitlines()[-1] == said
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert out.splitlines()[-1] == said and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train.main(command(toy_data, broken, 1, "--resume")[2:])
     assert "resumed     after step 4 of 12\n" in capfd.readouterr().out
     for name in ("model.safetensors", "optimizer.safetensors"):

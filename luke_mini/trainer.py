@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -186,9 +187,7 @@ def fit(
     and exit with status 0.
     """
     optimizer = optim.AdamW.of(model, recipe)
-    start_step, best, best_weights = load_step(saving, optimizer, total_steps)
-    if best and not best_weights:  # the run had ended with them
-        best_weights = copy_weights(model)
+    start_step, best, best_weights = load_step(saving, model, optimizer, total_steps)
     if rank.is_first:
         cut_metrics(saving.metrics, start_step)
 
@@ -200,7 +199,6 @@ def fit(
         distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
         precision=precision, learning_rate=learning_rate, start_step=start_step,
     )  # fmt: skip
-    stopped = False
     with stop_asked(rank) as asked:
         for step, sums in steps:
             progress.update(step, sums, learning_rate(step - 1))
@@ -212,16 +210,21 @@ def fit(
                 save_step(saving, step, total_steps, optimizer, best, best_weights)
                 saved = time.monotonic()
             if stopped:
-                break
+                stop(saving, progress, step)
     progress.close()
     distributed.barrier()  # the last step is on disk
-    if stopped:
-        place = saved_steps(saving.out)[-1]
-        print(f"stopped     after step {step:,} of {total_steps:,}, saved in {place}; --resume goes on from there")
-        sys.exit(0)
     if best_weights:
         model.load_state_dict(best_weights)
     return best
+
+
+def stop(saving: Saving, progress: "Progress", step: int) -> NoReturn:
+    """Ends the process after a step that was saved."""
+    progress.close()
+    distributed.barrier()  # the step is on disk
+    place = saved_steps(saving.out)[-1]
+    print(f"stopped     after step {step:,} of {progress.total_steps:,}, saved in {place}; --resume goes on from there")
+    sys.exit(0)
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -257,7 +260,9 @@ def save_step(
         shutil.rmtree(old)
 
 
-def load_step(saving: Saving, optimizer: optim.AdamW, total_steps: int) -> tuple[int, dict, dict | None]:
+def load_step(
+    saving: Saving, model: nn.Module, optimizer: optim.AdamW, total_steps: int
+) -> tuple[int, dict, dict | None]:
     """If the run resumes, restores model and optimizer from the latest saved step, if any, and says so.
 
     Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
@@ -281,7 +286,9 @@ def load_step(saving: Saving, optimizer: optim.AdamW, total_steps: int) -> tuple
         print(f"            the learning rate follows {rates}", flush=True)
     optimizer.load_moments(read_file(moments), found["step"])
     saving.read_model(folders[-1])
-    return step, found["best"], read_file(best) if best.exists() else None
+    if best.exists():
+        return step, found["best"], read_file(best)
+    return step, found["best"], copy_weights(model) if found["best"] else None  # of a run that ended with the best
 
 
 def check_same_run(saved: dict, now: dict, folder: Path) -> None:

@@ -371,7 +371,7 @@ def test_the_epoch_with_the_least_loss_is_kept():
 
 def test_smaller_encoders_are_named_with_all_recipes():
     """Each recipe of a task is in its overview, alone and for each size."""
-    for name, task in TASKS.items():
+    for name in TASKS:
         lines = list(recipes.overview(tasks.TASKS[name]))
         words = Counter(re.findall(r"[\w-]+", " ".join(line for line in lines if not line.startswith("      "))))
         for recipe in recipes.of_task(name):

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -84,8 +85,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini import corpus, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
+from luke_mini.examples import CHECKED, MANIFEST
 from luke_mini.mentions import STATISTICS
 from luke_mini.wikitext import normalize_title
 
@@ -112,7 +114,7 @@ def clear_out(arguments: argparse.Namespace) -> None:
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     # The manifest first: without it the folder counts as unfinished.
-    for old in [out / "manifest.json", out / STATISTICS, *sorted(out.glob("shard-*.bin"))]:
+    for old in [out / MANIFEST, out / CHECKED, out / STATISTICS, *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
     if not arguments.sources:
         print("writing the built-in encyclopedia")
@@ -173,6 +175,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
         if not arguments.no_mentions:
             pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
         links = resolve_counts(pages.links, pages.redirects)
+        shutil.rmtree(arguments.out / "tokenizer", ignore_errors=True)  # an older one may have other files
         if arguments.tokenizer:
             arguments.tokenizer.save(arguments.out / "tokenizer")
         word_tokenizer = arguments.tokenizer or train_tokenizer(arguments, sample)
@@ -216,13 +219,15 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     start = time.monotonic()
     open_input(arguments)  # before anything is deleted
-    clear_out(arguments)
-    try:
-        made = prepare(arguments)
-    except OSError as error:
-        raise files.with_path(error, arguments.out) from None
-    with files.write_file(arguments.out / "manifest.json") as file:
-        json.dump(made, file, indent=1, ensure_ascii=False)
+    with files.one_writer(arguments.out):
+        clear_out(arguments)
+        try:
+            made = prepare(arguments)
+        except OSError as error:
+            raise files.with_path(error, arguments.out) from None
+        made["files"] = examples.describe_parts(arguments.out)
+        with files.write_file(arguments.out / MANIFEST) as file:
+            json.dump(made, file, indent=1, ensure_ascii=False)
     print_summary(made, arguments, time.monotonic() - start)
 
 

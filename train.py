@@ -206,7 +206,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    with distributed.process() as rank:
+    with distributed.process() as rank, distributed.one_writer(arguments.out, rank):
         pretrain(arguments, rank)
 
 

@@ -10,11 +10,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from luke_mini import files
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 def any_rank(flag: bool, rank: Rank) -> bool:
     """Whether the flag is set on one of the processes at least."""
     return flag if rank.world_size == 1 else bool(sum_over_ranks(torch.tensor(float(flag), device=rank.device)))
+
+
+def one_writer(out: Path, rank: Rank):
+    """`files.one_writer`; the first process takes the lock for all."""
+    return files.one_writer(out) if rank.is_first else nullcontext()
 
 
 def barrier() -> None:

@@ -24,13 +24,17 @@ with W words and E entities in total:
 Shards are memory-mapped: opening one reads its header and the last element of two arrays; the rest is read on demand
 into the operating system's cache, which all processes of a machine share. LUKE shuffles compressed TFRecord files
 within a window of 1,000 examples; here every example can be read at any time. An average example (471 words, 19
-mentions) takes 1.1 KB. Left out on purpose: compression, and checksums of the arrays.
+mentions) takes 1.1 KB. Left out on purpose: compression. The folder's manifest.json has sizes and hashes of all its
+files: sizes are compared whenever it is opened, hashes only after a file has changed (OUT/.checked remembers).
 """
 
 import filecmp
+import hashlib
+import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +54,8 @@ MAGIC = b"LUKESHRD"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQQQ")  # magic, version, bytes per word id, examples, words, entities
 NAME = "shard-{:05d}.bin"
+MANIFEST, CHECKED = "manifest.json", ".checked"
+PARTS = ("shard-*.bin", "entity_vocab.jsonl", "mentions.safetensors", "tokenizer/*")  # of a data folder
 WORDS_PER_SHARD = 1 << 26  # 134 MB with uint16 ids, twice that in the writer's memory; Wikipedia: about 50 shards
 MAX_SEQUENCE = 1 << 16  # mention_spans are uint16
 
@@ -353,23 +359,72 @@ def open_folders(folders: list[Path], room: int) -> Shards:
 
     ValueError if prepare_wiki.py did not finish a folder, or its sequences are longer than `room` tokens.
     """
-    expected_sizes = []
+    manifests = []
     for folder in folders:
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         if not path.is_file():
             held = f"{folder}: no {path.name}, so prepare_wiki.py has not finished"
             raise ValueError(f"{held}; run it with --out {folder}")
-        manifest = files.Record(str(path), files.read_object(path))
-        if (longest := manifest.get("max_seq_length", int)) > room:
+        manifests.append(files.Record(str(path), files.read_object(path)))
+        if (longest := manifests[-1].get("max_seq_length", int)) > room:
             raise ValueError(f"{folder}: sequences of up to {longest} tokens, the model takes {room}")
-        expected_sizes.append(manifest.get("examples", int))
     for folder in folders[1:]:
         check_same_vocabularies(folder, folders[0])
     shards = Shards.open(*folders)
-    for folder, size, expected in zip(folders, shards.sizes, expected_sizes):
-        if size != expected:
-            raise ValueError(f"{folder}: {size} examples, but its manifest.json promises {expected}")
+    for folder, size, manifest in zip(folders, shards.sizes, manifests):
+        if size != (expected := manifest.get("examples", int)):
+            raise ValueError(f"{folder}: {size} examples, but its {MANIFEST} promises {expected}")
+        check_parts(folder, manifest)
     return shards
+
+
+def describe_parts(folder: Path) -> dict[str, dict]:
+    """{"shard-00000.bin": {"bytes": 134217768, "sha256": "..."}, ...}, all files that training reads."""
+    return {name: {"bytes": size, "sha256": sha256(folder / name)} for name, (size, _) in _stamps(folder).items()}
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of last change of every part."""
+    found = {str(path.relative_to(folder)): path.stat() for pattern in PARTS for path in sorted(folder.glob(pattern))
+             if path.is_file()}  # fmt: skip
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+
+
+def check_parts(folder: Path, manifest: files.Record) -> None:
+    """ValueError if a part is not the one that the manifest describes, or an id is outside of the vocabularies.
+
+    Manifests of older versions have no "files": they are believed.
+    """
+    expected = files.Record(manifest.where, manifest.get("files", dict, {}))
+    stamps, damaged = _stamps(folder), "damaged, or from another run of prepare_wiki.py"
+    for name in sorted(expected.values.keys() | stamps.keys() if expected.values else ()):
+        sizes = expected.get(name, dict, {}).get("bytes", "nothing"), stamps.get(name, ["nothing"])[0]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"{folder / name}: {sizes[1]} there, {sizes[0]} expected (bytes): {damaged}")
+    if _is_checked(folder, stamps):
+        return
+    for name, part in expected.values.items():
+        if sha256(folder / name) != part.get("sha256"):
+            raise ValueError(f"{folder / name}: not what {MANIFEST} has the hash of: {damaged}")
+    for path in _shard_paths(folder):
+        arrays = open_shard(path)
+        for kind in ("word", "entity"):
+            ids, size = arrays[f"{kind}_ids"], manifest.get(f"{kind}_vocab_size", int, 1 << 32)
+            if len(ids) and not 0 <= ids.min() <= ids.max() < size:
+                raise ValueError(f"{path}: {kind} ids from {ids.min()} to {ids.max()}, expected 0 to {size - 1}")
+    with suppress(OSError):  # a folder that is not ours to write: checked again next time
+        (folder / CHECKED).write_text(json.dumps(stamps), encoding="utf-8")
+
+
+def _is_checked(folder: Path, stamps: dict) -> bool:
+    with suppress(OSError, ValueError):
+        return json.loads((folder / CHECKED).read_text(encoding="utf-8")) == stamps
+    return False
 
 
 def check_same_vocabularies(folder: Path, first: Path) -> None:

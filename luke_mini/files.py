@@ -1,7 +1,9 @@
 """Files: written whole or not at all, and JSON that is checked field by field.
 
     with write_file(path) as file:                     takes its name when the block ends well; a killed process leaves
-        ...                                            `.name.tmp`, which nobody reads and the next writer removes
+        ...                                            `.name.X.tmp`, which nobody reads and the next writer removes
+
+    with one_writer(folder):                           no other process of ours writes there meanwhile
 
     for record in read_json_lines(path):               one object per line, blank lines are skipped
         text = record.get("text", str)
@@ -13,21 +15,24 @@ Every error of a file's content is a ValueError of one line, such as `train.json
 expected an integer`; `run` turns it into exit status 2.
 """
 
+import fcntl
+import glob
 import json
 import os
+import platform
 import re
+import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
-
-def temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
+TRIES = 10  # to get a lock, a tenth of a second apart
 
 
 def with_path(error: BaseException, path: Path) -> BaseException:
@@ -45,16 +50,12 @@ def write_file(path: Path | str, mode: str = "w") -> Iterator:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
+    with _temporary(path, lambda name: name.touch(exist_ok=False)) as temporary:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        raise with_path(error, path) from None
 
 
 @contextmanager
@@ -64,31 +65,106 @@ def write_folder(path: Path | str) -> Iterator[Path]:
     An older folder of that name is replaced. Every file is flushed to the disk before the renaming.
     """
     path = Path(path)
-    temporary, outgoing = temporary_name(path), path.with_name(f".{path.name}.old.tmp")
-    for leftover in (temporary, outgoing):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path, Path.mkdir) as temporary:
         yield temporary
         for name in [*temporary.rglob("*"), temporary]:
             sync(name)
+        outgoing = _own_name(path)
         if path.exists():
             path.rename(outgoing)
         temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     shutil.rmtree(outgoing, ignore_errors=True)
     sync(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Flushes one file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _own_name(path: Path) -> Path:
+    """No other writer's, in this process or another."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A file or folder beside `path` with a name of its own, locked while the block runs; an error removes it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with _opened(leftover) as handle:
+            if _lock(handle):  # its writer was killed
+                _remove(leftover)
+    temporary = _own_name(path)
     try:
-        os.fsync(handle)
+        make(temporary)
+        with _opened(temporary) as handle:
+            _lock(handle)
+            yield temporary
+    except BaseException as error:
+        _remove(temporary)
+        raise with_path(error, path) from None
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    handle = os.open(path, flags)
+    try:
+        yield handle
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Takes the lock of an open file; it ends with this process. False: it is taken. None: the disk has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether it is still the name of the open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def one_writer(folder: Path | str) -> Iterator[None]:
+    """`with one_writer(OUT):` ValueError if another process is in such a block; a killed one is not.
+
+    The lock is the system's, on OUT/.lock, a file that says whose it is and goes away in the end.
+    """
+    path = Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(TRIES):
+        with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
+            held = _lock(handle)
+            if held is not False and _names(path, handle):  # not one that has just gone away
+                if held is None:
+                    warning = "the disk has no locks: no other process may write there meanwhile"
+                    print(f"{folder}: {warning}", file=sys.stderr, flush=True)
+                with suppress(OSError):  # a full disk
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+            writer = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+        time.sleep(0.1)  # the workers of a killed process hold its lock until they notice
+    raise ValueError(f"{folder}: {writer} is writing there; wait for it, or give another --out DIR")
+
+
+def sync(path: Path) -> None:
+    """Flushes one file or folder to the disk."""
+    with _opened(path) as handle:
+        os.fsync(handle)
 
 
 # --- Reading JSON -----------------------------------------------------------------------------------------------------

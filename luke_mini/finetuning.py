@@ -63,7 +63,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from luke_mini import checkpoint, config, recipes, trainer
+from luke_mini import checkpoint, config, distributed, recipes, trainer
 from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
@@ -378,6 +378,7 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
 
 def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
     """Scores of the test files, or of the dev file where there is none, into the report; predictions into OUT."""
+    unfinish(job)
     tests = [name for name in job.examples if name not in ("train", "dev")]
     for name in tests or ["dev"] * ("dev" in job.examples):
         found, predictions = score(job, model, name)
@@ -430,13 +431,20 @@ def score_untrained(job: Job, seeds: list[int], random_weights: bool) -> dict:
 def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
     """Runs the grid for each kind of initial weights (True: random); writes and prints the results.
 
-    The model and predictions in OUT are those of the last kind.
+    The model and predictions in OUT are those of the last kind. results.json is written last, and an older one removed
+    first: a folder without it is unfinished.
     """
     if len(recipes) > 1 and "dev" not in job.examples:
         raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
-    job.out.mkdir(parents=True, exist_ok=True)
-    if not job.resume and job.rank.is_first:
-        shutil.rmtree(job.out / "state", ignore_errors=True)
+    with distributed.one_writer(job.out, job.rank):
+        _run(job, recipes, seeds, kinds, files)
+
+
+def _run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
+    if job.rank.is_first and not job.resume:
+        unfinish(job)
+        for old in ("state", "model"):
+            shutil.rmtree(job.out / old, ignore_errors=True)
     reports = {}
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
@@ -453,7 +461,14 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
         print_results(job, reports)
 
 
+def unfinish(job: Job) -> None:
+    """Removes results.json, before anything else in OUT is replaced."""
+    if job.rank.is_first:
+        (job.out / "results.json").unlink(missing_ok=True)
+
+
 def save_model(job: Job, model: nn.Module) -> None:
+    unfinish(job)
     settings = {
         "architectures": [getattr(model, "architecture", job.task.ARCHITECTURE)],
         "luke_mini": {"task": job.task.NAME, "options": config.as_dict(job.options)},

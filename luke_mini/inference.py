@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from luke_mini import checkpoint, files, finetuning
+from luke_mini import checkpoint, distributed, files, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_data import Document, with_candidates
@@ -142,10 +142,11 @@ def evaluate(
     }
     job = finetuning.Job(task, options, None, labels, examples, features, rank, "fp32", out)
     report: dict = {"checkpoint": str(source), "seeds": [0]}
-    out.mkdir(parents=True, exist_ok=True)
-    finetuning.score_files(job, model, 0, report)
+    with distributed.one_writer(out, rank):
+        finetuning.score_files(job, model, 0, report)
+        if rank.is_first:
+            finetuning.save_results(job, {"evaluated": report}, files)
     if rank.is_first:
-        finetuning.save_results(job, {"evaluated": report}, files)
         finetuning.print_results(job, {"evaluated": report})
 
 

@@ -299,13 +299,13 @@ def test_without_pretraining_an_entity_begins_as_a_masked_word(folder, tmp_path)
 def test_the_newest_saved_step_of_a_run_is_found(folder, tmp_path):
     for step in ("step-000009", "step-000010"):
         shutil.copytree(folder, tmp_path / step)
-    (tmp_path / ".step-000011.tmp").mkdir()
+    (tmp_path / ".step-000011.0123abcd.tmp").mkdir()
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-000010"
     for step in ("step-999999", "step-1000000"):
         shutil.copytree(folder, tmp_path / step)
     assert checkpoint.find_folder(tmp_path) == tmp_path / "step-1000000"
     assert checkpoint.find_folder(folder) == folder
-    for name, said in (("nothing", "no such folder"), (".step-000011.tmp", "no config.json")):
+    for name, said in (("nothing", "no such folder"), (".step-000011.0123abcd.tmp", "no config.json")):
         with pytest.raises(ValueError, match=said):
             checkpoint.find_folder(tmp_path / name)
 

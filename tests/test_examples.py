@@ -401,3 +401,66 @@ def test_data_folders_must_be_finished_and_fit_the_model(tmp_path, made, message
         message = "second/entity_vocab.jsonl differs from .*first/entity_vocab.jsonl: make this folder with"
     with pytest.raises(ValueError, match=message):
         examples.open_folders(folders, 64)
+
+
+@pytest.fixture
+def whole(tmp_path) -> Path:
+    """A data folder with a manifest."""
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer/vocab.txt").write_text("a")
+    (tmp_path / "entity_vocab.jsonl").write_text("b")
+    write_all(tmp_path, random_examples(20, 50), 50, 60)
+    made = {"max_seq_length": 64, "examples": 20, "word_vocab_size": 50, "entity_vocab_size": 1 << 31}
+    (tmp_path / "manifest.json").write_text(json.dumps(made | {"files": examples.describe_parts(tmp_path)}))
+    return tmp_path
+
+
+PARTS = ["shard-00000.bin", "entity_vocab.jsonl", "tokenizer/vocab.txt"]
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_are_those_that_were_written(whole, name, checked):
+    """One bit, in a file that was checked before or not; then one byte more, and a file from elsewhere."""
+    if checked:
+        examples.open_folders([whole], 64)
+    data = bytearray((whole / name).read_bytes())
+    data[-1] ^= 1
+    (whole / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{whole / name}: not what manifest.json has the hash of"):
+        examples.open_folders([whole], 64)
+    data[-1] ^= 1
+    (whole / name).write_bytes(data)
+    examples.open_folders([whole], 64)
+    (whole / "tokenizer/added.json").write_text("{}")
+    with pytest.raises(ValueError, match="added.json: 2 there, nothing expected .bytes.: damaged"):
+        examples.open_folders([whole], 64)
+    (whole / "tokenizer/added.json").unlink()
+    (whole / PARTS[1]).unlink()
+    with pytest.raises(ValueError, match="entity_vocab.jsonl: nothing there, 1 expected"):
+        examples.open_folders([whole], 64)
+
+
+def test_hashes_are_computed_once(whole, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(examples, "sha256", lambda path, sha256=examples.sha256: hashed.append(path) or sha256(path))
+    for expected in (len(json.loads((whole / "manifest.json").read_text())["files"]), 0):
+        hashed.clear()
+        examples.open_folders([whole], 64)
+        assert len(hashed) == expected
+
+
+@pytest.mark.parametrize("kind", ["word", "entity"])
+def test_ids_outside_of_the_vocabularies(whole, kind):
+    """Also in a folder of an older version, without hashes."""
+    made = json.loads((whole / "manifest.json").read_text())
+    ids = getattr(Shards.open(whole).gather(np.arange(20)), f"{kind}_ids")
+    made = {name: value for name, value in made.items() if name != "files"}
+    for size, fits in ((ids.max() + 1, True), (ids.max(), False)):
+        (whole / ".checked").unlink(missing_ok=True)
+        (whole / "manifest.json").write_text(json.dumps(made | {f"{kind}_vocab_size": int(size)}))
+        if fits:
+            assert examples.open_folders([whole], 64).sizes == [20]
+            continue
+        with pytest.raises(ValueError, match=rf"shard-0000\d.bin: {kind} ids from \d+ to {ids.max()}, expected 0 to"):
+            examples.open_folders([whole], 64)

@@ -1,19 +1,122 @@
-"""JSON records: values as they stand, and one line naming file, place and field for everything else.
+"""Files are whole or absent, and written by one process; JSON records: values as they stand, and one line naming file,
+place and field for everything else.
 
 pytest tests/test_files.py
 """
 
 import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from luke_mini import files
 from luke_mini.files import read_json, read_json_lines, read_records, run
+
+ROOT = Path(__file__).parent.parent
 
 
 def write(tmp_path, text, name="data.jsonl"):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_each_writer_has_a_name_of_its_own(tmp_path, kind):
+    """A second writer of the same name begins and ends in the middle of the first; the last to end remains, whole."""
+    path = tmp_path / "made"
+    if kind == "file":
+        with files.write_file(path) as first:
+            first.write("1")
+            with files.write_file(path) as second:
+                second.write("2")
+            assert path.read_text() == "2"
+            first.write("1")
+        assert path.read_text() == "11"
+    else:
+        with files.write_folder(path) as first:
+            (first / "a").write_text("1")
+            with files.write_folder(path) as second:
+                (second / "b").write_text("2")
+            assert [part.name for part in path.iterdir()] == ["b"]
+            (first / "c").write_text("1")
+        assert sorted(part.name for part in path.iterdir()) == ["a", "c"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from luke_mini import files
+with files.{}(sys.argv[1]) as made:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("write", [files.write_file, files.write_folder], ids=lambda write: write.__name__)
+def test_what_a_killed_writer_left_goes_away_and_nothing_else(tmp_path, write):
+    path, own = tmp_path / "made", [tmp_path / ".made.old.tmp", tmp_path / ".other.0123abcd.tmp"]
+    for note in own:
+        note.write_text("the user's")
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(write.__name__), path], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 3 and not path.exists()
+    with write(path):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([path, *own])
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    for path, write in ((tmp_path / "file", files.write_file), (tmp_path / "folder", files.write_folder)):
+        with write(path):
+            pass
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'"), write(path):
+            raise OSError(28, "No space left on device")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
+
+
+HOLDS = """
+import sys, time
+from luke_mini import files
+with files.one_writer(sys.argv[1]):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
+    out = tmp_path / "runs" / "out"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, out], stdout=-1, cwd=ROOT)
+    holder.stdout.readline()
+    with pytest.raises(ValueError, match=f"^{out}: process {holder.pid} on .+ is writing there; wait for it"):
+        with files.one_writer(out):
+            pass
+    holder.kill()
+    for _ in range(2):
+        with files.one_writer(out):
+            assert f"process {os.getpid()} on" in (out / ".lock").read_text()
+    assert not list(out.iterdir())
+
+
+def test_a_disk_without_locks_says_so(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with files.one_writer(tmp_path):
+        assert capsys.readouterr().err.startswith(f"{tmp_path}: the disk has no locks")
+    (tmp_path / ".made.0123abcd.tmp").write_text("another writer's, perhaps")
+    with files.write_file(tmp_path / "made"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".made.0123abcd.tmp", "made"]
+
+
+# ---- reading
 
 
 def test_lines_keep_their_numbers_and_odd_characters(tmp_path):

@@ -5,7 +5,10 @@
 
 import bz2
 import io
+import hashlib
 import json
+import os
+import platform
 import re
 import resource
 import signal
@@ -107,6 +110,8 @@ def test_folder_and_manifest(made):
         "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
         "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
         "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
+        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                  for name, data in contents(made).items() if name != "manifest.json"},
     }  # fmt: skip
 
 
@@ -381,6 +386,22 @@ def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_
     killed = run(KILLED.format(name=name), "--dump", dump, "--out", tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "manifest.json").exists() == (name == "print_summary")
+    assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
+
+
+def test_two_at_once_are_never_mixed(made, dump, tmp_path):
+    """The second one says whose the folder is, and changes nothing."""
+    with files.one_writer(tmp_path):
+        second = run(SCRIPT, "--dump", dump, "--out", tmp_path, "--keep-red-links")
+        held = f"{tmp_path}: process {os.getpid()} on {platform.node()} is writing there"
+        assert second.returncode == 2 and second.stderr.startswith(f"prepare_wiki.py: error: {held}; wait for it")
+        assert second.stderr.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
+
+
+def test_no_file_of_an_older_tokenizer_stays(made, dump, tmp_path):
+    """It would be read in place of the new one's."""
+    prepare(tmp_path, "--dump", dump, "--pieces byte-bpe --vocab-size 300")
     assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
 
 

@@ -20,8 +20,8 @@ from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.trainer import saved_steps
-from luke_mini.weights import OPTIONAL, TIED, WORD_TABLES, canonical, from_released, missing_message, name_table
-from luke_mini.weights import read_folder, save_tensors, to_released, unexpected_names
+from luke_mini.weights import OPTIONAL, TIED, WORD_TABLES, canonical, check_finite, from_released, missing_message
+from luke_mini.weights import name_table, read_folder, save_tensors, to_released, unexpected_names
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,11 @@ def assemble(
     source: Path, settings: dict, released: dict, word_tokenizer, vocab: EntityVocab | None, entity_aware=None
 ) -> Checkpoint:
     """Builds a checkpoint from the contents of config.json, the tensors and the vocabularies, which must agree."""
-    try:
+    with files.naming(source):
         config = model_config(settings, entity_aware)
         check_shapes(released, config)
         weights = from_released(released, config)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        check_finite(to_released(weights, config))
     for known, key in ((word_tokenizer, "vocab_size"), (vocab, "entity_vocab_size")):
         if known is not None and len(known) > getattr(config, key):
             raise ValueError(f"{source}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
@@ -106,14 +105,22 @@ def with_attention(found: Checkpoint, entity_aware: bool) -> Checkpoint:
     return replace(found, config=config, weights=from_released(to_released(found.weights, found.config), config))
 
 
+# Further entries of config.json that are read, and what they hold.
+ENTRIES = {"architectures": list, "id2label": dict, "problem_type": str, "classifier_bias": bool, "luke_mini": dict,
+           "bert_model_name": str}  # fmt: skip
+
+
 def read_settings(path: Path) -> dict:
+    """The contents of a config.json, its entries checked. ValueError naming the file and the entry."""
     settings = files.read_object(path)
     if isinstance(settings.get("model"), dict):
         raise ValueError(f"{path}: AllenNLP's; `python -m luke_mini.model_tools convert` makes a model folder of it")
     kind = settings.get("model_type", "luke")
     if kind not in ("luke", "mluke"):
-        hint = ": a word model, for use with --init" if kind in initialization.WORD_MODELS else ""
+        hint = ": a word model, for use with --init" if kind in tuple(initialization.WORD_MODELS) else ""
         raise ValueError(f"{path}: model_type is {kind!r}, expected 'luke'{hint}")
+    with files.naming(path):
+        model_config(settings)
     return settings
 
 
@@ -121,11 +128,15 @@ def model_config(settings: dict, entity_aware: bool | None = None) -> ModelConfi
     """The configuration that the settings of a config.json describe. ValueError naming an entry of the wrong kind."""
     known = initialization.SHARED_DEFAULTS | settings
     given = {f.name: known[f.name] for f in fields(ModelConfig) if f.name in known}
-    for item in fields(ModelConfig):
-        if item.name in given and item.default is not None:
-            files.check(f"config.json: {item.name}", given[item.name], type(item.default))
     if entity_aware is not None:
         given["use_entity_aware_attention"] = entity_aware
+    found = files.Record("config.json", {name: value for name, value in settings.items() if value is not None})
+    for name, kind in ENTRIES.items():
+        found.get(name, kind, None)
+    found.texts("architectures", [])
+    labels = found.get("id2label", dict, {})
+    if any(not key.isdecimal() or not isinstance(label, str) for key, label in labels.items()):
+        raise ValueError('config.json: field \'id2label\', expected the names of classes, {"0": "LOC", ...}')
     return ModelConfig(**given)
 
 
@@ -249,10 +260,8 @@ def load(folder: Path | str) -> tuple[nn.Module, object, EntityVocab]:
     """(model, tokenizer, entity vocabulary) of a folder, see `build`. Warns of tensors that were not used."""
     found = read(folder)
     warn_of_unread(folder, found)
-    try:
+    with files.naming(folder):
         return build(found), found.tokenizer, found.entity_vocab
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
 
 
 def lite(checkpoint: Checkpoint) -> Checkpoint:

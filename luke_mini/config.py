@@ -11,41 +11,90 @@ RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `M
 import argparse
 import dataclasses
 import difflib
+import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import get_args
+
+
+# --- Fields with a range ----------------------------------------------------------------------------------------------
+
+KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
+
+
+def ranged(default, low: float = -math.inf, high: float = math.inf, **more):
+    """A dataclass field with its range, low <= value < high; NaN and infinity are in none."""
+    return field(default=default, metadata={"low": low, "high": high, **more})
+
+
+def option(default, help: str, choices: tuple | None = None, **limits):
+    """A field that also becomes the command-line flag --its-name. limits: low and high, see `ranged`."""
+    return ranged(default, help=help, choices=choices, **limits)
+
+
+def check_fields(form: type, values: Mapping) -> None:
+    """ValueError naming the first value that is of the wrong type or out of the range of a dataclass's field."""
+    for item in (item for item in fields(form) if item.name in values):
+        value, kinds, choices = values[item.name], get_args(item.type) or (item.type,), item.metadata.get("choices")
+        low, high = (item.metadata.get(name, infinite) for name, infinite in (("low", -math.inf), ("high", math.inf)))
+        kind = float if type(value) is int and int not in kinds else type(value)  # a whole number is a number, too
+        if kind in kinds and (value in choices if choices else kind not in (int, float) or low <= value < high):
+            continue
+        expected = " or ".join(map(str, choices) if choices else (KINDS[kind] for kind in kinds))
+        expected += f", {low:g} or more" * (low > -math.inf)
+        expected += f", below {high:g}" * (high < math.inf)
+        if "help" in item.metadata:
+            raise ValueError(f"{as_flag(item.name, value)}: expected {expected}")
+        raise ValueError(f"{item.name} is {json.dumps(value)[:60]}, expected {expected}")
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+COUNT = 1 << 31  # words or entities, at most
+# Fields that are a row of a table, and the field with the number of its rows.
+ROWS = [("pad_token_id", "vocab_size"), ("bos_token_id", "vocab_size"), ("eos_token_id", "vocab_size"),
+        ("pad_token_id", "max_position_embeddings"), ("mask_entity_id", "entity_vocab_size")]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of the network. Defaults: luke-base (paper, section 3.4: RoBERTa's shape, entity embeddings of 256)."""
 
-    vocab_size: int = 50267  # tokens, special ones included
-    entity_vocab_size: int = 500000  # entities, [PAD] [UNK] [MASK] [MASK2] included
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    entity_emb_size: int = 256  # factorized: entity table [entities, 256], then a projection to hidden_size
-    max_position_embeddings: int = 514  # 512 words + RoBERTa's two unused rows
-    type_vocab_size: int = 1
-    layer_norm_eps: float = 1e-5  # `transformers` defaults to 1e-12, every released file says 1e-5
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
+    vocab_size: int = ranged(50267, 1, COUNT)  # tokens, special ones included
+    entity_vocab_size: int = ranged(500000, 1, COUNT)  # entities, [PAD] [UNK] [MASK] [MASK2] included
+    hidden_size: int = ranged(768, 1, 1 << 16)
+    num_hidden_layers: int = ranged(12, 1, 257)
+    num_attention_heads: int = ranged(12, 1, 1 << 16)
+    intermediate_size: int = ranged(3072, 1, 1 << 20)
+    # Factorized: entity table [entities, 256], then a projection to hidden_size.
+    entity_emb_size: int = ranged(256, 1, 1 << 16)
+    max_position_embeddings: int = ranged(514, 3, 1 << 20)  # 512 words + RoBERTa's two unused rows
+    type_vocab_size: int = ranged(1, 1, 1 << 16)
+    layer_norm_eps: float = ranged(1e-5, 0, 1)  # `transformers` defaults to 1e-12, every released file says 1e-5
+    hidden_dropout_prob: float = ranged(0.1, 0, 1)
+    attention_probs_dropout_prob: float = ranged(0.1, 0, 1)
+    initializer_range: float = ranged(0.02, 0, 100)
     use_entity_aware_attention: bool = True
-    pad_token_id: int = 1
-    bos_token_id: int = 0
-    eos_token_id: int = 2
+    pad_token_id: int = ranged(1, 0, COUNT)
+    bos_token_id: int = ranged(0, 0, COUNT)
+    eos_token_id: int = ranged(2, 0, COUNT)
     hidden_act: str = "gelu"  # the exact one, with erf
-    classifier_dropout: float | None = None  # in sequence, token and choice heads; None: hidden_dropout_prob
+    # In sequence, token and choice heads; None: hidden_dropout_prob.
+    classifier_dropout: float | None = ranged(None, 0, 1)
     # None: [MASK] is an ordinary row of the entity table. Otherwise its id, and its input embedding is a parameter of
     # its own, which trains while the table stays frozen (entity disambiguation).
-    mask_entity_id: int | None = None
+    mask_entity_id: int | None = ranged(None, 0, COUNT)
     # transformers sets padding_idx=0 in the entity table, so row 0 gets no gradient as an input. Here no row is padding
     # by default: padding never enters a packed batch, and row 0 of a lite model is [MASK], which must learn.
     freeze_entity_row0: bool = False
 
     def __post_init__(self):
+        check_fields(type(self), vars(self))
+        for name, rows in ROWS:
+            if (row := getattr(self, name)) is not None and row >= getattr(self, rows):
+                raise ValueError(f"{name} is {row}, but {rows} only {getattr(self, rows)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
@@ -68,47 +117,36 @@ TINY = replace(
 SIZES = {"tiny": TINY, "mini": MINI, "base": LUKE_BASE, "large": LUKE_LARGE}
 
 
-def option(default, help: str, choices: tuple | None = None):
-    """A dataclass field that also becomes the command-line flag --its-name."""
-    return field(default=default, metadata={"help": help, "choices": choices})
-
-
 @dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run. Defaults: stage 1 of LUKE (paper, section 3.4 and appendix A)."""
 
-    steps: int = option(0, "optimizer steps; 0 = computed from --epochs")
-    epochs: float = option(20.0, "passes over the data")
-    global_batch: int = option(2048, "sequences per optimizer step, across all processes")
-    micro_batch: int = option(32, "sequences per forward pass of one process; gradients are accumulated")
-    learning_rate: float = option(5e-4, "peak learning rate")
-    warmup_steps: int = option(2500, "steps of linear warm-up, then linear decay to 0")
-    weight_decay: float = option(0.01, "decoupled; none for biases and LayerNorm")
-    beta1: float = option(0.9, "Adam's first decay rate")
+    steps: int = option(0, "optimizer steps; 0 = computed from --epochs", low=0)
+    epochs: float = option(20.0, "passes over the data", low=0)
+    global_batch: int = option(2048, "sequences per optimizer step, across all processes", low=1)
+    micro_batch: int = option(32, "sequences per forward pass of one process; gradients are accumulated", low=1)
+    learning_rate: float = option(5e-4, "peak learning rate", low=0)
+    warmup_steps: int = option(2500, "steps of linear warm-up, then linear decay to 0", low=0)
+    weight_decay: float = option(0.01, "decoupled; none for biases and LayerNorm", low=0)
+    beta1: float = option(0.9, "Adam's first decay rate", low=0, high=1)
     # differs from LUKE: the ten configurations that made the released checkpoints have 0.999; the paper says 0.98
-    beta2: float = option(0.98, "Adam's second decay rate (paper: 0.98)")
-    eps: float = option(1e-6, "Adam's epsilon")
-    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published")
-    masked_word_prob: float = option(0.15, "fraction of tokens to predict")
-    masked_entity_prob: float = option(0.15, "fraction of entities to predict")
+    beta2: float = option(0.98, "Adam's second decay rate (paper: 0.98)", low=0, high=1)
+    eps: float = option(1e-6, "Adam's epsilon", low=0)
+    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published", low=0)
+    masked_word_prob: float = option(0.15, "fraction of tokens to predict", low=0, high=1)
+    masked_entity_prob: float = option(0.15, "fraction of entities to predict", low=0, high=1)
     whole_word_masking: bool = option(True, "mask all tokens of a word together (LUKE: yes, mLUKE: no)")
     mask_words_in_entity_span: bool = option(False, "mask all words of a mention whose entity is masked")
     sampling_exponent: float = option(0.7, "several folders: sample proportionally to size ** X (mLUKE: 0.7)")
-    dropout: float = option(0.1, "on hidden states and attention probabilities")
+    dropout: float = option(0.1, "on hidden states and attention probabilities", low=0, high=1)
     train_words: bool = option(True, "off: train only the entity side (stage 1)")
     frequency_start: bool = option(False, "random weights: start the heads' biases at log frequencies")
     title_start: bool = option(False, "random weights: start entities as their titles' word embeddings")
     entity_aware: bool = option(False, "four query matrices in pretraining, too (paper: only in fine-tuning)")
-    seed: int = option(0, "random seed of initialization, order, masks and dropout")
+    seed: int = option(0, "random seed of initialization, order, masks and dropout", low=0, high=COUNT)
 
     def __post_init__(self):
-        if self.global_batch < 1 or self.micro_batch < 1:
-            raise ValueError(
-                f"--global-batch {self.global_batch} and --micro-batch {self.micro_batch} must be at least 1"
-            )
-        for name in ("masked_word_prob", "masked_entity_prob", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must lie in [0, 1)")
+        check_fields(type(self), vars(self))
         if not 0 <= self.sampling_exponent <= 1:
             raise ValueError(f"--sampling-exponent {self.sampling_exponent} must lie in [0, 1]")
         if self.title_start and not self.entity_aware:
@@ -152,20 +190,23 @@ def pretrain_recipe(stage: str, size: str) -> PretrainConfig:
 class FinetuneConfig:
     """One fine-tuning run. Defaults: CoNLL-2003 in the LUKE paper; `recipes.py` has every published one."""
 
-    epochs: float = option(5.0, "passes over the training file")
-    batch: int = option(8, "sequences per optimizer step, across all processes")
-    micro_batch: int = option(2, "sequences per forward pass of one process; gradients are accumulated")
-    learning_rate: float = option(1e-5, "peak learning rate")
-    warmup_ratio: float = option(0.06, "fraction of the steps for linear warm-up; then linear decay to 0")
-    weight_decay: float = option(0.01, "decoupled; none for biases and LayerNorm")
-    beta1: float = option(0.9, "Adam's first decay rate")
-    beta2: float = option(0.98, "Adam's second decay rate")
-    eps: float = option(1e-6, "Adam's epsilon")
-    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off")
+    epochs: float = option(5.0, "passes over the training file", low=0)
+    batch: int = option(8, "sequences per optimizer step, across all processes", low=1)
+    micro_batch: int = option(2, "sequences per forward pass of one process; gradients are accumulated", low=1)
+    learning_rate: float = option(1e-5, "peak learning rate", low=0)
+    warmup_ratio: float = option(0.06, "fraction of the steps for linear warm-up; then linear decay to 0", low=0)
+    weight_decay: float = option(0.01, "decoupled; none for biases and LayerNorm", low=0)
+    beta1: float = option(0.9, "Adam's first decay rate", low=0, high=1)
+    beta2: float = option(0.98, "Adam's second decay rate", low=0, high=1)
+    eps: float = option(1e-6, "Adam's epsilon", low=0)
+    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off", low=0)
     bias_correction: bool = option(False, "Adam's bias correction, as in torch; off: as LUKE was trained")
     select: str = option("last", "epoch to keep: the last one, or the best on dev", ("last", "score", "loss"))
-    dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input")
-    seed: int = option(35, "random seed of initialization, order and dropout")
+    dropout: float = option(0.1, "on hidden states, attention probabilities and the head's input", low=0, high=1)
+    seed: int = option(35, "random seed of initialization, order and dropout", low=0, high=COUNT)
+
+    def __post_init__(self):
+        check_fields(type(self), vars(self))
 
 
 def as_text(value) -> str:

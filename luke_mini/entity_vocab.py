@@ -182,7 +182,7 @@ class EntityVocab:
                 if '"entities": [' in first or '"entities":[' in first:
                     return cls(*_read_jsonl(file))
                 return cls(*_read_json(json.load(file)))
-        except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors too
             raise ValueError(f"{path}: {error}") from None
 
     @classmethod
@@ -195,7 +195,7 @@ class EntityVocab:
             held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             keys = held.get("entity_vocab") if isinstance(held, dict) else None
             return None if keys is None else cls(*_read_json(keys))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
 
 
@@ -216,11 +216,13 @@ def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
         try:
             entry = json.loads(line)
             names = [(title, None if title in SPECIAL else language) for title, language in entry["entities"]]
-            if entry["id"] != entity_id or not names:
+            count = entry.get("count", 0)
+            texts = all(isinstance(title, str) and isinstance(language, (str, type(None))) for title, language in names)
+            if entry["id"] != entity_id or not names or not texts or not isinstance(count, int):
                 raise ValueError
             entities.append(names)
-            counts.append(entry.get("count", 0))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            counts.append(count)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             shape = f'{{"id": {entity_id}, "entities": [["Norway", "en"]], "count": 9}}'
             raise ValueError(f"line {entity_id + 1}: expected {shape}, found {line[:60]!r}") from None
     return entities, counts

@@ -232,6 +232,20 @@ def _parse(text: str | bytes, where: str):
     except json.JSONDecodeError as error:
         place = where if error.lineno == 1 and "line" in where else f"{where}, line {error.lineno}"
         raise ValueError(f"{place}, column {error.colno}: invalid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits is a ValueError
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+        raise ValueError(f"{where}: invalid JSON ({reason})") from None
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """`with naming(path):` a ValueError of the block begins with the name of the file or folder."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(tuple(f"{path}{mark}" for mark in ":/, ")):
+            raise
+        raise ValueError(f"{path}: {error}") from None
 
 
 def parse_record(text: str | bytes, where: str) -> Record:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from luke_mini import checkpoint, distributed, files, finetuning
+from luke_mini import checkpoint, config, distributed, files, finetuning
 from luke_mini import task_classification, task_cloze, task_disambiguation, task_mlama
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_data import Document, with_candidates
@@ -62,7 +62,7 @@ def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> check
 
 def task_of(settings: Mapping) -> ModuleType:
     """The task that a model was fine-tuned for: as named in config.json, else the only task with its architecture."""
-    name = settings.get("luke_mini", {}).get("task")
+    name = str((settings.get("luke_mini") or {}).get("task"))
     architecture = (settings.get("architectures") or [None])[0]
     fits = [task for task in TASKS.values() if architecture in finetuning.architectures(task)]
     if name not in TASKS and len(fits) != 1:
@@ -85,26 +85,27 @@ def load(
     start = open_checkpoint(folder)
     checkpoint.warn_of_unread(folder, start)
     settings = start.settings
-    try:
+    with files.naming(folder):
         task = TASKS[task_name] if task_name else task_of(settings)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
     if (settings.get("architectures") or [None])[0] not in finetuning.architectures(task):
         text = f"not fine-tuned for {task.NAME}; give the OUT of a `finetune.py {task.NAME}` run as --checkpoint"
         text = text if task.TRAINS else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
-    start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
+    with files.naming(folder):
+        start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
     # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
     # entry of the same name (classifier_bias).
     options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
     options |= task.released_options(start) if hasattr(task, "released_options") else {}
-    ours = settings.get("luke_mini", {})
-    options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
+    ours = settings.get("luke_mini") or {}
+    options |= files.Record(str(folder), ours).get("options", dict, {}) if ours.get("task") == task.NAME else {}
     if unknown := options.keys() - {item.name for item in fields(task.Options)}:
         raise ValueError(f"{folder}: its config.json has options that {task.NAME} does not know: {', '.join(unknown)}")
-    options = task.Options(**(options | dict(changes or {})))
-    model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
-    checkpoint.fill(model, start.weights)
+    with files.naming(folder):
+        config.check_fields(task.Options, options)
+        options = task.Options(**(options | dict(changes or {})))
+        model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
+        checkpoint.fill(model, start.weights)
     return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
 
 

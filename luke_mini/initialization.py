@@ -170,19 +170,22 @@ def start_as_masked_words(luke: LukeModel, mask_id: int) -> None:
 def is_word_model(folder: Path) -> bool:
     """Whether the folder's config.json describes a RoBERTa, XLM-R or BERT."""
     path = Path(folder) / "config.json"
-    return path.is_file() and files.read_object(path).get("model_type") in WORD_MODELS
+    return path.is_file() and files.read_object(path).get("model_type") in tuple(WORD_MODELS)
 
 
 def word_model_shape(folder: Path) -> dict:
     """The entries of ModelConfig that the folder's config.json determines."""
-    settings = files.read_object(Path(folder) / "config.json")
+    path = Path(folder) / "config.json"
+    settings = files.read_object(path)
     if settings.get("position_embedding_type", "absolute") != "absolute":
         kind = settings["position_embedding_type"]
         raise ValueError(f"{folder}: position_embedding_type is {kind!r}, expected 'absolute'")
     known = SHARED_DEFAULTS | WORD_MODELS[settings["model_type"]] | settings
     found = {name: known[name] for name in SHAPE if name in known}
     if settings["model_type"] == "bert":
-        found["max_position_embeddings"] += 1
+        found["max_position_embeddings"] = files.Record(str(path), found).get("max_position_embeddings", int) + 1
+    with files.naming(path):
+        ModelConfig(**found)
     return found
 
 
@@ -221,6 +224,7 @@ def read_word_model(folder: Path, config: ModelConfig, word_tokenizer) -> dict[s
             raise ValueError(f"a vocabulary of {n_words} tokens, but the data was built with {expected}: {remedy}")
         if settings["model_type"] == "bert":
             shift_positions(released)
+        weights.check_finite(released)
         return weights.from_released(released, config, (*weights.OPTIONAL, "luke.entities."))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None

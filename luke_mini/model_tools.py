@@ -23,12 +23,14 @@ tokenizer and entities are; the folder is given if it no longer lies there.
 """
 
 import argparse
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -55,7 +57,10 @@ ARCHITECTURES = {
 
 
 def is_archive(path: Path) -> bool:
-    return _folder_of(path) is not None or (path.is_file() and tarfile.is_tarfile(path))
+    try:
+        return _folder_of(path) is not None or (path.is_file() and tarfile.is_tarfile(path))
+    except (EOFError, zlib.error, lzma.LZMAError):  # `unpacked` says how it is damaged
+        return True
 
 
 def is_fine_tuned(folder: Path) -> bool:
@@ -116,8 +121,13 @@ def unpacked(path: Path) -> Iterator[Path]:
                         target.parent.mkdir(exist_ok=True)
                         with archive.extractfile(member) as source, open(target, "wb") as file:
                             shutil.copyfileobj(source, file, 1 << 20)
-        except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{path}: not a complete tar file ({error})") from None
+                while archive.fileobj.read(1 << 20):  # a compressed file's checksum is at its end
+                    pass
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if getattr(error, "errno", None):  # of the system, as a full disk
+                raise files.with_path(error, folder) from None
+            reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+            raise ValueError(f"{path}: not a complete tar file, or damaged ({reason})") from None
         if _folder_of(folder) is None:
             raise ValueError(f"{path}: no {METADATA} in it, so it is not an archive of the original code")
         yield folder
@@ -282,7 +292,7 @@ def convert(path: Path, tokenizer_folder: Path | None = None, entity_aware: bool
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    if is_archive(path):
+    if path.is_file() or is_archive(path):
         with unpacked(path) as found:
             start = tokenizer_folder or start_of(found)
             if start == found and not path.is_dir():
@@ -321,7 +331,8 @@ def info(folder: Path) -> list[str]:
         settings, optional = checkpoint.read_settings(folder / CONFIG), weights.OPTIONAL
         config = checkpoint.model_config(settings)
     stored = weights.read_folder(folder) if any((folder / name).is_file() for name in weights.FILES) else {}
-    lines = _shape_info(settings, config) + _weights_info(stored, settings, config)
+    with files.naming(folder):
+        lines = _shape_info(settings, config) + _weights_info(stored, settings, config)
     return lines + _vocabulary_info(folder, stored, config, optional)
 
 
@@ -329,6 +340,7 @@ def _shape_info(settings: dict, config: ModelConfig) -> list[str]:
     is_words = settings.get("model_type") in initialization.WORD_MODELS
     aware = "entity-aware (four queries)" if config.use_entity_aware_attention else "ordinary (one query)"
     entities = f"{config.entity_vocab_size:,} of size {config.entity_emb_size}"
+    others = [f"{item.name} {getattr(config, item.name)}" for item in fields(config)[9:]]  # the lines have the rest
     return [
         f"class       {(settings.get('architectures') or ['not named'])[0]}{', a word model: for --init' * is_words}",
         f"words from  {settings.get('bert_model_name') or 'not named'}",
@@ -338,6 +350,7 @@ def _shape_info(settings: dict, config: ModelConfig) -> list[str]:
         f"attention   {'ordinary (one query)' if is_words else aware}",
         f"words       {config.vocab_size:,}",
         f"entities    {'none' if is_words else entities}",
+        f"settings    {', '.join(others)}",
     ]
 
 

@@ -116,13 +116,19 @@ def load(folder: str | Path) -> "Tokenizer":
     kind = next((kind for name, kind in kinds.items() if (folder / name).is_file()), None)
     if kind is None and (folder / "tokenizer.json").is_file():
         models = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "sentencepiece"}
-        model = files.read_object(folder / "tokenizer.json").get("model", {}).get("type")
-        if model not in models:
+        whole = files.Record(str(folder / "tokenizer.json"), files.read_object(folder / "tokenizer.json"))
+        model = whole.get("model", dict, {}).get("type")
+        if model not in tuple(models):
             raise ValueError(f"{folder / 'tokenizer.json'}: model of type {model}, expected {' or '.join(models)}")
         kind = models[model]
     if kind is None:
         raise ValueError(f"{folder}: no tokenizer here, expected {' or '.join(kinds)} or tokenizer.json")
-    return import_module(f"luke_mini.tokenizer_{kind}").load(folder)  # by name, as that file imports this one
+    try:
+        with files.naming(folder):
+            return import_module(f"luke_mini.tokenizer_{kind}").load(folder)  # by name, as that file imports this one
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise ValueError(f"{folder}: the files of its tokenizer have another form than expected ({reason})") from None
 
 
 # --- The base class ---------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
 from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer
 
 NEVER = 1 << 60  # the rank of a pair that is not merged
+MOST_SPARE = 100_000  # ids without a token
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
 
@@ -139,6 +140,8 @@ class BpeTokenizer(Tokenizer):
     ):
         names, vocab = NAMES | (names or {}), vocab | (added or {})
         taken = set(vocab.values())
+        if max(taken, default=-1) - len(taken) > MOST_SPARE:
+            raise ValueError(f"ids up to {max(taken)} for {len(taken)} tokens")
         for number, spare in enumerate(sorted(set(range(max(taken, default=-1) + 1)) - taken)):
             vocab[f"madeupword{number:04}"] = spare
         super().__init__(*tokenizer.complete(vocab, names, added or ()), names, takes_space)

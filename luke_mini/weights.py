@@ -17,6 +17,7 @@ Left out: other frameworks' files.
 
 import pickle
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -144,14 +145,19 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
 
 
+def _unpickle(path: Path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):  # files of torch before 1.6
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):  # files of torch before 1.6
-                raise
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # pickle protocols other than torch's own
+            found = _unpickle(path)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if not code:
@@ -285,6 +291,14 @@ def _find(name: str, released: Mapping, config: ModelConfig) -> Tensor | None:
         table = released.get(ENTITY_TABLES[0])
         return None if table is None else stack([table[config.mask_entity_id]]).clone()
     return None
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """ValueError naming the first tensor with NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            count = tensor.numel() - int(tensor.isfinite().sum())
+            raise ValueError(f"the weight {name} has numbers that are not finite, {count} of {tensor.numel():,}")
 
 
 def missing_message(names: list[str]) -> str:

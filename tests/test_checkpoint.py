@@ -108,6 +108,42 @@ def test_weights_and_settings_that_do_not_fit_are_named(copy):
     refused(copy, r"word_embeddings.weight has the shape \[\d+, 32\], expected", checkpoint.read)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_attention_heads": 0}, {"vocab_size": -1}, {"vocab_size": 10**18}, {"hidden_size": -4}, {"hidden_size": 10**400},
+        {"intermediate_size": 1.5}, {"pad_token_id": 10**6}, {"pad_token_id": True}, {"eos_token_id": -1},
+        {"max_position_embeddings": 0}, {"type_vocab_size": None}, {"num_hidden_layers": 10**9}, {"layer_norm_eps": -1e-5},
+        {"layer_norm_eps": float("nan")}, {"hidden_dropout_prob": "x"}, {"attention_probs_dropout_prob": 1},
+        {"initializer_range": float("inf")}, {"classifier_dropout": []}, {"mask_entity_id": 5}, {"mask_entity_id": "2"},
+        {"use_entity_aware_attention": 1}, {"hidden_act": {}}, {"model_type": []}, {"architectures": 7},
+        {"architectures": [None]}, {"id2label": ["A"]}, {"id2label": {"x": "A"}}, {"id2label": {"0": 3}},
+        {"luke_mini": 3}, {"classifier_bias": "no"}, {"problem_type": 1}, {"bert_model_name": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_entries_of_config_json_out_of_their_range(copy, change):
+    settings_of(copy, **change)
+    (name,) = change
+    refused(copy, name)
+    refused(copy, name, model_tools.info)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"vocab_size": 1' + "0" * 5000 + "}"])
+def test_json_that_python_cannot_read(copy, text):
+    for name in ("config.json", "entity_vocab.json", "vocab.json", "tokenizer_config.json"):
+        whole = (copy / name).read_text()
+        (copy / name).write_text(text)
+        refused(copy, "recursion|nested too deeply|Exceeds the limit|expected a title")
+        (copy / name).write_text(whole)
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_weight(copy):
+    for value in (float("nan"), -float("inf")):
+        rewrite(copy, lambda tensors: tensors["luke.encoder.layer.1.output.dense.bias"].__setitem__(3, value))
+        refused(copy, "layer.1.output.dense.bias has numbers that are not finite, 1 of 32")
+
+
 def test_a_missing_head_is_named_by_the_model_that_needs_it(copy):
     rewrite(copy, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("lm_head.")])
     assert "entity_head.bias" in checkpoint.read(copy).weights

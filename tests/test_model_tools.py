@@ -15,9 +15,10 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from closeness import assert_equal, assert_same
+from closeness import assert_equal, assert_same, seeded
 from conftest import ROOT
 from fixtures import make_hf_fixtures as oracle
 from safetensors.torch import load_file, save_file
@@ -207,6 +208,22 @@ def test_no_member_of_a_tar_lands_outside(words, tmp_path):
         assert [path.name for path in folder.iterdir()] == ["metadata.json"]
         assert folder.parent != tmp_path
     assert not folder.exists() and not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("kind", [".gz", ".bz2", ".xz"])
+def test_one_bit_of_a_compressed_archive(kind, words, given, tmp_path):
+    """Anywhere behind the first tenth, where a gzip file has a date; the last bits are its checksum."""
+    write_archive(tmp_path / "archive", shape_of(words))
+    path = pack(tmp_path / "archive", kind)
+    whole = path.read_bytes()
+    places = np.random.default_rng(seeded(0)).integers(len(whole) // 10, len(whole), 12)
+    for place in [*places, len(whole) - 7, len(whole) // 2]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        refused(f"{path}: not a complete tar file, or damaged", path, tmp_path / "out", *given)
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(f"{path}: not a complete tar file, or damaged", path, tmp_path / "out", *given)
+    path.write_bytes(whole)
+    run("convert", path, tmp_path / "out", *given)
 
 
 # --- A pretraining run ------------------------------------------------------------------------------------------------

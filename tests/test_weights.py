@@ -8,7 +8,9 @@ import json
 import os
 import pickle
 import random
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from closeness import assert_equal
 from safetensors.torch import save_file
 from test_model import SMALL, build
 
-from luke_mini import weights
+from luke_mini import model_tools, weights
 from luke_mini.model import LukeForPretraining
 from luke_mini.weights import ENTITY_TABLES, TIED, WORD_TABLES, canonical_name, from_released, stack, to_released
 
@@ -123,6 +125,35 @@ class Code:
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_no_container_and_no_protocol_runs_code(tmp_path, protocol):
+    """A weight file of torch's new and old kind, a bare pickle; as a shard, and in archives of the original code."""
+    trace, held = tmp_path / "trace", {"a": TENSORS["a"], "b": Code(tmp_path / "trace")}
+    (tmp_path / "m").mkdir()
+    path = tmp_path / "m" / "pytorch_model.bin"
+    for write in (
+        lambda: torch.save(held, path, pickle_protocol=protocol),
+        lambda: torch.save(held, path, pickle_protocol=protocol, _use_new_zipfile_serialization=False),
+        lambda: path.write_bytes(pickle.dumps({"a": Code(trace)}, protocol=protocol)),
+    ):
+        write()
+        one_line(path.parent, "pytorch_model.bin: ")
+        shard = path.rename(tmp_path / "m" / "s.bin")
+        index = tmp_path / "m" / "pytorch_model.bin.index.json"
+        index.write_text('{"weight_map": {"a": "s.bin"}}')
+        one_line(path.parent, "s.bin: ")
+        index.unlink()
+        shard.rename(path)
+        (path.parent / "metadata.json").write_text("{}")
+        for kind in ("", ".gz", ".bz2", ".xz"):
+            with tarfile.open(tmp_path / f"a.tar{kind}", f"w:{kind[1:]}") as archive:
+                archive.add(path.parent, "m")
+            with pytest.raises(ValueError, match="pytorch_model.bin: "), model_tools.unpacked(Path(archive.name)) as folder:
+                model_tools.read_original(folder, None, folder)
+        (path.parent / "metadata.json").unlink()
+    assert not trace.exists()
 
 
 def test_a_pickle_with_code_is_not_executed(tmp_path):

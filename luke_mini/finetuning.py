@@ -489,7 +489,7 @@ def save_results(job: Job, reports: dict, files: dict[str, Path]) -> None:
         "results": reports,
     }
     with write_file(job.out / "results.json") as file:
-        json.dump(made, file, indent=1)
+        json.dump(made, file, indent=1, allow_nan=False)
 
 
 def describe_file(path: Path, n_examples: int) -> dict:

@@ -37,11 +37,7 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
     scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
     is mostly another is an error. Left out: BILOU and nested tags.
     """
-    raw = Path(path).read_bytes()
-    try:
-        text, encoding = raw.decode("utf-8-sig"), "utf-8"
-    except UnicodeDecodeError:  # the German, Spanish and Dutch files as first released
-        text, encoding = raw.decode("iso-8859-1"), "iso-8859-1"
+    text, encoding = _decoded(path)
     documents, are_marked = _tagged_documents(path, text)
     if not documents:
         raise ValueError(f"{path}: no sentence, expected lines of a word, a space and a tag")
@@ -55,6 +51,24 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
         Record(f"{path}, document {i}", _with_spans(document) | {"scheme": found, "encoding": encoding})
         for i, document in enumerate(documents, start=1)
     ]
+
+
+def _decoded(path: str | Path) -> tuple[str, str]:
+    """Text and encoding, which is ISO-8859-1 in the German, Spanish and Dutch files as first released.
+
+    ValueError naming the line of the first faulty byte of a file that is UTF-8 otherwise, by most of its other bytes.
+    """
+    raw = Path(path).read_bytes()
+    try:
+        return raw.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError as error:
+        text = raw.decode("utf-8", "replace")
+        faulty, beyond_ascii = text.count("\ufffd"), len(text) - len(text.encode("ascii", "ignore"))
+        if beyond_ascii >= 2 * faulty:
+            number = raw.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"{path}, line {number}: not UTF-8 text ({error.reason}), as the rest is") from None
+        print(f"{path}: read as ISO-8859-1, as it is not UTF-8 ({error.reason} at byte {error.start})")
+        return raw.decode("iso-8859-1"), "iso-8859-1"
 
 
 def _tagged_documents(path: str | Path, text: str) -> tuple[list[list[Tagged]], bool]:

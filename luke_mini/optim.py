@@ -76,8 +76,11 @@ class AdamW(torch.optim.Optimizer):
 
     def moments(self) -> dict[str, Tensor]:
         """Both moments of every parameter, by name "exp_avg.<parameter>"; not copies."""
-        named = [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"])]
-        return {f"{moment}.{name}": self.state[p][moment] for moment in MOMENTS for name, p in named}
+        return {f"{moment}.{name}": self.state[p][moment] for moment in MOMENTS for name, p in self.weights().items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is trained, by name; not copies."""
+        return {k: p for group in self.param_groups for k, p in zip(group["param_names"], group["params"])}
 
     @torch.no_grad()
     def load_moments(self, saved: dict[str, Tensor], updates: int) -> None:
@@ -87,6 +90,9 @@ class AdamW(torch.optim.Optimizer):
             odd = sorted(saved.keys() ^ own.keys())
             raise ValueError(f"optimizer state does not match the trainable parameters, e.g. {odd[0]!r}")
         for name, tensor in saved.items():
+            if tensor.shape != own[name].shape:
+                shapes = f"{list(tensor.shape)}, expected {list(own[name].shape)}"
+                raise ValueError(f"optimizer state {name} has the shape {shapes}")
             own[name].copy_(tensor)
         for group in self.param_groups:
             group["updates"] = updates

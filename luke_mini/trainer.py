@@ -19,6 +19,7 @@ step), so the step alone is the position in the data.
 """
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -27,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ from tqdm import tqdm
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
-from luke_mini.weights import read_file, save_tensors
+from luke_mini.weights import check_finite, read_file, save_tensors
 
 HELD = ("step-*", "results.json", "state")  # what says that a folder holds a run, of pretraining or of fine-tuning
 LENGTH = ("steps", "epochs")  # settings that may change when a run is resumed: it becomes longer or shorter
@@ -100,22 +101,45 @@ def train(
     precision: str,
     learning_rate: Callable[[int], float],
     start_step: int = 0,
+    out: Path = Path(),
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over the step).
 
     model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
-    and saves between the steps, where weights and optimizer are consistent.
+    and saves between the steps, where weights and optimizer are consistent. ValueError before a step whose loss or gradient
+    is NaN or infinite; the weights are still good, and its batch is kept in a file in `out`.
     """
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
         seed_step(recipe.seed, step, rank.index)
         sums = accumulate_gradients(model, micro_batches, rank, precision)
         if recipe.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in optimizer.parameters if p.grad is not None])
+        rates = [learning_rate(max(0, step - 1)), learning_rate(step)]
+        check_finite_step(sums, norm, step, rates, micro_batches, out / f"failed-batch-{rank.index}.pt")
         optimizer.set_learning_rate(learning_rate(step))
         optimizer.step()
         optimizer.zero_grad()
         yield step + 1, sums
+
+
+def check_finite_step(sums: dict[str, Tensor], norm: Tensor, step: int, rates: list[float], batch: list, out: Path):
+    """ValueError, on all processes, if loss or gradient of the step is not finite on one; each keeps its batch.
+
+    norm: of the gradient. rates: learning rates of the step before and of this one.
+    """
+    losses = {name: terms[0] / terms[2].clamp(min=1) for name, terms in sums.items() if name != "tokens"}
+    found = torch.stack([*losses.values(), norm.double()])
+    if math.isfinite(distributed.sum_over_ranks(found.clone()).sum()):
+        return
+    with files.write_file(out, "wb") as file:
+        torch.save([asdict(part) for part in batch], file)
+    shown = ", ".join(f"{name} {value:g}" for name, value in zip([*losses, "norm of the gradient"], found.tolist()))
+    before, now = rates
+    raise ValueError(f"step {step + 1}: the loss is not finite ({shown}), learning rate {now:g}, before {before:g}; "
+                     f"its batch is in {out}, the saved steps are from before")  # fmt: skip
 
 
 @dataclass
@@ -197,7 +221,7 @@ def fit(
     progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
     steps = train(
         distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
-        precision=precision, learning_rate=learning_rate, start_step=start_step,
+        precision=precision, learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent,
     )  # fmt: skip
     with stop_asked(rank) as asked:
         for step, sums in steps:
@@ -250,12 +274,14 @@ def save_step(
 ) -> None:
     """Saves a step and deletes all but the latest ones. OSError when the disk is full."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
+        with files.naming(f"step {step}, not saved"):  # its loss was finite, but was what became of the weights?
+            check_finite(optimizer.weights() | optimizer.moments())
         saving.write_model(folder)
         if best_weights:
             save_tensors(best_weights, folder / "best.safetensors")
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
         run = {"step": step, "total_steps": total_steps, **saving.info, "best": best}
-        (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
+        (folder / "run.json").write_text(json.dumps(run, indent=1, allow_nan=False), encoding="utf-8")
     for old in saved_steps(saving.out)[: -saving.kept]:
         shutil.rmtree(old)
 
@@ -284,7 +310,10 @@ def load_step(
     if planned != total_steps:
         rates = f"a schedule of {total_steps:,} steps from here on, until here of {planned:,}"
         print(f"            the learning rate follows {rates}", flush=True)
-    optimizer.load_moments(read_file(moments), found["step"])
+    with files.naming(moments):
+        saved = read_file(moments)
+        check_finite(saved)
+        optimizer.load_moments(saved, step)
     saving.read_model(folders[-1])
     if best.exists():
         return step, found["best"], read_file(best)
@@ -419,7 +448,7 @@ class Progress:
         self.bar.set_postfix_str(f"loss: {', '.join(losses)}", refresh=False)
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Ends the bar; what was done, in one line."""

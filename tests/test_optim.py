@@ -65,6 +65,9 @@ def test_state_round_trip_and_mismatch():
     other = optim.AdamW(model, beta1=0.9, beta2=0.99, eps=1e-6, weight_decay=0)
     other.load_moments(saved, 1)
     assert_equal(other.moments(), saved)
+    wide = saved | {"exp_avg.bias": torch.zeros(())}
+    with pytest.raises(ValueError, match=r"exp_avg.bias has the shape \[\], expected"):
+        other.load_moments(wide, 1)
     del saved["exp_avg.bias"]
     with pytest.raises(ValueError, match="exp_avg.bias"):
         other.load_moments(saved, 1)

@@ -207,6 +207,16 @@ def test_encodings(write, encoding, found):
     assert task_ner.describe(documents) == f"each alone, 1 mentions, IOB1, {found}"
 
 
+def test_one_faulty_byte_is_named_and_another_encoding_said(write, capsys):
+    """One byte of a UTF-8 file must not turn all its umlauts into two characters each."""
+    lines = "Zürich I-LOC\nin O\nÖsterreich I-LOC\n".encode()
+    with pytest.raises(ValueError, match="file.conll, line 3: not UTF-8 text .invalid start byte., as the rest is"):
+        read(write(lines.replace(b"rreich", b"\xffreich")))
+    assert not capsys.readouterr().out
+    read(write(lines.decode().encode("iso-8859-1")))
+    assert "file.conll: read as ISO-8859-1, as it is not UTF-8 (invalid start byte at byte 1)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("word", ["\u00a0", "\u0085", "\u2028", "\x1c", "a\u00a0b", "\u3000"])
 def test_only_space_and_tab_separate_columns(write, word):
     """Python's split() and splitlines() also break here; such words are in real files."""

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, config, distributed, tokenizer, trainer
+from luke_mini import batching, config, distributed, optim, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -276,6 +276,32 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_
     assert "run: holds a run already; --resume, --overwrite or another --out DIR" in done.stderr
     done = run(toy_data, out, 1, "--resume")
     assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, tmp_path):
+    """The steps from before stay as they are; the batch can be read."""
+    options = ["--data", str(toy_data), "--out", str(tmp_path), "--steps", "9", "--save-every", "1", "--log-every", "1"]
+    options += ["--global-batch", "4", "--micro-batch", "2", "--warmup-steps", "5", "--learning-rate", "1e15"]
+    with pytest.raises(ValueError, match=r"^step \d: the loss is not finite \(entity .*nan.*\), learning rate") as error:
+        train.main(options)
+    failed = int(re.match(r"step (\d)", str(error.value))[1])
+    saved = trainer.saved_steps(tmp_path)
+    assert int(saved[-1].name[5:]) == failed - 1 == len(lines(tmp_path)) and "Infinity" not in str(lines(tmp_path))
+    weights = load_file(saved[-1] / "model.safetensors") | load_file(saved[-1] / "optimizer.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    first, second = torch.load(tmp_path / "failed-batch-0.pt")
+    assert str(tmp_path / "failed-batch-0.pt") in str(error.value) and len(first["masked_word_labels"])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0)
+    model.weight.grad = torch.tensor([[1.0, float("inf")]])
+    optimizer.step()
+    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, lambda folder: None, lambda folder: None, False)
+    with pytest.raises(ValueError, match="^step 1, not saved: the weight weight has numbers that are not finite, 1 of 2"):
+        trainer.save_step(saving, 1, optimizer, {}, None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_that_is_not_there(tmp_path):

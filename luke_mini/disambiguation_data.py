@@ -97,10 +97,14 @@ def _wned(path: Path, mentions_alone: bool) -> Iterator[Record]:
         root = ElementTree.fromstring(path.read_bytes())
     except ElementTree.ParseError as error:
         raise ValueError(f"{path}, line {error.position[0]}, column {error.position[1] + 1}: {error}") from None
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"{path}: an encoding that cannot be read ({error}), expected UTF-8") from None
     for document in root.iter("document"):
         name = document.get("docName")
         if name is None:
             raise ValueError(f"{path}: expected an attribute docName in each <document>")
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ValueError(f"{path}: docName is {name!r}, expected the name of a file in RawText/")
         where, raw = f"{path}, document {name}", path.parent / "RawText" / name
         found = [_annotation(item, f"{where}, annotation {number}") for number, item in enumerate(document, start=1)]
         kept = [annotation for annotation in found if annotation[2]]

@@ -162,7 +162,8 @@ def prepare_out(arguments, rank) -> None:
         source, statistics = arguments.data[0] / STATISTICS, arguments.out / STATISTICS
         statistics.unlink(missing_ok=True)
         if source.is_file():
-            shutil.copy(source, statistics)
+            with files.write_file(statistics, "wb") as file:
+                file.write(source.read_bytes())
     distributed.barrier()
 
 

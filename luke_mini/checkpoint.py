@@ -325,8 +325,8 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     architecture = architecture_of(settings, checkpoint.weights)
     settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}
     settings["architectures"] = [architecture]
-    text = json.dumps(settings, indent=1, ensure_ascii=False)
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    with files.write_file(folder / "config.json") as file:
+        json.dump(settings, file, indent=1, ensure_ascii=False)
     nameless = checkpoint.weights.keys() - name_table(config).keys()
     if nameless:
         raise ValueError(f"no released name for {', '.join(sorted(nameless))}: it would be lost")

@@ -14,6 +14,7 @@ that this project does without.
 Left out: tasks on the pretraining heads, and the cloze task, whose candidates differ in number.
 """
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,6 +192,8 @@ def save(model: nn.Module, task_name: str, path: str | Path) -> float:
         difference = largest_difference(program.module(), model, task_name)
     if not difference <= TOLERANCE:
         raise ValueError(f"{path}: not written, the exported scores differ by {difference:.1e} from the model's")
+    made = io.BytesIO()  # torch's own writer aborts where the disk is full
+    torch.export.save(program, made)
     with write_file(path, "wb") as file:
-        torch.export.save(program, file)
+        file.write(made.getbuffer())
     return difference

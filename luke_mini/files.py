@@ -35,11 +35,12 @@ from typing import NamedTuple
 TRIES = 10  # to get a lock, a tenth of a second apart
 
 
-def with_path(error: BaseException, path: Path) -> BaseException:
-    """Adds the path to an OSError that lacks one (disk full)."""
-    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-        return OSError(error.errno, error.strerror, str(path))
-    return error
+def with_path(error: BaseException, path: Path, temporary: Path | None = None) -> BaseException:
+    """Adds the path to an OSError that lacks one (disk full), or puts it in place of the temporary one."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return error
+    name = str(path) if error.filename is None else os.fsdecode(error.filename).replace(str(temporary), str(path))
+    return OSError(error.errno, error.strerror, name)
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             yield temporary
     except BaseException as error:
         _remove(temporary)
-        raise with_path(error, path) from None
+        raise with_path(error, path, temporary) from None
 
 
 def _remove(path: Path) -> None:

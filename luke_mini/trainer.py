@@ -18,6 +18,7 @@ There is no random state to keep: the order of the examples, the masks and the s
 step), so the step alone is the position in the data.
 """
 
+import io
 import json
 import math
 import os
@@ -134,8 +135,10 @@ def check_finite_step(sums: dict[str, Tensor], norm: Tensor, step: int, rates: l
     found = torch.stack([*losses.values(), norm.double()])
     if math.isfinite(distributed.sum_over_ranks(found.clone()).sum()):
         return
+    made = io.BytesIO()
+    torch.save([asdict(part) for part in batch], made)
     with files.write_file(out, "wb") as file:
-        torch.save([asdict(part) for part in batch], file)
+        file.write(made.getbuffer())
     shown = ", ".join(f"{name} {value:g}" for name, value in zip([*losses, "norm of the gradient"], found.tolist()))
     before, now = rates
     raise ValueError(f"step {step + 1}: the loss is not finite ({shown}), learning rate {now:g}, before {before:g}; "
@@ -281,7 +284,8 @@ def save_step(
             save_tensors(best_weights, folder / "best.safetensors")
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
         run = {"step": step, "total_steps": total_steps, **saving.info, "best": best}
-        (folder / "run.json").write_text(json.dumps(run, indent=1, allow_nan=False), encoding="utf-8")
+        with files.write_file(folder / "run.json") as file:
+            json.dump(run, file, indent=1, allow_nan=False)
     for old in saved_steps(saving.out)[: -saving.kept]:
         shutil.rmtree(old)
 
@@ -447,8 +451,11 @@ class Progress:
         losses = (f"{name} {line[f'{name}_loss']:.2f}" for name in names)
         self.bar.set_postfix_str(f"loss: {', '.join(losses)}", refresh=False)
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+            try:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line, allow_nan=False) + "\n")
+            except OSError as error:  # a full disk has no name
+                raise files.with_path(error, self.path) from None
 
     def close(self) -> None:
         """Ends the bar; what was done, in one line."""

@@ -15,6 +15,7 @@ the way in. Four generations of released files differ in this:
 Left out: other frameworks' files.
 """
 
+import os
 import pickle
 import re
 import warnings
@@ -181,6 +182,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, path, {"format": "pt"})
     except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
         raise OSError(f"{path}: could not be written: {error}") from None
 
 

@@ -66,7 +66,7 @@ import torch
 from luke_mini import batching, checkpoint, distributed, initialization, ops
 from luke_mini import optim, recipes, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.examples import Shards, open_folders
+from luke_mini.examples import Shards, open_folders, part_hashes
 from luke_mini.mentions import STATISTICS
 from luke_mini.model import LukeForPretraining
 
@@ -180,7 +180,8 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     if rank.is_first:
         print_header(rank, arguments, model, shards, total_steps, precision)
     info = {  # all that the run depends on; compared when it is resumed
-        "stage": arguments.stage, "size": arguments.size, "recipe": config.as_dict(recipe),
+        "stage": arguments.stage, "size": arguments.size, "precision": precision, "recipe": config.as_dict(recipe),
+        "data": {str(i): part_hashes(folder) for i, folder in enumerate(arguments.data, start=1)},
         "model": config.as_dict(model.config), "examples": len(shards), "words": int(shards.lengths.sum()),
     }  # fmt: skip
     settings = {"luke_mini": {"stage": arguments.stage}}

@@ -383,6 +383,12 @@ def describe_parts(folder: Path) -> dict[str, dict]:
     return {name: {"bytes": size, "sha256": sha256(folder / name)} for name, (size, _) in _stamps(folder).items()}
 
 
+def part_hashes(folder: Path) -> dict[str, str]:
+    """What the examples of a folder and their ids depend on, for `trainer.check_same_run`."""
+    made = files.read_object(folder / MANIFEST).get("files") or describe_parts(folder)
+    return {name: part["sha256"][:16] for name, part in made.items() if name != "mentions.safetensors"}
+
+
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,7 +52,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -68,7 +68,7 @@ from luke_mini.files import write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
-from luke_mini.weights import read_file, save_tensors
+from luke_mini.weights import save_tensors
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Job:
     precision: str
     out: Path
     resume: bool = False  # continue from the saved state in OUT/state
+    origin: dict = field(default_factory=dict)  # what a run depends on beside its recipe
     save_minutes: float = 10.0  # minutes between saved states; the last step is saved anyway
 
     @property
@@ -217,7 +218,12 @@ def make_job(
     if labels:
         shown = " ".join(labels[:20]) + (f" ... {len(labels)} in all" if len(labels) > 20 else "")
         print(f"labels {shown}", flush=True)
-    return Job(task, options, start, labels, examples, features, rank, precision, out, resume, save_minutes)
+    origin = {
+        "task": task.NAME, "precision": precision, "options": config.as_dict(options), "labels": list(labels),
+        "checkpoint": trainer.fingerprint(start.weights, start.config) if task.TRAINS else "",
+        "data": {name: trainer.fingerprint(features[name]) for name in ("train", "dev") if name in features},
+    }  # fmt: skip
+    return Job(task, options, start, labels, examples, features, rank, precision, out, resume, origin, save_minutes)
 
 
 def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:
@@ -313,9 +319,9 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         return found if recipe.select != "last" or step == total_steps else None
 
     saving = trainer.Saving(
-        folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe)},
+        folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe), **job.origin},
         lambda into: save_tensors(model.state_dict(), into / "weights.safetensors"),
-        lambda saved: model.load_state_dict(read_file(saved / "weights.safetensors")),
+        lambda saved: model.load_state_dict(trainer.read_state(saved / "weights.safetensors", model.state_dict())),
         job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(

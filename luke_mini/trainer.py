@@ -18,6 +18,7 @@ There is no random state to keep: the order of the examples, the masks and the s
 step), so the step alone is the position in the data.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -29,10 +30,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -104,7 +106,7 @@ def train(
     start_step: int = 0,
     out: Path = Path(),
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over the step).
+    """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over all processes).
 
     model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
     and saves between the steps, where weights and optimizer are consistent. ValueError before a step whose loss or gradient
@@ -113,7 +115,9 @@ def train(
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
         seed_step(recipe.seed, step, rank.index)
-        sums = accumulate_gradients(model, micro_batches, rank, precision)
+        own = accumulate_gradients(model, micro_batches, rank, precision)
+        joint = distributed.sum_over_ranks(torch.cat([*own.values()])).split([len(terms) for terms in own.values()])
+        sums = dict(zip(own, joint))
         if recipe.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
         else:
@@ -126,20 +130,20 @@ def train(
         yield step + 1, sums
 
 
-def check_finite_step(sums: dict[str, Tensor], norm: Tensor, step: int, rates: list[float], batch: list, out: Path):
-    """ValueError, on all processes, if loss or gradient of the step is not finite on one; each keeps its batch.
+def check_finite_step(sums: dict, norm: Tensor, step: int, rates: list[float], batch: list, out: Path) -> None:
+    """ValueError, on all processes, if loss or gradient of the step is not finite; each keeps its part of the batch.
 
-    norm: of the gradient. rates: learning rates of the step before and of this one.
+    sums: over all processes. norm: of the gradient, which they share. rates: of the step before and of this one.
     """
-    losses = {name: terms[0] / terms[2].clamp(min=1) for name, terms in sums.items() if name != "tokens"}
-    found = torch.stack([*losses.values(), norm.double()])
-    if math.isfinite(distributed.sum_over_ranks(found.clone()).sum()):
+    losses = {name: (terms[0] / terms[2].clamp(min=1)).item() for name, terms in sums.items() if name != "tokens"}
+    found = losses | {"norm of the gradient": norm.item()}
+    if all(map(math.isfinite, found.values())):
         return
     made = io.BytesIO()
     torch.save([asdict(part) for part in batch], made)
     with files.write_file(out, "wb") as file:
         file.write(made.getbuffer())
-    shown = ", ".join(f"{name} {value:g}" for name, value in zip([*losses, "norm of the gradient"], found.tolist()))
+    shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
     before, now = rates
     raise ValueError(f"step {step + 1}: the loss is not finite ({shown}), learning rate {now:g}, before {before:g}; "
                      f"its batch is in {out}, the saved steps are from before")  # fmt: skip
@@ -214,14 +218,16 @@ def fit(
     and exit with status 0.
     """
     optimizer = optim.AdamW.of(model, recipe)
-    start_step, best, best_weights = load_step(saving, model, optimizer, total_steps)
+    for index, info in enumerate(distributed.gather(saving.info)):
+        check_same_run(info, saving.info, f"process {index} of this run")
+    start_step, best, best_weights, sums = load_step(saving, model, optimizer, total_steps)
     if rank.is_first:
         cut_metrics(saving.metrics, start_step)
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
-    progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
+    progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, sums), time.monotonic()
     steps = train(
         distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
         precision=precision, learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent,
@@ -234,7 +240,7 @@ def fit(
                 best, best_weights = found, copy_weights(model) if step < total_steps else None
             stopped = asked()
             if rank.is_first and (stopped or saving.is_due(step, total_steps, saved)):
-                save_step(saving, step, total_steps, optimizer, best, best_weights)
+                save_step(saving, step, total_steps, optimizer, best, best_weights, progress.sums)
                 saved = time.monotonic()
             if stopped:
                 stop(saving, progress, step)
@@ -273,9 +279,10 @@ def refuse_used(out: Path, wanted: bool) -> None:
 
 
 def save_step(
-    saving: Saving, step: int, total_steps: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None
-) -> None:
-    """Saves a step and deletes all but the latest ones. OSError when the disk is full."""
+    saving: Saving, step: int, total_steps: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None,
+    sums: dict[str, Tensor],
+) -> None:  # fmt: skip
+    """Saves a step and deletes all but the latest ones. OSError when the disk is full. sums: since the last log."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         with files.naming(f"step {step}, not saved"):  # its loss was finite, but was what became of the weights?
             check_finite(optimizer.weights() | optimizer.moments())
@@ -283,7 +290,8 @@ def save_step(
         if best_weights:
             save_tensors(best_weights, folder / "best.safetensors")
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
-        run = {"step": step, "total_steps": total_steps, **saving.info, "best": best}
+        waiting = {name: terms.tolist() for name, terms in sums.items()}
+        run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "sums": waiting}
         with files.write_file(folder / "run.json") as file:
             json.dump(run, file, indent=1, allow_nan=False)
     for old in saved_steps(saving.out)[: -saving.kept]:
@@ -292,59 +300,106 @@ def save_step(
 
 def load_step(
     saving: Saving, model: nn.Module, optimizer: optim.AdamW, total_steps: int
-) -> tuple[int, dict, dict | None]:
+) -> tuple[int, dict, dict | None, dict[str, Tensor]]:
     """If the run resumes, restores model and optimizer from the latest saved step, if any, and says so.
 
-    Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
+    Returns (steps done, best scores, best weights, sums since the last log). ValueError naming what is missing, damaged
+    or different.
     """
     folders = saved_steps(saving.out) if saving.resume else []
     if not folders:
-        return 0, {}, None
+        return 0, {}, None, {}
     moments, run, best = (folders[-1] / name for name in ("optimizer.safetensors", "run.json", "best.safetensors"))
     for path in (moments, run):
         if not path.is_file():
             held = f"{path}: missing, so the run cannot resume from {path.parent.name}"
             raise ValueError(f"{held}; remove that folder or restart")
-    found = files.read_object(run)
-    check_same_run(found, saving.info, folders[-1])
-    step, planned = found["step"], found.get("total_steps", total_steps)
+    found = files.Record(str(run), files.read_object(run))
+    check_same_run(found.values, saving.info, f"{folders[-1]}: saved")
+    step, scores = found.get("step", int), found.get("best", dict)
+    planned = found.get("total_steps", int, total_steps)
     if step > total_steps:
         raise ValueError(f"{folders[-1]}: the run has these steps already; more than {total_steps} cannot be undone")
     print(f"resumed     after step {step:,} of {total_steps:,}", flush=True)
     if planned != total_steps:
         rates = f"a schedule of {total_steps:,} steps from here on, until here of {planned:,}"
         print(f"            the learning rate follows {rates}", flush=True)
-    with files.naming(moments):
-        saved = read_file(moments)
-        check_finite(saved)
-        optimizer.load_moments(saved, step)
+    optimizer.load_moments(read_state(moments, optimizer.moments()), step)
     saving.read_model(folders[-1])
+    device = optimizer.parameters[0].device
+    sums = {name: torch.tensor(terms, dtype=torch.float64, device=device)
+            for name, terms in found.get("sums", dict, {}).items()}  # fmt: skip
     if best.exists():
-        return step, found["best"], read_file(best)
-    return step, found["best"], copy_weights(model) if found["best"] else None  # of a run that ended with the best
+        return step, scores, read_state(best, model.state_dict()), sums
+    return step, scores, copy_weights(model) if scores else None, sums  # of a run that ended with the best
 
 
-def check_same_run(saved: dict, now: dict, folder: Path) -> None:
-    """Raises ValueError naming the first setting in which a saved run differs from this one, but for its length."""
+def read_state(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file of a saved step. ValueError if they are not those expected, or not finite."""
+    with files.naming(path):
+        found = read_file(path)
+        for name in sorted(found.keys() | expected.keys()):
+            shapes = [list(side[name].shape) if name in side else "missing" for side in (found, expected)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"{name}: {shapes[0]}, expected {shapes[1]}: not of this run, or damaged")
+        check_finite(found)
+    return found
+
+
+def check_same_run(saved: dict, now: dict, where: str, prefix: str = "") -> None:
+    """ValueError naming the first setting in which a saved run differs from this one, but for its length.
+
+    where: what the saved one is, "runs/a/step-000400: saved". prefix: of the setting's name, "recipe.".
+    """
     for key, value in now.items():
-        if isinstance(value, dict):
-            check_same_run(saved.get(key, {}), value, folder)
-        elif key not in LENGTH and saved.get(key) != value:
-            held = f"{folder}: saved with {key} = {saved.get(key)}"
-            raise ValueError(f"{held}, to be resumed with {value}: give the same options")
+        held = saved.get(key)
+        if isinstance(value, dict) and isinstance(held, dict):
+            check_same_run(held, value, where, f"{prefix}{key}.")
+        elif key not in LENGTH and held != value:
+            shown, expected = (text if len(text := str(one)) < 80 else f"{text[:80]}..." for one in (held, value))
+            held = f"{where} with {prefix}{key} = {shown}, now it is {expected}"
+            raise ValueError(f"{held}: give the same options and data")
+
+
+def fingerprint(*values) -> str:
+    """A hash of tensors, arrays, texts, numbers, and of tuples, lists, dicts and dataclasses of these."""
+    digest = hashlib.sha256()
+
+    def add(value) -> None:
+        if isinstance(value, Tensor):  # its bytes: numpy has no bfloat16
+            add((str(value.dtype), value.shape, value.detach().cpu().flatten().view(torch.uint8).numpy()))
+        elif isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(value.tobytes())
+        elif isinstance(value, (tuple, list)):
+            digest.update(f"({len(value)}".encode())
+            for item in value:
+                add(item)
+        elif isinstance(value, dict) or is_dataclass(value):
+            add([*(value if isinstance(value, dict) else vars(value)).items()])
+        elif value is None or isinstance(value, (str, bytes, int, float, np.generic, Path)):
+            digest.update(f"{value!r},".encode())
+        else:
+            raise TypeError(f"no hash of a {type(value).__name__}")
+
+    add(values)
+    return digest.hexdigest()[:16]
 
 
 def cut_metrics(path: Path, step: int) -> None:
     """Drops the lines of metrics.jsonl after the step that a run resumes from, and a half-written last line."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    kept, last = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+            found = json.loads(line)["step"]
+            if not last < found <= step:
+                break
+        except (ValueError, KeyError, TypeError):
             break
+        kept.append(line)
+        last = found
     with files.write_file(path) as file:
         file.write("".join(line + "\n" for line in kept))
 
@@ -413,9 +468,12 @@ class Progress:
     means over all predictions since the last line on all processes.
     """
 
-    def __init__(self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str):
+    def __init__(
+        self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str,
+        sums: dict[str, Tensor],
+    ):  # fmt: skip
         self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
-        self.sums: dict[str, Tensor] = {}  # since the last line, see `accumulate_gradients`
+        self.sums = sums  # since the last line, over all processes, see `accumulate_gradients`
         self.started = self.last = time.perf_counter()
         self.start_step, self.tokens = start_step, 0
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between updates of the bar; few in a log file
@@ -432,7 +490,7 @@ class Progress:
 
     def _log(self, step: int, learning_rate: float) -> None:
         _, *names = self.sums
-        joint = distributed.sum_over_ranks(torch.cat([*self.sums.values()])).tolist()
+        joint = torch.cat([*self.sums.values()]).tolist()
         now = time.perf_counter()
         self.tokens += joint[0]
         line = {

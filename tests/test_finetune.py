@@ -370,6 +370,10 @@ def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys
         assert list(killed.glob("state/*/step-000003"))
         with pytest.raises(ValueError, match="saved with batch"):
             run("ner", killed, f"{options} --resume --batch 4")
+        with pytest.raises(ValueError, match="saved with precision = fp32, now it is bf16"):
+            run("ner", killed, f"{options} --resume --precision bf16")
+        with pytest.raises(ValueError, match="saved with data.train = [0-9a-f]{16}, now it is"):
+            run("ner", killed, f"{options} --resume --train-examples 39")
         capsys.readouterr()
         with pytest.raises(SystemExit, match="0"):
             run("ner", killed, f"{options} --resume")
@@ -378,6 +382,34 @@ def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys
     run("ner", killed, f"{options} --resume")
     for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    logs = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, killed)]
+    changing = ("seconds", "tokens_per_second")
+    whole, killed = [[{k: v for k, v in line.items() if k not in changing} for line in log] for log in logs]
+    assert killed == whole and len(whole) > 0
+
+
+def test_what_makes_two_runs_different(pretrained, toy_data, tmp_path):
+    start = inference.open_checkpoint(pretrained, task_ner)
+    examples = read_documents(toy_data / "ner/dev.conll")[:8]
+
+    def origin(start=start, train=examples, dev=examples, options=task_ner.Options(), precision="fp32") -> dict:
+        rank, found = Rank(0, 1, torch.device("cpu")), {"train": train, "dev": dev}
+        job = finetuning.make_job(task_ner, options, start, found, rank, precision, tmp_path, True, 1.0)
+        return json.loads(json.dumps(job.origin))
+
+    name = "luke.layers.1.attention.word_query.bias"
+    changed = replace(start, weights=start.weights | {name: start.weights[name] + 1e-3})
+    other = [one._replace(spans=tuple((a, b, f"{kind}S") for a, b, kind in one.spans)) for one in examples]
+    saved = origin()
+    finetuning.trainer.check_same_run(saved, origin(), "saved")
+    for setting, now in (
+        ("checkpoint", origin(changed)), ("precision", origin(precision="bf16")),
+        ("data.train", origin(train=examples[::-1])), ("data.train", origin(train=examples[1:])),
+        ("data.dev", origin(dev=examples[::-1])), ("labels", origin(train=other, dev=other)),
+        ("options.max_seq_length", origin(options=task_ner.Options(max_seq_length=64))),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^saved with {setting} = .*: give the same options and data$"):
+            finetuning.trainer.check_same_run(saved, now, "saved")
 
 
 @pytest.mark.parametrize("select", ["last", "score"])

@@ -19,7 +19,7 @@ import closeness
 import pytest
 import torch
 from closeness import assert_equal, assert_same, by_layer, seeded
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, 
     """The steps from before stay as they are; the batch can be read."""
     options = ["--data", str(toy_data), "--out", str(tmp_path), "--steps", "9", "--save-every", "1", "--log-every", "1"]
     options += ["--global-batch", "4", "--micro-batch", "2", "--warmup-steps", "5", "--learning-rate", "1e15"]
-    with pytest.raises(ValueError, match=r"^step \d: the loss is not finite \(entity .*nan.*\), learning rate") as error:
+    with pytest.raises(ValueError, match=r"^step \d: the loss is not finite \(entity .*nan.*\), lear") as error:
         train.main(options)
     failed = int(re.match(r"step (\d)", str(error.value))[1])
     saved = trainer.saved_steps(tmp_path)
@@ -298,10 +298,42 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0)
     model.weight.grad = torch.tensor([[1.0, float("inf")]])
     optimizer.step()
-    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, lambda folder: None, lambda folder: None, False)
+    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, lambda folder: None, lambda folder: None, False, kept=1)
     with pytest.raises(ValueError, match="^step 1, not saved: the weight weight has numbers that are not finite, 1 of 2"):
-        trainer.save_step(saving, 1, optimizer, {}, None)
+        trainer.save_step(saving, 1, 9, optimizer, {}, None, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_of_a_saved_step_are_named(toy_data, tmp_path):
+    call = command(toy_data, tmp_path, 1, "--steps", "2", "--save-every", "1")[2:]
+    train.main(call)
+    step = tmp_path / "step-000002"
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError, match=message) as error:
+            train.main([*call, "--resume", "--steps", "3"])
+        assert "\n" not in str(error.value) and str(step) in str(error.value)
+
+    run, moments = json.loads((step / "run.json").read_text()), load_file(step / "optimizer.safetensors")
+    name = next(iter(moments))
+    part = next(part for part in run["data"]["1"] if part.endswith(".bin"))
+    for change, message in (
+        ({"step": None}, "run.json: field 'step' is null, expected an integer"),
+        ({"best": 3}, "run.json: field 'best' is 3, expected an object"),
+        ({"precision": "bf16"}, "saved with precision = bf16, now it is fp32"),
+        ({"data": {"1": run["data"]["1"] | {part: "0"}}}, rf"saved with data.1.{part} = 0, now it is [0-9a-f]{{16}}:"),
+    ):
+        (step / "run.json").write_text(json.dumps(run | change))
+        refused(message)
+    (step / "run.json").write_text(json.dumps(run))
+    for change, message in (
+        ({name: moments[name][:1].clone()}, rf"optimizer.safetensors: {name}: \[1.*\], exp"),
+        ({name: moments[name] * float("nan")}, f"optimizer.safetensors: the weight {name} has numbers that are not"),
+    ):
+        save_file(moments | change, step / "optimizer.safetensors")
+        refused(message)
+    save_file({name: moments[name]}, step / "optimizer.safetensors")
+    refused("optimizer.safetensors: .*: missing, expected")
 
 
 def test_data_that_is_not_there(tmp_path):

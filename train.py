@@ -67,7 +67,7 @@ from luke_mini import batching, checkpoint, distributed, initialization, ops
 from luke_mini import optim, recipes, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, open_folders
-from luke_mini.mentions import STATISTICS
+from luke_mini.mentions import HELD_OUT, STATISTICS
 from luke_mini.model import LukeForPretraining
 
 
@@ -158,11 +158,10 @@ def prepare_out(arguments, rank) -> None:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        # Copied beside the model, if present: question answering and linking need both.
-        source, statistics = arguments.data[0] / STATISTICS, arguments.out / STATISTICS
-        statistics.unlink(missing_ok=True)
-        if source.is_file():
-            shutil.copy(source, statistics)
+        for name in (STATISTICS, HELD_OUT):  # copied beside the model: question answering and linking need them
+            (arguments.out / name).unlink(missing_ok=True)
+            if (arguments.data[0] / name).is_file():
+                shutil.copy(arguments.data[0] / name, arguments.out / name)
     distributed.barrier()
 
 

@@ -43,6 +43,7 @@ class Document(NamedTuple):
     text: str
     mentions: tuple[Mention, ...] | None  # in the order of the file; None: still to be detected
     skipped: int = 0  # mentions that were left out: their title is no article
+    wiki: str = ""  # address of the pages of its candidates, without their titles; "" if not known
 
 
 def records(path: str | Path, mentions_alone: bool = False) -> Iterator[Record]:
@@ -234,8 +235,13 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
     text, mentions = document.text, document.mentions
     if mentions is None:
         mentions = statistics.detect(text, min_link_probability)
-    known = (statistics.candidates(text[m.start : m.end]) if m.candidates is None else m.candidates for m in mentions)
-    return document._replace(mentions=tuple(m._replace(candidates=found) for m, found in zip(mentions, known)))
+    surfaces = (text[m.start : m.end] for m in mentions)
+    found = tuple(
+        m if m.candidates is not None and m.link_probability is None else
+        m._replace(candidates=statistics.candidates(surface), certainty=statistics.certainty(surface))
+        for m, surface in zip(mentions, surfaces)
+    )  # fmt: skip
+    return document._replace(mentions=found, wiki=statistics.wiki.tobytes().decode())
 
 
 def with_persons(document: Document, persons: Collection[str]) -> Document:
@@ -309,6 +315,7 @@ class Feature(NamedTuple):
     sequence: packing.Sequence
     is_target: np.ndarray  # bool [E]: this input decides about it
     candidates: list[dict[int, int]]  # E times entity id -> the number of the mention's candidate, best prior first
+    priors: list[list[float]] = []  # of each of these
 
 
 def candidate_ids(mention: Mention, entity_vocab, options: Options) -> tuple[dict[int, int], int]:
@@ -365,5 +372,9 @@ def make_features(
             inside[:, 1] = np.minimum(np.minimum(inside[:, 1], last), inside[:, 0] + options.max_mention)
             candidates, gold = zip(*(found[k] for k in chosen.tolist()))
             sequence = packing.Sequence(word_ids, np.array(gold), inside - first + 1, np.array(order)[chosen])
-            features.append(Feature(index, sequence, is_target, list(candidates)))
+            priors = [
+                [document.mentions[k].candidates[number].prior for number in ids.values()]
+                for k, ids in zip(sequence.kept.tolist(), candidates)
+            ]
+            features.append(Feature(index, sequence, is_target, list(candidates), priors))
     return features

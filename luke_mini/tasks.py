@@ -312,6 +312,9 @@ class DisambiguationOptions:
     titles: str = option("", "file of valid titles; mentions with another one are left out")
     language: str = option("", "language of the titles, if the vocabulary has several")
     min_link_probability: float = option(0.1, "minimum link probability of a mention, for --predict on plain text")
+    # Answers for own text: see `choose_mix`. Files are scored as published, by the model alone.
+    model_weight: float = option(1.0, "weight of the model's scores, the others' is the prior's; 1: as published")
+    min_probability: float = option(0.0, "mentions whose best candidate is less probable get no title")
     mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
 
     def __post_init__(self):
@@ -320,6 +323,8 @@ class DisambiguationOptions:
                              "--max-candidates at least 1")  # fmt: skip
         if not 0 < self.mask_share <= 1:
             raise ValueError(f"--mask-share {self.mask_share} must lie in (0, 1]")
+        if not 0 <= self.model_weight <= 1:
+            raise ValueError(f"--model-weight {self.model_weight} must lie in [0, 1]")
 
 
 DISAMBIGUATION = Task(
@@ -351,7 +356,9 @@ Mentions without candidates in the file have those of the mention statistics tha
 mentions.safetensors in the file's folder or one of the three above it.
 
 --predict takes such a line without titles, or plain text, whose mentions are then found by the statistics, and prints
-{"text", "mentions": [{"text", "start", "end", "title", "probability"}]}.""",
+{"text", "mentions": [{"text", "start", "end", "title", "probability", "address", "candidates": [{"title", "prior",
+"model"}]}]}. "title" is null below --min-probability; "model" is the model's probability of the candidate among all;
+"address" is there if the dump named its wiki.""",
     DisambiguationOptions, all_entities=True, exports=False,
 )  # fmt: skip
 

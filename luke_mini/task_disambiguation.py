@@ -386,7 +386,8 @@ class Mix(NamedTuple):
     """How answers for own text are made; kept as linking.json in the model's folder."""
 
     model_weight: float
-    min_probability: float
+    min_probability: float  # of an answer; costs no more right titles than the model gains beyond chance
+    nil_probability: float = 0.0  # the same if no title is as right an answer as a title
     links: int = 0  # held-out links with candidates, by which these were chosen
     prior_right: int = 0  # of them the prior alone finds
     right: int = 0  # and both together
@@ -418,17 +419,21 @@ def choose_mix(linker: NamedTuple, statistics: Mentions, records: Sequence[Recor
     gain = {w: int(own.sum()) - int(right[0.0].sum()) for w, own in right.items()}
     sure = [w for w in WEIGHTS if gain[w] > np.sqrt((right[w] != right[0.0]).sum())]
     weight = max(sure, key=gain.get, default=0.0)
-    least = best_threshold(probability[weight], right[weight], ~known, int(right[0.0].sum()))
+    chance = np.sqrt((right[weight] != right[0.0]).sum())
+    by_title, any_answer = (
+        best_threshold(probability[weight], right[weight], ~known, n) for n in (right[0.0].sum() + max(chance, 1), 0)
+    )
     n_links = sum(bool(mention.candidates) for mention in mentions)
-    return Mix(weight, least, n_links, int(right[0.0].sum()), int(right[weight].sum()))
+    return Mix(weight, by_title, any_answer, n_links, int(right[0.0].sum()), int(right[weight].sum()))
 
 
-def best_threshold(probability: np.ndarray, right: np.ndarray, none: np.ndarray, n_right: int) -> float:
-    """The probability below which no title is best: most mentions are right, n_right of them with a title.
+def best_threshold(probability: np.ndarray, right: np.ndarray, none: np.ndarray, n_right: float) -> float:
+    """The probability below which mentions best have no title: most are right, n_right with a title. 0 if none is.
 
-    none: bool, mentions that mean no candidate. So the threshold spends what the model gains, no more.
+    none: bool, mentions that mean no candidate.
     """
     borders = np.unique([0.0, *probability])
+    borders[1:] = (borders[1:] + borders[:-1]) / 2
     answered = probability >= borders[:, None]  # [thresholds, mentions]
     titles, no_titles = (answered & right).sum(axis=1), (~answered & none).sum(axis=1)
     return float(borders[np.where(titles >= n_right, titles + no_titles, -1).argmax()])

@@ -160,7 +160,7 @@ def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_p
         finetuned(tmp_path / "model", words, task_ner, task_ner.CONLL_LABELS)
     else:
         pretrained(tmp_path / "model", words, "Oslo")
-        arguments += ["--mentions", str(statistics[1])]
+        arguments += ["--mentions", str(statistics[1]), "--model-weight", "0.5", "--min-probability", "0"]
     terminal, other = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "finetune.py", *arguments], cwd=Path(finetune.__file__).parent, start_new_session=True,
@@ -349,7 +349,8 @@ def test_the_model_counts_only_where_held_out_links_say_so(words, tmp_path, caps
     assert (mix["model_weight"] > 0) == (meant == "Ada, Oklahoma") and len(said) == 1 and "9 held-out links" in said[0]
     assert linker.options.model_weight == linker.model.options.model_weight == mix["model_weight"]
     (answer,) = inference.link(linker, statistics, ["Ada in Berg."])
-    assert [m["title"] for m in answer["mentions"]] == [meant, None]  # 1 / 2 is below what Ada has
+    nowhere = None if meant == "Ada, Oklahoma" else "Nowhere"  # 1 / 2 is below what Ada has; a title costs no other
+    assert [m["title"] for m in answer["mentions"]] == [meant, nowhere] and 0.5 < mix["nil_probability"] < 10 / 11
     assert inference.load_linker(folder, path)[0].options == linker.options and not capsys.readouterr().err  # kept
     more = held_out(tmp_path / "data", *[(f"Ada saw {k}.", "Ada", "Ada Lovelace") for k in range(20)])
     assert inference.load_linker(folder, more)[0].options.model_weight == 0 and "20 held-out" in capsys.readouterr().err

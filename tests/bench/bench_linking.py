@@ -50,15 +50,16 @@ def main():
     for path in given.models:
         linker = inference.load(path, "disambiguation")
         mix = task_disambiguation.choose_mix(linker, statistics, choosing)
-        print(f"{path}: {len(pages[1::2])} pages, {known.sum()} known links, {(~known).sum()} NIL; {mix[:5]}")
+        print(f"{path}: {len(pages[1::2])} pages, {known.sum()} known links, {(~known).sum()} NIL; {mix[:6]}")
         ways = {"prior alone": (0.0, 0.0), "model alone": (1.0, 0.0),
-                "link --min-probability 0": (mix.model_weight, 0.0), "link": mix[:2]}  # fmt: skip
+                "link": mix[:2],
+                f"link --min-probability {mix.nil_probability:.2f}": (mix.model_weight, mix.nil_probability)}  # fmt: skip
         for name, (weight, least) in ways.items():
             titles, probability = zip(*answers(linker, documents, weight, least))
             if name == "prior alone":
                 probability = [mention.candidates[0].prior for mention in mentions]
             right = np.array([title == own for title, own in zip(titles, gold)])
-            print(f"  {name:26} known {right[known].mean():6.1%} ({right[known].sum()})   all {right.mean():6.1%}   "
+            print(f"  {name:27} known {right[known].mean():6.1%} ({right[known].sum()})   all {right.mean():6.1%}   "
                   f"NIL {precision_at_half_recall(probability, ~known):6.1%}   "
                   f"None {titles.count(None)}, rightly {right[~known].sum()}", flush=True)
 

@@ -132,7 +132,7 @@ if __name__ == "__main__":
     files.run(parse_arguments, "finetune.py")  # help, --describe and typing errors do not wait for torch
 
 from luke_mini import checkpoint, distributed, export, finetuning, inference, trainer
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import find_statistics
 
 
 def train(task, arguments, rank) -> None:
@@ -209,8 +209,8 @@ def evaluate(task, arguments, rank) -> None:
 
 def predict(task, arguments, rank) -> None:
     folder, predictor = open_model(task, arguments, rank.device)
-    if task is DISAMBIGUATION and (found := arguments.mentions or find_statistics([folder])):
-        predictor, _ = inference.load_linker(folder, found, given_options(task.options, arguments), rank.device)
+    if task.NAME == DISAMBIGUATION.name and (found := arguments.mentions or find_statistics([folder])):
+        predictor, _ = inference.load_linker(folder, found, given_options(task.Options, arguments), rank.device)
     write_answers(partial(inference.answer, predictor), arguments)
 
 

@@ -49,12 +49,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
     run.add_argument("--save-every", default=1000, help="steps between saves [%(default)s]", **steps)
+    run.add_argument("--keep", default=trainer.KEPT, help="saved steps that stay on disk [%(default)s]", **steps)
     run.add_argument("--log-every", default=10, help="steps between lines of the log [%(default)s]", **steps)
     config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {size}]")
     arguments = parser.parse_args(argv)
     if arguments.stage != "scratch" and arguments.init is None:
         parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or --stage scratch")
-    for name in ("save_every", "log_every"):
+    for name in ("save_every", "keep", "log_every"):
         if (value := getattr(arguments, name)) < 1:
             parser.error(f"{config.as_flag(name, value)}: expected at least 1")
     arguments.out = arguments.out or Path("runs") / arguments.data[0].name
@@ -133,12 +134,13 @@ def print_header(rank, arguments, model, total_steps: int, precision: str) -> No
     print(f"device      {rank.device} x {rank.world_size}, {torch.get_num_threads()} threads each, {precision}")
     print(f"kernels     {ops.backend_for(rank.device)}")
     print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
-    print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {arguments.recipe}", flush=True)
+    print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {arguments.recipe}")
+    print(f"saved       every {arguments.save_every:,} steps, the latest {arguments.keep} are kept", flush=True)
 
 
 def prepare_out(arguments, rank) -> None:
     """Clears OUT for a fresh start. ValueError if it holds saved steps without --resume or --overwrite."""
-    steps = trainer.saved_steps(arguments.out)
+    steps = trainer.agreed_steps(arguments.out)
     if steps and arguments.resume:
         return
     if steps and not arguments.overwrite:
@@ -181,7 +183,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         arguments.out, arguments.out / "metrics.jsonl", info,
         lambda folder: checkpoint.write(folder, model, word_tokenizer, entity_vocab, settings),
         lambda folder: checkpoint.fill(model, checkpoint.read(folder).weights),
-        arguments.resume, every_steps=arguments.save_every,
+        arguments.resume, every_steps=arguments.save_every, keep=arguments.keep,
     )  # fmt: skip
     trainer.fit(
         model,

@@ -103,6 +103,7 @@ def load(
     if unknown := options.keys() - {item.name for item in fields(task.Options)}:
         raise ValueError(f"{folder}: its config.json has options that {task.NAME} does not know: {', '.join(unknown)}")
     options = task.Options(**(options | dict(changes or {})))
+    finetuning.check_positions(start.config, options)
     model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
     checkpoint.fill(model, start.weights)
     return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
@@ -165,6 +166,7 @@ def link(
     task, model, tokenizer, entity_vocab, options = linker
     if len(entity_vocab) <= 4:
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
+    files.check_text(lines)
     named = [None] * len(lines)
     if ner:
         records = [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)]  # {...} is text as well

@@ -36,7 +36,7 @@ from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
 from luke_mini.weights import read_file, save_tensors
 
-KEPT = 2  # saved steps that stay on disk
+KEPT = 2  # saved steps that stay on disk, unless --keep says otherwise
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
@@ -125,6 +125,7 @@ class Saving:
     resume: bool
     every_steps: int = 0  # 0: use every_minutes
     every_minutes: float = 0.0
+    keep: int = KEPT  # steps that stay on disk, the latest
 
     def is_due(self, step: int, total_steps: int, since: float) -> bool:
         """since: the time of the last save, in seconds of `time.monotonic`."""
@@ -191,12 +192,24 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def saved_steps(out: Path) -> list[Path]:
-    """The folders of all saved steps, oldest first; sorted by number, as step 1,000,000 has one more digit."""
-    return sorted((p for p in Path(out).glob("step-*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    """The folders of all saved steps, oldest first, by number: step 1,000,000 has one more digit."""
+    found = (path for path in Path(out).glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def agreed_steps(out: Path) -> list[Path]:
+    """`saved_steps`, if all processes see the same latest one; otherwise a ValueError in each of them."""
+    found = saved_steps(out)
+    latest = distributed.gather(found[-1].name if found else "no saved step")
+    for rank, name in enumerate(latest):
+        if name != latest[0]:
+            held = f"{out}: process 0 sees {latest[0]}, process {rank} {name}"
+            raise ValueError(f"{held}: expected a disk that all machines share")
+    return found
 
 
 def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None) -> None:
-    """Saves a step and deletes all but the latest KEPT ones. OSError when the disk is full."""
+    """Saves a step and deletes all but the latest ones. OSError when the disk is full."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         saving.write_model(folder)
         if best_weights:
@@ -204,7 +217,7 @@ def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, bes
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
         run = {"step": step, **saving.info, "best": best}
         (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
-    for old in saved_steps(saving.out)[:-KEPT]:
+    for old in saved_steps(saving.out)[: -saving.keep]:
         shutil.rmtree(old)
 
 
@@ -213,7 +226,7 @@ def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict |
 
     Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
     """
-    folders = saved_steps(saving.out) if saving.resume else []
+    folders = agreed_steps(saving.out) if saving.resume else []
     if not folders:
         return 0, {}, None
     moments, run, best = (folders[-1] / name for name in ("optimizer.safetensors", "run.json", "best.safetensors"))

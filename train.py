@@ -161,7 +161,7 @@ def prepare_out(arguments, rank) -> None:
 def pretrain(arguments, rank: distributed.Rank) -> None:
     recipe, first, shape = arguments.recipe, arguments.data[0], base_shape(arguments)
     precision = arguments.precision or trainer.default_precision(rank.device, shape.hidden_size)
-    shards = open_folders(arguments.data, shape.max_position_embeddings - shape.pad_token_id - 1)
+    shards = open_folders(arguments.data, shape.longest_input)
     word_tokenizer = tokenizer.load(first / "tokenizer")
     entity_vocab = EntityVocab.load(first / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)

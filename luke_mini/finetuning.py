@@ -230,9 +230,9 @@ def make_job(
 
 def check_positions(shape: config.ModelConfig, options) -> None:
     """ValueError if inputs may be longer than the model has positions."""
-    positions = shape.max_position_embeddings - shape.pad_token_id - 1
-    if options.max_seq_length > positions:
-        raise ValueError(f"--max-seq-length {options.max_seq_length}: expected at most the checkpoint's {positions} positions")
+    if options.max_seq_length > shape.longest_input:
+        held = f"--max-seq-length {options.max_seq_length}"
+        raise ValueError(f"{held}: expected at most the checkpoint's {shape.longest_input} positions")
 
 
 def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:

@@ -94,9 +94,10 @@ def load(
         text = text if finetuning.trains(task) else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
     start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
-    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
-    # entry of the same name (classifier_bias).
-    options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    # A released checkpoint has no settings of ours: the paper's are the defaults, as far as it has positions, except
+    # where its config.json has an entry of the same name (classifier_bias).
+    options = {"max_seq_length": min(task.Options().max_seq_length, start.config.longest_input)}
+    options |= {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
     options |= task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini", {})
     options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}

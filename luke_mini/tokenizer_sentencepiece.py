@@ -343,7 +343,7 @@ def _form(model: dict) -> dict:
     """The model as a tokenizer.json has it: transformers 5 reads that file, 4 the other one."""
     space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
     squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
-    strip = {"type": "Strip", "strip_left": True, "strip_right": True}
+    strip = {"type": "Replace", "pattern": {"Regex": r"\A | \Z"}, "content": ""}
     bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {

@@ -41,6 +41,11 @@ def made(transformers):
     return texts.tokenizers()
 
 
+def toyworld_lines() -> list[str]:
+    lines = (oracle.HERE.parents[2] / "luke_mini/toyworld.txt").read_text(encoding="utf-8").split("\n")
+    return [line for line in lines if len(line) > 40]
+
+
 def assert_reads(words, text: str, ids: list[int], offsets) -> None:
     """words: our tokenizer. ids, offsets: those of transformers, in which white space counts; None: not compared."""
     assert encode_cut(words, text, [])[0] == ids, text
@@ -157,21 +162,22 @@ def test_live_tokenizers(transformers, made, tmp_path, some_strings):
 
 
 def test_a_bpe_model_opens_as_a_tokenizer_of_words(transformers, tmp_path, some_strings):
-    """What prepare_wiki.py trains by default: the same ids but for characters that SentencePiece normalizes otherwise."""
-    words = tokenizer_sentencepiece.train([" ".join(texts.TEXTS + some_strings)] * 2, 1200, tmp_path / "ours", "bpe")
+    """What the first command trains: the same ids but for characters that SentencePiece normalizes otherwise."""
+    lines = [" ".join(texts.TEXTS), *toyworld_lines()]
+    words = tokenizer_sentencepiece.train(lines * 2, 1000, tmp_path / "ours", "bpe")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     assert len(theirs) == len(words)
     for role in ("bos", "eos", "unk", "pad", "mask"):
         assert getattr(theirs, f"{role}_token_id") == getattr(words, f"{role}_id")
-    compared = 0
-    for text in texts.TEXTS + some_strings:
-        if theirs.backend_tokenizer.normalizer.normalize_str(text).replace(" ", MARK) == words.processor.normalize(text)[1:]:
+    compared, normalize = 0, theirs.backend_tokenizer.normalizer.normalize_str
+    for text in texts.TEXTS + some_strings + toyworld_lines():
+        if normalize(text).replace(" ", MARK) == words.processor.normalize(text)[1:]:
             ids, counts = words.encode_segments([text])
             assert theirs(text)["input_ids"] == [words.bos_id, *ids, words.eos_id], text
             compared += counts[0] > 3
-    assert compared > len(some_strings) / 4
+    assert compared > len(some_strings) / 4 + len(toyworld_lines())
     theirs.save_pretrained(tmp_path / "again")  # characters, no bytes, and no entities
-    with pytest.raises(ValueError, match="tokenizer.json: BPE over characters, expected bytes, .* sentencepiece.bpe.model"):
+    with pytest.raises(ValueError, match="tokenizer.json: BPE over characters, expected bytes.* sentencepiece.bpe.mod"):
         tokenizer.load(tmp_path / "again")
 
 
@@ -225,13 +231,14 @@ def test_live_inputs_from_a_text(family, task, transformers, made, tmp_path):
 def test_an_embedding_of_mask_of_its_own_is_the_row_of_mask_there(transformers, made, tmp_path):
     """That of a disambiguation model: transformers knows the entity table alone. Ours reads its own one again."""
     sizes = {"vocab_size": len(tokenizer.load(texts.HERE / "luke")), "entity_vocab_size": len(texts.ENTITIES)}
-    oracle.save(oracle.random_model("LukeForMaskedLM", 4, **sizes), tmp_path / "theirs")
+    theirs = oracle.random_model("LukeForMaskedLM", 4, **sizes)
+    oracle.save(theirs, tmp_path / "theirs")
     made["luke"].save_pretrained(tmp_path / "theirs")
     found = task_disambiguation.prepare(checkpoint.read(tmp_path / "theirs"))
     mask = found.weights["luke.entities.mask"]
     mask += torch.randn(mask.shape, generator=generator(5))
     before = found.weights["luke.entities.entity.weight"].clone()
-    batch = in_float64(oracle.random_inputs("LukeForMaskedLM", found.config, "ragged", 6, False))
+    batch = in_float64(oracle.random_inputs("LukeForMaskedLM", theirs.config, "ragged", 6, False))
     batch["entity_ids"][0, 0] = found.entity_vocab.mask_id
     expected = ours_of("LukeForMaskedLM", in_float64(checkpoint.build(found)), batch)[0]
     for architecture in ("LukeForMaskedLM", "LukeModel"):
@@ -244,8 +251,9 @@ def test_an_embedding_of_mask_of_its_own_is_the_row_of_mask_there(transformers, 
     assert torch.equal(found.weights["luke.entities.entity.weight"], before)  # the checkpoint itself is as it was
     again = checkpoint.build(checkpoint.read(tmp_path / "LukeForMaskedLM"))
     theirs = transformers.LukeForMaskedLM.from_pretrained(tmp_path / "LukeForMaskedLM").eval().double()
-    for found in (theirs_of("LukeForMaskedLM", theirs, batch)[0], ours_of("LukeForMaskedLM", in_float64(again), batch)[0]):
-        assert_same(found["scores"], expected["scores"])
+    outputs = theirs_of("LukeForMaskedLM", theirs, batch), ours_of("LukeForMaskedLM", in_float64(again), batch)
+    for one, _ in outputs:
+        assert_same(one["scores"], expected["scores"])
 
 
 def test_two_classes_without_names(transformers, made, tmp_path):

@@ -145,7 +145,7 @@ def test_types_may_have_spaces_behind_a_tab(write):
     mentions = [[(*span, 1.0) for span in one.spans] for one in whole]
     made = task_ner.prediction_files(whole, mentions)["predictions.txt"]
     assert "Oslo I-town_by_the_sea I-town_by_the_sea\n" in made  # three columns, as conlleval reads them
-    with pytest.raises(ValueError, match="conll, line 5: 6 columns, expected 4 as above|last column 'sea'"):
+    with pytest.raises(ValueError, match="conll, line 5: 7 columns, expected 4 as above"):
         read(write(EXAMPLE.replace("I-LOC", "B-town by the sea")))
 
 
@@ -254,7 +254,7 @@ def test_only_space_and_tab_separate_columns(write, word):
     (EXAMPLE.replace("Oslo NNP ", "Oslo "), "line 5: 3 columns, expected 4 as above"),
     (EXAMPLE.replace("Oslo NNP", "Oslo NNP x"), "line 5: 5 columns, expected 4 as above"),
     ("Ada\n", "line 1: 1 columns, expected at least 2"),
-    ("Ada I-PER\nOslo LOC\n", "line 2: last column 'LOC', expected O or one of B- I- E- S- and a type"),
+    ("Ada I-PER\nOslo LOC\n", "line 2: last column 'LOC', expected one tag: O or one of B- I- E- S- and a type"),
     ("Ada I-\n", "line 1: last column 'I-'"),
     ("", "no sentence"),
     ("\n\n-DOCSTART- O\n\n", "no sentence"),

@@ -307,8 +307,8 @@ def _task_settings(model: LukeForTask) -> dict:
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint into an existing folder: config.json, model.safetensors, tokenizer, entity vocabulary.
 
-    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice. It knows no
-    embedding of [MASK] outside of the entity table either, so that is in the table's row, too.
+    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice. Nor does
+    it know an embedding of [MASK] outside of the entity table: that is in the table's row, too.
     Vocabularies that are None are left out.
     """
     config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}

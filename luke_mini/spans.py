@@ -20,8 +20,8 @@ stops, a few rules judge each. Stops of scripts without spaces (。！？) alway
 follows, and then something that can begin a sentence. If the word before a full stop is an abbreviation, an initial, an
 acronym or, in German and similar languages, an ordinal number, the sentence goes on, unless the next word is one that
 nearly always begins a sentence (The, Der, Il, ...), or the word is one that often ends one (etc, Inc) and a capital
-follows. Thai has no stops: there, a space ends a sentence that is long enough, unless a word beside it says that it goes
-on, or what follows is no word of Thai letters (ๆ, a digit, a bracket).
+follows. Thai has no stops: there, a space ends a sentence that is long enough, unless a word beside it says that it
+goes on, or what follows is no word of Thai letters (ๆ, a digit, a bracket).
 
 differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++
 library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.

@@ -442,12 +442,16 @@ def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequen
     for document, mentions in zip(documents, predictions, strict=True):
         scheme, borders = "IOB1" if document.scheme == "IOB1" else "IOB2", set(document.sentences)
         gold, predicted = (
-            to_tags(len(document.char_spans), [(*ends, "_".join(kind.split())) for *ends, kind in spans], scheme, borders)
-            for spans in (document.spans, [mention[:3] for mention in mentions])
+            to_tags(len(document.char_spans), spans, scheme, borders)
+            for spans in (_without_spaces(document.spans), _without_spaces(mentions))
         )
         for end, row in enumerate(zip(document.words, gold, predicted), start=1):
             lines.append(" ".join(row) + "\n" + "\n" * (end in borders))
     return {"predictions.txt": "".join(lines)}
+
+
+def _without_spaces(mentions: Iterable[tuple]) -> list[Span]:
+    return [(start, end, "_".join(kind.split())) for start, end, kind, *_ in mentions]
 
 
 def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict:

@@ -94,7 +94,7 @@ CASES = [
         "de",
         ["Am 3. Oktober 1990 fuhr z. B. Prof. Meier ab.", "Im 19. Jahrhundert nicht.", "Das war 1990.", "Er kam an."],
     ),
-    ("de", ["Er rief: „Ja.“", "„Warum?“", "Niemand sagte: ‚Weil.‘", "(„So.“)", "Alle gingen.", "Tee, Salz usw.", "Alles da."]),
+    ("de", ["Er rief: „Ja.“", "„Warum?“", "Niemand sagte: ‚Weil.‘", "(„So.“)", "Alle aßen Salz usw.", "Alles da."]),
     ("de", ["Er (geb. 1950 als Sohn des Prof.) Meier kam.", "Sie nannte es „groß“ und ging.", "„Gut“ fand er es."]),
     ("cs", ["Řekl: „Ano.“", "„Proč?“", "„Nevím!“", "Pak odešel."]),
     ("bg", ["Той каза: „Да.“", "После тръгна."]),
@@ -146,7 +146,7 @@ def test_thai_goes_on(rest):
     assert split_sentences(text, "th") == [(0, len(text))]
 
 
-@pytest.mark.parametrize("word", ["ค.ศ. 1990", "พ.ศ. ๒๕๓๓", "ดร. สมชาย", "เวลา 23.45 น. วันนี้", "ที่ กรุงเทพ", "ว่า ไม่มี"])
+@pytest.mark.parametrize("word", ["ค.ศ. 1990", "ดร. สมชาย", "เวลา 23.45 น. วันนี้", "ที่ กรุงเทพ"])
 def test_thai_abbreviations_and_words_that_need_another(word):
     """Nothing is cut inside; the sentence after it is."""
     text = f"{CLAUSE}{word}{CLAUSE} เขาไปเที่ยว"

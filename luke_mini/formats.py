@@ -35,7 +35,7 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
     Its text has a space between words, a line end between sentences. context: "sentence" makes each sentence a document
     of its own, "auto" does where no `-DOCSTART-` line says what belongs together; with "document" such a file is one.
     scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
-    is mostly another is an error. Behind a tab, the type of a tag may have spaces ("B-work of art"). Left out: BILOU and
+    is mostly another is an error. Behind a tab, the type of a tag may have spaces ("B-work of art"). Left out: BILOU,
     nested tags. A first column that only counts the words (GermEval, CoNLL-U) is an error, or "1" would be learned.
     """
     raw = Path(path).read_bytes()

@@ -44,8 +44,8 @@ FILES = (
 )  # fmt: skip
 FORMAT = """\
 CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
-detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. A
-sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
+detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. No
+column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
 
     -DOCSTART- -X- O O
 
@@ -53,7 +53,8 @@ sentence is read with what fits of its document around it; without -DOCSTART- li
     visited VBD I-VP O
     Oslo NNP I-NP I-LOC
 
-Your own texts: a .jsonl file, one document per line, half-open character spans, any label set:
+Your own texts: a .jsonl file, one document per line, half-open character spans, any label set; without mentions,
+"spans" is []:
 
     {"text": "Ada visited Oslo.",
      "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}

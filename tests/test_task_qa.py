@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qa_tokenizer import Chunks
 
-from luke_mini import checkpoint, files, finetuning, inference, optim, packing, task_qa, tokenizer, tokenizer_sentencepiece
+from luke_mini import checkpoint, files, finetuning, inference, optim, packing, task_qa
+from luke_mini import tokenizer, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize

@@ -176,7 +176,7 @@ class EntityVocab:
     def load(cls, path: str | Path) -> "EntityVocab":
         """Reads any of the three formats."""
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 first = file.readline()
                 file.seek(0)
                 if not first.startswith("{"):

@@ -39,7 +39,8 @@ TACRED: a .json file, a list of objects; subject and object are tokens, the last
     [{"id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
       "subj_start": 0, "subj_end": 0, "obj_start": 3, "obj_end": 3}]
 
-KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them:
+KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them; SemEval-2010
+likewise, whose Comment: lines are left out:
 
     1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
     per:employee_of(e1,e2)

@@ -240,10 +240,10 @@ def is_json(path: str | Path) -> bool:
 def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
     """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays.
 
-    Standard input and output are UTF-8, whatever the locale. Lines of the input end at \\n alone.
+    Standard input and output are UTF-8, whatever the locale.
     """
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

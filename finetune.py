@@ -12,10 +12,10 @@
     python finetune.py ner --init roberta-base --data conll2003       from a word model, without LUKE
     torchrun --nproc_per_node 8 finetune.py ner ...                   the same batches, shared by eight GPUs
 
-OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl and the predictions. The recipe is the one that
-was published for the data set (`recipes.py`), and fine-tuning uses entity-aware attention, as in the paper. --predict
-trains nothing: every line of FILE (`-`: standard input) is a text, in some tasks with marks around its mentions
-(--describe shows them), and its answer is one line of JSON; --view and --html render the answers instead.
+OUT then holds model/ (a checkpoint folder), results.json, metrics.jsonl, the predictions, and state/ for --resume. The
+recipe is the one that was published for the data set (`recipes.py`), and fine-tuning uses entity-aware attention, as in
+the paper. --predict trains nothing: every line of FILE (`-`: standard input) is a text, in some tasks with marks around
+its mentions (--describe shows them), and its answer is one line of JSON; --view and --html render the answers instead.
 """
 
 import argparse
@@ -28,40 +28,35 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from luke_mini import checkpoint, config, distributed, export, files
-from luke_mini import finetuning, inference, recipes, task_disambiguation
-from luke_mini import trainer, views
-from luke_mini.finetuning import trains
-from luke_mini.inference import TASKS
-from luke_mini.mentions import Mentions
+if sys.version_info < (3, 11):
+    sys.exit("finetune.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
+
+from luke_mini import config, files, recipes, views
+from luke_mini.tasks import DISAMBIGUATION, TASKS, Task
 
 BUILT_IN = Path("runs/toyworld")  # what `train.py` makes of the built-in encyclopedia
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
+    parser = config.Parser(description=__doc__, usage="%(prog)s TASK [OPTION ...]")
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks", prog=parser.prog)
     for name, task in TASKS.items():
-        summary = task.__doc__.split("\n")[0]
-        overview = ["recipes, chosen by the files:", *recipes.overview(task)] if trains(task) else []
-        task_parser = tasks.add_parser(
-            name, help=summary, description=summary, epilog="\n".join(overview),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        add_task_flags(task_parser, name, task)
+        overview = ["recipes, chosen by the files:", *recipes.overview(task)] if task.trains else []
+        epilog = "\n".join(overview)
+        add_task_flags(tasks.add_parser(name, help=task.summary, description=task.summary, epilog=epilog), task)
     summary = "Plain text to the titles of the entities in it."
     add_link_flags(tasks.add_parser("link", help=summary, description=summary))
-    absent = "describe dev_share resume to_jsonl evaluate export init".split()  # flags that some tasks lack
+    absent = "dev_share resume to_jsonl evaluate export init".split()  # flags that some tasks lack
     return parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(absent)))
 
 
-def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
+def add_task_flags(parser: argparse.ArgumentParser, task: Task) -> None:
     run = parser.add_argument_group("the run")
-    start = f"{BUILT_IN}; to evaluate, predict or export {BUILT_IN}-{name}" if trains(task) else BUILT_IN
+    start = f"{BUILT_IN}; to evaluate, predict or export {BUILT_IN}-{task.name}" if task.trains else BUILT_IN
     run.add_argument("--checkpoint", type=Path, metavar="DIR", help=f"checkpoint or run [{start}]")
     run.add_argument("--data", type=Path, metavar="DIR", help=f"folder with the files below [for {BUILT_IN}: its own]")
-    for split in task.FILES[0]:
-        text = f"instead of the one in --data: {', '.join(' '.join(one[split] for one in task.FILES).split())}"
+    for split in task.files[0]:
+        text = f"instead of the one in --data: {', '.join(' '.join(one[split] for one in task.files).split())}"
         run.add_argument(f"--{split}", type=Path, nargs="+" if split == "test" else 1, metavar="FILE", help=text)
         run.add_argument(f"--{split}-examples", type=int, metavar="N", help=f"use only the first N of the {split} file")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the results go [runs/<checkpoint's name>-TASK]")
@@ -69,25 +64,25 @@ def add_task_flags(parser: argparse.ArgumentParser, name: str, task) -> None:
     run.add_argument("--evaluate", type=Path, nargs="+", metavar="FILE", help="score on these files, without training")
     run.add_argument("--predict", type=Path, metavar="FILE", help="lines of text to predict for; - is standard input")
     add_answer_flags(run)
-    if name in export.INPUTS:
+    if task.exports:
         run.add_argument("--export", type=Path, metavar="FILE.pt2", help="write the fine-tuned model for torch.export")
-    run.add_argument("--describe", action="store_true", help="print the formats of the files and stop")
-    if hasattr(task, "records"):
-        run.add_argument("--to-jsonl", type=Path, metavar="FILE", help="print a published file as JSON lines and stop")
+    describe = "print the formats of the files and stop"
+    run.add_argument("--describe", action="version", version=task.format, help=describe)
+    run.add_argument("--to-jsonl", type=Path, metavar="FILE", help="print a published file as JSON lines and stop")
     run.add_argument("--random-weights", action="store_true", help="start from random weights, not the checkpoint's")
     run.add_argument("--compare-random", action="store_true", help="also run from random weights; print both scores")
     run.add_argument("--seeds", type=numbers(int), metavar="N,N,...", help="one run each; mean ± standard deviation")
-    if not trains(task):
-        config.add_flags(parser, task.Options(), "the task")
+    if not task.trains:
+        config.add_flags(parser, task.options(), "the task")
         return
-    default, *_ = found = recipes.of_task(name)
-    config.add_flags(parser, task.Options(**found[default].options), f"the task [{default}]")
+    default, *_ = found = recipes.of_task(task.name)
+    config.add_flags(parser, task.options(**found[default].options), f"the task [{default}]")
     run.add_argument("--recipe", choices=list(found), help="instead of the one for the data set; see below")
-    if not task.ALL_ENTITIES:
+    if not task.all_entities:
         run.add_argument("--init", type=Path, metavar="DIR", help="start from a RoBERTa, XLM-R or BERT folder")
     run.add_argument("--dev-share", type=float, metavar="X", help="hold out this share of the training file as dev set")
     run.add_argument("--lr", type=numbers(float), metavar="X,X,...", help="peak learning rates to choose from on dev")
-    run.add_argument("--resume", action="store_true", help="resume a killed run of the same command")
+    run.add_argument("--resume", action="store_true", help="go on with a stopped run; more --epochs extend a run")
     run.add_argument("--save-minutes", type=float, default=10.0, metavar="N", help="minutes between saves")
     run.add_argument("--entity-aware", action=argparse.BooleanOptionalAction, default=None,
                      help="attention with w2e, e2w and e2e, copies of w2w where the checkpoint lacks them [on, "
@@ -106,11 +101,15 @@ def add_answer_flags(parser) -> None:
 def add_link_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=BUILT_IN, metavar="DIR",
                         help="pretraining run or OUT of `finetune.py disambiguation` [%(default)s]")  # fmt: skip
-    parser.add_argument("--mentions", type=Path, default=Path("data/toyworld/mentions.safetensors"), metavar="FILE",
-                        help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
+    parser.add_argument("--mentions", type=Path, metavar="FILE",
+                        help="the mention statistics that prepare_wiki.py writes [the run's own]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
     parser.add_argument("--min-link-probability", type=float, metavar="X",
                         help="without --ner: how often a name must be a link")  # fmt: skip
+    parser.add_argument("--min-probability", type=float, metavar="X",
+                        help="no title for mentions that are less probable [chosen by held-out links]")  # fmt: skip
+    parser.add_argument("--model-weight", type=float, metavar="X",
+                        help="of the model, the rest is the prior's; 1: the model alone [likewise]")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],
                         help="order of linking; local: all mentions at once")  # fmt: skip
     parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")
@@ -129,12 +128,17 @@ def numbers(kind: type):
     return parse
 
 
+if __name__ == "__main__":
+    files.run(parse_arguments, "finetune.py")  # help, --describe and typing errors do not wait for torch
+
+from luke_mini import checkpoint, distributed, export, finetuning, inference, trainer
+from luke_mini.mentions import find_statistics
+
+
 def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
-    held = [name for name in ("results.json", "state") if (out / name).exists()]
-    if held and not (arguments.resume or arguments.overwrite):
-        raise ValueError(f"{out}: holds a run already; --resume, --overwrite or another --out DIR")
+    trainer.refuse_used(out, arguments.resume or arguments.overwrite)
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
     if hasattr(task, "prepare"):
@@ -146,7 +150,7 @@ def train(task, arguments, rank) -> None:
         finetuning.hold_out(examples, arguments.dev_share)
     kinds = [True] * (arguments.random_weights or arguments.compare_random)
     kinds += [False] * (not arguments.random_weights)  # the pretrained model last, so that its files stay
-    if not trains(task):
+    if not task.TRAINS:
         job = finetuning.make_job(task, options, start, examples, rank, "fp32", out, False, 0.0)
         finetuning.run(job, [], arguments.seeds or [0], kinds, files)
         return
@@ -156,11 +160,12 @@ def train(task, arguments, rank) -> None:
     options = config.from_flags(task.Options(**recipe.options), arguments)
     options = task.settled(options, examples["train"]) if hasattr(task, "settled") else options
     shape = replace(start.config, use_entity_aware_attention=aware)
-    print("\n".join(finetuning.header(source, start, shape, name, recipe, options)), flush=True)
+    precision = arguments.precision or trainer.default_precision(rank.device, start.config.hidden_size)
+    device = trainer.device_text(rank, precision)
+    print("\n".join(finetuning.header(source, start, shape, name, recipe, options, device)), flush=True)
     if hasattr(task, "with_entities"):
         options = task.with_entities(options, [*(path.parent for path in files.values()), source], start.entity_vocab)
     start = checkpoint.with_attention(start, aware)
-    precision = arguments.precision or trainer.default_precision(rank.device, start.config.hidden_size)
     job = finetuning.make_job(
         task, options, start, examples, rank, precision, out, arguments.resume, arguments.save_minutes
     )
@@ -190,7 +195,7 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
 
 def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Predictor]:
     """The folder for --predict, --evaluate or --export, and its model with the options of the command line."""
-    folder = arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if trains(task) else BUILT_IN)
+    folder = arguments.checkpoint or (Path(f"{BUILT_IN}-{task.NAME}") if task.TRAINS else BUILT_IN)
     changes = given_options(task.Options, arguments)
     return folder, inference.load(folder, task.NAME, changes, device, all_entities)
 
@@ -203,15 +208,16 @@ def evaluate(task, arguments, rank) -> None:
 
 
 def predict(task, arguments, rank) -> None:
-    _, predictor = open_model(task, arguments, rank.device)
+    folder, predictor = open_model(task, arguments, rank.device)
+    if task.NAME == DISAMBIGUATION.name and (found := arguments.mentions or find_statistics([folder])):
+        predictor, _ = inference.load_linker(folder, found, given_options(task.Options, arguments), rank.device)
     write_answers(partial(inference.answer, predictor), arguments)
 
 
 def link(arguments, rank) -> None:
-    changes = given_options(task_disambiguation.Options, arguments, exclude="mentions")
-    linker = inference.load(arguments.checkpoint, task_disambiguation.NAME, changes, rank.device)
+    changes = given_options(DISAMBIGUATION.options, arguments, exclude="mentions")
+    linker, statistics = inference.load_linker(arguments.checkpoint, arguments.mentions, changes, rank.device)
     ner = arguments.ner and inference.load(arguments.ner, "ner", device=rank.device)
-    statistics = Mentions.load(arguments.mentions)
     write_answers(lambda lines: inference.link(linker, statistics, lines, ner), arguments)
 
 
@@ -294,10 +300,7 @@ def export_model(task, arguments) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    task = TASKS.get(arguments.task)
-    if arguments.describe:
-        print(task.FORMAT)
-        return
+    task = inference.TASKS.get(arguments.task)
     if arguments.to_jsonl:
         to_jsonl(task, arguments)
         return
@@ -314,7 +317,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 train(task, arguments, rank)
             except KeyboardInterrupt:
-                sys.exit("finetune.py: interrupted" + "; --resume continues from the last saved state" * trains(task))
+                raise KeyboardInterrupt("--resume goes on from the last saved step" * task.TRAINS) from None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Titles are taken as they stand, and may be ids of a knowledge base of your own.
 
 DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
+    held_out_links.jsonl (pages kept out of training and statistics, to weigh model and prior in linking)
     and for the built-in encyclopedia dump.xml.bz2 and the files of every task: ner/ relation/ typing/ qa/ cloze/
     disambiguation/ classification/ mlama/
 """
@@ -19,22 +20,26 @@ import argparse
 import json
 import os
 import re
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from luke_mini import corpus, files, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
-from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
-from luke_mini.mentions import STATISTICS
-from luke_mini.wikitext import normalize_title
+if sys.version_info < (3, 11):
+    sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
+
+from luke_mini import config, files
 
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = config.Parser(description=__doc__)
     source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
     source = source.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
@@ -63,6 +68,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; without it they become [UNK]")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
+    content.add_argument("--held-out-pages", type=int, metavar="N",
+                         help="keep N articles to weigh model and prior in linking [1 in 50, at most 500]")  # fmt: skip
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
@@ -74,6 +81,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: expected a positive number")
     return arguments
+
+
+if __name__ == "__main__":
+    files.run(parse_arguments, "prepare_wiki.py")  # help and typing errors do not wait for numpy
+
+from tqdm import tqdm
+
+from luke_mini import corpus, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
+from luke_mini.mentions import HELD_OUT, STATISTICS
+from luke_mini.wikitext import normalize_title, parse
 
 
 def open_input(arguments: argparse.Namespace) -> None:
@@ -98,7 +116,7 @@ def clear_out(arguments: argparse.Namespace) -> None:
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     # The manifest first: without it the folder counts as unfinished.
-    for old in [out / "manifest.json", out / STATISTICS, *sorted(out.glob("shard-*.bin"))]:
+    for old in [out / "manifest.json", out / STATISTICS, out / HELD_OUT, *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
     if not arguments.sources:
         print("writing the built-in encyclopedia")
@@ -107,12 +125,33 @@ def clear_out(arguments: argparse.Namespace) -> None:
         toyworld_tasks.write_tasks(out, arguments.seed)
 
 
+@contextmanager
+def ticking(title: str) -> Iterator[None]:
+    """`with ticking(title):` prints the title, and at a terminal the time that has passed, as its work says nothing."""
+    ended, progress = threading.Event(), tqdm(desc=title, bar_format="{desc}: {elapsed}", disable=None)
+
+    def tick() -> None:
+        while not ended.wait(1):
+            progress.refresh()
+
+    if progress.disable:
+        print(title, flush=True)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()
+
+
 def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
-    print(f"training a tokenizer of {arguments.vocab_size:,} tokens", flush=True)
-    given = sample.texts(), arguments.vocab_size, arguments.out / "tokenizer"
-    if arguments.pieces == "byte-bpe":
-        return tokenizer_bpe.train(*given)
-    return tokenizer_sentencepiece.train(*given, arguments.pieces)
+    given = texts, size, _ = list(sample.texts()), arguments.vocab_size, arguments.out / "tokenizer"
+    with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
+        if arguments.pieces == "byte-bpe":
+            return tokenizer_bpe.train(*given)
+        return tokenizer_sentencepiece.train(*given, arguments.pieces)
 
 
 def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
@@ -126,6 +165,18 @@ def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: C
     )
 
 
+def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus) -> None:
+    """Of a dump some pages; of the built-in encyclopedia, which trains on all pages, other articles about the same."""
+    built_in = not (arguments.dump or arguments.jsonl)
+    pages.hold_out(0 if built_in else arguments.held_out_pages)
+    other = toyworld.other_articles(arguments.seed) if built_in else ()
+    found = [corpus.Document(title, parse(text)) for title, text in other] or pages.held_out_documents()
+    lines = [line for document in found for line in corpus.linked_texts(document, pages.redirects)]
+    if lines:
+        with files.write_file(arguments.out / HELD_OUT) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
 def prepare(arguments: argparse.Namespace) -> dict:
     """Writes everything but the manifest; returns its contents."""
     with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
@@ -137,6 +188,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
             where = f"{' '.join(map(str, arguments.sources))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
         if not arguments.no_mentions:
+            write_held_out(arguments, pages)
             pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
         links = resolve_counts(pages.links, pages.redirects)
         if arguments.tokenizer:
@@ -157,7 +209,8 @@ def prepare(arguments: argparse.Namespace) -> dict:
         "version": 1,  # of this file's format
         "sources": [file.name for file in arguments.sources], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
-        "pages": len(pages.titles), "redirects": len(pages.redirects), "characters": pages.characters,
+        "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
+        "characters": pages.characters,
         "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
         "word_vocab_size": len(word_tokenizer), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip

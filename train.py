@@ -17,15 +17,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy
-import torch
+if sys.version_info < (3, 11):
+    sys.exit("train.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
 
-from luke_mini import batching, checkpoint, config, distributed, files, initialization, ops
-from luke_mini import optim, tokenizer, trainer
-from luke_mini.entity_vocab import EntityVocab
-from luke_mini.examples import Shards, open_folders
-from luke_mini.mentions import STATISTICS
-from luke_mini.model import LukeForPretraining
+from luke_mini import config, files
 
 FREQUENCY_SAMPLE = 20_000  # examples in which words and entities are counted for --frequency-start
 
@@ -38,18 +33,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     known, _ = kind.parse_known_args(argv)
     size = known.size or "tiny"
     recipe = config.pretrain_recipe(known.stage, size)
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, parents=[kind])
+    parser = config.Parser(description=__doc__, parents=[kind])
     run = parser.add_argument_group("the run")
     data, folder, steps = Path("data/toyworld"), {"type": Path, "metavar": "DIR"}, {"type": int, "metavar": "STEPS"}
     run.add_argument("--data", nargs="+", default=[data], help=f"written by prepare_wiki.py [{data}]", **folder)
     run.add_argument("--out", help="where the run goes [runs/<name of the data folder>]", **folder)
     run.add_argument("--init", help="initialize from a LUKE, a run, RoBERTa, XLM-R or BERT", **folder)
-    run.add_argument("--resume", action="store_true", help="resume from the latest saved step in OUT, if any")
+    run.add_argument("--resume", action="store_true", help="go on with a stopped run; more --steps extend a run")
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
     run.add_argument("--save-every", default=1000, help="steps between saves [%(default)s]", **steps)
-    run.add_argument("--keep", default=trainer.KEPT, help="saved steps that stay on disk [%(default)s]", **steps)
+    run.add_argument("--keep", default=2, help="saved steps that stay on disk [%(default)s]", **steps)
     run.add_argument("--log-every", default=10, help="steps between lines of the log [%(default)s]", **steps)
     config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {size}]")
     arguments = parser.parse_args(argv)
@@ -62,6 +56,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.size = known.size or ("as --init" if arguments.init else size)
     arguments.recipe = config.from_flags(recipe, arguments)
     return arguments
+
+
+if __name__ == "__main__":
+    files.run(parse_arguments, "train.py")  # help and typing errors do not wait for torch
+
+import numpy
+import torch
+
+from luke_mini import batching, checkpoint, distributed, initialization, ops
+from luke_mini import optim, recipes, tokenizer, trainer
+from luke_mini.entity_vocab import EntityVocab
+from luke_mini.examples import Shards, open_folders
+from luke_mini.mentions import HELD_OUT, STATISTICS
+from luke_mini.model import LukeForPretraining
 
 
 def base_shape(arguments) -> config.ModelConfig:
@@ -126,39 +134,41 @@ def improve_random_weights(model: LukeForPretraining, recipe, word_tokenizer, en
         initialization.start_at_titles(model, word_tokenizer.encode_pieces(titles, [True] * len(titles)), recipe.seed)
 
 
-def print_header(rank, arguments, model, total_steps: int, precision: str) -> None:
-    weights = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+def print_header(rank, arguments, model, shards: Shards, total_steps: int, precision: str) -> None:
+    recipe, shape, n, words = arguments.recipe, model.config, len(shards), int(shards.lengths.sum())
+    weights = trainer.short(sum(p.numel() for p in model.parameters()))
+    trained = trainer.short(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    layers, batch = shape.num_hidden_layers, recipe.global_batch
+    epochs = total_steps * batch / n
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
-    print(f"device      {rank.device} x {rank.world_size}, {torch.get_num_threads()} threads each, {precision}")
-    print(f"kernels     {ops.backend_for(rank.device)}")
-    print(f"model       {arguments.size}: {weights:,} weights, {trained:,} of them trained; {model.config}")
-    print(f"recipe      stage {arguments.stage}, {total_steps:,} steps; {arguments.recipe}")
+    print(f"device      {trainer.device_text(rank, precision)}; kernels: {ops.backend_for(rank.device)}")
+    print(f"data        {' '.join(map(str, arguments.data))}: {n:,} examples, {trainer.short(words)} tokens")
+    print(f"model       {arguments.size}: {weights} weights, {trained} of them trained; {layers} layers of "
+          f"{shape.hidden_size}, {shape.vocab_size:,} tokens, {shape.entity_vocab_size:,} entities")  # fmt: skip
+    print(f"training    stage {arguments.stage}: {total_steps:,} steps of {batch} examples, {epochs:.3g} epochs")
+    print(f"recipe      {'  '.join(recipes.settings(recipe))}")
     print(f"saved       every {arguments.save_every:,} steps, the latest {arguments.keep} are kept", flush=True)
 
 
 def prepare_out(arguments, rank) -> None:
-    """Clears OUT for a fresh start. ValueError if it holds saved steps without --resume or --overwrite."""
+    """Clears OUT for a fresh start."""
     steps = trainer.agreed_steps(arguments.out)
     if steps and arguments.resume:
         return
-    if steps and not arguments.overwrite:
-        held = f"{arguments.out} holds {steps[-1].name} already"
-        raise ValueError(f"{held}: --resume continues from it, --overwrite starts over")
     if rank.is_first:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        # Copied beside the model, if present: question answering and linking need both.
-        source, statistics = arguments.data[0] / STATISTICS, arguments.out / STATISTICS
-        statistics.unlink(missing_ok=True)
-        if source.is_file():
-            shutil.copy(source, statistics)
+        for name in (STATISTICS, HELD_OUT):  # copied beside the model: question answering and linking need them
+            (arguments.out / name).unlink(missing_ok=True)
+            if (arguments.data[0] / name).is_file():
+                shutil.copy(arguments.data[0] / name, arguments.out / name)
     distributed.barrier()
 
 
 def pretrain(arguments, rank: distributed.Rank) -> None:
+    trainer.refuse_used(arguments.out, arguments.resume or arguments.overwrite)
     recipe, first, shape = arguments.recipe, arguments.data[0], base_shape(arguments)
     precision = arguments.precision or trainer.default_precision(rank.device, shape.hidden_size)
     shards = open_folders(arguments.data, shape.longest_input)
@@ -168,7 +178,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     model = build_model(arguments, shape, word_tokenizer, entity_vocab, shards).to(rank.device)
     prepare_out(arguments, rank)
     if rank.is_first:
-        print_header(rank, arguments, model, total_steps, precision)
+        print_header(rank, arguments, model, shards, total_steps, precision)
     info = {  # all that the run depends on; compared when it is resumed
         "stage": arguments.stage, "size": arguments.size, "recipe": config.as_dict(recipe),
         "model": config.as_dict(model.config), "examples": len(shards), "words": int(shards.lengths.sum()),
@@ -183,7 +193,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         arguments.out, arguments.out / "metrics.jsonl", info,
         lambda folder: checkpoint.write(folder, model, word_tokenizer, entity_vocab, settings),
         lambda folder: checkpoint.fill(model, checkpoint.read(folder).weights),
-        arguments.resume, every_steps=arguments.save_every, keep=arguments.keep,
+        arguments.resume, kept=arguments.keep, every_steps=arguments.save_every,
     )  # fmt: skip
     trainer.fit(
         model,
@@ -202,4 +212,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    files.run(main, "train.py", "--resume continues from the last saved step")
+    files.run(main, "train.py", "--resume goes on from the last saved step")

@@ -10,6 +10,8 @@ RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `M
 
 import argparse
 import dataclasses
+import difflib
+import re
 from dataclasses import dataclass, field, fields, replace
 
 
@@ -183,6 +185,27 @@ def as_flag(name: str, value=None) -> str:
     if value is None or isinstance(value, bool):
         return f"--no-{name}" if value is False else f"--{name}"
     return f"--{name} {as_text(value)}"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with a short usage line and, for a mistyped task or option, the one that was meant."""
+
+    def __init__(self, *, usage: str = "%(prog)s [OPTION ...]", **settings):
+        super().__init__(usage=usage, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Unknown options are an error already here, in the parser of the task, so that the usage line names it."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str):
+        typed = re.search(r"(?:unrecognized arguments: .*?|invalid choice: ')(--)?([^ =']+)", message)
+        choices = (str(choice) for action in self._actions for choice in action.choices or ())
+        known = [name[2:] for name in self._option_string_actions] if typed and typed[1] else choices
+        near = difflib.get_close_matches(typed[2], known, 1, cutoff=0.5) if typed else []
+        super().error(f"{message}; did you mean {typed[1] or ''}{near[0]}?" if near else message)
 
 
 def add_flags(parser: argparse.ArgumentParser, recipe, title: str) -> None:

@@ -17,9 +17,10 @@ import signal
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -89,6 +90,17 @@ def _read_paragraph(record: files.Record) -> Paragraph:
             spans = f"{link.start} to {link.end} and {following.start} to {following.end}"
             raise ValueError(f"{record.where}: links {spans} overlap, expected disjoint spans")
     return Paragraph(text, links, record.get("is_abstract", bool, default=False))
+
+
+def linked_texts(document: Document, redirects: Mapping[str, str]) -> Iterator[dict]:
+    """The paragraphs with links of a document, as JSON lines of `disambiguation`, titles behind redirects."""
+    for text, links, _ in document.paragraphs:
+        spans = [
+            {"start": start, "end": end, "title": resolve_redirect(title, redirects)}
+            for title, start, end in links if not title.startswith(NO_ARTICLE)
+        ]  # fmt: skip
+        if spans:
+            yield {"id": document.title, "text": text, "spans": spans}
 
 
 # --- Work in processes ------------------------------------------------------------------------------------------------
@@ -162,16 +174,26 @@ def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[byt
     return to_bytes(documents), [title for title, _ in documents], links, sum(len(text) for text, _, _ in paragraphs)
 
 
-def _linked_names(_, block: bytes) -> Counter[tuple[str, str]]:
-    return mentions.count_links(paragraph for _, paragraphs in from_bytes(block) for paragraph in paragraphs)
+def _on_documents(state, block: bytes):
+    """Runs a function on the documents of a block that are held out, or on the others."""
+    function, own_state, held_out, wanted = state
+    return function(own_state, [page for page in from_bytes(block) if (page.title in held_out) == wanted])
 
 
-def _pages_with_names(trie: mentions.Trie, block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in from_bytes(block)])
+def _themselves(_, documents: list[Document]) -> list[Document]:
+    return documents
 
 
-def _make_examples(build: Callable, block: bytes) -> Examples:
-    return flatten([example for title, paragraphs in from_bytes(block) for example in build(paragraphs, title)])
+def _linked_names(_, documents: list[Document]) -> Counter[tuple[str, str]]:
+    return mentions.count_links(paragraph for _, paragraphs in documents for paragraph in paragraphs)
+
+
+def _pages_with_names(trie: mentions.Trie, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
+    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in documents])
+
+
+def _make_examples(build: Callable, documents: list[Document]) -> Examples:
+    return flatten([example for title, paragraphs in documents for example in build(paragraphs, title)])
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------------
@@ -224,6 +246,8 @@ class Corpus:
         self.redirects: dict[str, str] = {}  # title -> target, one step
         self.links: Counter[str] = Counter()  # title as linked -> links
         self.characters = 0  # of text, all paragraphs
+        self.wiki = ""  # see `wiki_dump.Page`
+        self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
         self._lengths: list[int] = []  # of the blocks in the store
 
     def parse(self, paths: Sequence[Path], reader: Callable = read_dump, max_pages: int | None = None) -> None:
@@ -251,7 +275,7 @@ class Corpus:
             for path in paths:
                 for page in reader(path, progress.update):
                     language = getattr(page, "language", self.language)
-                    self.language = self.language or language
+                    self.language, self.wiki = self.language or language, self.wiki or getattr(page, "wiki", "")
                     if language != self.language and not given:
                         raise ValueError(f"{path}: language {language}, but {self.language} in the files before")
                     if getattr(page, "redirect", None):
@@ -259,11 +283,22 @@ class Corpus:
                     elif not page.title.startswith(NO_ARTICLE):
                         yield page
 
-    def _map(self, function: Callable, state, title: str) -> Iterator:
-        """function(state, block) for every block in the store, in order."""
+    def hold_out(self, n: int | None) -> None:
+        """Keeps n pages for `held_out_documents` alone, chosen by their titles; None: 1 in 50, at most 500."""
+        n = min(len(self.titles) // 50, 500) if n is None else n
+        by_hash = sorted(self.titles, key=lambda title: hashlib.blake2b(title.encode(), digest_size=8).digest())
+        self.held_out = frozenset(by_hash[:n])
+
+    def held_out_documents(self) -> Iterator[Document]:
+        for documents in self._map(_themselves, None, "held-out pages", held_out=True) if self.held_out else ():
+            yield from documents
+
+    def _map(self, function: Callable, state, title: str, held_out: bool = False) -> Iterator:
+        """function(state, documents) for every block in the store, in order; of the pages held out, or all others."""
         self.store.seek(0)
         lengths = tqdm(self._lengths, desc=title, unit=" blocks", disable=None)
-        return in_order(function, state, map(self.store.read, lengths), self.workers)
+        state = function, state, self.held_out, held_out
+        return in_order(_on_documents, state, map(self.store.read, lengths), self.workers)
 
     def count_mentions(self, any_title: bool) -> mentions.Mentions:
         """Two passes: all names, then the pages that contain them. any_title: entities need no page of their own."""
@@ -279,7 +314,7 @@ class Corpus:
         pages = np.zeros(len(table), np.int64)
         for names, counts in self._map(_pages_with_names, table.trie, "mentions: pages"):
             pages[names] += counts
-        return mentions.with_pages(table, pages)
+        return replace(mentions.with_pages(table, pages), wiki=np.frombuffer(self.wiki.encode(), np.uint8))
 
     def write_examples(self, folder: Path, tokenizer, **rules) -> dict[str, int]:
         """The last pass: the numbers of shards, examples, words, entities. rules: arguments of `build_examples`."""

@@ -23,7 +23,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html.entities import codepoint2name
 from itertools import accumulate, chain
 from pathlib import Path
@@ -32,13 +31,11 @@ from typing import NamedTuple
 import numpy as np
 
 from luke_mini import files, inputs, packing
-from luke_mini.config import option
 from luke_mini.files import Record
 from luke_mini.mentions import Candidate, Mention, Mentions
 from luke_mini.spans import context_window, equal_parts
-
-SPECIAL = 2  # <s> and </s>
-SPLITS = ("simple", "per_mention")
+from luke_mini.tasks import SPECIAL
+from luke_mini.tasks import DisambiguationOptions as Options
 
 CharSpan = tuple[int, int]  # half-open
 
@@ -48,6 +45,7 @@ class Document(NamedTuple):
     text: str
     mentions: tuple[Mention, ...] | None  # in the order of the file; None: still to be detected
     skipped: int = 0  # mentions that were left out: their title is no article
+    wiki: str = ""  # address of the pages of its candidates, without their titles; "" if not known
 
 
 def records(path: str | Path, mentions_alone: bool = False) -> Iterator[Record]:
@@ -256,8 +254,13 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
     text, mentions = document.text, document.mentions
     if mentions is None:
         mentions = statistics.detect(text, min_link_probability)
-    known = (statistics.candidates(text[m.start : m.end]) if m.candidates is None else m.candidates for m in mentions)
-    return document._replace(mentions=tuple(m._replace(candidates=found) for m, found in zip(mentions, known)))
+    surfaces = (text[m.start : m.end] for m in mentions)
+    found = tuple(
+        m if m.candidates is not None and m.link_probability is None else
+        m._replace(candidates=statistics.candidates(surface), certainty=statistics.certainty(surface))
+        for m, surface in zip(mentions, surfaces)
+    )  # fmt: skip
+    return document._replace(mentions=found, wiki=statistics.wiki.tobytes().decode())
 
 
 def with_persons(document: Document, persons: Collection[str]) -> Document:
@@ -320,34 +323,6 @@ def read_redirects(path: str | Path) -> Mapping[str, str]:
 # --- Features ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Options:
-    """Inputs, candidates and decoding. Defaults: AIDA-CoNLL in the paper."""
-
-    order: str = option("confidence", "order of decisions; local: all at once", ("confidence", "natural", "local"))
-    split: str = option("simple", "training: long documents in equal parts, or in a window per mention", SPLITS)
-    scored_split: str = option("per_mention", "the same for files that are scored", SPLITS)
-    max_seq_length: int = option(512, "maximum tokens per input")
-    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
-    max_entities: int = option(128, "mentions per input; a document with more becomes several inputs")
-    max_candidates: int = option(30, "candidates per mention, by prior")
-    mask_share: float = option(0.9, "fraction of a document's mentions to mask in training")
-    mentions: str = option("", "file of mention statistics, for candidates")
-    persons: str = option("", "file of titles of persons: a surname takes the candidates of full names")
-    redirects: str = option("", "file of lines `title TAB title that it leads to`, for titles of other times")
-    titles: str = option("", "file of valid titles; mentions with another one are left out")
-    language: str = option("", "language of the titles, if the vocabulary has several")
-    min_link_probability: float = option(0.1, "minimum link probability of a mention, for --predict on plain text")
-    mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
-
-    def __post_init__(self):
-        if self.max_seq_length <= SPECIAL or min(self.max_mention, self.max_entities, self.max_candidates) < 1:
-            raise ValueError(f"expected --max-seq-length above {SPECIAL}, --max-mention, --max-entities and "
-                             "--max-candidates at least 1")  # fmt: skip
-        if not 0 < self.mask_share <= 1:
-            raise ValueError(f"--mask-share {self.mask_share} must lie in (0, 1]")
-
-
 class Feature(NamedTuple):
     """One input with E mentions, in text order (per_mention: the target first).
 
@@ -359,6 +334,7 @@ class Feature(NamedTuple):
     sequence: packing.Sequence
     is_target: np.ndarray  # bool [E]: this input decides about it
     candidates: list[dict[int, int]]  # E times entity id -> the number of the mention's candidate, best prior first
+    priors: list[list[float]] = []  # of each of these
 
 
 def candidate_ids(mention: Mention, entity_vocab, options: Options) -> tuple[dict[int, int], int]:
@@ -415,5 +391,9 @@ def make_features(
             inside[:, 1] = np.minimum(np.minimum(inside[:, 1], last), inside[:, 0] + options.max_mention)
             candidates, gold = zip(*(found[k] for k in chosen.tolist()))
             sequence = packing.Sequence(word_ids, np.array(gold), inside - first + 1, np.array(order)[chosen])
-            features.append(Feature(index, sequence, is_target, list(candidates)))
+            priors = [
+                [document.mentions[k].candidates[number].prior for number in ids.values()]
+                for k, ids in zip(sequence.kept.tolist(), candidates)
+            ]
+            features.append(Feature(index, sequence, is_target, list(candidates), priors))
     return features

@@ -87,6 +87,11 @@ def gather(value) -> list:
     return values
 
 
+def any_rank(flag: bool, rank: Rank) -> bool:
+    """Whether the flag is set on one of the processes at least."""
+    return flag if rank.world_size == 1 else bool(sum_over_ranks(torch.tensor(float(flag), device=rank.device)))
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

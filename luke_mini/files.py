@@ -237,8 +237,8 @@ def is_json(path: str | Path) -> bool:
 # --- Scripts ----------------------------------------------------------------------------------------------------------
 
 
-def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
-    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays.
+def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
+    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays, and 130.
 
     Standard input and output are UTF-8, whatever the locale.
     """
@@ -250,7 +250,17 @@ def run(main: Callable[[], None], name: str, interrupted: str = "") -> None:
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}{looked_in(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted{interrupted and '; '}{interrupted}")
+    except KeyboardInterrupt as error:
+        stays = str(error) or interrupted
+        print(f"{name}: interrupted{stays and '; '}{stays}", file=sys.stderr)
+        sys.exit(130)
+
+
+def looked_in(error: ValueError | OSError) -> str:
+    """The working directory, if the error is about a relative path that is not there; messages begin with the path."""
+    name = re.match(r"[^ :,]*", str(error))[0]
+    name = name if "/" in name or str(error).startswith(f"{name}: ") else ""
+    path = Path(str(getattr(error, "filename", None) or name))
+    return "" if path.is_absolute() or path.exists() else f" (looked in {Path.cwd()})"

@@ -3,16 +3,11 @@
 A task is a module `task_<name>.py`. There is no base class: this text is the interface, and `finetune.py` picks the
 module by its name. What a module must define (E: the task's own example type; one prediction for each):
 
-    NAME, TITLE                   the task's name, and that of its main score: "ner", "NER F1"
-    FORMAT                        the text of --describe: the published format and our own JSON lines, with an example
-    FILES                         file names to look for in --data, one dict per data set: ({"train": "train.json
-                                  train.jsonl", "dev": ..., "test": ...}, ...)
+    NAME, TITLE, FILES, FORMAT, Options, ALL_ENTITIES, TRAINS      from its `tasks.Task`: what the command line shows
     SCORES                        the entries of `evaluate` to print, if present; the last one, larger is better,
                                   selects epoch, seed and recipe
     ARCHITECTURE                  the Hugging Face class that opens the fine-tuned folder; if a task has several, a
                                   tuple, and the model's .architecture is one of them
-    ALL_ENTITIES                  False: the task needs only the special entities, [MASK] and so on (a lite model)
-    Options                       frozen dataclass; each `config.option` field is a command-line flag
     from_record(record, options, labels=None)   list of E in a record of the task's JSON lines, mostly one. labels: None
                                   for a record of a file; the model's for a line of --predict, which has no gold
                                   answer. ValueError names the file, the line, the field and what was expected
@@ -37,8 +32,6 @@ Optional:
     records(path, options)        a file's examples as records of our own JSON lines, also for --to-jsonl: see `formats`
     read_examples(path, options)  list of E in a file, if that takes more than `records` and `from_record`
     label_list(examples)          names of the classes, from the training examples
-    TRAINS = False                nothing is trained: the checkpoint's own heads are scored. FILES then has only test
-                                  files, and `collate` is not called
     recipe_name(files, examples, checkpoint)    the recipe to use; without this function the task's first one
     settled(options, examples)    the options that a model trained on these examples is saved with
     count(examples), first(examples, n)         number of sentences, and the first n of them, if an E has several
@@ -46,7 +39,8 @@ Optional:
     scoring_options(options)      options for scoring, if they differ from those for training
     with_entities(options, folders, entity_vocab)   the options, with mention statistics found in the folders
 
-In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions.
+In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions, and
+of a single run state/, its last saved step, to resume or extend it from.
 """
 
 import hashlib
@@ -91,15 +85,11 @@ class Job:
     precision: str
     out: Path
     resume: bool = False  # continue from the saved state in OUT/state
-    save_minutes: float = 10.0  # minutes between saved states; a shorter run saves none
+    save_minutes: float = 10.0  # minutes between saved states; the last step is saved anyway
 
     @property
     def metric(self) -> str:
         return self.task.SCORES[-1]
-
-
-def trains(task: ModuleType) -> bool:
-    return getattr(task, "TRAINS", True)
 
 
 def architectures(task: ModuleType) -> tuple[str, ...]:
@@ -150,17 +140,20 @@ def short_names(paths: list[Path]) -> list[str]:
 
 
 def header(
-    source: Path, start: checkpoint.Checkpoint, shape: config.ModelConfig, name: str, recipe: recipes.Recipe, options
-) -> list[str]:
+    source: Path, start: checkpoint.Checkpoint, shape: config.ModelConfig, name: str, recipe: recipes.Recipe, options,
+    device: str,
+) -> list[str]:  # fmt: skip
     """Lines that describe a run, for its log. shape: the trained model's configuration; name: the recipe's."""
     aware = "ordinary, one query per token"
     if shape.use_entity_aware_attention:
         added = "" if start.config.use_entity_aware_attention else ": w2e, e2w, e2e start as copies of w2w"
         aware = f"entity-aware, four query matrices{added}"
+    layers = shape.num_hidden_layers
     numbers, weights = {"training": recipe.training, "options": options}, sum(w.numel() for w in start.weights.values())
     return [
         *([f"ignored     {start.ignored}"] if start.ignored else ()),
-        f"checkpoint  {source}: {weights:,} weights, hidden size {shape.hidden_size}",
+        f"device      {device}",
+        f"checkpoint  {source}: {trainer.short(weights)} weights, {layers} layers of {shape.hidden_size}",
         f"attention   {aware}",
         f"recipe      {name}: {recipe.data} ({recipe.source})",
         *(f"{title:12}{'  '.join(recipes.settings(made))}" for title, made in numbers.items()),
@@ -217,7 +210,7 @@ def make_job(
 ) -> Job:  # fmt: skip
     """Makes the features of all examples; prints the classes, and what is skipped and why."""
     check_positions(start.config, options)
-    labels = task.label_list(examples["train"]) if hasattr(task, "label_list") and trains(task) else ()
+    labels = task.label_list(examples["train"]) if hasattr(task, "label_list") and task.TRAINS else ()
     features = {
         name: make_features(task, options, start.tokenizer, start.entity_vocab, labels, name, split)
         for name, split in examples.items()
@@ -266,7 +259,7 @@ def build(job: Job, recipe: FinetuneConfig, random_weights: bool) -> nn.Module:
         kept = job.start.weights
         if not keeps_head(job, heads):
             kept = {n: w for n, w in kept.items() if not n.startswith("classifier.")}
-        checkpoint.fill(model, kept, fresh=tuple(heads) if trains(job.task) else ())
+        checkpoint.fill(model, kept, fresh=tuple(heads) if job.task.TRAINS else ())
     return model.to(job.rank.device)
 
 
@@ -314,6 +307,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     """
     n = len(job.features["train"])
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
+    print(f"{title}: {total_steps:,} steps of {recipe.batch} inputs, {recipe.epochs:g} epochs of {n:,}", flush=True)
     scored = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
 
     def validate(step: int) -> dict | None:
@@ -330,13 +324,13 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe)},
         lambda into: save_tensors(model.state_dict(), into / "weights.safetensors"),
         lambda saved: model.load_state_dict(read_file(saved / "weights.safetensors")),
-        job.resume, every_minutes=job.save_minutes,
+        job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(
         model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps), recipe=recipe,
         rank=job.rank, precision=job.precision, total_steps=total_steps,
         warmup_steps=int(recipe.warmup_ratio * total_steps), saving=saving, log_every=10, title=title,
-        validate=validate, is_better=lambda found, best: is_better(found, best, job.metric),
+        validate=validate, is_better=lambda found, best: recipe.select == "last" or is_better(found, best, job.metric),
     )  # fmt: skip
 
 
@@ -458,13 +452,14 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
     reports = {}
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
-        if trains(job.task):
+        if job.task.TRAINS:
             reports[kind] = run_grid(job, recipes, seeds, random_weights, keep=random_weights == kinds[-1])
         else:
             reports[kind] = score_untrained(job, seeds, random_weights)
     if job.rank.is_first:
         save_results(job, reports, files)
-        shutil.rmtree(job.out / "state", ignore_errors=True)
+        if len(recipes) * len(seeds) > 1:  # of a grid too much to keep; a single run can be made longer
+            shutil.rmtree(job.out / "state", ignore_errors=True)
         print_results(job, reports)
 
 

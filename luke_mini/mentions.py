@@ -21,12 +21,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import safetensors.numpy
@@ -38,6 +39,7 @@ from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
 STATISTICS = "mentions.safetensors"
+HELD_OUT = "held_out_links.jsonl"  # beside them: texts of pages that are in neither statistics nor training
 MAX_WORDS = 20  # of a name
 MAX_TITLES = 100  # of a name, the most frequent ones
 MIN_LINK_PROBABILITY = 0.01  # names below are dropped
@@ -206,6 +208,7 @@ class Mention(NamedTuple):
     title: str | None = None  # what it means, if that is known
     candidates: tuple[Candidate, ...] | None = None  # best prior first; None: not looked up yet
     link_probability: float | None = None  # of one that was detected
+    certainty: float = 1.0  # that it means an article at all, see `Mentions.certainty`
 
 
 def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -237,6 +240,7 @@ class Mentions:
     title_ends: np.ndarray  # int64 [titles]
     nodes: np.ndarray  # Trie
     node_names: np.ndarray
+    wiki: np.ndarray = field(default_factory=partial(np.empty, 0, np.uint8))  # UTF-8: `wiki_dump.Page.wiki`
 
     def __len__(self) -> int:
         return len(self.links)
@@ -256,9 +260,24 @@ class Mentions:
 
     def candidates(self, surface: str) -> tuple[Candidate, ...]:
         """Titles that links of the surface lead to, most frequent first; () if it is never linked."""
+        name = self._find(surface)
+        return () if name is None else self._candidates(name)
+
+    def certainty(self, surface: str) -> float:
+        """Share of pages with the surface that link it, as if one more did not: a lone link is no certainty."""
+        name = self._find(surface)
+        return 0.0 if name is None else float(min(self.links[name], self.pages[name]) / (self.pages[name] + 1))
+
+    def sample_titles(self, n: int) -> list[str]:
+        """At most n of the titles, evenly spaced in alphabetical order."""
+        number = len(self.title_ends)
+        return [_string(self.title_text, self.title_ends, k) for k in range(0, number, -(-number // n) or 1)]
+
+    def _find(self, surface: str) -> int | None:
         words = _hashes(surface)
         whole = [name for _, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
-        return self._candidates(whole[0]) if whole else ()
+        return whole[0] if whole else None
+
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Disjoint mentions from left to right, the longest one at each word."""
@@ -288,6 +307,11 @@ class Mentions:
     def _candidates(self, index: int) -> tuple[Candidate, ...]:
         links = int(self.links[index])
         return tuple(Candidate(title, count / links) for title, count in self.titles_of(index))
+
+
+def address(wiki: str, title: str) -> str:
+    """Of a title's page."""
+    return wiki + quote(title.replace(" ", "_"), safe="/:(),!;@*~$'")
 
 
 def find_statistics(places: Iterable[Path]) -> Path | None:

@@ -13,10 +13,10 @@ All of them are for encoders of base and large size. What smaller ones take was 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from types import ModuleType
 from typing import NamedTuple
 
 from luke_mini.config import FinetuneConfig, ModelConfig, as_flag
+from luke_mini.tasks import Task
 
 
 class Recipe(NamedTuple):
@@ -143,9 +143,9 @@ def differences(recipe: Recipe, other: Recipe, options: type) -> str:
     return "  ".join(shown for shown in mine if shown not in others)
 
 
-def overview(task: ModuleType) -> Iterator[str]:
+def overview(task: Task) -> Iterator[str]:
     """Lines for --help: every recipe of a task, as differences from its default, and what smaller encoders change."""
-    found, options = of_task(task.NAME), task.Options
+    found, options = of_task(task.name), task.options
     default, *_ = found.values()
     for name, recipe in found.items():
         attention = "" if recipe.entity_aware else "; attention as in the checkpoint"
@@ -158,4 +158,4 @@ def overview(task: ModuleType) -> Iterator[str]:
         for changes, names in by_difference.items():
             longer = adapt(RECIPES[names[0]], encoder, words_only=True).training.epochs
             yield f"  {', '.join(names)}, up to a hidden size of {encoder.up_to} ({encoder.what})"
-            yield f"      {changes}" + ("" if task.ALL_ENTITIES else f"  (with --init: {as_flag('epochs', longer)})")
+            yield f"      {changes}" + ("" if task.all_entities else f"  (with --init: {as_flag('epochs', longer)})")

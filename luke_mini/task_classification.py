@@ -28,58 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import files, formats, inputs, optim, packing, trainer
+from luke_mini import files, formats, inputs, optim, packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
-from luke_mini.config import ModelConfig, option
+from luke_mini.config import ModelConfig
 from luke_mini.heads import HEADS, IGNORED, RowClassifier, first_words, head_dropout
 from luke_mini.metrics import accuracy, pearson, spearman
 from luke_mini.model import LukeModel
 from luke_mini.files import Record
 
-NAME, TITLE = "classification", "classification score"
-FILES = (
-    {"train": "train.json train.jsonl", "dev": "dev.json valid.json dev.jsonl", "test": "test.json test.jsonl"},
-    *({"train": f"train-v{n}.json", "dev": f"valid-v{n}.json", "test": f"test-v{n}.json"}
-      for n in ("1.3", "1.2", "1.1", "1.0")),
-    {split: f"single/{split}.json" for split in ("train", "dev", "test")},
-)  # fmt: skip
-FORMAT = """\
-JGLUE, an object a line; the fields say which of the forms it is, and further fields do not matter. A text as label is
-a class, a number is a number to come near to (or a class, with --numbers classes). One text (MARC-ja):
-
-    {"sentence": "Ada is a fine chemist.", "label": "positive"}
-
-Two texts (JNLI and JSTS):
-
-    {"sentence1": "Ada sleeps.", "sentence2": "Ada runs.", "label": "contradiction"}
-    {"sentence1": "Ada sleeps.", "sentence2": "Bo sleeps.", "label": 3.5}
-
-A question with any number of choices, label = number of the right one, from 0 (JCommonsenseQA):
-
-    {"question": "What is cold?", "choice0": "fire", "choice1": "ice", "choice2": "soup", "label": 1}
-
-Your own texts: a .jsonl file of the same forms, which may also be written
-
-    {"text": "Ada is a fine chemist.", "label": "positive"}
-    {"text": "Ada sleeps.", "text_pair": "Ada runs.", "label": "contradiction"}
-    {"question": "What is cold?", "choices": ["fire", "ice", "soup"], "label": 1}
-
---predict takes such lines without labels, or plain texts, tabs between two texts or a question and its choices. It
-prints {"texts": [...], "label", "probability"}, and without a probability if the label is a number to come near to."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.CLASSIFICATION
 SCORES = ("accuracy", "pearson", "spearman", "score")  # those that the form has
 ARCHITECTURE = ("LukeForSequenceClassification", "LukeForMultipleChoice")
-ALL_ENTITIES = False
 NUMBER = ("number",)  # the labels of a regression: one score, whose name config.json wants; a class is never alone
-
-
-@dataclass(frozen=True)
-class Options:
-    max_seq_length: int = option(512, "maximum tokens per input; longer texts are truncated")
-    numbers: str = option("regression", "how to read labels that are numbers", ("regression", "classes"))
-
-    def __post_init__(self):
-        if self.max_seq_length < 8:
-            raise ValueError(f"--max-seq-length {self.max_seq_length}: expected at least 8")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ such mentions.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, formats, optim, packing, trainer
+from luke_mini import files, formats, optim, packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
-from luke_mini.config import ModelConfig, option
+from luke_mini.config import ModelConfig
 from luke_mini.heads import Batch, TaskModel
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import answer_scores
@@ -37,46 +37,11 @@ from luke_mini.model import LukeModel
 from luke_mini.spans import sliding_windows
 from luke_mini.files import Record
 
-NAME, TITLE = "cloze", "cloze exact match"
-FILES = ({"train": "train.json train.jsonl", "dev": "dev.json dev.jsonl val.jsonl", "test": "test.json test.jsonl"},)
-FORMAT = """\
-ReCoRD: a .json file; "end" is the last character of a mention, and "@placeholder" is once in each query:
-
-    {"data": [{"passage": {"text": "Ada met Bo in Oslo.\\n@highlight\\nBo was happy",
-               "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 9}, {"start": 14, "end": 17}, ...]},
-               "qas": [{"id": "q1", "query": "Later @placeholder left with Ada",
-                        "answers": [{"start": 8, "end": 9, "text": "Bo"}, ...]}]}]}
-
-SuperGLUE and FewGLUE: a .jsonl file of such objects with "passage" and "qas", one a line.
-
-Your own: a .jsonl file, one question a line, half-open character spans; mentions whose text is an answer are right, or
-only those that "gold" lists as it is done in "spans":
-
-    {"text": "Ada met Bo in Oslo.", "spans": [{"start": 0, "end": 3}, {"start": 8, "end": 10}],
-     "query": "Later @placeholder left with Ada", "answers": ["Bo"]}
-
---predict takes such a line without answers ("id" is optional) and prints {"id", "text", "query", "answer",
-"mentions": [{"text", "start", "end", "probability"}]}, the best mention first."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.CLOZE
 SCORES = ("f1", "em")
 ARCHITECTURE = "LukeModel"  # what transformers has of it: the encoder
-ALL_ENTITIES = False
 PLACEHOLDER, HIGHLIGHT = "@placeholder", "@highlight"
 SIGNS = "@#*"  # the start of [HIGHLIGHT], [PLACEHOLDER], [ENTITY], in the order of their ids
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a window is. Defaults: ReCoRD in the paper."""
-
-    max_seq_length: int = option(512, "maximum tokens per input")
-    max_query_length: int = option(90, "maximum tokens of the query; longer ones are cut around the placeholder")
-    doc_stride: int = option(128, "tokens from one window to the next")
-    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
-
-    def __post_init__(self):
-        if not 1 <= self.max_query_length <= self.max_seq_length - 7 or self.doc_stride < 1 or self.max_mention < 1:
-            raise ValueError("expected 1 <= --max-query-length <= --max-seq-length - 7, and --doc-stride and "
-                             "--max-mention at least 1")  # fmt: skip
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -33,53 +32,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luke_mini import files, formats, packing, trainer
-from luke_mini.config import ModelConfig, option
+from luke_mini import files, formats, packing, tasks, trainer
+from luke_mini.config import ModelConfig
 from luke_mini.examples import segment
 from luke_mini.files import Record
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
 
-NAME, TITLE, TRAINS = "mlama", "mLAMA top 1 by words", False
-FILES = ({"test": "mlama1.1/en en"},)
-FORMAT = """\
-mLAMA 1.1: a folder for each language, named as the language. In it templates.jsonl, subject and object in any order,
-
-    {"relation": "P36", "template": "[X] has the capital [Y] ."}
-
-and for each relation a file of facts, P36.jsonl; a subject may have several objects:
-
-    {"sub_label": "Norway", "obj_label": "Oslo"}
-
-The candidates are the objects of the relation in objects.json in this folder, and in TREx_multilingual_objects/en.json
-and GoogleRE_objects/en.json one or two folders above it or in --objects DIR. Without such a file: those of P36.jsonl.
-
-    {"P36": {"subjects": ["Norway"], "objects": ["Oslo", "Cape Town"]}}
-
---test takes any number of languages: --test mlama1.1/*. Your own questions: files as these, or a .jsonl file of
-
-    {"language": "en", "relation": "P36", "template": "[X] has the capital [Y] .", "candidates": ["Oslo", "Cape Town"],
-     "facts": [{"subject": "Norway", "answers": ["Oslo"]}]}
-
---predict takes one question a line and prints {"question", "words": [{"candidate", "score"}], "entities": [...]}, the
-likeliest first:
-
-    {"template": "[X] has the capital [Y] .", "subject": "Norway", "candidates": ["Oslo", "Cape Town"]}"""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.MLAMA
 SCORES = ("entity_coverage", "entity_top1", "top10", "top5", "top1")
 ARCHITECTURE = "LukeForMaskedLM"
-ALL_ENTITIES = True
 MAX_MENTION = 30  # tokens of a mention that its entity's position is the mean of, as in pretraining
 SHOWN = 10  # candidates that --predict prints
 KINDS = ("words", "entities")  # of scores
-
-
-@dataclass(frozen=True)
-class Options:
-    subject: str = option("title", "the subject's entity: its own, [MASK] or none", ("title", "mask", "none"))
-    words_only: bool = option(False, "no entities at all, as for a model of words")
-    objects: str = option("", "folder of TREx_multilingual_objects/ and GoogleRE_objects/, if they are elsewhere")
-    max_seq_length: int = option(512, "maximum tokens per input; candidates that exceed it get no score")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ excludes, and the AllenNLP reading of over-long gold mentions, which drops them 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -25,73 +25,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from luke_mini import files, formats, optim, packing, trainer
+from luke_mini import files, formats, optim, packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
-from luke_mini.config import ModelConfig, option
+from luke_mini.config import ModelConfig
 from luke_mini.files import Record
 from luke_mini.heads import Batch, TaskModel
 from luke_mini.metrics import Span, chunks, span_scores, to_tags
 from luke_mini.model import LukeModel
 from luke_mini.spans import context_window, is_punctuation, split_text
+from luke_mini.tasks import CONLL, SPECIAL
 from luke_mini.tokenizer_sentencepiece import SentencePieceTokenizer, UnigramTokenizer
 
-NAME, TITLE = "ner", "NER F1"
-CONLL = ("eng", "esp", "ned", "deu")  # the files of CoNLL-2002 and 2003
-FILES = (
-    {split: " ".join(f"{name}.{ending}" for ending in ("conll", "txt", "bio", "jsonl") for name in names.split())
-     for split, names in {"train": "train", "dev": "dev valid", "test": "test"}.items()},
-    *({"train": f"{language}.train", "dev": f"{language}.testa", "test": f"{language}.testb"} for language in CONLL),
-)  # fmt: skip
-FORMAT = """\
-CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
-detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. No
-column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
-
-    -DOCSTART- -X- O O
-
-    Ada NNP I-NP I-PER
-    visited VBD I-VP O
-    Oslo NNP I-NP I-LOC
-
-Your own texts: a .jsonl file, one document per line, half-open character spans, any label set; without mentions,
-"spans" is []:
-
-    {"text": "Ada visited Oslo.",
-     "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
-
-Rules split such a text into words and sentences. To split it yourself, add "is_split": spaces then separate words, line
-ends separate sentences. "scheme" sets the tags of the predictions file [IOB2], "encoding" is only logged:
-
-    {"text": "Ada visited Oslo .\\nIt rained", "is_split": true, "scheme": "IOB1", "encoding": "utf-8", "spans": [...]}
-
---predict takes one text per line, or such a JSON line (its spans are ignored), and prints {"text", "mentions":
-[{"text", "type", "start", "end", "probability"}]}."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.NER
 SCORES = ("precision", "recall", "f1")
 ARCHITECTURE = ("LukeForEntitySpanClassification", "LukeForTokenClassification")
-ALL_ENTITIES = False
 CONLL_LABELS = ("NIL", "MISC", "PER", "ORG", "LOC")  # the order of the released checkpoints
 HEAD_INPUTS = {"token+entity": 3, "entity": 1, "token": 2}  # hidden states per candidate
 TAGS = "tags"  # the head of a LukeForTokenClassification: a tag per word; only for --evaluate and --predict
-SPECIAL = 2  # <s> and </s>
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
-
-    head: str = option("token+entity", "what the classifier sees of a candidate", tuple(HEAD_INPUTS))
-    max_seq_length: int = option(512, "maximum tokens per input, with <s> and </s>")
-    max_mention: int = option(16, "maximum tokens of a candidate")
-    max_candidates: int = option(128, "candidates per input; a sentence with more becomes several inputs")
-    scheme: str = option("auto", "tagging scheme; auto: that of most tags", ("auto", "IOB1", "IOB2", "IOBES"))
-    language: str = option("en", "language of raw text, to split sentences")
-    context: str = option("auto", "what a sentence is read with; auto: its document, or nothing where a file has none",
-                          ("auto", "document", "sentence"))  # fmt: skip
-    space_before_all: bool = option(False, "tokenize every word as if after a space, even punctuation (mLUKE)")
-
-    def __post_init__(self):
-        if not 1 <= self.max_mention <= self.max_seq_length - SPECIAL or self.max_candidates < 1:
-            raise ValueError("expected 1 <= --max-mention <= --max-seq-length - 2 and --max-candidates at least 1")
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------

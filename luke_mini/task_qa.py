@@ -36,81 +36,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luke_mini import formats, mentions, metrics, packing, trainer
+from luke_mini import formats, mentions, metrics, packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
-from luke_mini.config import ModelConfig, option
+from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.files import Record
 from luke_mini.inputs import CharSpan
 from luke_mini.mentions import STATISTICS, find_statistics
 from luke_mini.model import LukeModel
 from luke_mini.spans import best_pairs, best_windows, encode_words, sliding_windows, token_span
+from luke_mini.tasks import AUTO, NONE
 
-NAME, TITLE = "qa", "QA F1"
-AUTO, NONE = "auto", "none"  # instead of a file's name
-FILES = (
-    *({split: f"{split}-v{n}.json" for split in ("train", "dev", "test")} for n in ("1.1", "2.0")),
-    *({"train": f"train-v{n}.json", "dev": f"valid-v{n}.json", "test": f"test-v{n}.json"}  # JSQuAD
-      for n in ("1.3", "1.2", "1.1", "1.0")),
-    {split: f"{split}.jsonl" for split in ("train", "dev", "test")},
-)  # fmt: skip
-FORMAT = """\
-SQuAD 1.1 and 2.0, XQuAD (xquad.LANGUAGE.json), MLQA (test-context-LANGUAGE-question-LANGUAGE.json), JSQuAD (in a folder
-or file called jsquad...); answer_start counts characters of the context:
-
-    {"version": "1.1", "data": [{"title": "Oslo", "paragraphs": [{"context": "Oslo is the capital of Norway.", "qas": [
-     {"id": "q1", "question": "What is the capital of Norway?", "answers": [{"text": "Oslo", "answer_start": 0}]}]}]}]}
-
-Your own: a .jsonl file, one question a line, half-open character spans of the context; without answers the question
-has none (as in SQuAD 2.0). "id" and "title" (the page, for --candidates) may be left out; an accepted answer that is
-not in the context is {"text": ...}:
-
-    {"question": "What is the capital of Norway?", "context": "Oslo is it.", "answers": [{"start": 0, "end": 4}]}
-
---predict takes such lines, or a question, a tab and its context, and prints for each {"id", "question", "context",
-"answer", "answers": [{"text", "start", "end", "probability"}], "null_odds"}. null_odds > 0: "no answer" is more likely;
-with --metric squad2 the answer is then ""."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.QA
 SCORES = ("em", "f1")
 ARCHITECTURE = "LukeForQuestionAnswering"
-ALL_ENTITIES = True
-METRICS = ("squad", "squad2", "mlqa", "jsquad")
 MAX_MENTION = 30  # tokens: a longer mention has the mean position of its first ones
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a context is read, and answers are chosen. Defaults: SQuAD 1.1 in the LUKE paper.
-
-    mLUKE's runs: max_seq_length 384, overlap 128. In the name of a file of mentions, {language} stands for the language
-    of the text and {context} for that of the context: `{context}-{language}.json` for MLQA. XQuAD's pages have English
-    titles in every language: `en-{language}.json`.
-    """
-
-    max_seq_length: int = option(512, "maximum tokens per input, with <s> and </s>")
-    max_query_length: int = option(64, "maximum tokens of a question; longer ones are truncated")
-    doc_stride: int = option(128, "tokens from one window to the next")
-    overlap: int = option(0, "tokens shared by two windows, instead of --doc-stride; 0 = use --doc-stride")
-    max_answer: int = option(30, "maximum tokens of an answer")
-    n_best_size: int = option(20, "starts, ends and answers to consider")
-    null_threshold: float = option(0.0, "SQuAD 2.0: null odds above this mean no answer")
-    max_entities: int = option(128, "maximum mentions per input; others are dropped")
-    candidates: str = option("", "file of each page's mentions; {language} and {context} in its name: see Options")
-    ignore_case: bool = option(True, "with --candidates: ignore case (LUKE: yes, mLUKE: no)")
-    mentions: str = option(AUTO, "a file of mention statistics instead; auto: the one at hand; none: words only")
-    min_link_probability: float = option(0.01, "with --mentions: minimum link probability of a mention")
-    train_entity_table: bool = option(False, "train the entity embeddings (published: frozen)")
-    metric: str = option(AUTO, "metric; auto: from the file name and its questions", (AUTO, *METRICS))
-    language: str = option("", "language of the contexts, if the file name does not imply it [en]")
-    question_language: str = option("", "language of the questions, if different and not implied by the file name")
-
-    def __post_init__(self):
-        if not 1 <= self.max_query_length <= self.max_seq_length - 5:
-            raise ValueError("expected 1 <= --max-query-length <= --max-seq-length - 5, to leave room for the context")
-        if self.candidates and self.mentions not in (AUTO, NONE):
-            raise ValueError("--candidates and --mentions: expected one of them")
-        for name in ("doc_stride", "max_answer", "n_best_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

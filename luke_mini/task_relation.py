@@ -15,64 +15,23 @@ Spans are half-open, in characters. Left out: the mentions' types, which TACRED 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from luke_mini import formats, inputs, trainer
+from luke_mini import formats, inputs, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
-from luke_mini.config import ModelConfig, option
+from luke_mini.config import ModelConfig
 from luke_mini.heads import IGNORED, MentionFeature, TaskModel, mention_model
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import KBP37_RELATIONS, directional_scores, relation_scores, without_direction
 from luke_mini.files import Record
 
-NAME, TITLE = "relation", "relation F1"
-FILES = (
-    {"train": "train.json train.txt train.jsonl", "dev": "dev.json dev.txt dev.jsonl",
-     "test": "test.json test.txt test.jsonl"},
-    {"train": "KBP37_train.txt", "dev": "KBP37_dev.txt", "test": "KBP37_test.txt RELX_en.txt"},
-)  # fmt: skip
-FORMAT = """\
-TACRED: a .json file, a list of objects; subject and object are tokens, the last one is part of the span:
-
-    [{"id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
-      "subj_start": 0, "subj_end": 0, "obj_start": 3, "obj_end": 3}]
-
-KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them; SemEval-2010
-likewise, whose Comment: lines are left out:
-
-    1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
-    per:employee_of(e1,e2)
-
-Your own texts: a .jsonl file, half-open character spans, any labels. The label no_relation stands for none and is never
-a true positive; labels that end in (e1,e2) or (e2,e1) have a direction:
-
-    {"text": "Ada is a chemist.", "head": {"start": 0, "end": 3}, "tail": {"start": 9, "end": 16}, "label": "title"}
-
---predict takes one text per line, either with <e1> </e1> and <e2> </e2> around head and tail or as such a JSON line
-without a label, and prints {"text", "head", "tail", "label", "probability"}."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.RELATION
 SCORES = ("precision", "recall", "f1", "official_f1")
 ARCHITECTURE = "LukeForEntityPairClassification"
-ALL_ENTITIES = False
 NO_RELATION = "no_relation"
 KBP37_LABELS = (NO_RELATION, *(relation + way for relation in KBP37_RELATIONS for way in ("(e1,e2)", "(e2,e1)")))
 HEAD_INPUTS = {"entity": 2, "token": 2, "token+entity": 4}  # hidden states per example
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the model sees of an example. Defaults: TACRED in the LUKE paper."""
-
-    head: str = option("entity", "what the classifier sees; token: the first markers", tuple(HEAD_INPUTS))
-    max_seq_length: int = option(512, "maximum tokens per input; longer texts are cut around the mentions")
-    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
-    first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
-    classifier_bias: bool = option(False, "a bias in the classifier (the mLUKE paper's runs)")
-
-    def __post_init__(self):
-        if self.max_seq_length < 8 or self.max_mention < 1:
-            raise ValueError("expected --max-seq-length at least 8 and --max-mention at least 1")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

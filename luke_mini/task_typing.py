@@ -16,57 +16,20 @@ and an answer for mentions without a positive logit, which other work on ultra-f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from luke_mini import files, formats, inputs, trainer
-from luke_mini.config import ModelConfig, option
+from luke_mini import files, formats, inputs, tasks, trainer
+from luke_mini.config import ModelConfig
 from luke_mini.heads import MentionFeature, TaskModel, mention_model
 from luke_mini.inputs import CharSpan
 from luke_mini.metrics import typing_scores
 from luke_mini.files import Record
 
-NAME, TITLE = "typing", "typing F1"
-FILES = (
-    {split: f"{split}.json {split}.jsonl" for split in ("train", "dev", "test")},
-    {split: f"open_entity_{split}.jsonl" for split in ("train", "dev", "test")},
-)
-FORMAT = """\
-Open Entity as the LUKE paper's runs had it: a list of objects, half-open character spans:
-
-    [{"sent": "Ada met the mayor .", "start": 8, "end": 17, "labels": ["person"]}]
-
-Open Entity as published (crowd/train.json and so on), an object a line; of its types, the nine general ones are kept,
-or all with --types all:
-
-    {"y_str": ["time", "date"], "left_context_token": ["On"], "mention_span": "Monday", "right_context_token": ["."]}
-
-Your own texts: a .jsonl file, half-open character spans, types as you like:
-
-    {"text": "Ada met the mayor.", "spans": [{"start": 0, "end": 3, "labels": ["person", "chemist"]}]}
-
---predict takes one text a line, either with <e> </e> around each mention or as such a JSON line without labels, and
-prints {"text", "mentions": [{"text", "start", "end", "types": [{"type", "probability"}]}]}."""
+NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.TYPING
 SCORES = ("precision", "recall", "macro_f1", "f1")
 ARCHITECTURE = "LukeForEntityClassification"
-ALL_ENTITIES = False
 OPEN_ENTITY = ("entity", "event", "group", "location", "object", "organization", "person", "place", "time")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the model sees of an example. Defaults: Open Entity in the LUKE paper."""
-
-    head: str = option("entity", "what the classifier sees: the entity, or the marker before it", ("entity", "token"))
-    types: str = option("general", "which published types: the nine general ones, or all", ("general", "all"))
-    max_seq_length: int = option(512, "maximum tokens per input; longer texts are cut around the mention")
-    max_mention: int = option(30, "tokens of a mention that its position embedding averages")
-    first_space: bool = option(True, "treat the first word as following a space; off: as transformers does")
-
-    def __post_init__(self):
-        if self.max_seq_length < 8 or self.max_mention < 1:
-            raise ValueError("expected --max-seq-length at least 8 and --max-mention at least 1")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -19,13 +19,17 @@ step), so the step alone is the position in the data.
 """
 
 import json
+import os
+import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +40,8 @@ from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
 from luke_mini.weights import read_file, save_tensors
 
-KEPT = 2  # saved steps that stay on disk, unless --keep says otherwise
+HELD = ("step-*", "results.json", "state")  # what says that a folder holds a run, of pretraining or of fine-tuning
+LENGTH = ("steps", "epochs")  # settings that may change when a run is resumed: it becomes longer or shorter
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
@@ -123,15 +128,40 @@ class Saving:
     write_model: Callable[[Path], None]  # writes the model's files into a folder
     read_model: Callable[[Path], None]  # reads them back into the model
     resume: bool
+    kept: int  # saved steps that stay on disk
     every_steps: int = 0  # 0: use every_minutes
     every_minutes: float = 0.0
-    keep: int = KEPT  # steps that stay on disk, the latest
 
     def is_due(self, step: int, total_steps: int, since: float) -> bool:
-        """since: the time of the last save, in seconds of `time.monotonic`."""
-        if self.every_steps:
-            return step == total_steps or step % self.every_steps == 0
-        return time.monotonic() - since > 60 * self.every_minutes
+        """since: the time of the last save, in seconds of `time.monotonic`. The last step is always saved."""
+        if self.every_steps and step < total_steps:
+            return step % self.every_steps == 0
+        return step == total_steps or time.monotonic() - since > 60 * self.every_minutes
+
+
+@contextmanager
+def stop_asked(rank: Rank) -> Iterator[Callable[[], bool]]:
+    """`with stop_asked(rank) as asked:` SIGINT and SIGTERM do not end the process, but asked() is true from then on.
+
+    All processes get the same answer. A second SIGINT ends a run of one process at once; torchrun sends two for one.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame) -> None:
+        received.append(number)
+        if rank.world_size == 1:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step, which is saved; Ctrl-C again stops at once\n" * rank.is_first)
+
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in old.items():
+        if handler is not signal.SIG_IGN:  # as a shell's background job has it for SIGINT
+            signal.signal(number, receive)
+    try:
+        yield lambda: distributed.any_rank(bool(received), rank)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def fit(
@@ -153,35 +183,48 @@ def fit(
 
     batches: start step -> the lists of micro-batches from there on. validate: step -> scores of the weights after it,
     or None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
-    Returns the scores of the final weights, {} if no step was scored.
+    Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
+    and exit with status 0.
     """
     optimizer = optim.AdamW.of(model, recipe)
-    start_step, best, best_weights = load_step(saving, optimizer)
+    start_step, best, best_weights = load_step(saving, model, optimizer, total_steps)
     if rank.is_first:
         cut_metrics(saving.metrics, start_step)
-        if start_step:
-            print(f"resumed     after step {start_step} of {total_steps}", flush=True)
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
     progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title), time.monotonic()
-    for step, sums in train(
+    steps = train(
         distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
         precision=precision, learning_rate=learning_rate, start_step=start_step,
-    ):  # fmt: skip
-        progress.update(step, sums, learning_rate(step - 1))
-        found = validate(step)
-        if found and (not best or is_better(found, best)):
-            best, best_weights = found, copy_weights(model) if step < total_steps else None
-        if rank.is_first and saving.is_due(step, total_steps, saved):
-            save_step(saving, step, optimizer, best, best_weights)
-            saved = time.monotonic()
+    )  # fmt: skip
+    with stop_asked(rank) as asked:
+        for step, sums in steps:
+            progress.update(step, sums, learning_rate(step - 1))
+            found = validate(step)
+            if found and (not best or is_better(found, best)):
+                best, best_weights = found, copy_weights(model) if step < total_steps else None
+            stopped = asked()
+            if rank.is_first and (stopped or saving.is_due(step, total_steps, saved)):
+                save_step(saving, step, total_steps, optimizer, best, best_weights)
+                saved = time.monotonic()
+            if stopped:
+                stop(saving, progress, step)
     progress.close()
     distributed.barrier()  # the last step is on disk
     if best_weights:
         model.load_state_dict(best_weights)
     return best
+
+
+def stop(saving: Saving, progress: "Progress", step: int) -> NoReturn:
+    """Ends the process after a step that was saved."""
+    progress.close()
+    distributed.barrier()  # the step is on disk
+    place = saved_steps(saving.out)[-1]
+    print(f"stopped     after step {step:,} of {progress.total_steps:,}, saved in {place}; --resume goes on from there")
+    sys.exit(0)
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -208,21 +251,31 @@ def agreed_steps(out: Path) -> list[Path]:
     return found
 
 
-def save_step(saving: Saving, step: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None) -> None:
+def refuse_used(out: Path, wanted: bool) -> None:
+    """ValueError if OUT holds a run; wanted: to resume or to overwrite it was asked for."""
+    if not wanted and any(any(out.glob(name)) for name in HELD):
+        raise ValueError(f"{out}: holds a run already; --resume, --overwrite or another --out DIR")
+
+
+def save_step(
+    saving: Saving, step: int, total_steps: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None
+) -> None:
     """Saves a step and deletes all but the latest ones. OSError when the disk is full."""
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         saving.write_model(folder)
         if best_weights:
             save_tensors(best_weights, folder / "best.safetensors")
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
-        run = {"step": step, **saving.info, "best": best}
+        run = {"step": step, "total_steps": total_steps, **saving.info, "best": best}
         (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
-    for old in saved_steps(saving.out)[: -saving.keep]:
+    for old in saved_steps(saving.out)[: -saving.kept]:
         shutil.rmtree(old)
 
 
-def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict | None]:
-    """If the run resumes, restores model and optimizer from the latest saved step, if any.
+def load_step(
+    saving: Saving, model: nn.Module, optimizer: optim.AdamW, total_steps: int
+) -> tuple[int, dict, dict | None]:
+    """If the run resumes, restores model and optimizer from the latest saved step, if any, and says so.
 
     Returns (steps done, best scores, best weights). ValueError naming what is missing, damaged or different.
     """
@@ -236,17 +289,26 @@ def load_step(saving: Saving, optimizer: optim.AdamW) -> tuple[int, dict, dict |
             raise ValueError(f"{held}; remove that folder or restart")
     found = files.read_object(run)
     check_same_run(found, saving.info, folders[-1])
+    step, planned = found["step"], found.get("total_steps", total_steps)
+    if step > total_steps:
+        raise ValueError(f"{folders[-1]}: the run has these steps already; more than {total_steps} cannot be undone")
+    print(f"resumed     after step {step:,} of {total_steps:,}", flush=True)
+    if planned != total_steps:
+        rates = f"a schedule of {total_steps:,} steps from here on, until here of {planned:,}"
+        print(f"            the learning rate follows {rates}", flush=True)
     optimizer.load_moments(read_file(moments), found["step"])
     saving.read_model(folders[-1])
-    return found["step"], found["best"], read_file(best) if best.exists() else None
+    if best.exists():
+        return step, found["best"], read_file(best)
+    return step, found["best"], copy_weights(model) if found["best"] else None  # of a run that ended with the best
 
 
 def check_same_run(saved: dict, now: dict, folder: Path) -> None:
-    """Raises ValueError naming the first setting in which a saved run differs from this one."""
+    """Raises ValueError naming the first setting in which a saved run differs from this one, but for its length."""
     for key, value in now.items():
         if isinstance(value, dict):
             check_same_run(saved.get(key, {}), value, folder)
-        elif saved.get(key) != value:
+        elif key not in LENGTH and saved.get(key) != value:
             held = f"{folder}: saved with {key} = {saved.get(key)}"
             raise ValueError(f"{held}, to be resumed with {value}: give the same options")
 
@@ -303,6 +365,26 @@ def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], b
     return logits
 
 
+def short(number: float) -> str:
+    """22,713,216 -> 22.7M"""
+    unit = next((unit for unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if number >= unit[0]), None)
+    return f"{number / unit[0]:.1f}{unit[1]}" if unit else f"{number:.0f}"
+
+
+def device_text(rank: Rank, precision: str) -> str:
+    """For the log: what computes, and how."""
+    cpu = f"cpu, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else cpu
+    return f"{rank.world_size} x {name}, {precision}" if rank.world_size > 1 else f"{name}, {precision}"
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most that this process has had so far, in bytes: of the GPU, else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 class Progress:
     """Progress bar on the terminal and one JSON line per `every` steps in a file, by the first process.
 
@@ -314,11 +396,12 @@ class Progress:
         self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
         self.sums: dict[str, Tensor] = {}  # since the last line, see `accumulate_gradients`
         self.started = self.last = time.perf_counter()
-        hidden = not rank.is_first
+        self.start_step, self.tokens = start_step, 0
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between updates of the bar; few in a log file
         self.bar = tqdm(
-            total=total_steps, initial=start_step, desc=title, unit="step", disable=hidden, mininterval=pause
-        )
+            total=total_steps, initial=start_step, desc=title, disable=not rank.is_first, mininterval=pause,
+            ncols=79, bar_format="{desc}: {n_fmt}/{total_fmt} steps |{bar}| {elapsed}<{remaining}{postfix}",
+        )  # fmt: skip
 
     def update(self, step: int, sums: dict[str, Tensor], learning_rate: float) -> None:
         self.sums = {name: seen + self.sums.get(name, 0) for name, seen in sums.items()}
@@ -330,6 +413,7 @@ class Progress:
         _, *names = self.sums
         joint = distributed.sum_over_ranks(torch.cat([*self.sums.values()])).tolist()
         now = time.perf_counter()
+        self.tokens += joint[0]
         line = {
             "step": step,
             "seconds": round(now - self.started, 3),
@@ -343,11 +427,17 @@ class Progress:
         self.sums, self.last = {}, now
         if not self.rank.is_first:
             return
-        shown = {name: f"{line[f'{name}_loss']:.3f} ({line[f'{name}_accuracy']:.0%})" for name in names}
-        self.bar.set_postfix({**shown, "tok/s": line["tokens_per_second"]}, refresh=False)
+        losses = (f"{name} {line[f'{name}_loss']:.2f}" for name in names)
+        self.bar.set_postfix_str(f"loss: {', '.join(losses)}", refresh=False)
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
+        """Ends the bar; what was done, in one line."""
         self.bar.close()
+        steps, seconds = self.bar.n - self.start_step, self.last - self.started
+        if steps and seconds:
+            speed, memory = short(self.tokens / seconds), peak_memory(self.rank.device) / 1e9
+            print(f"trained     {steps:,} steps in {seconds:.0f} s: {short(self.tokens)} tokens, {speed} per second; "
+                  f"at most {memory:.1f} GB of memory", flush=True)  # fmt: skip

@@ -40,6 +40,7 @@ class Page:
     redirect: str | None  # normalized title of the target, without `#section`; None for an article
     wikitext: str
     language: str  # "en", "zh-yue", ... from xml:lang
+    wiki: str = ""  # "https://en.wikipedia.org/wiki/": the address of a page without its title; "" if not known
 
 
 # -------------------------------------------------------------------------------------------------------- decompression
@@ -138,7 +139,7 @@ def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
 
 # ------------------------------------------------------------------------------------------------------------------ XML
 
-_FIELDS = {"title", "ns", "text", "namespace", "dbname"}  # the elements whose text is read
+_FIELDS = {"title", "ns", "text", "namespace", "dbname", "base"}  # the elements whose text is read
 _NAMESPACES = "media special talk user wikipedia file image mediawiki template help category portal module".split()
 _REDIRECT = re.compile(r"\s*#redirect\W*?\[\[([^\]|]*)", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\]|]*)")
@@ -150,7 +151,7 @@ class _Handler:
     def __init__(self, path: str):
         self.path = path
         self.pages = []  # finished, for read_dump
-        self.language = None
+        self.language, self.wiki = None, ""
         self.prefixes = tuple(f"{name}{talk}:" for name in _NAMESPACES for talk in ("", " talk"))  # more in the dump
         self.fields, self.parts = {}, []  # of the open page, by element; of the text of the open element
         self.parser = expat.ParserCreate()
@@ -189,6 +190,8 @@ class _Handler:
             self.prefixes += (f"{value.lower()}:",) if value else ()
         elif name == "dbname":
             self.language = self.language or value.partition("wik")[0].replace("_", "-")  # "zh_yuewiki" -> "zh-yue"
+        elif name == "base":  # the address of the main page
+            self.wiki = value.strip().rpartition("/")[0] + "/"
         else:
             self.fields[name] = value.strip() if name == "ns" else value
 
@@ -201,7 +204,7 @@ class _Handler:
         language = self.language or "en"
         if redirect is not None:
             redirect = normalize_title(redirect, language) or title  # [[#section]]: a redirect to itself
-        self.pages.append(Page(title, redirect, text, language))
+        self.pages.append(Page(title, redirect, text, language, self.wiki))
 
     def feed(self, chunk: bytes, is_last: bool = False) -> list[Page]:
         """The pages that end in this chunk of XML."""

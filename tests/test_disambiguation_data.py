@@ -218,9 +218,12 @@ def test_mentions_and_candidates_from_statistics():
     statistics = from_links({("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3})
     document = Document("", "ADA, Eve", (Mention(0, 3), Mention(5, 8), Mention(0, 3, None, ())))
     found = data.with_candidates(document, statistics, 0.5)
-    assert found.mentions == (Mention(0, 3, None, (ADA, OKLAHOMA)), Mention(5, 8, None, ()), Mention(0, 3, None, ()))
+    sure = {"certainty": 10 / 11}  # ten links, on ten pages, and one more that might have none
+    assert found.mentions == (
+        Mention(0, 3, None, (ADA, OKLAHOMA), **sure), Mention(5, 8, None, (), certainty=0.0), Mention(0, 3, None, ())
+    )  # fmt: skip
     bare = document._replace(mentions=None)
-    assert data.with_candidates(bare, statistics, 0.5).mentions == (Mention(0, 3, None, (ADA, OKLAHOMA), 1.0),)
+    assert data.with_candidates(bare, statistics, 0.5).mentions == (Mention(0, 3, None, (ADA, OKLAHOMA), 1.0, **sure),)
     assert data.with_candidates(bare, statistics, 1.5).mentions == ()
 
 
@@ -379,11 +382,13 @@ def test_features_equal_a_plain_transcription(document, split, max_length, max_e
     options = Options(split=split, max_seq_length=max_length, max_entities=max_entities, max_mention=max_mention)
     features = make_features([document], LetterTokenizer(), VOCAB, (), options)
     found = []
-    for _, (word_ids, gold, spans, kept), is_target, candidates in features:
+    for _, (word_ids, gold, spans, kept), is_target, candidates, priors in features:
         assert word_ids[0] == 0 and word_ids[-1] == 2 and len(word_ids) <= max_length
         found.append((word_ids[1:-1].tolist(), list(zip(kept.tolist(), *spans.T.tolist(), is_target.tolist()))))
         of_mentions = [candidate_ids(document.mentions[k], VOCAB, options) for k in kept]
         assert list(zip(candidates, gold)) == of_mentions
+        numbers = [[*ids.values()] for ids in candidates]
+        assert priors == [[1 / (number + 1) for number in own] for own in numbers]
     expected = [(ids, rows) for ids, rows in plain_inputs(document, options) if rows]
     assert found == expected
     decided = Counter(k for _, rows in found for k, _, _, is_target in rows if is_target)

@@ -3,6 +3,7 @@
 pytest tests/test_files.py
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from luke_mini import files
-from luke_mini.files import Record, parse_record, read_json, read_json_lines, read_records
+from luke_mini.files import Record, parse_record, read_json, read_json_lines, read_records, run
 
 
 def write(tmp_path, text, name="data.jsonl"):
@@ -121,3 +122,29 @@ def test_errors_of_whole_files(tmp_path):
     path.write_bytes(b'{"a": "\xe4"}')
     with pytest.raises(ValueError, match="not UTF-8 text"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    "error, looked",
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "mine/train.jsonl"), True),
+        (ValueError("mine/here: no manifest.json"), True),
+        (ValueError("mine: expected train.jsonl there"), True),
+        (ValueError("there/file.json, line 3: field 'a' is missing"), False),
+        (ValueError("--dropout 2.0: expected less"), False),
+        (ValueError("no example: no sentence of 5 tokens"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/mine/train.jsonl"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+    ],
+)
+def test_a_missing_relative_path_says_where_it_was_looked_for(tmp_path, monkeypatch, capsys, error, looked):
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "there", "{}", "file.json")
+    monkeypatch.chdir(tmp_path)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="2"):
+        run(main, "train.py")
+    assert capsys.readouterr().err == f"train.py: error: {error}{f' (looked in {tmp_path})' * looked}\n"

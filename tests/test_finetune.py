@@ -6,6 +6,7 @@ pytest tests/test_finetune.py
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -381,34 +382,71 @@ def test_prediction_files_are_texts_lines_or_objects(tmp_path):
 
 
 def test_the_format_is_described(capsys):
-    finetune.main(["ner", "--describe"])
+    with pytest.raises(SystemExit, match="0"):
+        finetune.main(["ner", "--describe"])
     assert '"spans"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", ["", "--select score --epochs 2", "--select loss --epochs 2"])
-def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, options):
-    """Stopped in its fourth step, with a state saved after each, and resumed: the same weights and scores."""
-    options = f"--save-minutes 0 --train-examples 40 {options}"
+def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys, options):
+    """Killed after its third step, with a state saved after each; resumed; Ctrl-C after the fourth; resumed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    options = f"--train-examples 40 {options}"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run("ner", whole, options)
 
     class Killed(BaseException):
         pass
 
-    def killed_at_four(model, *arguments, **named):
+    def ended(model, *arguments, **named):
         for step, sums in original(model, *arguments, **named):
-            yield step, sums
             if step == 4:
+                signal.raise_signal(signal.SIGINT)
+            yield step, sums
+            if step == 3:
                 raise Killed
 
     original = finetuning.trainer.train
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(finetuning.trainer, "train", killed_at_four)
-        run("ner", killed, options)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning.trainer, "train", ended)
+        with pytest.raises(Killed):
+            run("ner", killed, f"{options} --save-minutes 0")
+        assert list(killed.glob("state/*/step-000003"))
+        with pytest.raises(ValueError, match="saved with batch"):
+            run("ner", killed, f"{options} --resume --batch 4")
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            run("ner", killed, f"{options} --resume")
     assert list(killed.glob("state/*/step-000004"))
-    with pytest.raises(ValueError, match="saved with batch"):
-        run("ner", killed, f"{options} --resume --batch 4")
+    assert re.search(r"^stopped     after step 4 of \d+, saved in .*/state/.*; --resume", capsys.readouterr().out, re.M)
     run("ner", killed, f"{options} --resume")
     for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    assert not (killed / "state").exists()
+
+
+@pytest.mark.parametrize("select", ["last", "score"])
+def test_a_finished_run_can_be_extended(run, tmp_path, monkeypatch, capsys, select):
+    """By epochs that are not better: the best of all stays where dev decides, the last of all where it does not."""
+    options = f"--select {select} --train-examples 40"
+    run("ner", tmp_path, options)
+    model, results = (tmp_path / name for name in ("model/model.safetensors", "results.json"))
+    before, scores = model.read_bytes(), json.loads(results.read_text())
+    run("ner", tmp_path, f"{options} --resume")  # nothing to add
+    assert model.read_bytes() == before and json.loads(results.read_text()) == scores
+    capsys.readouterr()
+    monkeypatch.setattr(finetuning, "is_better", lambda *given: False)
+    run("ner", tmp_path, f"{options} --resume --epochs 2")
+    assert re.search(r"the learning rate follows a schedule of \d+ steps from here on", capsys.readouterr().out)
+    assert (model.read_bytes() == before) == (select == "score")
+    after = json.loads(results.read_text())["results"]["pretrained"]
+    assert after["recipe"]["epochs"] == 2
+    assert select == "last" or after["scores"] == scores["results"]["pretrained"]["scores"]
+
+
+def test_no_run_is_written_into_another(run, pretrained, tmp_path):
+    """A folder of train.py is not taken for one of finetune.py, nor the other way round."""
+    with pytest.raises(ValueError, match="holds a run already"):
+        run("ner", pretrained)
+    (tmp_path / "results.json").touch()
+    with pytest.raises(ValueError, match="holds a run already"):
+        train.main(["--out", str(tmp_path)])

@@ -4,12 +4,14 @@
 """
 
 import bz2
+import io
 import json
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -21,7 +23,7 @@ import prepare_wiki
 from luke_mini import examples, files, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, build_examples
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import HELD_OUT, Mentions
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -101,7 +103,7 @@ def test_folder_and_manifest(made):
     texts = [paragraph.text for _, text, target in TOWNS if not target for paragraph in wikitext.parse(text)]
     assert manifest(made) == {
         "version": 1, "sources": ["enwiki-1-pages-articles.xml.bz2"], "language": "en", "max_seq_length": 512,
-        "pages": 31, "redirects": 60, "characters": sum(map(len, texts)),
+        "pages": 31, "held_out_pages": 0, "redirects": 60, "characters": sum(map(len, texts)),
         "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
         "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
         "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
@@ -134,6 +136,44 @@ def test_mention_statistics(made, dump, tmp_path):
     assert len(table) == 2 * len(NAMES) + 2
     without = prepare(tmp_path, "--dump", dump, "--no-mentions", "--tokenizer", made / "tokenizer")
     assert contents(made).keys() - contents(without).keys() == {"mentions.safetensors"}
+
+
+def test_pages_held_out_are_in_nothing_but_their_file(made, dump, tmp_path):
+    """Their links lead behind redirects; a dump without them gives the same statistics and examples, words aside."""
+    given = ["--tokenizer", made / "tokenizer", "--entity-vocab", made / "entity_vocab.jsonl"]
+    folder = prepare(tmp_path / "held", "--dump", dump, *given, "--held-out-pages 4 --workers 2")
+    lines = [json.loads(line) for line in (folder / HELD_OUT).read_text().splitlines()]
+    held = {line["id"] for line in lines}
+    assert len(held) == manifest(folder)["held_out_pages"] == 4 and held < {title for title, *_ in TOWNS}
+    expected, named = [], dict((title, target or title) for title, _, target in TOWNS)
+    for title, text, target in TOWNS:
+        for paragraph in wikitext.parse(text) if title in held else ():
+            links = [(link.start, link.end, named.get(named.get(link.title, link.title), link.title))
+                     for link in paragraph.links if not link.title.startswith("Category:")]  # fmt: skip
+            expected += [(title, paragraph.text, links)] * bool(links)
+    assert [(x["id"], x["text"], [tuple(span.values()) for span in x["spans"]]) for x in lines] == expected
+    others = prepare(tmp_path / "others", "--jsonl", _documents(tmp_path, held), *given, "--held-out-pages 0")
+    assert not (others / HELD_OUT).exists()
+    held_titles, other_titles = (Mentions.load(path / "mentions.safetensors") for path in (folder, others))
+    assert set(held_titles.names()) <= set(other_titles.names())  # there, links to pages that are missing count as well
+    for name in held_titles.names():
+        assert held_titles.candidates(name) == other_titles.candidates(name)
+    assert contents(folder)["shard-00000.bin"] == contents(others)["shard-00000.bin"]
+
+
+def _documents(folder: Path, held: set[str]) -> Path:
+    """The articles that are not held out, as JSON lines, links behind redirects."""
+    named, lines = dict((title, target or title) for title, _, target in TOWNS), []
+    for title, text, target in TOWNS:
+        if not target and title not in held:
+            paragraphs = [
+                {"text": text, "links": [{"title": named.get(named.get(t, t), t), "start": s, "end": e}
+                                         for t, s, e in links if not t.startswith("Category:")]}
+                for text, links, _ in wikitext.parse(text)
+            ]  # fmt: skip
+            lines.append(json.dumps({"title": title, "paragraphs": paragraphs}))
+    (folder / "others.jsonl").write_text("\n".join(lines))
+    return folder / "others.jsonl"
 
 
 def test_examples_are_those_of_a_plain_loop(made, dump):
@@ -404,5 +444,22 @@ ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
 
 def test_ctrl_c_says_so_in_one_line(dump, tmp_path):
     result = run(INTERRUPTED + SCRIPT, "--dump", dump, "--out", tmp_path)
-    assert result.returncode == 1 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
+    assert result.returncode == 130 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
     assert "manifest.json" not in contents(tmp_path)
+
+
+def test_training_a_tokenizer_shows_that_time_passes(monkeypatch, capsys):
+    """At a terminal a clock beside the title; elsewhere the title alone."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal := Terminal())
+        with prepare_wiki.ticking("training"):
+            time.sleep(1.5)
+    assert "\rtraining: 00:00" in terminal.getvalue() and "\rtraining: 00:01" in terminal.getvalue()
+    with prepare_wiki.ticking("training"):
+        pass
+    assert capsys.readouterr().out == "training\n"

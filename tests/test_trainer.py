@@ -7,6 +7,7 @@ The runs are real ones: train.py in processes of their own, on a small cut of th
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -166,11 +167,115 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     assert found == expected and len(found) == 12
 
 
+def interrupt(monkeypatch, step: int, *signals: int) -> None:
+    """Makes the training loop receive signals after a step."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    original = trainer.train
+
+    def interrupted(*given, **named):
+        for done, sums in original(*given, **named):
+            if done == step:
+                for number in signals:
+                    signal.raise_signal(number)
+            yield done, sums
+
+    monkeypatch.setattr(trainer, "train", interrupted)
+
+
+def test_ctrl_c_saves_the_step_and_the_resumed_run_ends_with_the_same_bits(toy_data, tmp_path, monkeypatch, capfd):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.main(command(toy_data, whole, 1)[2:])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        interrupt(patch, 4, signal.SIGINT)
+        train.main(command(toy_data, broken, 1)[2:])
+    out, error = capfd.readouterr()
+    assert end.value.code == 0 and "stopping after this step, which is saved; Ctrl-C again stops at once\n" in error
+    said = f"stopped     after step 4 of 12, saved in {broken / 'step-000004'}; --resume goes on from there"
+    assert out.splitlines()[-1] == said and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train.main(command(toy_data, broken, 1, "--resume")[2:])
+    assert "resumed     after step 4 of 12\n" in capfd.readouterr().out
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert_equal(*(load_file(out / "step-000012" / name) for out in (broken, whole)))
+
+
+def test_a_second_ctrl_c_stops_at_once(toy_data, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 4, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(command(toy_data, tmp_path, 1)[2:])
+    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_one_interrupted_process_stops_all(toy_data, tmp_path):
+    """Two processes under torchrun, one of which gets a signal: both end after the same step, which is saved."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED.format(root=str(ROOT)))
+    call = command(toy_data, tmp_path / "run", 2)
+    call[call.index(str(ROOT / "train.py"))] = str(script)
+    done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped     after step 5 of 12") == 1
+    assert [path.name for path in trainer.saved_steps(tmp_path / "run")] == ["step-000003", "step-000005"]
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import train
+from luke_mini import trainer
+
+original = trainer.train
+def interrupted(*given, **named):
+    for done, sums in original(*given, **named):
+        if done == 5 and os.environ["RANK"] == "1":
+            signal.raise_signal(signal.SIGTERM)
+        yield done, sums
+trainer.train = interrupted
+train.main()
+"""
+
+
+def test_a_finished_run_can_be_extended(toy_data, tmp_path, capsys):
+    """12 steps become 20: the rates are those of the old schedule before, and of the new one after."""
+    call = command(toy_data, tmp_path, 1, "--warmup-steps", "2")[2:]
+    train.main(call)
+    capsys.readouterr()
+    train.main([*call, "--resume", "--steps", "20"])
+    out = capsys.readouterr().out
+    assert "resumed     after step 12 of 20\n" in out
+    assert "the learning rate follows a schedule of 20 steps from here on, until here of 12\n" in out
+    shares = [line["learning_rate"] / config.SCRATCH_TINY.learning_rate for line in lines(tmp_path)]
+    old, new = ([0.5, 1] + [(total - k) / (total - 2) for k in range(2, 20)] for total in (12, 20))
+    assert shares == pytest.approx(old[:12] + new[12:])
+    assert (tmp_path / "step-000020").is_dir()
+    with pytest.raises(ValueError, match="step-000020: the run has these steps already; more than 12 cannot"):
+        train.main([*call, "--resume"])
+    with pytest.raises(ValueError, match="saved with learning_rate = "):
+        train.main([*call, "--resume", "--steps", "30", "--learning-rate", "1"])
+
+
+def test_what_a_run_prints(toy_data, tmp_path, capsys):
+    """Lines for people: no dump of a dataclass, sizes in words, and a bar that fits into 80 columns."""
+    train.main(command(toy_data, tmp_path, 1, "--steps", "2")[2:])
+    out, error = capsys.readouterr()
+    said = {line.split()[0]: line for line in out.splitlines()}
+    assert "Config(" not in out and max(map(len, error.replace("\n", "\r").split("\r"))) < 80
+    assert "2/2 steps" in error and "loss: entity " in error and " word " in error
+    model = load_file(tmp_path / "step-000002/model.safetensors")
+    assert f"{sum(weights.numel() for weights in model.values()) / 1e6:.1f}M weights" in said["model"]
+    examples = Shards.open(toy_data)
+    assert f": {len(examples):,} examples, " in said["data"] and "threads, " in said["device"]
+    assert f"2 steps of 4 examples, {8 / len(examples):.3g} epochs" in said["training"]
+    assert "--warmup-steps 100  " in said["recipe"]
+    assert re.search(r"trained     2 steps in \d+ s: \S+ tokens, \S+ per second; at most \d\.\d GB", out)
+
+
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_path):
     out = tmp_path / "run"
     (out / "step-000003").mkdir(parents=True)
     done = run(toy_data, out, 1)
-    assert done.returncode == 2 and "--resume" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "run: holds a run already; --resume, --overwrite or another --out DIR" in done.stderr
     done = run(toy_data, out, 1, "--resume")
     assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
 
@@ -179,9 +284,9 @@ def save_steps(out: Path, steps, keep: int) -> list[str]:
     def write(folder: Path) -> None:
         (folder / "config.json").write_text("{}")
 
-    saving = trainer.Saving(out, out / "metrics.jsonl", {}, write, lambda folder: None, False, keep=keep)
+    saving = trainer.Saving(out, out / "metrics.jsonl", {}, write, lambda folder: None, False, kept=keep)
     for step in steps:
-        trainer.save_step(saving, step, SimpleNamespace(moments=dict), {}, None)
+        trainer.save_step(saving, step, step, SimpleNamespace(moments=dict), {}, None)
     return [path.name for path in trainer.saved_steps(out)]
 
 

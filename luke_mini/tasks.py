@@ -58,7 +58,8 @@ NER = Task(
     """\
 CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
 detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. No
-column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
+column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its
+document around it; without -DOCSTART- lines it stands alone:
 
     -DOCSTART- -X- O O
 

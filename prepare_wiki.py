@@ -7,6 +7,7 @@
 
 Dumps come from https://dumps.wikimedia.org. A .jsonl file has one document per line; spans are half-open characters:
     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
+Titles are taken as they stand, and may be ids of a knowledge base of your own.
 
 DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
@@ -154,7 +155,8 @@ def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
 
 
 def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
-    listed = {resolve_redirect(normalize_title(title, pages.language), pages.redirects) for title in arguments.titles}
+    written = arguments.titles if arguments.jsonl else [normalize_title(t, pages.language) for t in arguments.titles]
+    listed = {resolve_redirect(title.strip(), pages.redirects) for title in written}
     if listed:
         print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
     titles, size = None if arguments.keep_red_links else pages.titles, arguments.entity_vocab_size

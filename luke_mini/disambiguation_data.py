@@ -18,10 +18,12 @@ entity id; those that the vocabulary lacks share [UNK] and count as one. The tex
 what is between them, as the released tokenizers do it (`inputs.token_spans`). Left out: PPRforNED's candidates.
 """
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from html.entities import codepoint2name
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +61,7 @@ def to_document(record: Record) -> Document:
 
     Only "text" and "spans" with "start" and "end" must be there. "spans": null means that nobody looked for mentions.
     """
-    name, text = str(record.values.get("id", record.where)), record.get("text", str)
+    name, text = record.id(record.where), record.get("text", str)
     if record.values.get("spans", ()) is None:
         return Document(name, text, None)
     mentions = []
@@ -119,7 +121,7 @@ def _wned(path: Path, mentions_alone: bool) -> Iterator[Record]:
 def _annotation(item: ElementTree.Element, where: str) -> tuple[str, int, str]:
     """(surface, offset, title or "")"""
     surface, offset = (item.findtext(name) for name in ("mention", "offset"))
-    if not surface or item.find("wikiName") is None:
+    if not (surface or "").strip() or item.find("wikiName") is None:
         raise ValueError(f"{where}: expected <mention>, <wikiName> and <offset>")
     if not (offset or "").strip().isdecimal():
         raise ValueError(f"{where}: <offset> is {offset!r}, expected an integer")
@@ -128,13 +130,30 @@ def _annotation(item: ElementTree.Element, where: str) -> tuple[str, int, str]:
 
 
 def _place(text: str, surface: str, offset: int, where: str) -> CharSpan:
-    """Where a surface is: at its offset, or at the nearest place: copies of the texts differ in white space."""
-    starts = [match.start() for match in re.finditer(re.escape(surface), text)]
-    if not starts:
+    """Where a surface is: at its offset, or else at the nearest place, if need be in another spelling."""
+    loose = _any_spelling(surface)
+    for pattern in (re.compile(re.escape(surface)), loose):
+        if found := pattern.match(text, offset):
+            return found.span()
+    found = [*re.finditer(re.escape(surface), text)] or [*loose.finditer(text)]
+    if not found:
         held = " ".join(text[offset : offset + len(surface)].split())
         raise ValueError(f"{where}: the mention {surface!r} is not in the text, which has {held!r} at {offset}")
-    start = offset if text.startswith(surface, offset) else min(starts, key=lambda start: abs(start - offset))
-    return start, start + len(surface)
+    return min((match.span() for match in found), key=lambda span: abs(span[0] - offset))
+
+
+ALIKE = ("'’‘ʼ´`", '"“”„', "-‐‑–—")  # kinds of apostrophes, quotation marks, hyphens
+
+
+def _any_spelling(surface: str) -> re.Pattern:
+    """Copies of the texts differ from the mentions in white space, case, kinds of apostrophe, and `&amp;` for `&`."""
+
+    def pattern(character: str) -> str:
+        alike = next((f"[{kinds}]" for kinds in ALIKE if character in kinds), re.escape(character))
+        name = codepoint2name.get(ord(character))
+        return f"(?:{alike}|&{name};)" if name else alike
+
+    return re.compile(r"\s*".join(map(pattern, re.sub(r"\s", "", html.unescape(surface)))), re.IGNORECASE)
 
 
 # --- Le & Titov: a table of mentions, and the words in a file of columns ----------------------------------------------

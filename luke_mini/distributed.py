@@ -78,6 +78,15 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def gather(value) -> list:
+    """Every process's value, the first process's first, the same list on all of them."""
+    values = [value]
+    if dist.is_initialized():
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
 def any_rank(flag: bool, rank: Rank) -> bool:
     """Whether the flag is set on one of the processes at least."""
     return flag if rank.world_size == 1 else bool(sum_over_ranks(torch.tensor(float(flag), device=rank.device)))

@@ -97,15 +97,17 @@ def load(
         text = text if task.TRAINS else "fine-tuned, expected a checkpoint with its pretraining heads"
         raise ValueError(f"{folder}: {text}")
     start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
-    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
-    # entry of the same name (classifier_bias).
-    options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    # A released checkpoint has no settings of ours: the paper's are the defaults, as far as it has positions, except
+    # where its config.json has an entry of the same name (classifier_bias).
+    options = {"max_seq_length": min(task.Options().max_seq_length, start.config.longest_input)}
+    options |= {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
     options |= task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini", {})
     options |= ours.get("options", {}) if ours.get("task") == task.NAME else {}
     if unknown := options.keys() - {item.name for item in fields(task.Options)}:
         raise ValueError(f"{folder}: its config.json has options that {task.NAME} does not know: {', '.join(unknown)}")
     options = task.Options(**(options | dict(changes or {})))
+    finetuning.check_positions(start.config, options)
     model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
     checkpoint.fill(model, start.weights)
     return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
@@ -226,6 +228,7 @@ def link(linker: Predictor, statistics: Mentions, lines: Sequence[str], ner: Pre
     task, model, tokenizer, entity_vocab, options = linker
     if len(entity_vocab) <= 4:
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
+    files.check_text(lines)
     named = [None] * len(lines)
     if ner:
         records = [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)]  # {...} is text as well

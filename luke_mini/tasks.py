@@ -57,8 +57,9 @@ NER = Task(
     ),
     """\
 CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
-detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. A
-sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
+detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. No
+column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its
+document around it; without -DOCSTART- lines it stands alone:
 
     -DOCSTART- -X- O O
 
@@ -66,7 +67,8 @@ sentence is read with what fits of its document around it; without -DOCSTART- li
     visited VBD I-VP O
     Oslo NNP I-NP I-LOC
 
-Your own texts: a .jsonl file, one document per line, half-open character spans, any label set:
+Your own texts: a .jsonl file, one document per line, half-open character spans, any label set; without mentions,
+"spans" is []:
 
     {"text": "Ada visited Oslo.",
      "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
@@ -115,7 +117,8 @@ TACRED: a .json file, a list of objects; subject and object are tokens, the last
     [{"id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
       "subj_start": 0, "subj_end": 0, "obj_start": 3, "obj_end": 3}]
 
-KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them:
+KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them; SemEval-2010
+likewise, whose Comment: lines are left out:
 
     1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
     per:employee_of(e1,e2)

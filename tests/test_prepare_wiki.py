@@ -270,6 +270,18 @@ def test_the_result_names_its_folder_after_the_source(dump, made, tmp_path, monk
     assert (tmp_path / "data/swwiki-1-pages-articles/manifest.json").is_file()
 
 
+def test_own_ids(tmp_path):
+    """Ids of a knowledge base stay apart, also those listed in --titles."""
+    text = "the drug and the gene and the drug"
+    links = [{"title": t, "start": s, "end": e} for t, s, e in (("kb#1", 4, 8), ("kb#2", 17, 21), ("kb_2", 30, 34))]
+    (tmp_path / "kb.jsonl").write_text(json.dumps({"title": "n#0", "paragraphs": [{"text": text, "links": links}]}))
+    (tmp_path / "kept.txt").write_text("kb#2\r\nkb_2\n\n")
+    out = prepare(tmp_path, "--jsonl", tmp_path / "kb.jsonl", "--titles", tmp_path / "kept.txt", "--min-count", "9")
+    assert [EntityVocab.load(out / "entity_vocab.jsonl").title(i) for i in (3, 4)] == ["kb#2", "kb_2"]
+    (example,) = read_examples(out)
+    assert example.entity_ids == [1, 3, 4]
+
+
 def test_jsonl(tmp_path):
     """The example of --help, often enough to learn a tokenizer from; Norway has no document but becomes an entity."""
     text = "In Norway there is a town."

@@ -155,7 +155,9 @@ def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
 
 
 def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
-    written = arguments.titles if arguments.jsonl else [normalize_title(t, pages.language) for t in arguments.titles]
+    written = arguments.titles
+    if not arguments.jsonl:
+        written = [normalize_title(title, pages.language, pages.case_sensitive) for title in written]
     listed = {resolve_redirect(title.strip(), pages.redirects) for title in written}
     if listed:
         print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
@@ -197,7 +199,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
         vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
-        written = pages.write_examples(
+        written, lost = pages.write_examples(
             arguments.out, word_tokenizer, entity_ids=entity_ids,
             unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
             max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
@@ -212,6 +214,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
         "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
         "characters": pages.characters,
         "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
+        "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(word_tokenizer), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
@@ -228,6 +231,9 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     print(f"vocabulary  {made['word_vocab_size']:,} tokens{', the text is too small for more' * fewer}")
     print(f"examples    {made['examples']:,}, on average {words:.1f} tokens and {entities:.1f} entities: "
           f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
+    lost = made["links_lost"]
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in lost.items())
+    print(f"lost        {sum(lost.values()):,} links became no entity{reasons and ': '}{reasons}")
     print(f"written to  {arguments.out} in {seconds:.0f} seconds")
 
 

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,7 +33,7 @@ from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.examples import Examples, ShardWriter, build_examples, flatten
 from luke_mini.wiki_dump import Page, read_dump
-from luke_mini.wikitext import Link, Paragraph
+from luke_mini.wikitext import Link, Paragraph, Site
 
 NO_ARTICLE = ("Image:", "File:", "Category:")  # LUKE skips pages with these prefixes
 PAGES_PER_TASK = 16  # fixed, so that results do not depend on the number of workers
@@ -50,16 +50,19 @@ class Document(NamedTuple):
 
 
 def find_dump(language: str, folder: Path = Path()) -> list[Path]:
-    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order."""
-    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml.*\.bz2")
+    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
+    though the folder may have both variants of a dump."""
+    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
     dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
     if not dumps:
         name = f"{language}wiki-latest-pages-articles.xml.bz2"
         raise ValueError(f"no {language}wiki-*-pages-articles*.xml.bz2 in this folder: download "
                          f"https://dumps.wikimedia.org/{language}wiki/latest/{name}")  # fmt: skip
     newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
-    parts = sorted((int(match[2] or 0), path) for path, match in dumps.items() if match[1] == newest)
-    return [path for _, path in parts] if parts[0][0] else [parts[0][1]]
+    parts = {(int(match[2] or 0), match[3]): path  # number and pages, "-p1p41242"
+             for path, match in sorted(dumps.items(), reverse=True) if match[1] == newest}  # fmt: skip
+    ordered = sorted(parts)
+    return [parts[part] for part in ordered] if ordered[0][0] else [parts[ordered[0]]]
 
 
 def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> Iterator[Document]:
@@ -166,12 +169,17 @@ def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[byt
     """
     documents = [
         page if isinstance(page, Document)
-        else Document(page.title, wikitext.parse(page.wikitext, language or page.language))
+        else Document(page.title, wikitext.parse(page.wikitext, _rules(page, language)))
         for page in pages
     ]  # fmt: skip
     paragraphs = [paragraph for _, paragraphs in documents for paragraph in paragraphs]
     links = Counter(link.title for paragraph in paragraphs for link in paragraph.links)
     return to_bytes(documents), [title for title, _ in documents], links, sum(len(text) for text, _, _ in paragraphs)
+
+
+def _rules(page: Page, language: str | None) -> Site:
+    site = page.site or Site(page.language)
+    return site._replace(language=language) if language else site
 
 
 def _on_documents(state, block: bytes):
@@ -192,8 +200,11 @@ def _pages_with_names(trie: mentions.Trie, documents: list[Document]) -> tuple[n
     return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in documents])
 
 
-def _make_examples(build: Callable, documents: list[Document]) -> Examples:
-    return flatten([example for title, paragraphs in documents for example in build(paragraphs, title)])
+def _make_examples(build: Callable, documents: list[Document]) -> tuple[Examples, Counter[str]]:
+    """The examples, and how many links became no entity by reason."""
+    lost: Counter[str] = Counter()
+    made = [example for title, paragraphs in documents for example in build(paragraphs, title, lost=lost)]
+    return flatten(made), lost
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------------
@@ -245,6 +256,7 @@ class Corpus:
         self.titles: set[str] = set()
         self.redirects: dict[str, str] = {}  # title -> target, one step
         self.links: Counter[str] = Counter()  # title as linked -> links
+        self.case_sensitive = False  # of the dumps: "gerku" and "Gerku" are two titles
         self.characters = 0  # of text, all paragraphs
         self.wiki = ""  # see `wiki_dump.Page`
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
@@ -278,6 +290,8 @@ class Corpus:
                     self.language, self.wiki = self.language or language, self.wiki or getattr(page, "wiki", "")
                     if language != self.language and not given:
                         raise ValueError(f"{path}: language {language}, but {self.language} in the files before")
+                    site = getattr(page, "site", None)
+                    self.case_sensitive = site.case_sensitive if site else False
                     if getattr(page, "redirect", None):
                         self.redirects[page.title] = page.redirect
                     elif not page.title.startswith(NO_ARTICLE):
@@ -308,6 +322,9 @@ class Corpus:
             return target if (any_title or target in self.titles) and not target.startswith(NO_ARTICLE) else None
 
         links: Counter[tuple[str, str]] = Counter()
+        for title in chain(self.titles, self.redirects):
+            if entity(title) in self.titles:
+                links.update(dict.fromkeys(mentions.title_names(title), 0))
         for names in self._map(_linked_names, None, "mentions: names"):
             links.update(names)
         table = mentions.from_links(links, entity)
@@ -316,11 +333,16 @@ class Corpus:
             pages[names] += counts
         return replace(mentions.with_pages(table, pages), wiki=np.frombuffer(self.wiki.encode(), np.uint8))
 
-    def write_examples(self, folder: Path, tokenizer, **rules) -> dict[str, int]:
-        """The last pass: the numbers of shards, examples, words, entities. rules: arguments of `build_examples`."""
+    def write_examples(self, folder: Path, tokenizer, **rules) -> tuple[dict[str, int], dict[str, int]]:
+        """The last pass: the numbers of shards, examples, words, entities; of links that became no entity, by reason.
+
+        rules: arguments of `build_examples`.
+        """
         build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
         writer = ShardWriter(folder, len(tokenizer))
-        for block in self._map(_make_examples, build, "2/2 examples"):
+        lost: Counter[str] = Counter()
+        for block, lost_here in self._map(_make_examples, build, "2/2 examples"):
             writer.write(block)
+            lost += lost_here
         writer.close()
-        return writer.counts
+        return writer.counts, dict(sorted(lost.items()))

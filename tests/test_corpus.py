@@ -112,6 +112,10 @@ def test_what_is_no_article_is_skipped(tmp_path):
         (["1-pages-articles.xml", "1-pages-articles-multistream.xml"], [1]),
         ([f"1-pages-articles{k}.xml-p{k}p{k}" for k in (2, 10, 1)], [2, 0, 1]),
         (["1-pages-articles1.xml-p1p9", "1-pages-articles.xml"], [1]),
+        # Both variants: each part once, whichever there is.
+        ([f"1-pages-articles{v}{k}.xml-p{k}p{k}" for k in (2, 1) for v in ("", "-multistream")], [3, 1]),
+        ([f"1-pages-articles{part}" for part in (
+            "1.xml-p1p4", "-multistream2.xml-p5p9", "-multistream1.xml-p1p4", "2.xml-p10p19")], [2, 3, 1]),
     ],
 )
 def test_finds_the_newest_dump(tmp_path, there, expected):

@@ -105,6 +105,7 @@ def test_folder_and_manifest(made):
         "version": 1, "sources": ["enwiki-1-pages-articles.xml.bz2"], "language": "en", "max_seq_length": 512,
         "pages": 31, "held_out_pages": 0, "redirects": 60, "characters": sum(map(len, texts)),
         "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
+        "links_to_unk": 30, "links_lost": {},
         "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
         "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
     }  # fmt: skip
@@ -133,7 +134,9 @@ def test_mention_statistics(made, dump, tmp_path):
     assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
     assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
     assert table.candidates("Great fire of Balen") == ()  # no such page
-    assert len(table) == 2 * len(NAMES) + 2
+    # Also titles that nobody links so: redirects, which no text names.
+    assert table.candidates("Elder Balen") == table.candidates("old balen") == (("Balen", 1.0),)
+    assert len(table) == 2 * len(NAMES) + 2 + 2 * len(NAMES)
     without = prepare(tmp_path, "--dump", dump, "--no-mentions", "--tokenizer", made / "tokenizer")
     assert contents(made).keys() - contents(without).keys() == {"mentions.safetensors"}
 

@@ -101,11 +101,15 @@ def add_answer_flags(parser) -> None:
 def add_link_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=BUILT_IN, metavar="DIR",
                         help="pretraining run or OUT of `finetune.py disambiguation` [%(default)s]")  # fmt: skip
-    parser.add_argument("--mentions", type=Path, default=Path("data/toyworld/mentions.safetensors"), metavar="FILE",
-                        help="the mention statistics that prepare_wiki.py writes [%(default)s]")  # fmt: skip
+    parser.add_argument("--mentions", type=Path, metavar="FILE",
+                        help="the mention statistics that prepare_wiki.py writes [the run's own]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
     parser.add_argument("--min-link-probability", type=float, metavar="X",
                         help="without --ner: how often a name must be a link")  # fmt: skip
+    parser.add_argument("--min-probability", type=float, metavar="X",
+                        help="no title for mentions that are less probable [chosen by held-out links]")  # fmt: skip
+    parser.add_argument("--model-weight", type=float, metavar="X",
+                        help="of the model, the rest is the prior's; 1: the model alone [likewise]")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],
                         help="order of linking; local: all mentions at once")  # fmt: skip
     parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")
@@ -128,7 +132,7 @@ if __name__ == "__main__":
     files.run(parse_arguments, "finetune.py")  # help, --describe and typing errors do not wait for torch
 
 from luke_mini import checkpoint, distributed, export, finetuning, inference, trainer
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import find_statistics
 
 
 def train(task, arguments, rank) -> None:
@@ -204,15 +208,16 @@ def evaluate(task, arguments, rank) -> None:
 
 
 def predict(task, arguments, rank) -> None:
-    _, predictor = open_model(task, arguments, rank.device)
+    folder, predictor = open_model(task, arguments, rank.device)
+    if task.NAME == DISAMBIGUATION.name and (found := arguments.mentions or find_statistics([folder])):
+        predictor, _ = inference.load_linker(folder, found, given_options(task.Options, arguments), rank.device)
     write_answers(partial(inference.answer, predictor), arguments)
 
 
 def link(arguments, rank) -> None:
     changes = given_options(DISAMBIGUATION.options, arguments, exclude="mentions")
-    linker = inference.load(arguments.checkpoint, DISAMBIGUATION.name, changes, rank.device)
+    linker, statistics = inference.load_linker(arguments.checkpoint, arguments.mentions, changes, rank.device)
     ner = arguments.ner and inference.load(arguments.ner, "ner", device=rank.device)
-    statistics = Mentions.load(arguments.mentions)
     write_answers(lambda lines: inference.link(linker, statistics, lines, ner), arguments)
 
 

@@ -7,9 +7,11 @@
 
 Dumps come from https://dumps.wikimedia.org. A .jsonl file has one document per line; spans are half-open characters:
     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
+Titles are taken as they stand, and may be ids of a knowledge base of your own.
 
 DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
+    held_out_links.jsonl (pages kept out of training and statistics, to weigh model and prior in linking)
     and for the built-in encyclopedia dump.xml.bz2 and the files of every task: ner/ relation/ typing/ qa/ cloze/
     disambiguation/ classification/ mlama/
 """
@@ -67,6 +69,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; without it they become [UNK]")
     content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
+    content.add_argument("--held-out-pages", type=int, metavar="N",
+                         help="keep N articles to weigh model and prior in linking [1 in 50, at most 500]")  # fmt: skip
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
@@ -88,8 +92,8 @@ from tqdm import tqdm
 from luke_mini import corpus, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
 from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
-from luke_mini.mentions import STATISTICS
-from luke_mini.wikitext import normalize_title
+from luke_mini.mentions import HELD_OUT, STATISTICS
+from luke_mini.wikitext import normalize_title, parse
 
 
 def open_input(arguments: argparse.Namespace) -> None:
@@ -114,7 +118,8 @@ def clear_out(arguments: argparse.Namespace) -> None:
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     # The manifest first: without it the folder counts as unfinished.
-    for old in [out / MANIFEST, out / CHECKED, out / STATISTICS, *sorted(out.glob("shard-*.bin"))]:
+    names = (MANIFEST, CHECKED, STATISTICS, HELD_OUT)
+    for old in [*map(out.joinpath, names), *sorted(out.glob("shard-*.bin"))]:
         old.unlink(missing_ok=True)
     if not arguments.sources:
         print("writing the built-in encyclopedia")
@@ -153,13 +158,28 @@ def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
 
 
 def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
-    listed = {resolve_redirect(normalize_title(title, pages.language), pages.redirects) for title in arguments.titles}
+    written = arguments.titles
+    if not arguments.jsonl:
+        written = [normalize_title(title, pages.language, pages.case_sensitive) for title in written]
+    listed = {resolve_redirect(title.strip(), pages.redirects) for title in written}
     if listed:
         print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
     titles, size = None if arguments.keep_red_links else pages.titles, arguments.entity_vocab_size
     return EntityVocab.build(
         links, size, language=pages.language, page_titles=titles, min_count=arguments.min_count, allowlist=listed
     )
+
+
+def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus) -> None:
+    """Of a dump some pages; of the built-in encyclopedia, which trains on all pages, other articles about the same."""
+    built_in = not (arguments.dump or arguments.jsonl)
+    pages.hold_out(0 if built_in else arguments.held_out_pages)
+    other = toyworld.other_articles(arguments.seed) if built_in else ()
+    found = [corpus.Document(title, parse(text)) for title, text in other] or pages.held_out_documents()
+    lines = [line for document in found for line in corpus.linked_texts(document, pages.redirects)]
+    if lines:
+        with files.write_file(arguments.out / HELD_OUT) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def prepare(arguments: argparse.Namespace) -> dict:
@@ -173,6 +193,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
             where = f"{' '.join(map(str, arguments.sources))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
         if not arguments.no_mentions:
+            write_held_out(arguments, pages)
             pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
         links = resolve_counts(pages.links, pages.redirects)
         shutil.rmtree(arguments.out / "tokenizer", ignore_errors=True)  # an older one may have other files
@@ -182,7 +203,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
         vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
         vocab.save(arguments.out / "entity_vocab.jsonl")
         entity_ids = vocab.link_table(pages.redirects, pages.language)
-        written = pages.write_examples(
+        written, lost = pages.write_examples(
             arguments.out, word_tokenizer, entity_ids=entity_ids,
             unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
             max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
@@ -194,8 +215,10 @@ def prepare(arguments: argparse.Namespace) -> dict:
         "version": 1,  # of this file's format
         "sources": [file.name for file in arguments.sources], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
-        "pages": len(pages.titles), "redirects": len(pages.redirects), "characters": pages.characters,
+        "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
+        "characters": pages.characters,
         "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
+        "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(word_tokenizer), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
@@ -212,6 +235,9 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     print(f"vocabulary  {made['word_vocab_size']:,} tokens{', the text is too small for more' * fewer}")
     print(f"examples    {made['examples']:,}, on average {words:.1f} tokens and {entities:.1f} entities: "
           f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
+    lost = made["links_lost"]
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in lost.items())
+    print(f"lost        {sum(lost.values()):,} links became no entity{reasons and ': '}{reasons}")
     print(f"written to  {arguments.out} in {seconds:.0f} seconds")
 
 

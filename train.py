@@ -43,12 +43,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
     run.add_argument("--save-every", default=1000, help="steps between saves [%(default)s]", **steps)
+    run.add_argument("--keep", default=2, help="saved steps that stay on disk [%(default)s]", **steps)
     run.add_argument("--log-every", default=10, help="steps between lines of the log [%(default)s]", **steps)
     config.add_flags(parser, recipe, f"the recipe [--stage {known.stage} --size {size}]")
     arguments = parser.parse_args(argv)
     if arguments.stage != "scratch" and arguments.init is None:
         parser.error(f"--stage {arguments.stage} starts from pretrained weights: give --init DIR, or --stage scratch")
-    for name in ("save_every", "log_every"):
+    for name in ("save_every", "keep", "log_every"):
         if (value := getattr(arguments, name)) < 1:
             parser.error(f"{config.as_flag(name, value)}: expected at least 1")
     arguments.out = arguments.out or Path("runs") / arguments.data[0].name
@@ -67,7 +68,7 @@ from luke_mini import batching, checkpoint, distributed, initialization, ops
 from luke_mini import optim, recipes, tokenizer, trainer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, open_folders, part_hashes
-from luke_mini.mentions import STATISTICS
+from luke_mini.mentions import HELD_OUT, STATISTICS
 from luke_mini.model import LukeForPretraining
 
 
@@ -146,24 +147,24 @@ def print_header(rank, arguments, model, shards: Shards, total_steps: int, preci
     print(f"model       {arguments.size}: {weights} weights, {trained} of them trained; {layers} layers of "
           f"{shape.hidden_size}, {shape.vocab_size:,} tokens, {shape.entity_vocab_size:,} entities")  # fmt: skip
     print(f"training    stage {arguments.stage}: {total_steps:,} steps of {batch} examples, {epochs:.3g} epochs")
-    print(f"recipe      {'  '.join(recipes.settings(recipe))}", flush=True)
+    print(f"recipe      {'  '.join(recipes.settings(recipe))}")
+    print(f"saved       every {arguments.save_every:,} steps, the latest {arguments.keep} are kept", flush=True)
 
 
 def prepare_out(arguments, rank) -> None:
     """Clears OUT for a fresh start."""
-    steps = trainer.saved_steps(arguments.out)
+    steps = trainer.agreed_steps(arguments.out)
     if steps and arguments.resume:
         return
     if rank.is_first:
         for folder in steps:
             shutil.rmtree(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        # Copied beside the model, if present: question answering and linking need both.
-        source, statistics = arguments.data[0] / STATISTICS, arguments.out / STATISTICS
-        statistics.unlink(missing_ok=True)
-        if source.is_file():
-            with files.write_file(statistics, "wb") as file:
-                file.write(source.read_bytes())
+        for name in (STATISTICS, HELD_OUT):  # copied beside the model: question answering and linking need them
+            (arguments.out / name).unlink(missing_ok=True)
+            if (arguments.data[0] / name).is_file():
+                with files.write_file(arguments.out / name, "wb") as file:
+                    file.write((arguments.data[0] / name).read_bytes())
     distributed.barrier()
 
 
@@ -171,7 +172,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     trainer.refuse_used(arguments.out, arguments.resume or arguments.overwrite)
     recipe, first, shape = arguments.recipe, arguments.data[0], base_shape(arguments)
     precision = arguments.precision or trainer.default_precision(rank.device, shape.hidden_size)
-    shards = open_folders(arguments.data, shape.max_position_embeddings - shape.pad_token_id - 1)
+    shards = open_folders(arguments.data, shape.longest_input)
     word_tokenizer = tokenizer.load(first / "tokenizer")
     entity_vocab = EntityVocab.load(first / "entity_vocab.jsonl")
     total_steps = recipe.steps or batching.steps_for(len(shards), recipe.global_batch, recipe.epochs)
@@ -194,7 +195,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         arguments.out, arguments.out / "metrics.jsonl", info,
         lambda folder: checkpoint.write(folder, model, word_tokenizer, entity_vocab, settings),
         lambda folder: checkpoint.fill(model, checkpoint.read(folder).weights),
-        arguments.resume, kept=2, every_steps=arguments.save_every,
+        arguments.resume, kept=arguments.keep, every_steps=arguments.save_every,
     )  # fmt: skip
     trainer.fit(
         model,

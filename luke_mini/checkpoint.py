@@ -20,7 +20,8 @@ from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.trainer import saved_steps
-from luke_mini.weights import OPTIONAL, TIED, WORD_TABLES, canonical, check_finite, from_released, missing_message
+from luke_mini.weights import ENTITY_TABLES, OPTIONAL, TIED, WORD_TABLES, canonical, check_finite, from_released
+from luke_mini.weights import missing_message
 from luke_mini.weights import name_table, read_folder, save_tensors, to_released, unexpected_names
 
 
@@ -316,7 +317,8 @@ def _task_settings(model: LukeForTask) -> dict:
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint into an existing folder: config.json, model.safetensors, tokenizer, entity vocabulary.
 
-    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice.
+    transformers 5.x does not tie the MLM decoder to the word embeddings, so that tensor is in the file twice. Nor does
+    it know an embedding of [MASK] outside of the entity table: that is in the table's row, too.
     Vocabularies that are None are left out.
     """
     config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}
@@ -333,6 +335,10 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     released = to_released(checkpoint.weights, config, architecture)
     if architecture == "LukeForMaskedLM" and "lm_head.bias" in released:
         released |= {decoder: released[name].clone() for decoder, name in TIED.items() if name in WORD_TABLES}
+    if config.mask_entity_id is not None:
+        name = next(name for name in released if name.endswith(ENTITY_TABLES[0].removeprefix("luke.")))
+        released[name] = released[name].clone()
+        released[name][config.mask_entity_id] = checkpoint.weights["luke.entities.mask"]
     save_tensors(released, folder / "model.safetensors")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)

@@ -102,6 +102,11 @@ class ModelConfig:
         if self.hidden_act != "gelu":
             raise ValueError(f"hidden_act {self.hidden_act!r}: only 'gelu' is supported, as in every released LUKE")
 
+    @property
+    def longest_input(self) -> int:
+        """In tokens: the first of them has the row pad_token_id + 1 of the table of positions, as in RoBERTa."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
 
 LUKE_BASE = ModelConfig()
 LUKE_LARGE = replace(LUKE_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)

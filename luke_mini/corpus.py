@@ -17,11 +17,12 @@ import signal
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -32,7 +33,7 @@ from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.examples import Examples, ShardWriter, build_examples, flatten
 from luke_mini.wiki_dump import Page, read_dump
-from luke_mini.wikitext import Link, Paragraph, normalize_title
+from luke_mini.wikitext import Link, Paragraph, Site
 
 NO_ARTICLE = ("Image:", "File:", "Category:")  # LUKE skips pages with these prefixes
 PAGES_PER_TASK = 16  # fixed, so that results do not depend on the number of workers
@@ -49,16 +50,19 @@ class Document(NamedTuple):
 
 
 def find_dump(language: str, folder: Path = Path()) -> list[Path]:
-    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order."""
-    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml.*\.bz2")
+    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
+    though the folder may have both variants of a dump."""
+    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
     dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
     if not dumps:
         name = f"{language}wiki-latest-pages-articles.xml.bz2"
         raise ValueError(f"no {language}wiki-*-pages-articles*.xml.bz2 in this folder: download "
                          f"https://dumps.wikimedia.org/{language}wiki/latest/{name}")  # fmt: skip
     newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
-    parts = sorted((int(match[2] or 0), path) for path, match in dumps.items() if match[1] == newest)
-    return [path for _, path in parts] if parts[0][0] else [parts[0][1]]
+    parts = {(int(match[2] or 0), match[3]): path  # number and pages, "-p1p41242"
+             for path, match in sorted(dumps.items(), reverse=True) if match[1] == newest}  # fmt: skip
+    ordered = sorted(parts)
+    return [parts[part] for part in ordered] if ordered[0][0] else [parts[ordered[0]]]
 
 
 def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> Iterator[Document]:
@@ -73,9 +77,10 @@ def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> I
 
 
 def _read_title(record: files.Record) -> str:
-    written = record.get("title", str)
-    if not (title := normalize_title(written)):
-        raise ValueError(f"{record.where}: field 'title' is {written!r}, expected the title of a page")
+    """As it stands: own ids follow no rules of Wikipedia ("umls#C1" and "umls#C2" are two)."""
+    title = record.get("title", str).strip()
+    if not title:
+        raise ValueError(f"{record.where}: field 'title' is empty, expected a page's title or an id of your own")
     return title
 
 
@@ -88,6 +93,17 @@ def _read_paragraph(record: files.Record) -> Paragraph:
             spans = f"{link.start} to {link.end} and {following.start} to {following.end}"
             raise ValueError(f"{record.where}: links {spans} overlap, expected disjoint spans")
     return Paragraph(text, links, record.get("is_abstract", bool, default=False))
+
+
+def linked_texts(document: Document, redirects: Mapping[str, str]) -> Iterator[dict]:
+    """The paragraphs with links of a document, as JSON lines of `disambiguation`, titles behind redirects."""
+    for text, links, _ in document.paragraphs:
+        spans = [
+            {"start": start, "end": end, "title": resolve_redirect(title, redirects)}
+            for title, start, end in links if not title.startswith(NO_ARTICLE)
+        ]  # fmt: skip
+        if spans:
+            yield {"id": document.title, "text": text, "spans": spans}
 
 
 # --- Work in processes ------------------------------------------------------------------------------------------------
@@ -153,7 +169,7 @@ def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[byt
     """
     documents = [
         page if isinstance(page, Document)
-        else Document(page.title, wikitext.parse(page.wikitext, language or page.language))
+        else Document(page.title, wikitext.parse(page.wikitext, _rules(page, language)))
         for page in pages
     ]  # fmt: skip
     paragraphs = [paragraph for _, paragraphs in documents for paragraph in paragraphs]
@@ -161,16 +177,34 @@ def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[byt
     return to_bytes(documents), [title for title, _ in documents], links, sum(len(text) for text, _, _ in paragraphs)
 
 
-def _linked_names(_, block: bytes) -> Counter[tuple[str, str]]:
-    return mentions.count_links(paragraph for _, paragraphs in from_bytes(block) for paragraph in paragraphs)
+def _rules(page: Page, language: str | None) -> Site:
+    site = page.site or Site(page.language)
+    return site._replace(language=language) if language else site
 
 
-def _pages_with_names(trie: mentions.Trie, block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in from_bytes(block)])
+def _on_documents(state, block: bytes):
+    """Runs a function on the documents of a block that are held out, or on the others."""
+    function, own_state, held_out, wanted = state
+    return function(own_state, [page for page in from_bytes(block) if (page.title in held_out) == wanted])
 
 
-def _make_examples(build: Callable, block: bytes) -> Examples:
-    return flatten([example for title, paragraphs in from_bytes(block) for example in build(paragraphs, title)])
+def _themselves(_, documents: list[Document]) -> list[Document]:
+    return documents
+
+
+def _linked_names(_, documents: list[Document]) -> Counter[tuple[str, str]]:
+    return mentions.count_links(paragraph for _, paragraphs in documents for paragraph in paragraphs)
+
+
+def _pages_with_names(trie: mentions.Trie, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
+    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in documents])
+
+
+def _make_examples(build: Callable, documents: list[Document]) -> tuple[Examples, Counter[str]]:
+    """The examples, and how many links became no entity by reason."""
+    lost: Counter[str] = Counter()
+    made = [example for title, paragraphs in documents for example in build(paragraphs, title, lost=lost)]
+    return flatten(made), lost
 
 
 # --- Passes -----------------------------------------------------------------------------------------------------------
@@ -222,7 +256,10 @@ class Corpus:
         self.titles: set[str] = set()
         self.redirects: dict[str, str] = {}  # title -> target, one step
         self.links: Counter[str] = Counter()  # title as linked -> links
+        self.case_sensitive = False  # of the dumps: "gerku" and "Gerku" are two titles
         self.characters = 0  # of text, all paragraphs
+        self.wiki = ""  # see `wiki_dump.Page`
+        self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
         self._lengths: list[int] = []  # of the blocks in the store
 
     def parse(self, paths: Sequence[Path], reader: Callable = read_dump, max_pages: int | None = None) -> None:
@@ -250,19 +287,32 @@ class Corpus:
             for path in paths:
                 for page in reader(path, progress.update):
                     language = getattr(page, "language", self.language)
-                    self.language = self.language or language
+                    self.language, self.wiki = self.language or language, self.wiki or getattr(page, "wiki", "")
                     if language != self.language and not given:
                         raise ValueError(f"{path}: language {language}, but {self.language} in the files before")
+                    site = getattr(page, "site", None)
+                    self.case_sensitive = site.case_sensitive if site else False
                     if getattr(page, "redirect", None):
                         self.redirects[page.title] = page.redirect
                     elif not page.title.startswith(NO_ARTICLE):
                         yield page
 
-    def _map(self, function: Callable, state, title: str) -> Iterator:
-        """function(state, block) for every block in the store, in order."""
+    def hold_out(self, n: int | None) -> None:
+        """Keeps n pages for `held_out_documents` alone, chosen by their titles; None: 1 in 50, at most 500."""
+        n = min(len(self.titles) // 50, 500) if n is None else n
+        by_hash = sorted(self.titles, key=lambda title: hashlib.blake2b(title.encode(), digest_size=8).digest())
+        self.held_out = frozenset(by_hash[:n])
+
+    def held_out_documents(self) -> Iterator[Document]:
+        for documents in self._map(_themselves, None, "held-out pages", held_out=True) if self.held_out else ():
+            yield from documents
+
+    def _map(self, function: Callable, state, title: str, held_out: bool = False) -> Iterator:
+        """function(state, documents) for every block in the store, in order; of the pages held out, or all others."""
         self.store.seek(0)
         lengths = tqdm(self._lengths, desc=title, unit=" blocks", disable=None)
-        return in_order(function, state, map(self.store.read, lengths), self.workers)
+        state = function, state, self.held_out, held_out
+        return in_order(_on_documents, state, map(self.store.read, lengths), self.workers)
 
     def count_mentions(self, any_title: bool) -> mentions.Mentions:
         """Two passes: all names, then the pages that contain them. any_title: entities need no page of their own."""
@@ -272,19 +322,27 @@ class Corpus:
             return target if (any_title or target in self.titles) and not target.startswith(NO_ARTICLE) else None
 
         links: Counter[tuple[str, str]] = Counter()
+        for title in chain(self.titles, self.redirects):
+            if entity(title) in self.titles:
+                links.update(dict.fromkeys(mentions.title_names(title), 0))
         for names in self._map(_linked_names, None, "mentions: names"):
             links.update(names)
         table = mentions.from_links(links, entity)
         pages = np.zeros(len(table), np.int64)
         for names, counts in self._map(_pages_with_names, table.trie, "mentions: pages"):
             pages[names] += counts
-        return mentions.with_pages(table, pages)
+        return replace(mentions.with_pages(table, pages), wiki=np.frombuffer(self.wiki.encode(), np.uint8))
 
-    def write_examples(self, folder: Path, tokenizer, **rules) -> dict[str, int]:
-        """The last pass: the numbers of shards, examples, words, entities. rules: arguments of `build_examples`."""
+    def write_examples(self, folder: Path, tokenizer, **rules) -> tuple[dict[str, int], dict[str, int]]:
+        """The last pass: the numbers of shards, examples, words, entities; of links that became no entity, by reason.
+
+        rules: arguments of `build_examples`.
+        """
         build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
         writer = ShardWriter(folder, len(tokenizer))
-        for block in self._map(_make_examples, build, "2/2 examples"):
+        lost: Counter[str] = Counter()
+        for block, lost_here in self._map(_make_examples, build, "2/2 examples"):
             writer.write(block)
+            lost += lost_here
         writer.close()
-        return writer.counts
+        return writer.counts, dict(sorted(lost.items()))

@@ -18,10 +18,12 @@ entity id; those that the vocabulary lacks share [UNK] and count as one. The tex
 what is between them, as the released tokenizers do it (`inputs.token_spans`). Left out: PPRforNED's candidates.
 """
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from html.entities import codepoint2name
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +45,7 @@ class Document(NamedTuple):
     text: str
     mentions: tuple[Mention, ...] | None  # in the order of the file; None: still to be detected
     skipped: int = 0  # mentions that were left out: their title is no article
+    wiki: str = ""  # address of the pages of its candidates, without their titles; "" if not known
 
 
 def records(path: str | Path, mentions_alone: bool = False) -> Iterator[Record]:
@@ -58,7 +61,7 @@ def to_document(record: Record) -> Document:
 
     Only "text" and "spans" with "start" and "end" must be there. "spans": null means that nobody looked for mentions.
     """
-    name, text = str(record.values.get("id", record.where)), record.get("text", str)
+    name, text = record.id(record.where), record.get("text", str)
     if record.values.get("spans", ()) is None:
         return Document(name, text, None)
     mentions = []
@@ -122,7 +125,7 @@ def _wned(path: Path, mentions_alone: bool) -> Iterator[Record]:
 def _annotation(item: ElementTree.Element, where: str) -> tuple[str, int, str]:
     """(surface, offset, title or "")"""
     surface, offset = (item.findtext(name) for name in ("mention", "offset"))
-    if not surface or item.find("wikiName") is None:
+    if not (surface or "").strip() or item.find("wikiName") is None:
         raise ValueError(f"{where}: expected <mention>, <wikiName> and <offset>")
     if not (offset or "").strip().isdecimal():
         raise ValueError(f"{where}: <offset> is {offset!r}, expected an integer")
@@ -131,13 +134,30 @@ def _annotation(item: ElementTree.Element, where: str) -> tuple[str, int, str]:
 
 
 def _place(text: str, surface: str, offset: int, where: str) -> CharSpan:
-    """Where a surface is: at its offset, or at the nearest place: copies of the texts differ in white space."""
-    starts = [match.start() for match in re.finditer(re.escape(surface), text)]
-    if not starts:
+    """Where a surface is: at its offset, or else at the nearest place, if need be in another spelling."""
+    loose = _any_spelling(surface)
+    for pattern in (re.compile(re.escape(surface)), loose):
+        if found := pattern.match(text, offset):
+            return found.span()
+    found = [*re.finditer(re.escape(surface), text)] or [*loose.finditer(text)]
+    if not found:
         held = " ".join(text[offset : offset + len(surface)].split())
         raise ValueError(f"{where}: the mention {surface!r} is not in the text, which has {held!r} at {offset}")
-    start = offset if text.startswith(surface, offset) else min(starts, key=lambda start: abs(start - offset))
-    return start, start + len(surface)
+    return min((match.span() for match in found), key=lambda span: abs(span[0] - offset))
+
+
+ALIKE = ("'’‘ʼ´`", '"“”„', "-‐‑–—")  # kinds of apostrophes, quotation marks, hyphens
+
+
+def _any_spelling(surface: str) -> re.Pattern:
+    """Copies of the texts differ from the mentions in white space, case, kinds of apostrophe, and `&amp;` for `&`."""
+
+    def pattern(character: str) -> str:
+        alike = next((f"[{kinds}]" for kinds in ALIKE if character in kinds), re.escape(character))
+        name = codepoint2name.get(ord(character))
+        return f"(?:{alike}|&{name};)" if name else alike
+
+    return re.compile(r"\s*".join(map(pattern, re.sub(r"\s", "", html.unescape(surface)))), re.IGNORECASE)
 
 
 # --- Le & Titov: a table of mentions, and the words in a file of columns ----------------------------------------------
@@ -238,8 +258,13 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
     text, mentions = document.text, document.mentions
     if mentions is None:
         mentions = statistics.detect(text, min_link_probability)
-    known = (statistics.candidates(text[m.start : m.end]) if m.candidates is None else m.candidates for m in mentions)
-    return document._replace(mentions=tuple(m._replace(candidates=found) for m, found in zip(mentions, known)))
+    surfaces = (text[m.start : m.end] for m in mentions)
+    found = tuple(
+        m if m.candidates is not None and m.link_probability is None else
+        m._replace(candidates=statistics.candidates(surface), certainty=statistics.certainty(surface))
+        for m, surface in zip(mentions, surfaces)
+    )  # fmt: skip
+    return document._replace(mentions=found, wiki=statistics.wiki.tobytes().decode())
 
 
 def with_persons(document: Document, persons: Collection[str]) -> Document:
@@ -313,6 +338,7 @@ class Feature(NamedTuple):
     sequence: packing.Sequence
     is_target: np.ndarray  # bool [E]: this input decides about it
     candidates: list[dict[int, int]]  # E times entity id -> the number of the mention's candidate, best prior first
+    priors: list[list[float]] = []  # of each of these
 
 
 def candidate_ids(mention: Mention, entity_vocab, options: Options) -> tuple[dict[int, int], int]:
@@ -369,5 +395,9 @@ def make_features(
             inside[:, 1] = np.minimum(np.minimum(inside[:, 1], last), inside[:, 0] + options.max_mention)
             candidates, gold = zip(*(found[k] for k in chosen.tolist()))
             sequence = packing.Sequence(word_ids, np.array(gold), inside - first + 1, np.array(order)[chosen])
-            features.append(Feature(index, sequence, is_target, list(candidates)))
+            priors = [
+                [document.mentions[k].candidates[number].prior for number in ids.values()]
+                for k, ids in zip(sequence.kept.tolist(), candidates)
+            ]
+            features.append(Feature(index, sequence, is_target, list(candidates), priors))
     return features

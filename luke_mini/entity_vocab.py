@@ -166,7 +166,9 @@ class EntityVocab:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _keys(self) -> dict[str, int]:
-        prefixed = self._prefixed or len(self.languages) > 1
+        # Titles that look like "en:Oslo", such as "umls:C1", get a prefix, too, or reading would take theirs for one.
+        ambiguous = all(LANGUAGE_KEY.fullmatch(title) for names in self._names for title, of in names if of)
+        prefixed = self._prefixed or len(self.languages) > 1 or ambiguous
         names = [(*name, entity_id) for entity_id, names in enumerate(self._names) for name in names]
         return {f"{language}:{title}" if prefixed and language else title: k for title, language, k in names}
 
@@ -174,7 +176,7 @@ class EntityVocab:
     def load(cls, path: str | Path) -> "EntityVocab":
         """Reads any of the three formats."""
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 first = file.readline()
                 file.seek(0)
                 if not first.startswith("{"):

@@ -33,6 +33,7 @@ import hashlib
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -55,7 +56,8 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQQ")  # magic, version, bytes per word id, examples, words, entities
 NAME = "shard-{:05d}.bin"
 MANIFEST, CHECKED = "manifest.json", ".checked"
-PARTS = ("shard-*.bin", "entity_vocab.jsonl", "mentions.safetensors", "tokenizer/*")  # of a data folder
+PARTS = ("shard-*.bin", "entity_vocab.jsonl", "mentions.safetensors", "held_out_links.jsonl",
+         "tokenizer/*")  # fmt: skip (of a data folder)
 WORDS_PER_SHARD = 1 << 26  # 134 MB with uint16 ids, twice that in the writer's memory; Wikipedia: about 50 shards
 MAX_SEQUENCE = 1 << 16  # mention_spans are uint16
 
@@ -93,14 +95,29 @@ def segment(text: str, start: int, end: int) -> tuple[str, bool]:
     return part, start == 0 or text[start - 1].isspace()
 
 
+def _sentences(text: str, links: list[Link], language: str) -> Iterator[tuple[int, int]]:
+    """The sentences of a paragraph; those between which a link lies, as in [[Yahoo! Japan]], are one."""
+    position, first = 0, None
+    for start, end in split_sentences(text, language):
+        first = start if first is None else first
+        while position < len(links) and links[position].end <= end:  # both are in text order
+            position += 1
+        # differs from LUKE: it drops links across sentences
+        if position == len(links) or links[position].start >= end:
+            yield first, end
+            first = None
+    if first is not None:  # the last link ends in the white space behind the last sentence
+        yield first, end
+
+
 def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tuple[list[Link], list[tuple[str, bool]]]]:
     """Yields the links of each sentence, and its segments: text, mention, text, ..., mention, text."""
     position = 0
-    for start, end in split_sentences(text, language):
+    for start, end in _sentences(text, links, language):
         inside = []
-        while position < len(links) and links[position].start < end:  # both are in text order
+        while position < len(links) and links[position].start < end:
             link = links[position]
-            if start <= link.start and link.end <= end:  # a link across sentences is dropped
+            if start <= link.start and link.end <= end:  # not in the white space between sentences
                 inside.append(link)
             position += 1
         # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
@@ -140,6 +157,17 @@ def _pack(page_id: int, sentences: Iterable[Example], max_words: int) -> Iterato
         yield packed
 
 
+def _of_right_length(sentences: Iterable[Example], max_words: int, lost: Counter[str]) -> Iterator[Example]:
+    for sentence in sentences:
+        lost["no_token"] -= len(sentence.entity_ids)
+        if len(sentence.word_ids) < MIN_SENTENCE_LENGTH:
+            lost["sentence_too_short"] += len(sentence.entity_ids)
+        elif len(sentence.word_ids) > max_words:
+            lost["sentence_too_long"] += len(sentence.entity_ids)
+        else:
+            yield sentence
+
+
 def build_examples(
     paragraphs: Iterable[Paragraph],
     page_title: str,
@@ -151,27 +179,36 @@ def build_examples(
     max_seq_length: int = 512,
     sentences_without_entities: bool = False,
     abstract_only: bool = False,
+    lost: Counter[str] | None = None,
 ) -> Iterator[Example]:
     """Yields the examples of one page.
 
     entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id for other titles: [UNK]'s
     as in LUKE; None drops such links as in mLUKE. Sentences of fewer than MIN_SENTENCE_LENGTH or more than
-    max_seq_length - 2 tokens are dropped, and examples without entities unless sentences_without_entities.
+    max_seq_length - 2 tokens are dropped, and examples without entities unless sentences_without_entities. `lost`
+    counts the links that become no entity, by reason, and as "unk" those that become [UNK].
     """
+    lost = Counter() if lost is None else lost
     page_id = entity_ids.get(page_title, -1)
     cut = []  # sentence by sentence: its links, its segments
     for paragraph in paragraphs:
-        if paragraph.is_abstract or not abstract_only:
-            links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
-            cut.extend(_cut_paragraph(paragraph.text, links, language))
+        if abstract_only and not paragraph.is_abstract:
+            lost["outside_abstract"] += len(paragraph.links)
+            continue
+        links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
+        lost["unknown_title"] += len(paragraph.links) - len(links)
+        lost["no_token"] += len(links)  # less those that have some, see `_of_right_length`
+        cut.extend(_cut_paragraph(paragraph.text, links, language))
     segments = [part for _, parts in cut for part in parts]
     tokenized = iter(tokenizer.encode_pieces([text for text, _ in segments], [space for _, space in segments]))
     linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links, _ in cut)
     sentences = (_join_segments(page_id, entities, tokenized) for entities in linked)
     max_words = max_seq_length - 2
-    kept = (sentence for sentence in sentences if MIN_SENTENCE_LENGTH <= len(sentence.word_ids) <= max_words)
+    kept = _of_right_length(sentences, max_words, lost)
     for _, words, entities, spans in _pack(page_id, kept, max_words):
         if entities or sentences_without_entities:
+            lost["beyond_the_first_128"] += len(entities[MAX_ENTITIES:])
+            lost["unk"] += entities[:MAX_ENTITIES].count(unk_entity_id)
             spans = [(start, min(end, start + MAX_MENTION_LENGTH)) for start, end in spans[:MAX_ENTITIES]]
             yield Example(page_id, words, entities[:MAX_ENTITIES], spans)
 
@@ -386,7 +423,7 @@ def describe_parts(folder: Path) -> dict[str, dict]:
 def part_hashes(folder: Path) -> dict[str, str]:
     """What the examples of a folder and their ids depend on, for `trainer.check_same_run`."""
     made = files.read_object(folder / MANIFEST).get("files") or describe_parts(folder)
-    return {name: part["sha256"][:16] for name, part in made.items() if name != "mentions.safetensors"}
+    return {name: part["sha256"][:16] for name, part in made.items() if name not in PARTS[2:4]}  # links: not trained on
 
 
 def sha256(path: Path) -> str:

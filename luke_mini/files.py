@@ -191,9 +191,17 @@ class Record(NamedTuple):
         """The value of a field. ValueError if it is missing without a default, or not of the kind."""
         if name not in self.values:
             if default is REQUIRED:
-                raise ValueError(f"{self.where}: field {name!r} is missing, expected {KINDS[kind]}")
+                found = ", ".join(list(self.values)[:8]) or "none"
+                raise ValueError(f"{self.where}: field {name!r} is missing, expected {KINDS[kind]}; fields: {found}")
             return default
         return check(f"{self.where}: field {name!r}", self.values[name], kind)
+
+    def id(self, default: str = "") -> str:
+        """Field "id", a text or a whole number; `default` if it is missing or null."""
+        value = self.values.get("id")
+        if value is None:
+            return default
+        return str(self.get("id", int)) if isinstance(value, int) else self.get("id", str)
 
     def list(self, name: str, default=REQUIRED) -> "list[Record]":
         """The objects of a field that is a list of them."""
@@ -225,9 +233,18 @@ def check(name: str, value, kind: type):
     return value
 
 
+# Half of a pair of UTF-16 units, such as an emoji that was cut in two: JSON can spell it, but UTF-8 has no form for it.
+SURROGATE, SPELLED_SURROGATE = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
+
+
 def _parse(text: str | bytes, where: str):
+    """The value. A character that UTF-8 cannot hold becomes U+FFFD, so that offsets stay."""
     try:
-        return json.loads(text)
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(text)
+        if SPELLED_SURROGATE.search(text):
+            value = json.loads(SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+        return value
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -256,8 +273,16 @@ def parse_record(text: str | bytes, where: str) -> Record:
 
 def line_records(lines: Sequence[str], unmark: Callable[[str, str], Record]) -> list[Record]:
     """The lines of --predict as records: JSON objects, or what `unmark` makes of a line and of where it stands."""
+    check_text(lines)
     places = ((line, f"line {number}") for number, line in enumerate(lines, start=1))
     return [parse_record(*place) if place[0].lstrip().startswith("{") else unmark(*place) for place in places]
+
+
+def check_text(lines: Sequence[str]) -> None:
+    """ValueError naming the first line that is not Unicode text, as when its bytes were not UTF-8."""
+    for number, line in enumerate(lines, start=1):
+        if found := SURROGATE.search(line):
+            raise ValueError(f"line {number}: not UTF-8 text (at character {found.start() + 1})")
 
 
 def read_text(path: str | Path) -> str:
@@ -304,7 +329,15 @@ def is_json(path: str | Path) -> bool:
 
 
 def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
-    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays, and 130."""
+    """Runs a script's main: bad input is one line and exit status 2, Ctrl-C one line that says what stays, and 130.
+
+    Standard input and output are UTF-8, whatever the locale.
+    """
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         main()
     except (ValueError, OSError) as error:

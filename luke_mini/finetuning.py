@@ -210,6 +210,7 @@ def make_job(
     out: Path, resume: bool, save_minutes: float,
 ) -> Job:  # fmt: skip
     """Makes the features of all examples; prints the classes, and what is skipped and why."""
+    check_positions(start.config, options)
     labels = task.label_list(examples["train"]) if hasattr(task, "label_list") and task.TRAINS else ()
     features = {
         name: make_features(task, options, start.tokenizer, start.entity_vocab, labels, name, split)
@@ -224,6 +225,13 @@ def make_job(
         "data": {name: trainer.fingerprint(features[name]) for name in ("train", "dev") if name in features},
     }  # fmt: skip
     return Job(task, options, start, labels, examples, features, rank, precision, out, resume, origin, save_minutes)
+
+
+def check_positions(shape: config.ModelConfig, options) -> None:
+    """ValueError if inputs may be longer than the model has positions."""
+    if options.max_seq_length > shape.longest_input:
+        held = f"--max-seq-length {options.max_seq_length}"
+        raise ValueError(f"{held}: expected at most the checkpoint's {shape.longest_input} positions")
 
 
 def make_features(task: ModuleType, options, tokenizer, entity_vocab, labels, name: str, examples: list) -> list:
@@ -350,10 +358,11 @@ def mean_loss(job: Job, model: nn.Module, name: str, recipe: FinetuneConfig) -> 
 # --- A grid of runs -------------------------------------------------------------------------------------------------
 
 
-def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_weights: bool) -> tuple[dict, nn.Module]:
+def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_weights: bool, keep: bool) -> dict:
     """Trains every recipe with every seed; only the recipe with the best mean on dev is scored on the test files.
 
-    Returns the report, and that recipe's model with the best seed on dev.
+    Returns the report. keep: that recipe's model with the best seed on dev goes into OUT, before anything is scored:
+    what goes wrong then must not cost the model.
     """
     kind = "random weights" if random_weights else "pretrained"
     runs, best, kept = [], None, []
@@ -376,10 +385,13 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
     recipe, scores = best
     report = {"recipe": config.as_dict(recipe), "runs": runs, "seeds": seeds, "dev": scores}
     winner = scores.index(max(scores))
+    if keep and job.rank.is_first:
+        model.load_state_dict(kept[winner])
+        save_model(job, model)
     for index in [i for i in range(len(seeds)) if i != winner] + [winner]:  # the winner last: its files remain
         model.load_state_dict(kept[index])
         score_files(job, model, seeds[index], report)
-    return report, model
+    return report
 
 
 def score_files(job: Job, model: nn.Module, seed: int, report: dict) -> None:
@@ -455,12 +467,10 @@ def _run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
         if job.task.TRAINS:
-            reports[kind], model = run_grid(job, recipes, seeds, random_weights)
+            reports[kind] = run_grid(job, recipes, seeds, random_weights, keep=random_weights == kinds[-1])
         else:
             reports[kind] = score_untrained(job, seeds, random_weights)
     if job.rank.is_first:
-        if job.task.TRAINS:
-            save_model(job, model)
         save_results(job, reports, files)
         if len(recipes) * len(seeds) > 1:  # of a grid too much to keep; a single run can be made longer
             shutil.rmtree(job.out / "state", ignore_errors=True)

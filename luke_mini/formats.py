@@ -35,12 +35,14 @@ def conll(path: str | Path, scheme: str = "auto", context: str = "document") -> 
     Its text has a space between words, a line end between sentences. context: "sentence" makes each sentence a document
     of its own, "auto" does where no `-DOCSTART-` line says what belongs together; with "document" such a file is one.
     scheme: naming one ("IOB1", "IOB2", "IOBES") does not change how tags are read (`metrics.chunks`), but a file that
-    is mostly another is an error. Left out: BILOU and nested tags.
+    is mostly another is an error. Behind a tab, the type of a tag may have spaces ("B-work of art"). Left out: BILOU,
+    nested tags. A first column that only counts the words (GermEval, CoNLL-U) is an error, or "1" would be learned.
     """
     text, encoding = _decoded(path)
     documents, are_marked = _tagged_documents(path, text)
     if not documents:
         raise ValueError(f"{path}: no sentence, expected lines of a word, a space and a tag")
+    _check_words([words for document in documents for words, _ in document], path)
     found = _tag_scheme([tags for document in documents for _, tags in document])
     found = found or ("IOB2" if scheme == "auto" else scheme)
     if scheme not in ("auto", found):
@@ -82,20 +84,40 @@ def _tagged_documents(path: str | Path, text: str) -> tuple[list[list[Tagged]], 
         elif not line:
             documents[-1].append(([], []))
         else:
-            columns = re.split(r"[ \t]+", line)
+            columns = _columns(line)
             n_columns = n_columns or len(columns)
             if len(columns) != n_columns or n_columns < 2:
                 expected = f"{n_columns} as above" if n_columns > 1 else "at least 2"
                 raise ValueError(f"{path}, line {number}: {len(columns)} columns, expected {expected}: word ... tag")
-            if not re.fullmatch("O|[BIES]-.+", columns[-1]):
-                raise ValueError(
-                    f"{path}, line {number}: last column {columns[-1]!r}, expected O or one of B- I- E- S- and a type"
-                )
+            if not re.fullmatch("O|[BIES]-.+", columns[-1]) or re.search("[|,;/+#]([BIES]-|O$)", columns[-1]):
+                held = f"{path}, line {number}: last column {columns[-1]!r}"
+                raise ValueError(f"{held}, expected one tag: O or one of B- I- E- S- and a type")
             words, tags = documents[-1][-1]
             words.append(columns[0])
             tags.append(columns[-1])
     kept = [[sentence for sentence in document if sentence[0]] for document in documents]
     return [document for document in kept if document], len(documents) > 1
+
+
+def _columns(line: str) -> list[str]:
+    """Its cells, between spaces or tabs; behind a tab, the last may have spaces if it is a tag."""
+    rest, _, tag = line.rpartition("\t")
+    if rest and re.match(" *[BIES]-", tag):
+        return [*re.split(r"[ \t]+", rest.rstrip()), tag.strip()]
+    return re.split(r"[ \t]+", line)
+
+
+def _check_words(sentences: list[list[str]], path: str | Path) -> None:
+    """ValueError if all words are numbers, and in each sentence they count."""
+
+    def counts(words: list[str]) -> bool:
+        whole = [int(word) for word in words if word.isdecimal()]  # CoNLL-U also has ranges, 3-4, and fractions, 5.1
+        in_order = whole and whole == [*range(whole[0], whole[0] + len(whole))]
+        return bool(in_order) and all(re.fullmatch(r"\d+([-.]\d+)?", word) for word in words)
+
+    if max(map(len, sentences)) > 1 and all(map(counts, sentences)):
+        shown = " ".join(max(sentences, key=len)[:3])
+        raise ValueError(f"{path}: the first column counts the words ({shown} ...), expected the words there")
 
 
 def _tag_scheme(sentences: list[list[str]]) -> str | None:
@@ -174,7 +196,7 @@ def tacred(record: Record) -> Record:
         return record
     tokens = record.texts("token")
     starts = [0, *accumulate(len(token) + 1 for token in tokens)]
-    values = {"id": str(record.values.get("id", "")), "text": " ".join(tokens)}
+    values = {"id": record.id(), "text": " ".join(tokens)}
     for ours, theirs in (("head", "subj"), ("tail", "obj")):
         first, last = record.get(f"{theirs}_start", int), record.get(f"{theirs}_end", int)
         if not 0 <= first <= last < len(tokens):
@@ -185,12 +207,12 @@ def tacred(record: Record) -> Record:
 
 
 def kbp37(path: str | Path) -> Iterator[Record]:
-    """KBP37 and RELX: blocks of two lines, an id with a sentence and a label."""
+    """KBP37 and RELX: blocks of two lines, an id with a sentence and a label; SemEval-2010's also have a Comment."""
     lines = enumerate(files.read_text(path).split("\n"), start=1)
     for is_blank, block in groupby(lines, key=lambda line: not line[1].strip()):
         if is_blank:
             continue
-        (number, first), *rest = block
+        (number, first), *rest = (line for line in block if not line[1].startswith("Comment:"))
         where = f"{path}, line {number}"
         name, tab, sentence = first.partition("\t")
         if not tab:
@@ -291,7 +313,7 @@ def squad(path: str | Path) -> Iterator[Record]:
         for paragraph in article.list("paragraphs"):
             context = paragraph.get("context", str)
             for qa in paragraph.list("qas"):
-                values = {"id": qa.get("id", str), "question": qa.get("question", str), "context": context}
+                values = {"id": qa.id() or qa.get("id", str), "question": qa.get("question", str), "context": context}
                 yield Record(qa.where, values | {"title": title, "answers": _answers(qa, context)})
 
 

@@ -51,17 +51,22 @@ class RowClassifier(nn.Linear):
 
 
 def first_entities(batch: PackedBatch, n: int) -> tuple[Tensor, ...]:
-    """Rows of the first, second, ... n-th entity of every sequence, n tensors int64 [batch]."""
-    for sequence, found in enumerate(batch.entity_lengths):
-        if found < n:
+    """Rows of the first, second, ... n-th entity of every sequence, n tensors int64 [batch]; see `_existing`."""
+    for sequence, (words, found) in enumerate(zip(batch.word_lengths, batch.entity_lengths)):
+        if found < n and words:
             raise ValueError(f"sequence {sequence} of the batch has {found} entities, this head looks at {n}")
     first = batch.n_words + batch.cu_entities[:-1].long()
-    return tuple(first + k for k in range(n))
+    return tuple(_existing(first + k, batch) for k in range(n))
 
 
 def first_words(batch: PackedBatch) -> tuple[Tensor]:
-    """Rows of `<s>`, int64 [batch]."""
-    return (batch.cu_words[:-1].long(),)
+    """Rows of `<s>`, int64 [batch]; see `_existing`."""
+    return (_existing(batch.cu_words[:-1].long(), batch),)
+
+
+def _existing(rows: Tensor, batch: PackedBatch) -> Tensor:
+    """A sequence that is all padding has no rows, but some row has to be read for it: its score is not looked at."""
+    return rows.clamp(max=batch.n_words + batch.n_entities - 1)
 
 
 def span_rows(batch: PackedBatch, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,15 +110,17 @@ def answer_loss(scores: Tensor, mask: Tensor | None, starts: Tensor, ends: Tenso
     """Mean of the cross-entropies of start and end over the words of each sequence.
 
     scores [batch, seq, 2], mask [batch, seq] (1 = a word) or None, starts and ends int64 [batch]. A position outside
-    the sequence is ignored: the answer is not in this part of the text.
-    differs from transformers: padding competes for no answer, and a position there is outside, too.
+    the sequence is ignored: the answer is not in this part of the text. 0 if all are.
+    differs from transformers: padding, wherever it is, competes for no answer, and a position there is outside, too.
     """
-    lengths = scores.new_full((len(scores),), scores.shape[1]) if mask is None else mask.sum(dim=1)
+    is_word = torch.ones_like(scores[:, :, 0], dtype=torch.bool) if mask is None else mask.bool()
     losses = []
     for column, positions in ((0, starts), (1, ends)):
-        labels = positions.view(-1).clamp(min=0)
-        labels = torch.where(labels < lengths, labels, IGNORED)
-        losses.append(F.cross_entropy(scores[:, :, column], labels, ignore_index=IGNORED))
+        labels = positions.view(-1, 1).clamp(min=0)
+        inside = (labels < is_word.shape[1]) & is_word.gather(1, labels.clamp(max=is_word.shape[1] - 1))
+        labels = torch.where(inside, labels, IGNORED)[:, 0]
+        loss = F.cross_entropy(scores[:, :, column], labels, ignore_index=IGNORED, reduction="sum")
+        losses.append(loss / inside.sum().clamp(min=1))
     return (losses[0] + losses[1]) / 2
 
 
@@ -263,7 +270,10 @@ class LukeForTask(nn.Module):
         self.classifier = RowClassifier(config.hidden_size, head.inputs, classes, bias, head_dropout(head, config))
 
     def scores(self, batch: PackedBatch, rows: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Packed: scores [n, C]. rows: `span_rows`, for a span head; the others find their rows themselves."""
+        """Packed: scores [n, C]. rows: `span_rows`, for a span head; the others find their rows themselves.
+
+        A score for each sequence is 0 for one without words, as the last of a batch that is filled up with padding.
+        """
         if self.head.sees == "span" and rows is None:
             raise ValueError("a span head needs the rows of the spans, see span_rows")
         if self.head.sees == "entities":
@@ -272,8 +282,13 @@ class LukeForTask(nn.Module):
         if self.head.sees == "word":
             return self.classifier(hidden[: batch.n_words])
         if self.head.sees == "first":
-            return self.classifier(self.luke.pool(hidden.index_select(0, *first_words(batch))))
-        return self.classifier(*(hidden.index_select(0, row) for row in rows))
+            scores = self.classifier(self.luke.pool(hidden.index_select(0, *first_words(batch))))
+        else:
+            scores = self.classifier(*(hidden.index_select(0, row) for row in rows))
+        if self.head.sees == "span" or all(batch.word_lengths):
+            return scores
+        is_empty = torch.tensor(batch.word_lengths, device=scores.device) == 0
+        return scores.masked_fill(is_empty[:, None], 0.0)
 
     def forward(
         self, *, input_ids: Tensor, attention_mask: Tensor | None = None, entity_ids: Tensor | None = None,

@@ -12,11 +12,14 @@ Linking has three steps, and your own dump is enough for all of them:
     mentions         by a NER model, or the names that are links often enough in the dump (`mentions.py`)
     candidates       the titles that links with the same words lead to
     disambiguation   all mentions of a text together (`task_disambiguation.py`), by a model fine-tuned for it or by the
-                     masked-entity head of a pretrained one
+                     masked-entity head of a pretrained one, and by the share of the links that lead to a title
 """
 
+import contextlib
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -28,7 +31,7 @@ from luke_mini import task_classification, task_cloze, task_disambiguation, task
 from luke_mini import task_ner, task_qa, task_relation, task_typing
 from luke_mini.disambiguation_data import Document, with_candidates
 from luke_mini.distributed import Rank
-from luke_mini.mentions import Mention, Mentions
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mention, Mentions, find_statistics
 
 TASKS = {
     task.NAME: task
@@ -36,7 +39,7 @@ TASKS = {
         task_ner, task_relation, task_typing, task_qa, task_cloze, task_disambiguation, task_classification, task_mlama
     )
 }  # fmt: skip
-SHOWN_CANDIDATES = 5  # of a linked mention
+MIX = "linking.json"  # in a model's folder: how its scores and the prior are mixed
 
 
 class Predictor(NamedTuple):
@@ -93,9 +96,10 @@ def load(
         raise ValueError(f"{folder}: {text}")
     with files.naming(folder):
         start = start if all_entities or task.ALL_ENTITIES else checkpoint.lite(start)
-    # A released checkpoint has no settings of ours: the paper's are the defaults, except where its config.json has an
-    # entry of the same name (classifier_bias).
-    options = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    # A released checkpoint has no settings of ours: the paper's are the defaults, as far as it has positions, except
+    # where its config.json has an entry of the same name (classifier_bias).
+    options = {"max_seq_length": min(task.Options().max_seq_length, start.config.longest_input)}
+    options |= {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
     options |= task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini") or {}
     options |= files.Record(str(folder), ours).get("options", dict, {}) if ours.get("task") == task.NAME else {}
@@ -104,6 +108,7 @@ def load(
     with files.naming(folder):
         config.check_fields(task.Options, options)
         options = task.Options(**(options | dict(changes or {})))
+        finetuning.check_positions(start.config, options)
         model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
         checkpoint.fill(model, start.weights)
     return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)
@@ -154,19 +159,78 @@ def evaluate(
 # --- Entity linking ---------------------------------------------------------------------------------------------------
 
 
-def link(
-    linker: Predictor, statistics: Mentions, lines: Sequence[str], ner: Predictor | None = None
-) -> Iterator[dict]:
-    """For each line {"text", "mentions": [{"text", "start", "end", "title", "probability", "candidates"}]}.
+def load_linker(
+    folder: str | Path, mentions: str | Path | None = None, changes: Mapping[str, object] | None = None,
+    device: str = "cpu",
+) -> tuple[Predictor, Mentions]:  # fmt: skip
+    """A model for own text, pretrained or fine-tuned for "disambiguation", and the mention statistics.
 
-    linker: a model loaded for "disambiguation", pretrained or fine-tuned. statistics: the mentions.safetensors that
-    prepare_wiki.py writes. ner: a NER model, whose mentions keep their "type"; without one, mentions are the names that
-    are links on at least a share min_link_probability of the pages that contain them. A mention without candidates has
-    the title None and the probability 0. candidates: the first few {"title", "prior"}.
+    mentions: file of the statistics, else those in the model's folder or near it. Model and prior are mixed as
+    linking.json in the folder says, or as the held-out links beside the statistics suggest, which is then written
+    there; without both, they count alike. changes: task options that replace these.
+    """
+    path = Path(mentions or own_statistics(folder))
+    linker = load(folder, task_disambiguation.NAME, changes, device)
+    if len(linker.entity_vocab) <= 4:
+        raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
+    statistics, changes = Mentions.load(path), dict(changes or {})
+    warn_of_others(path, statistics, linker)
+    if not {"model_weight", "min_probability"} <= changes.keys():
+        found = find_mix(Path(folder), path, statistics, linker)
+        changes = {"model_weight": found.model_weight, "min_probability": found.min_probability} | changes
+    linker = linker._replace(options=replace(linker.options, **changes | {"mentions": str(path)}))
+    linker.model.options = linker.options  # for its `predict`
+    return linker, statistics
+
+
+def own_statistics(folder: str | Path) -> Path:
+    found = find_statistics([Path(folder)]) or Path("data/toyworld") / STATISTICS
+    if not found.is_file():
+        raise ValueError(f"{folder}: no {STATISTICS} there or above, expected --mentions FILE of prepare_wiki.py")
+    return found
+
+
+def warn_of_others(path: Path, statistics: Mentions, linker: Predictor) -> None:
+    """One line if most links of the statistics lead to titles that the model's vocabulary lacks."""
+    titles = statistics.sample_titles(2000)
+    known = sum(linker.entity_vocab.get(title, linker.options.language or None) is not None for title in titles)
+    if 2 * known < len(titles):
+        share = f"{known / len(titles):.0%} of its titles are in the model's entity vocabulary"
+        print(f"{path}: {share}: statistics of other data, or --language is missing", file=sys.stderr)
+
+
+def find_mix(folder: Path, path: Path, statistics: Mentions, linker: Predictor) -> task_disambiguation.Mix:
+    """The mix in the model's folder if it was chosen for these statistics, else a new one."""
+    Mix, held_out = task_disambiguation.Mix, path.parent / HELD_OUT
+    place = checkpoint.find_folder(folder / "model" if (folder / "model").is_dir() else folder) / MIX
+    if not held_out.is_file():
+        print(f"{held_out}: no such file, so model and prior count alike; prepare_wiki.py writes it", file=sys.stderr)
+        return Mix(0.5, 0.0)
+    data = f"{len(statistics)} names, {statistics.links.sum()} links, {held_out.stat().st_size} bytes held out"
+    known = files.read_object(place) if place.is_file() else {}
+    if known.get("data") == data and known.keys() == set(Mix._fields):
+        return Mix(**known)
+    records = list(files.read_json_lines(held_out))
+    found = task_disambiguation.choose_mix(linker, statistics, records)._replace(data=data)
+    print(f"model and prior weighed by {found.links} held-out links: the prior finds {found.prior_right}, "
+          f"with {found.model_weight:g} of the model {found.right}; --min-probability {found.nil_probability:.2g} tells "
+          f"best which mean something else; written to {place}", file=sys.stderr)  # fmt: skip
+    with contextlib.suppress(OSError), files.write_file(place) as file:
+        json.dump(found._asdict(), file, indent=1)
+    return found
+
+
+def link(linker: Predictor, statistics: Mentions, lines: Sequence[str], ner: Predictor | None = None) -> Iterator[dict]:
+    """For each line what `task_disambiguation.answer` gives. linker, statistics: of `load_linker`.
+
+    ner: a NER model, whose mentions keep their "type"; without one, mentions are the names that are links on at least a
+    share min_link_probability of the pages that contain them. A mention without a probable candidate has the title
+    None.
     """
     task, model, tokenizer, entity_vocab, options = linker
     if len(entity_vocab) <= 4:
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
+    files.check_text(lines)
     named = [None] * len(lines)
     if ner:
         records = [task_ner.unmark(line, f"line {i}") for i, line in enumerate(lines, start=1)]  # {...} is text as well
@@ -177,12 +241,8 @@ def link(
         document = Document(f"line {number}", line, mentions)
         documents.append(with_candidates(document, statistics, options.min_link_probability))
     features = task.make_features(documents, tokenizer, entity_vocab, (), options)
-    for (_, text, found, _), own, chosen in zip(documents, named, task.predict(model, features, documents)):
-        mentions = []
-        for k, (mention, (title, probability)) in enumerate(zip(found, chosen)):
-            known = {"type": own[k]["type"]} if own else {"link_probability": round(mention.link_probability, 4)}
-            candidates = [{"title": c.title, "prior": round(c.prior, 4)} for c in mention.candidates[:SHOWN_CANDIDATES]]
-            mentions.append({"text": text[mention.start : mention.end], "start": mention.start, "end": mention.end,
-                             **known, "title": title, "probability": round(probability, 4),
-                             "candidates": candidates})  # fmt: skip
-        yield {"text": text, "mentions": mentions}
+    for document, own, found in zip(documents, named, task.predict(model, features, documents)):
+        answer = task.answer([document], [found])
+        for mention, typed in zip(answer["mentions"], own or ()):
+            mention["type"] = typed["type"]
+        yield answer

@@ -21,12 +21,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import safetensors.numpy
@@ -38,9 +39,11 @@ from luke_mini.spans import is_punctuation
 from luke_mini.wikitext import Paragraph
 
 STATISTICS = "mentions.safetensors"
+HELD_OUT = "held_out_links.jsonl"  # beside them: texts of pages that are in neither statistics nor training
 MAX_WORDS = 20  # of a name
 MAX_TITLES = 100  # of a name, the most frequent ones
-MIN_LINK_PROBABILITY = 0.01  # names below are dropped
+MIN_LINK_PROBABILITY = 0.01  # of a mention that is detected
+TITLE = 0.5  # links that a title counts for as the name of its page where nobody links it so: less than one
 
 # --- Words ------------------------------------------------------------------------------------------------------
 
@@ -192,6 +195,12 @@ def count_pages(trie: Trie, pages: Iterable[Sequence[str]]) -> tuple[np.ndarray,
     return np.unique(np.concatenate(present), return_counts=True)
 
 
+def title_names(title: str) -> list[tuple[str, str]]:
+    """The names that a page has by its title alone: itself, and without brackets behind it, "Mercury (planet)"."""
+    names = {normalize(title), normalize(re.sub(r"(?<=\S)\s*[(（][^()（）]*[)）]$", "", title))}
+    return [(name, title) for name in sorted(names) if name and name.count(" ") < MAX_WORDS]
+
+
 # --- The statistics ---------------------------------------------------------------------------------------------
 
 
@@ -206,6 +215,7 @@ class Mention(NamedTuple):
     title: str | None = None  # what it means, if that is known
     candidates: tuple[Candidate, ...] | None = None  # best prior first; None: not looked up yet
     link_probability: float | None = None  # of one that was detected
+    certainty: float = 1.0  # that it means an article at all, see `Mentions.certainty`
 
 
 def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -228,15 +238,16 @@ class Mentions:
 
     name_text: np.ndarray  # uint8: all names in UTF-8, in alphabetical order
     name_ends: np.ndarray  # int64 [names]
-    links: np.ndarray  # int64 [names]: links with that name, to titles beyond MAX_TITLES too
+    links: np.ndarray  # int64 [names]: links with that name, to titles beyond MAX_TITLES too; 0 for a title alone
     pages: np.ndarray  # int64 [names]: pages that contain it
     first: np.ndarray  # int64 [names + 1]
     titles: np.ndarray  # int32 [rows]: index of a title
-    counts: np.ndarray  # int64 [rows]
+    counts: np.ndarray  # int64 [rows]: links; 0 if the name is only the title of the page, or of a redirect
     title_text: np.ndarray  # uint8
     title_ends: np.ndarray  # int64 [titles]
     nodes: np.ndarray  # Trie
     node_names: np.ndarray
+    wiki: np.ndarray = field(default_factory=partial(np.empty, 0, np.uint8))  # UTF-8: `wiki_dump.Page.wiki`
 
     def __len__(self) -> int:
         return len(self.links)
@@ -255,10 +266,25 @@ class Mentions:
         return list(zip(titles, self.counts[rows].tolist()))
 
     def candidates(self, surface: str) -> tuple[Candidate, ...]:
-        """Titles that links of the surface lead to, most frequent first; () if it is never linked."""
+        """Titles that links of the surface lead to, most frequent first, then titles that are the surface."""
+        name = self._find(surface)
+        return () if name is None else self._candidates(name)
+
+    def certainty(self, surface: str) -> float:
+        """Share of pages with the surface that link it, as if one more did not: a lone link is no certainty."""
+        name = self._find(surface)
+        return 0.0 if name is None else float(min(max(self.links[name], TITLE), self.pages[name]) / (self.pages[name] + 1))
+
+    def sample_titles(self, n: int) -> list[str]:
+        """At most n of the titles, evenly spaced in alphabetical order."""
+        number = len(self.title_ends)
+        return [_string(self.title_text, self.title_ends, k) for k in range(0, number, -(-number // n) or 1)]
+
+    def _find(self, surface: str) -> int | None:
         words = _hashes(surface)
         whole = [name for _, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
-        return self._candidates(whole[0]) if whole else ()
+        return whole[0] if whole else None
+
 
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Disjoint mentions from left to right, the longest one at each word."""
@@ -282,12 +308,18 @@ class Mentions:
             raise ValueError(f"{path}: not a file of mention statistics ({error})") from None
 
     def _link_probabilities(self, names) -> np.ndarray:
-        """Links of a name / pages that contain it, at most 1."""
-        return np.minimum(1.0, self.links[names] / np.maximum(self.pages[names], 1))
+        """Links of a name / pages that contain it, at most 1. A title alone counts as TITLE links."""
+        return np.minimum(1.0, np.maximum(self.links[names], TITLE) / np.maximum(self.pages[names], 1))
 
     def _candidates(self, index: int) -> tuple[Candidate, ...]:
-        links = int(self.links[index])
-        return tuple(Candidate(title, count / links) for title, count in self.titles_of(index))
+        titles = self.titles_of(index)
+        links = int(self.links[index]) + TITLE * sum(count == 0 for _, count in titles)
+        return tuple(Candidate(title, (count or TITLE) / links) for title, count in titles)
+
+
+def address(wiki: str, title: str) -> str:
+    """Of a title's page."""
+    return wiki + quote(title.replace(" ", "_"), safe="/:(),!;@*~$'")
 
 
 def find_statistics(places: Iterable[Path]) -> Path | None:
@@ -300,6 +332,8 @@ def from_links(
     links: Mapping[tuple[str, str], int], resolve: Callable[[str], str | None] = lambda title: title
 ) -> Mentions:
     """From (name, title as linked) -> links; `resolve` follows redirects, None for titles that are not entities.
+
+    0 links: a name that the title has without a link, see `title_names`.
 
     Every name has link probability 1 until `with_pages`.
     """
@@ -314,10 +348,8 @@ def from_links(
 
 
 def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
-    """Only the names that are linked often enough; pages int64 [names]: how many contain each name."""
-    kept = np.flatnonzero((pages > 0) & (mentions.links >= MIN_LINK_PROBABILITY * pages))
-    names = [_string(mentions.name_text, mentions.name_ends, index) for index in kept]
-    return _assemble(names, list(map(mentions.titles_of, kept)), mentions.links[kept], pages[kept])
+    """pages int64 [names]: how many contain each name. A rare link has candidates, too, but `detect` passes over it."""
+    return replace(mentions, pages=pages)
 
 
 def _assemble(

@@ -19,8 +19,9 @@ White space between sentences belongs to none, every other character to exactly 
 stops, a few rules judge each. Stops of scripts without spaces (。！？) always end a sentence; others do if white space
 follows, and then something that can begin a sentence. If the word before a full stop is an abbreviation, an initial, an
 acronym or, in German and similar languages, an ordinal number, the sentence goes on, unless the next word is one that
-nearly always begins a sentence (The, Der, Il, ...). Thai has no stops: there, a space between Thai letters ends a
-sentence that is long enough.
+nearly always begins a sentence (The, Der, Il, ...), or the word is one that often ends one (etc, Inc) and a capital
+follows. Thai has no stops: there, a space ends a sentence that is long enough, unless a word beside it says that it
+goes on, or what follows is no word of Thai letters (ๆ, a digit, a bracket).
 
 differs from LUKE: it uses OpenNLP's trained splitter for English and ICU's rules for the rest; both need Java or a C++
 library. A wrong split costs little here: sentences are packed back into sequences, only links across a split are lost.
@@ -116,14 +117,23 @@ def encode_words(tokenizer, text: str) -> Encoding:
 _FULL_STOPS = frozenset("。！？｡．")  # Chinese, Japanese: no space follows
 _STOPS = ".!?…‽।॥؟۔։።၊။᙮᠃๚๛\n"  # ... Devanagari, Arabic, Armenian, Ethiopic, Burmese, Mongolian, Thai; end of line
 _ANY_STOP = _STOPS + "".join(sorted(_FULL_STOPS))
-_CLOSERS = r"[\"'”’»›«‹)\]}」』）】》〉]*(?:\s»(?=\s|$))?"  # quotes that close: German »Ja.«, French « Oui. »
+# Quotes that close: German »Ja.« and „Ja.“ (before a space; elsewhere “ opens), French « Oui. »
+_CLOSERS = r"(?:[\"'”’»›«‹)\]}」』）】》〉]|[“‘](?=[\s“‘)\]]|$))*(?:\s»(?=\s|$))?"
 # The set stands twice because `re` skips quickly to the first character of a pattern only if that is a plain set.
 _CANDIDATE = re.compile(f"[{_ANY_STOP}][{_ANY_STOP}]*{_CLOSERS}")
-_THAI_CANDIDATE = re.compile(f"{_CANDIDATE.pattern}|(?<=[\u0e00-\u0e7f]) (?=[\u0e00-\u0e7f])")
-MIN_THAI_SENTENCE = 60  # characters; Thai writes spaces between clauses too
+_THAI_CANDIDATE = re.compile(f"{_CANDIDATE.pattern}|(?<=[ก-๎]) (?=[“‘\"]?[ก-ฮเ-ไ])")
+MIN_THAI_SENTENCE, MIN_BEFORE_STARTER = 30, 15  # characters; Thai writes spaces between clauses, too
+_THAI_STARTER = re.compile(  # words with which sentences begin
+    "[“‘\"]?(?:เขา|เธอ|ฉัน|ผม|เรา|มัน|พวก|ใน|เมื่อ|แต่|แม้|ถ้า|หาก|ส่วน|บาง|สำหรับ|สิ่ง|นอกจาก|หลัง|ขณะ|อย่างไร)"
+)
+_THAI_LINK = re.compile(  # words with which they go on
+    "[“‘\"]?(?:และ|หรือ|ซึ่ง|โดย|เพื่อ|ของ|คือ|ก็|ได้|ที่|เช่น|ยัง|จะ|จน|จึง|เกิด|ค.ศ.|พ.ศ.|ล้าน|ปี|แห่ง|เป็น|ถึง|กับ)"
+)
+_THAI_OPEN = tuple("ว่า คือ ที่ เช่น ถึง และ ประมาณ ราว ปี ๆ นั้น เป็น".split())  # words with which none ends
 
 _NEXT_WORD = re.compile(r"[\s\"'“”„‘«»‹›(\[{「『（【《〈¿¡*–—-]*(\w*)(\.?)")
 _LAST_WORD = re.compile(r"[^\s([{\"“”„«»‹›/–—]*$")
+_QUOTED = re.compile("と|って|など|を|、")  # behind a Japanese quotation, of what goes on: 「…。」と言った
 _ACRONYM = re.compile(r"[^\W\d_]|[^\W\d_]{1,3}(?:\.-?[^\W\d_]{1,3})+")  # no last stop: J  J.-P  U.S  z.B  Ph.D
 _ORDINAL = re.compile(r"\d{1,2}|[IVX]+")
 _ORDINAL_LANGUAGES = frozenset("cs da de et fi hr hu lv nb nn no pl sk sl sr tr".split())
@@ -150,6 +160,7 @@ _ABBREVIATIONS = {
     "vi": "Tp tp ts gs pgs ths tr TS GS",
     "sw": "Dkt Prof Bw Bi",
 }
+_FINAL = frozenset("etc usw ecc Inc Ltd Corp".split())  # ... which end a sentence if a capital follows
 _ENGLISH = frozenset(_ABBREVIATIONS["en"].split())
 _BY_LANGUAGE = {language: _ENGLISH | set(words.split()) for language, words in _ABBREVIATIONS.items()}
 _STARTERS = frozenset(
@@ -169,17 +180,30 @@ def _continues(word: str, language: str) -> bool:
 
 def _ends_sentence(text: str, stop: str, begin: int, end: int, language: str) -> bool:
     """Whether the candidate text[begin:end], a stop with the quotes that close after it, ends a sentence."""
-    if end == len(text) or "\n" in stop or not _FULL_STOPS.isdisjoint(stop):
+    if end == len(text) or "\n" in stop:
         return True
+    if not _FULL_STOPS.isdisjoint(stop):
+        return not (stop[-1] in "」』”’" and _QUOTED.match(text, end))
     if not text[end].isspace():
         return False  # 3.14, example.org
     following = _NEXT_WORD.match(text, end)
     if following[1][:1].islower() or not following[1][:1].isalnum():
         return following.end() == len(text)
-    if stop != ".":
+    in_brackets = stop[:2] in (".)", ".]", ".}")
+    if stop != "." and not in_brackets:
         return True
+    if language == "th" and "ก" <= text[begin - 1 : begin] <= "ฮ":
+        return False  # ค.ศ. 1990, ดร. สมชาย: a full stop is of an abbreviation there
     word = _LAST_WORD.search(text, max(0, begin - LONGEST_ABBREVIATION), begin)[0].lstrip("'‘’")
+    if word in _FINAL and not in_brackets and following[1][:1].isupper():
+        return True
     return not _continues(word, language) or following[1] in _STARTERS and not following[2]
+
+
+def _ends_thai_sentence(text: str, start: int, end: int) -> bool:
+    """Whether the space at `end` ends the sentence that began at `start`."""
+    least = MIN_BEFORE_STARTER if _THAI_STARTER.match(text, end + 1) else MIN_THAI_SENTENCE
+    return end - start >= least and not _THAI_LINK.match(text, end + 1) and not text.endswith(_THAI_OPEN, start, end)
 
 
 def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
@@ -188,7 +212,7 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
     for match in (_THAI_CANDIDATE if language == "th" else _CANDIDATE).finditer(text):
         begin, end = match.span()
         if match[0] == " ":
-            ends = begin - borders[-1] >= MIN_THAI_SENTENCE
+            ends = _ends_thai_sentence(text, borders[-1], begin)
         else:
             ends = _ends_sentence(text, match[0], begin, end, language)
         if ends:

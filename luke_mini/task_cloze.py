@@ -79,7 +79,7 @@ def from_record(record: Record, options: Options = Options(), labels: Sequence[s
         if wrong := [where for span, where in right.items() if span not in mentions]:
             raise ValueError(f"{wrong[0]}: expected one of the mentions in field 'spans'")
     gold = frozenset(k for k, span in enumerate(mentions) if span in right)
-    return [Question(str(record.values.get("id", record.where)), _one_line(text), mentions, query, answers, gold)]
+    return [Question(record.id(record.where), _one_line(text), mentions, query, answers, gold)]
 
 
 def _one_line(text: str) -> str:

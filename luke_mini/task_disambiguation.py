@@ -10,6 +10,7 @@ its entity put in, and the next is decided with that knowledge.
     DisambiguationModel   LukeForPretraining as it is: the score of a candidate is that of the masked-entity head
     decode          one forward for each mention of the longest document, for a whole batch of documents
     evaluate        -> precision, recall = in-KB accuracy, F1 over mentions that have a title
+    choose_mix      for own text: how much the model counts beside the prior, and from which probability on
 What every task module offers: `finetuning.py`.
 
 In training nine of ten mentions are masked, the others keep their entity. The entity table stays as it was pretrained,
@@ -21,6 +22,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -34,7 +37,7 @@ from luke_mini.config import ModelConfig
 from luke_mini.disambiguation_data import Document, Feature, make_features
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.files import Record
-from luke_mini.mentions import Mention, Mentions, find_statistics
+from luke_mini.mentions import Mention, Mentions, address, find_statistics
 from luke_mini.metrics import disambiguation_scores
 from luke_mini.model import LukeForPretraining
 from luke_mini.packing import PackedBatch
@@ -42,6 +45,10 @@ from luke_mini.packing import PackedBatch
 NAME, TITLE, _, FILES, FORMAT, Options, ALL_ENTITIES, _, TRAINS = tasks.DISAMBIGUATION
 SCORES = ("precision", "f1", "in_kb_accuracy")
 ARCHITECTURE = "LukeForMaskedLM"
+SHOWN_CANDIDATES = 5  # of a mention in own text
+TINIEST = 1e-9  # a candidate that model or prior rules out is not impossible
+WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the model, to choose from
+MOST_LINKS = 1500  # held out, to choose by
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -189,11 +196,11 @@ class DisambiguationModel(LukeForPretraining):
         return {"entity": (loss, (scores.argmax(dim=1) == labels).sum())}
 
 
-def padded(rows: Sequence[Collection[int]]) -> Tensor:
-    """The candidates of several mentions, int64 [mentions, most], -1 behind the last of each."""
-    table = torch.full((len(rows), max(1, max(map(len, rows), default=1))), -1)
+def padded(rows: Sequence[Collection], dtype: torch.dtype = torch.int64) -> Tensor:
+    """The candidates of several mentions, [mentions, most], or numbers of each; -1 behind the last of each."""
+    table = torch.full((len(rows), max(1, max(map(len, rows), default=1))), -1, dtype=dtype)
     for row, ids in zip(table, rows):
-        row[: len(ids)] = torch.tensor([*ids])
+        row[: len(ids)] = torch.tensor([*ids], dtype=dtype)
     return table
 
 
@@ -246,14 +253,15 @@ class State:
         self.open = [k for k, ids in enumerate(feature.candidates) if ids]  # those without candidates stay masked
         self.choice = np.full(n, -1)  # number of the mention's candidate
         self.probability = np.zeros(n)
+        self.model = [np.empty(0)] * n  # the model's probability of each candidate, when it was decided
 
-    def decide(self, best: np.ndarray, probability: np.ndarray, order: str) -> None:
+    def decide(self, best: np.ndarray, probability: np.ndarray, model: np.ndarray, order: str) -> None:
         """best, probability: of each open mention its best candidate. Puts in one of them, or all if local."""
         surest = 0 if order == "natural" else int(probability.argmax())  # of equal ones the first
         for i in range(len(self.open)) if order == "local" else [surest]:
             k = self.open[i]
             self.entity_ids[k], self.choice[k] = [*self.feature.candidates[k].items()][best[i]]
-            self.probability[k] = probability[i]
+            self.probability[k], self.model[k] = probability[i], model[i]
         self.open = [] if order == "local" else self.open[:surest] + self.open[surest + 1 :]
 
 
@@ -283,28 +291,46 @@ def _decide_once(model: DisambiguationModel, states: Sequence[State], order: str
     rows = np.concatenate([begin + np.array(state.open) for begin, state in zip(first, states)])
     candidates = padded([state.feature.candidates[k] for state in states for k in state.open])
     scores = model.scores(packed, torch.from_numpy(rows).to(device), candidates.to(device))
-    probability, best = (part.cpu().numpy() for part in scores.softmax(dim=1).max(dim=1))
+    by_model = mixed = scores.softmax(dim=1)
+    if model.options.model_weight < 1:
+        priors = [state.feature.priors[k] for state in states for k in state.open]
+        mixed = mix(by_model, padded(priors, torch.float32).to(device), model.options.model_weight)
     borders = np.cumsum([len(state.open) for state in states])[:-1]
-    for state, own_best, own_probability in zip(states, np.split(best, borders), np.split(probability, borders)):
-        state.decide(own_best, own_probability, order)
+    parts = [np.split(part.cpu().numpy(), borders) for part in (*mixed.max(dim=1), by_model)]
+    for state, probability, best, own in zip(states, *parts):
+        state.decide(best, probability, own, order)
+
+
+def mix(by_model: Tensor, priors: Tensor, weight: float) -> Tensor:
+    """Probabilities ~ model ** weight * prior ** (1 - weight) of candidates [n, most]; a prior of -1: no candidate."""
+    logs = weight * by_model.clamp(min=TINIEST).log() + (1 - weight) * priors.clamp(min=TINIEST).log()
+    return logs.masked_fill(priors < 0, float("-inf")).softmax(dim=1)
 
 
 # --- Prediction and scores --------------------------------------------------------------------------------------------
 
-Answer = tuple[str | None, float]  # a mention's title, None without candidates; its probability when it was decided
+class Answer(NamedTuple):
+    title: str | None  # None: no candidate is probable enough
+    probability: float  # of the best candidate when it was decided
+    by_model: dict[int, float] = {}  # number of a candidate -> the model's probability of it among all
 
 
 def predict(
     model: DisambiguationModel, features: Sequence[Feature], documents: Sequence[Document], batch_size: int = 32
 ) -> list[list[Answer]]:
     """What each mention of each document means."""
-    answers: list[list[Answer]] = [[(None, 0.0)] * len(document.mentions) for document in documents]
+    answers = [[Answer(None, 0.0)] * len(document.mentions) for document in documents]
     for state in decode(model, features, model.options.order, batch_size):
         feature = state.feature
         for k in np.flatnonzero(feature.is_target & (state.choice >= 0)):
-            mention = feature.sequence.kept[k]
-            chosen = documents[feature.document].mentions[mention].candidates[state.choice[k]]
-            answers[feature.document][mention] = chosen.title, float(state.probability[k])
+            index = feature.sequence.kept[k]
+            mention = documents[feature.document].mentions[index]
+            probability = float(state.probability[k]) * (mention.certainty if model.options.model_weight < 1 else 1.0)
+            title = mention.candidates[state.choice[k]].title
+            by_model = dict(zip(feature.candidates[k].values(), state.model[k].tolist()))
+            answers[feature.document][index] = Answer(
+                title if probability >= model.options.min_probability else None, probability, by_model
+            )
     return answers
 
 
@@ -313,25 +339,101 @@ def evaluate(
 ) -> dict[str, float | int]:
     """`metrics.disambiguation_scores`; mentions without candidates are no prediction, so they cost recall."""
     gold = [[mention.title for mention in document.mentions] for document in documents]
-    return disambiguation_scores(gold, [[title for title, _ in answers] for answers in predictions])
+    return disambiguation_scores(gold, [[found.title for found in answers] for answers in predictions])
 
 
 def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Answer]]) -> dict:
-    """What --predict prints for a text: its mentions with their titles."""
+    """What --predict prints for a text: its mentions with their titles, and the first candidates by prior."""
     (document,), (answers,) = documents, predictions
-    mentions = [
-        {"text": document.text[m.start : m.end], "start": m.start, "end": m.end, "title": title,
-         "probability": round(probability, 4)}
-        for m, (title, probability) in zip(document.mentions, answers)
-    ]  # fmt: skip
+    mentions = []
+    for shown, mention, found in zip(_shown(document, answers), document.mentions, answers):
+        if mention.link_probability is not None:
+            shown["link_probability"] = round(mention.link_probability, 4)
+        if found.title and document.wiki:
+            shown["address"] = address(document.wiki, found.title)
+        shown["candidates"] = [
+            {"title": title, "prior": round(prior, 4)}
+            | ({"model": round(found.by_model[number], 4)} if number in found.by_model else {})
+            for number, (title, prior) in enumerate(mention.candidates[:SHOWN_CANDIDATES])
+        ]
+        mentions.append(shown)
     return {"text": document.text, "mentions": mentions}
+
+
+def _shown(document: Document, answers: Sequence[Answer]) -> list[dict]:
+    return [
+        {"text": document.text[m.start : m.end], "start": m.start, "end": m.end, "title": found.title,
+         "probability": round(found.probability, 4)}
+        for m, found in zip(document.mentions, answers)
+    ]  # fmt: skip
 
 
 def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequence[Answer]]) -> dict[str, list]:
     """A document a line: {"id", "mentions": [{"text", "start", "end", "title", "probability", "gold"}]}."""
     lines = []
     for document, answers in zip(documents, predictions):
-        mentions = answer([document], [answers])["mentions"]
-        golden = [shown | {"gold": mention.title} for shown, mention in zip(mentions, document.mentions)]
+        golden = [
+            shown | {"gold": mention.title} for shown, mention in zip(_shown(document, answers), document.mentions)
+        ]
         lines.append({"id": document.id, "mentions": golden})
     return {"predictions.jsonl": lines}
+
+
+# --- Model and prior --------------------------------------------------------------------------------------------------
+
+
+class Mix(NamedTuple):
+    """How answers for own text are made; kept as linking.json in the model's folder."""
+
+    model_weight: float
+    min_probability: float  # of an answer; costs no more right titles than the model gains beyond chance
+    nil_probability: float = 0.0  # the same if no title is as right an answer as a title
+    links: int = 0  # held-out links with candidates, by which these were chosen
+    prior_right: int = 0  # of them the prior alone finds
+    right: int = 0  # and both together
+    data: str = ""  # of which statistics and held-out links
+
+
+def choose_mix(linker: NamedTuple, statistics: Mentions, records: Sequence[Record]) -> Mix:
+    """By held-out texts, whose spans are links with titles. linker: `inference.Predictor`.
+
+    A weight must find more links than the prior alone by more than chance: by the root of the number of those that it
+    decides otherwise. A link whose title is no candidate of its surface should get none: these are the negatives.
+    (Names without a link are not: many do mean their article, which is linked once or is too common to be linked.)
+    """
+    _, model, tokenizer, entity_vocab, options = linker
+    documents = [data.with_candidates(data.to_document(r), statistics, 1.0) for r in records]
+    documents.sort(key=lambda document: crc32(document.text.encode()))
+    ends = np.cumsum([sum(bool(m.candidates) for m in document.mentions) for document in documents])
+    documents = documents[: np.searchsorted(ends, MOST_LINKS) + 1]
+    features = make_features(documents, tokenizer, entity_vocab, (), options)
+    mentions = [mention for document in documents for mention in document.mentions]
+    known = np.array([m.title in [c.title for c in m.candidates] for m in mentions], bool)
+    right, probability = {}, {}
+    for weight in WEIGHTS:
+        model.options = replace(options, model_weight=weight, min_probability=0.0, order="local")
+        found = [answer for answers in predict(model, features, documents) for answer in answers]
+        right[weight] = np.array([a.title == m.title for a, m in zip(found, mentions)], bool)
+        probability[weight] = np.array([a.probability for a in found])
+    model.options = options
+    gain = {w: int(own.sum()) - int(right[0.0].sum()) for w, own in right.items()}
+    sure = [w for w in WEIGHTS if gain[w] > np.sqrt((right[w] != right[0.0]).sum())]
+    weight = max(sure, key=gain.get, default=0.0)
+    chance = np.sqrt((right[weight] != right[0.0]).sum())
+    by_title, any_answer = (
+        best_threshold(probability[weight], right[weight], ~known, n) for n in (right[0.0].sum() + max(chance, 1), 0)
+    )
+    n_links = sum(bool(mention.candidates) for mention in mentions)
+    return Mix(weight, by_title, any_answer, n_links, int(right[0.0].sum()), int(right[weight].sum()))
+
+
+def best_threshold(probability: np.ndarray, right: np.ndarray, none: np.ndarray, n_right: float) -> float:
+    """The probability below which mentions best have no title: most are right, n_right with a title. 0 if none is.
+
+    none: bool, mentions that mean no candidate.
+    """
+    borders = np.unique([0.0, *probability])
+    borders[1:] = (borders[1:] + borders[:-1]) / 2
+    answered = probability >= borders[:, None]  # [thresholds, mentions]
+    titles, no_titles = (answered & right).sum(axis=1), (~answered & none).sum(axis=1)
+    return float(borders[np.where(titles >= n_right, titles + no_titles, -1).argmax()])

@@ -65,7 +65,7 @@ class Document(NamedTuple):
 def records(path: str | Path, options: Options = Options()) -> Iterable[Record]:
     """The documents of a CoNLL file or of JSON lines."""
     if files.is_json(path):
-        return files.read_json_lines(path)
+        return files.read_records(path)
     # as LUKE: a published file without document marks (Spanish) is one document
     published = options.context == "auto" and Path(path).name.split(".")[0] in CONLL
     return formats.conll(path, options.scheme, "document" if published else options.context)
@@ -80,7 +80,7 @@ def from_record(record: Record, options: Options = Options(), labels: Sequence[s
 
     Words are also split at the ends of mentions; a mention across a sentence boundary joins the two sentences.
     """
-    text, items = record.get("text", str), record.list("spans", []) if labels is None else []
+    text, items = record.get("text", str), record.list("spans") if labels is None else []
     mentions = sorted((*item.span(text), item.get("label", str), item.where) for item in items)
     for (_, end, *_), (start, *_) in pairwise(mentions):
         if start < end:
@@ -386,18 +386,23 @@ def evaluate(
 def prediction_files(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict[str, str]:
     """Lines `word gold predicted` and a blank line after each sentence, as conlleval reads them.
 
-    Both tags are in the scheme of the file that was read; IOBES, which conlleval does not know, becomes IOB2.
+    Both tags are in the scheme of the file that was read; IOBES, which conlleval does not know, becomes IOB2. A type's
+    spaces become _.
     """
     lines = []
     for document, mentions in zip(documents, predictions, strict=True):
         scheme, borders = "IOB1" if document.scheme == "IOB1" else "IOB2", set(document.sentences)
         gold, predicted = (
             to_tags(len(document.char_spans), spans, scheme, borders)
-            for spans in (document.spans, [mention[:3] for mention in mentions])
+            for spans in (_without_spaces(document.spans), _without_spaces(mentions))
         )
         for end, row in enumerate(zip(document.words, gold, predicted), start=1):
             lines.append(" ".join(row) + "\n" + "\n" * (end in borders))
     return {"predictions.txt": "".join(lines)}
+
+
+def _without_spaces(mentions: Iterable[tuple]) -> list[Span]:
+    return [(start, end, "_".join(kind.split())) for start, end, kind, *_ in mentions]
 
 
 def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Mention]]) -> dict:

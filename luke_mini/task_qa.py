@@ -113,7 +113,7 @@ def _question(record: Record, number: str, of_file: tuple[str, str, str]) -> Que
             answers.append(context[slice(*spans[-1])])
         else:
             answers.append(answer.get("text", str))
-    name, title = record.get("id", str, number), record.get("title", str, "")
+    name, title = record.id(number), record.get("title", str, "")
     return Question(name, record.get("question", str), context, title, tuple(answers), tuple(spans), *of_file)
 
 
@@ -294,11 +294,7 @@ class QaModel(nn.Module):
 
 
 def build_model(config: ModelConfig, entity_vocab, labels: Sequence[str] = (), options: Options = Options()) -> QaModel:
-    """The model with weights yet to be filled in. ValueError if it has fewer positions than inputs may be long."""
-    positions = config.max_position_embeddings - config.pad_token_id - 1
-    if options.max_seq_length > positions:
-        held = f"--max-seq-length {options.max_seq_length}"
-        raise ValueError(f"{held}: expected at most the checkpoint's {positions} positions")
+    """The model with weights yet to be filled in."""
     model = QaModel(config, options)
     model.luke.entities.entity.weight.requires_grad_(options.train_entity_table)
     return model

@@ -58,7 +58,7 @@ def from_record(record: Record, options: Options = Options(), labels: Sequence[s
         for name in ("head", "tail")
     )
     label = record.get("label", str) if labels is None else ""
-    return [Example(str(record.values.get("id", "")), text, head, tail, label)]
+    return [Example(record.id(), text, head, tail, label)]
 
 
 def is_directed(labels: Iterable[str]) -> bool:

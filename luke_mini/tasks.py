@@ -57,8 +57,9 @@ NER = Task(
     ),
     """\
 CoNLL-2002/2003: one word per line, columns between spaces or tabs, first = word, last = tag (IOB1, IOB2 or IOBES,
-detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. A
-sentence is read with what fits of its document around it; without -DOCSTART- lines it stands alone:
+detected automatically), blank line = end of a sentence, -DOCSTART- line = a new document; UTF-8 or ISO-8859-1. No
+column in front may count the words. A type may have spaces behind a tab. A sentence is read with what fits of its
+document around it; without -DOCSTART- lines it stands alone:
 
     -DOCSTART- -X- O O
 
@@ -66,7 +67,8 @@ sentence is read with what fits of its document around it; without -DOCSTART- li
     visited VBD I-VP O
     Oslo NNP I-NP I-LOC
 
-Your own texts: a .jsonl file, one document per line, half-open character spans, any label set:
+Your own texts: a .jsonl file, one document per line, half-open character spans, any label set; without mentions,
+"spans" is []:
 
     {"text": "Ada visited Oslo.",
      "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 12, "end": 16, "label": "LOC"}]}
@@ -115,7 +117,8 @@ TACRED: a .json file, a list of objects; subject and object are tokens, the last
     [{"id": "e1", "relation": "per:title", "token": ["Ada", "is", "a", "chemist", "."],
       "subj_start": 0, "subj_end": 0, "obj_start": 3, "obj_end": 3}]
 
-KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them:
+KBP37 and RELX: a .txt file, blocks of two lines (id, tab, sentence; label) with blank lines between them; SemEval-2010
+likewise, whose Comment: lines are left out:
 
     1	" <e1> Ada </e1> works for <e2> Acme </e2> . "
     per:employee_of(e1,e2)
@@ -312,6 +315,9 @@ class DisambiguationOptions:
     titles: str = option("", "file of valid titles; mentions with another one are left out")
     language: str = option("", "language of the titles, if the vocabulary has several")
     min_link_probability: float = option(0.1, "minimum link probability of a mention, for --predict on plain text")
+    # Answers for own text: see `choose_mix`. Files are scored as published, by the model alone.
+    model_weight: float = option(1.0, "weight of the model's scores, the others' is the prior's; 1: as published")
+    min_probability: float = option(0.0, "mentions whose best candidate is less probable get no title")
     mentions_alone: bool = option(False, "where the text of a WNED file is missing, take its mentions as the text")
 
     def __post_init__(self):
@@ -320,6 +326,8 @@ class DisambiguationOptions:
                              "--max-candidates at least 1")  # fmt: skip
         if not 0 < self.mask_share <= 1:
             raise ValueError(f"--mask-share {self.mask_share} must lie in (0, 1]")
+        if not 0 <= self.model_weight <= 1:
+            raise ValueError(f"--model-weight {self.model_weight} must lie in [0, 1]")
 
 
 DISAMBIGUATION = Task(
@@ -351,7 +359,9 @@ Mentions without candidates in the file have those of the mention statistics tha
 mentions.safetensors in the file's folder or one of the three above it.
 
 --predict takes such a line without titles, or plain text, whose mentions are then found by the statistics, and prints
-{"text", "mentions": [{"text", "start", "end", "title", "probability"}]}.""",
+{"text", "mentions": [{"text", "start", "end", "title", "probability", "address", "candidates": [{"title", "prior",
+"model"}]}]}. "title" is null below --min-probability; "model" is the model's probability of the candidate among all;
+"address" is there if the dump named its wiki.""",
     DisambiguationOptions, all_entities=True, exports=False,
 )  # fmt: skip
 

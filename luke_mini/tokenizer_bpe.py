@@ -224,6 +224,9 @@ def load(folder: str | Path) -> BpeTokenizer:
     settings, whole = tokenizer.read_files(folder)
     if (folder / "vocab.json").is_file():
         vocab, merges = files.read_object(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    elif "ByteLevel" not in str(whole.get("pre_tokenizer")):
+        raise ValueError(f"{folder / 'tokenizer.json'}: BPE over characters, expected bytes, as RoBERTa's; of a model "
+                         "that was pretrained here, sentencepiece.bpe.model is needed")  # fmt: skip
     else:
         vocab = whole["model"]["vocab"]
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]

@@ -313,26 +313,42 @@ class SentencePieceTokenizer(Tokenizer):
         return [self._ids[k] for k in self.processor.encode(text)]  # a call for a list of texts costs 40 times as much
 
     def save(self, folder: str | Path) -> None:
-        """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json."""
+        """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json.
+
+        transformers 5 has no class for BPE pieces and entities: its general class opens a BPE model, for words alone.
+        """
         folder = Path(folder)
         with files.write_file(folder / FILE_NAME, "wb") as file:
             file.write(self.model)
-        self._write_config(folder, "MLukeTokenizer")
         scores = [self.processor.get_score(k) for k in range(3, self.processor.get_piece_size())]
-        if not all(score.is_integer() for score in scores):  # ranks are: a BPE model, which MLukeTokenizer cannot be
-            self._write_json(folder, _form(self._tokens, scores))
+        is_bpe = all(score.is_integer() for score in scores)  # ranks
+        self._write_config(folder, "PreTrainedTokenizerFast" if is_bpe else "MLukeTokenizer")
+        self._write_json(folder, _form(_bpe(self._tokens) if is_bpe else _unigram(self._tokens, scores)))
 
 
-def _form(pieces: list[str], scores: list[float]) -> dict:
-    """The model as a tokenizer.json has it: transformers 5 reads pieces and scores there, 4 in the other file."""
+def _unigram(pieces: list[str], scores: list[float]) -> dict:
     scores = [*(0.0 for _ in SPECIAL), *scores, 0.0]  # to <mask>, but without the markers
+    return {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": list(zip(pieces, scores))}
+
+
+def _bpe(pieces: list[str]) -> dict:
+    """Of pieces in the order of their ranks: all pairs that join to a piece, the best piece first."""
+    vocab = {piece: k for k, piece in enumerate(pieces)}
+    pairs = ((piece[:at], piece[at:]) for piece in pieces[len(SPECIAL) :] for at in range(1, len(piece)))
+    merges = [pair for pair in pairs if pair[0] in vocab and pair[1] in vocab]
+    return {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "vocab": vocab, "merges": merges}
+
+
+def _form(model: dict) -> dict:
+    """The model as a tokenizer.json has it: transformers 5 reads that file, 4 the other one."""
     space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
     squeeze = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    strip = {"type": "Replace", "pattern": {"Regex": r"\A | \Z"}, "content": ""}
     bos, eos = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
         "version": "1.0",
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}, squeeze]},
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}, squeeze, strip]},
         "pre_tokenizer": space,
         "post_processor": {
             "type": "TemplateProcessing",
@@ -341,7 +357,7 @@ def _form(pieces: list[str], scores: list[float]) -> dict:
             "special_tokens": {k: {"id": k, "ids": [SPECIAL.index(k)], "tokens": [k]} for k in ("<s>", "</s>")},
         },
         "decoder": space,
-        "model": {"type": "Unigram", "unk_id": SPECIAL.index("<unk>"), "vocab": list(zip(pieces, scores))},
+        "model": model,
     }
 
 

@@ -228,6 +228,12 @@ def article(world: World, seed: int, subject: Entity) -> str:
     return "\n".join(filter(None, out))
 
 
+def other_articles(seed: int) -> Iterator[tuple[str, str]]:
+    """(title, wikitext): every 20th entity told about anew, in sentences that the encyclopedia mostly lacks."""
+    world = build_world(seed)
+    return ((title, article(world, seed + 1, entity)) for title, entity in [*world.entities.items()][::20])
+
+
 def wiki_pages(world: World, seed: int) -> list[tuple[int, str, str, str]]:
     """(namespace, title, title redirected to or "", wikitext), in an order that gives nothing away."""
     made = [(0, title, "", article(world, seed, entity)) for title, entity in world.entities.items()]

@@ -268,8 +268,20 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def saved_steps(out: Path) -> list[Path]:
-    """The folders of all saved steps, oldest first; sorted by number, as step 1,000,000 has one more digit."""
-    return sorted((p for p in Path(out).glob("step-*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    """The folders of all saved steps, oldest first, by number: step 1,000,000 has one more digit."""
+    found = (path for path in Path(out).glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def agreed_steps(out: Path) -> list[Path]:
+    """`saved_steps`, if all processes see the same latest one; otherwise a ValueError in each of them."""
+    found = saved_steps(out)
+    latest = distributed.gather(found[-1].name if found else "no saved step")
+    for rank, name in enumerate(latest):
+        if name != latest[0]:
+            held = f"{out}: process 0 sees {latest[0]}, process {rank} {name}"
+            raise ValueError(f"{held}: expected a disk that all machines share")
+    return found
 
 
 def refuse_used(out: Path, wanted: bool) -> None:
@@ -306,7 +318,7 @@ def load_step(
     Returns (steps done, best scores, best weights, sums since the last log). ValueError naming what is missing, damaged
     or different.
     """
-    folders = saved_steps(saving.out) if saving.resume else []
+    folders = agreed_steps(saving.out) if saving.resume else []
     if not folders:
         return 0, {}, None, {}
     moments, run, best = (folders[-1] / name for name in ("optimizer.safetensors", "run.json", "best.safetensors"))

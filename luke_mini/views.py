@@ -243,7 +243,7 @@ def wrap(runs: Sequence[Run], width: int | None) -> Iterator[list[Run]]:
             taken = list(accumulate(columns(char) for char, _ in word))
             n = max(1, bisect_right(taken, width))
             yield _joined(word[:n])
-            word, size, is_continued = word[n:], size - taken[n - 1], True
+            word, size = word[n:], size - taken[n - 1]
         line += word
         left -= size
     yield _joined(line)

@@ -4,12 +4,14 @@ In:  a `pages-articles` dump: `.xml`, `.xml.gz` or `.xml.bz2`, told apart by its
      parts with one call per part; a multistream dump is an ordinary bzip2 file of many streams, its index is ignored.
 Out: `Page`s in file order, namespace 0 only, redirects included.
 
-Memory is bounded whatever the length of the dump: it holds one page, one chunk of XML and a few bzip2 blocks.
+Memory is bounded whatever the length of the dump: it holds one page, one chunk of XML and a few bzip2 blocks. What is
+longer than any block, or longer than any page, is an error and not read to its end.
 
 Decompression is the slowest stage (about 40 MB of XML per second and core; expat parses 400). bzip2 blocks are
 independent, so a few threads decompress them (Python's bz2 releases the GIL). A block starts with a 48-bit mark at any
 bit offset: `bzip2_blocks` searches for the marks, and `_wrap_block` aligns the bits between two marks to bytes and
-wraps them as a bzip2 file.
+wraps them as a bzip2 file. A block's checksum sees damage inside of it. That no block is missed is seen by the rest:
+streams follow each other without a byte between them, and each ends with the checksum of its blocks' checksums.
 
 LUKE's entity annotations are the links of Wikipedia (section 3.3).
 Left out on purpose: full histories (the last revision counts), 7z, downloading.
@@ -23,15 +25,18 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import BinaryIO
 from xml.parsers import expat
 
-from luke_mini.wikitext import normalize_title
+from luke_mini.wikitext import ARTICLE, Site, leads_to, normalize_title
 
 CHUNK = 1 << 18  # bytes per read
 MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline consumes
+MAX_BLOCK = 2 << 20  # bytes of a bzip2 block; it holds at most 900,000, and grows little if they are random
+MAX_ELEMENT = 256 << 20  # bytes of text without a tag; MediaWiki's own limit for a page is 2 MB
+MAX_TAG = 1 << 20  # bytes of a tag. A comment may be longer
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class Page:
     redirect: str | None  # normalized title of the target, without `#section`; None for an article
     wikitext: str
     language: str  # "en", "zh-yue", ... from xml:lang
+    wiki: str = ""  # "https://en.wikipedia.org/wiki/": the address of a page without its title; "" if not known
+    site: Site | None = field(default=None, compare=False, repr=False)  # all rules of its wiki
 
 
 # -------------------------------------------------------------------------------------------------------- decompression
@@ -57,13 +64,14 @@ _INNER = {
 _MARK = re.compile(b"|".join(map(re.escape, _INNER)))
 
 
-def _find_marks(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """(bit at which it starts, mark) for every mark whose 7 bytes lie in data[start:]."""
+def _find_marks(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    """(bit at which it starts, mark, the 32-bit checksum after it) for each mark whose 11 bytes lie in data[start:]."""
     for match in _MARK.finditer(data, start + 1):
         mark, shift = _INNER[match[0]]
-        window = data[match.start() - 1 : match.end() + 1]
-        if len(window) == 7 and int.from_bytes(window, "big") >> (8 - shift) & 0xFFFFFFFFFFFF == mark:
-            yield (match.start() - 1) * 8 + shift, mark
+        window = data[match.start() - 1 : match.start() + 10]
+        bits = int.from_bytes(window, "big") >> (8 - shift) & (1 << 80) - 1
+        if len(window) == 11 and bits >> 32 == mark:
+            yield (match.start() - 1) * 8 + shift, mark, bits & 0xFFFFFFFF
 
 
 def _wrap_block(data: bytes, start: int, end: int) -> bytes:
@@ -78,29 +86,51 @@ def _wrap_block(data: bytes, start: int, end: int) -> bytes:
     return b"BZh9" + (bits << -length % 8).to_bytes(-(-length // 8), "big")
 
 
-def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The blocks of all streams of a bzip2 file, each as a bzip2 file. EOFError if the file ends inside a stream.
+_HEADER = re.compile(rb"BZh[1-9]")
+_TOO_LONG = "no end of a block for 2 MB"
+_NO_STREAM = "no stream begins where it should"
+_MISSING = "a block is missing"
 
+
+def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The blocks of all streams of a bzip2 file, each as a bzip2 file.
+
+    EOFError if the file ends inside a stream, ValueError if it holds something else between streams, or lacks a block.
     A mark occurs by chance inside a block once in 2**48 bits and reads as damage: one English dump in about 1,500.
     """
-    data = b""  # starts at the byte where the open block starts; bit positions below count from here
-    block_start = None  # None between streams
-    stream_end = 0
-    searched = 0  # bytes of `data` without a further mark
-    while piece := file.read(CHUNK):
-        data += piece
-        for bit, mark in _find_marks(data, searched):
-            if block_start is not None:
+    data = b""  # begins with the open block, or between streams with the next stream; bit positions count from here
+    in_block, block_start = False, 0
+    stream = 0  # byte at which the next stream begins, its header of 4 bytes first
+    searched, checksum, is_last = 0, 0, False
+    while not is_last:
+        piece = file.read(CHUNK)
+        is_last = not piece
+        data += piece or b"\0"  # a byte behind the last mark, which needs not end with a byte
+        for bit, mark, sum_ in _find_marks(data, searched):
+            if is_last and bit + 80 > len(data) * 8 - 8:
+                raise EOFError
+            if in_block:
                 yield _wrap_block(data, block_start, bit)
-            block_start = bit if mark == _BLOCK_MARK else None
-            stream_end = bit + 80  # a 32-bit checksum follows the end mark
+            elif bit != stream * 8 + 32 or not _HEADER.match(data, stream):
+                raise ValueError(_NO_STREAM)
+            if in_block := mark == _BLOCK_MARK:
+                block_start, checksum = bit, (checksum << 1 | checksum >> 31) & 0xFFFFFFFF ^ sum_
+            elif checksum != sum_:
+                raise ValueError(_MISSING)
+            else:
+                stream, checksum = -(-(bit + 80) // 8), 0
             searched = bit // 8 + 6
-        searched = max(searched, len(data) - 7)
-        done = searched if block_start is None else block_start // 8
-        data, searched, stream_end = data[done:], searched - done, stream_end - done * 8
-        block_start = None if block_start is None else block_start - done * 8
-    if block_start is not None or stream_end > len(data) * 8:
+        searched, done = max(searched, len(data) - 10), block_start // 8 if in_block else stream
+        if in_block and len(data) - done > MAX_BLOCK:
+            raise ValueError(_TOO_LONG)
+        if not in_block and len(data) - stream > 15:  # there should have been a mark
+            raise ValueError(_NO_STREAM)
+        data, searched, stream, block_start = data[done:], searched - done, stream - done, block_start - done * 8
+    rest = data[stream:-1]
+    if in_block or b"BZh".startswith(rest[:3]) and rest:
         raise EOFError
+    if rest:
+        raise ValueError(_NO_STREAM)
 
 
 def _bzip2_chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -115,12 +145,22 @@ def _bzip2_chunks(file: BinaryIO) -> Iterator[bytes]:
             yield pending.popleft().result()
 
 
+_OTHER_FILES = {  # what else is on a dump server, or in a folder, by its first bytes
+    b"\xfd7zXZ\0": "an .xz file", b"7z\xbc\xaf\x27\x1c": "a .7z archive", b"PK\x03\x04": "a .zip archive",
+    b"PK\x05\x06": "a .zip archive", b"\x28\xb5\x2f\xfd": "a .zst file", b"Rar!": "a .rar archive",
+}  # fmt: skip
+_INDEX = re.compile(rb"\d+:\d+:")  # offset:id:title
+
+
 def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
     """The XML in chunks of at most a megabyte. ValueError if the file is damaged, OSError if the disk is."""
-    head = file.peek(3)[:3]
+    head = file.peek(8)[:8]
     if not head:
         raise ValueError(f"{path}: the file is empty, expected a MediaWiki XML dump")
-    if head == b"BZh":
+    for start, kind in _OTHER_FILES.items():
+        if head.startswith(start):
+            raise ValueError(f"{path}: {kind}, expected .xml, .xml.bz2 or .xml.gz: unpack it first")
+    if head[:3] == b"BZh":
         chunks, kind = _bzip2_chunks(file), "bzip2"
     elif head[:2] == b"\x1f\x8b":
         chunks, kind = iter(partial(gzip.GzipFile(fileobj=file).read, CHUNK), b""), "gzip"
@@ -138,8 +178,7 @@ def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
 
 # ------------------------------------------------------------------------------------------------------------------ XML
 
-_FIELDS = {"title", "ns", "text", "namespace", "dbname"}  # the elements whose text is read
-_NAMESPACES = "media special talk user wikipedia file image mediawiki template help category portal module".split()
+_FIELDS = {"title", "ns", "text", "role", "namespace", "dbname", "case", "base"}  # the elements whose text is read
 _REDIRECT = re.compile(r"\s*#redirect\W*?\[\[([^\]|]*)", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\]|]*)")
 
@@ -150,9 +189,11 @@ class _Handler:
     def __init__(self, path: str):
         self.path = path
         self.pages = []  # finished, for read_dump
-        self.language = None
-        self.prefixes = tuple(f"{name}{talk}:" for name in _NAMESPACES for talk in ("", " talk"))  # more in the dump
+        self.language, self.wiki = None, ""
+        self.namespaces, self.case = [], None  # of the header
         self.fields, self.parts = {}, []  # of the open page, by element; of the text of the open element
+        self.fed, self.last_tag = 0, 0  # bytes parsed; the byte at which the last tag begins
+        self.opening, self.skipped = b"", None  # of an open tag or comment; the end of a comment that is not parsed
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.buffer_size = 1 << 20
@@ -167,11 +208,18 @@ class _Handler:
 
     def _start(self, name: str, attributes: dict[str, str]):
         name = name.rpartition(":")[2]  # a dump may write <mw:page>
+        self.last_tag = self.parser.CurrentByteIndex
         if name == "page":
             self.fields = {}
         elif name == "redirect":
             self.fields["redirect"] = attributes.get("title", "")
-        elif name in _FIELDS:
+        elif name == "content":  # one of several slots of a revision; <role> says which
+            self.fields["role"] = ""
+        elif name == "namespace":
+            self.namespaces.append([int(attributes.get("key", 0)), ""])
+            if self.namespaces[-1][0] == 0:
+                self.case = attributes.get("case") or self.case
+        if name in _FIELDS:
             self.parts = []
             if self.fields.get("ns", "0") == "0":  # of other namespaces nothing more is read
                 self.parser.CharacterDataHandler = self.parts.append
@@ -181,40 +229,87 @@ class _Handler:
         if name in _FIELDS:
             self.parser.CharacterDataHandler = None
             self._take(name, "".join(self.parts))
+        elif name == "content":
+            self.fields.pop("role", None)
         elif name == "page":
+            self.fields.pop("role", None)
             self._finish_page(**self.fields)
 
     def _take(self, name: str, value: str):
         if name == "namespace":
-            self.prefixes += (f"{value.lower()}:",) if value else ()
+            self.namespaces[-1][1] = value
+        elif name == "case":
+            self.case = self.case or value
         elif name == "dbname":
             self.language = self.language or value.partition("wik")[0].replace("_", "-")  # "zh_yuewiki" -> "zh-yue"
-        else:
-            self.fields[name] = value.strip() if name == "ns" else value
+        elif name == "base":  # the address of the main page
+            self.wiki = value.strip().rpartition("/")[0] + "/"
+        elif name != "text" or self.fields.get("role", "main") == "main":
+            self.fields[name] = value.strip() if name in ("ns", "role") else value
+
+    @cached_property
+    def site(self) -> Site:
+        """The header, which is complete when the first page ends."""
+        return Site(self.language or "en", tuple(map(tuple, self.namespaces)), self.case == "case-sensitive")
 
     def _finish_page(self, title: str = "", ns: str | None = None, text: str = "", redirect: str | None = None):
-        if title.lower().startswith(self.prefixes) if ns is None else ns != "0":  # dumps before 2012 have no <ns>
+        if leads_to(title, self.site) != ARTICLE if ns is None else ns != "0":  # dumps before 2012 have no <ns>
             return
         if not redirect:  # <redirect> had no target before 2011; the element is missing before 2009
             match = _LINK.search(text) if redirect == "" else _REDIRECT.match(text)
             redirect = match[1] if match else None
-        language = self.language or "en"
+        language, _, case_sensitive = self.site
         if redirect is not None:
-            redirect = normalize_title(redirect, language) or title  # [[#section]]: a redirect to itself
-        self.pages.append(Page(title, redirect, text, language))
+            redirect = normalize_title(redirect, language, case_sensitive) or title  # [[#section]]: to itself
+        self.pages.append(Page(title, redirect, text, language, self.wiki, self.site))
 
     def feed(self, chunk: bytes, is_last: bool = False) -> list[Page]:
         """The pages that end in this chunk of XML."""
+        if not self.fed and _INDEX.match(chunk):
+            raise ValueError(f"{self.path}: the index of a multistream dump, expected the dump itself")
+        if self.skipped is not None:
+            chunk = self._skip(chunk)
+        self._parse(chunk, is_last)
+        if not is_last:
+            self._check_size(chunk)
+        pages, self.pages = self.pages, []
+        return pages
+
+    def _check_size(self, chunk: bytes) -> None:
+        """Ends what nothing in a dump is as long as; a long comment goes on without expat.
+
+        expat reads an unfinished tag or comment again from its beginning for each chunk: quadratic time.
+        """
+        unfinished = self.fed - self.parser.CurrentByteIndex
+        before = b"" if unfinished <= len(chunk) else self.opening  # it began in this chunk, or before
+        self.opening = (before + chunk[max(len(chunk) - unfinished, 0) :])[:4]
+        if unfinished > MAX_TAG and self.opening == b"<!--" and not chunk.endswith(b"-"):
+            self._parse(b"-->", False)
+            self.skipped = b""
+        elif unfinished > 4 * MAX_TAG or self.fed - self.last_tag > MAX_ELEMENT:
+            held = f"a tag of over {4 * MAX_TAG >> 20} MB, or a text of over {MAX_ELEMENT >> 20} MB"
+            raise ValueError(f"{self.path}: {held}, after the title {self.fields.get('title', '')!r}")
+
+    def _skip(self, chunk: bytes) -> bytes:
+        """What follows the end of the open comment in this chunk."""
+        _, found, rest = (self.skipped + chunk).partition(b"-->")
+        self.skipped = None if found else (self.skipped + chunk)[-2:]
+        return rest
+
+    def _parse(self, data: bytes, is_last: bool) -> None:
+        self.fed += len(data)
         try:
-            self.parser.Parse(chunk, is_last)
+            self.parser.Parse(data, is_last)
         except expat.ExpatError as error:
             problem = "the XML ends early, the file is truncated" if is_last else "the XML is damaged"
             if self.parser.EndElementHandler is None:  # before the root element
                 problem = "not a MediaWiki XML dump"
             reason = f"{expat.errors.messages[error.code]} at line {error.lineno}"
             raise ValueError(f"{self.path}: {problem} ({reason})") from None
-        pages, self.pages = self.pages, []
-        return pages
+        except (LookupError, ValueError) as error:
+            if str(error).startswith(f"{self.path}: "):
+                raise
+            raise ValueError(f"{self.path}: {error}, expected a MediaWiki XML dump in UTF-8") from None
 
 
 def read_dump(path: str | os.PathLike, on_bytes: Callable[[int], object] | None = None) -> Iterator[Page]:

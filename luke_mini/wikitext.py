@@ -1,6 +1,6 @@
 """Titles of pages; wikitext of a page -> paragraphs of plain text, with links as character spans.
 
-In:  wikitext from a dump, and the language of the wiki (namespace names and link trails differ).
+In:  wikitext from a dump, and the rules of its wiki: a `Site` made of the dump's header, or only a language.
 Out: a list of `Paragraph`s, ended by headings, blank lines and list items; `is_abstract` is true before the first
      heading. `paragraph.text[link.start:link.end]` is the rendered link; links are sorted, disjoint and never empty.
 
@@ -10,23 +10,36 @@ so that Python loops only over references, templates, links and lines. The order
 * removed markup leaves a `_GAP`, so that `[[bus]]<ref>..</ref>es` is not read as `[[bus]]es`; gaps are removed last;
 * a link becomes `_LINK 17 _SURFACE buses _END`, where 17 is an index into a list of titles. The surface form is cleaned
   like any other text; `_paragraph` removes the marks last and turns them into character spans.
-Each step takes linear time, even if the page is nothing but open brackets. Unclosed markup stays as text.
+Each step takes linear time, even if the page is nothing but open brackets. What nobody closes is read as MediaWiki
+reads it: a table or a comment ends with the page, a template, a link or a <ref> is text.
+
+`wikis.txt` has what no header says: link trails, and further names of namespaces. Case, variants (-{ }-) and dotted i
+follow the wiki and its language too.
 
 LUKE's own code (wikipedia2vec, dump_db.py) walks mwparserfromhell's tree and treats a section as one paragraph.
 # differs from LUKE: headings are dropped, link trails (the es of [[bus]]es) belong to the surface, and
 # `Title#section` counts as `Title`: LUKE looks it up with its section and never finds it.
-Left out on purpose: templates that produce text ({{convert|..}}), link prefixes (Arabic), and the local names of
-namespaces other than files and categories: a link into one of them counts as a link to an article that does not exist,
-so it never becomes an entity.
+Left out on purpose: templates that produce text ({{convert|..}}; of dashes and the like there is a table), link
+prefixes (Arabic), and, without a header, the local names of namespaces other than files and categories: a link into one
+of them counts as a link to an article that does not exist, so it never becomes an entity.
 """
 
 import html
 import html.entities
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
+
+
+class Site(NamedTuple):
+    """The rules of a wiki, from the header of its dump."""
+
+    language: str = "en"  # "en", "simple", "zh-yue", ...
+    namespaces: tuple[tuple[int, str], ...] = ()  # key and name, as "-2 Media", "6 File", "14 Category"
+    case_sensitive: bool = False  # "gerku" and "Gerku" are two pages
 
 
 class Link(NamedTuple):
@@ -62,26 +75,34 @@ def _decode_entity(match: re.Match) -> str:
     return html.unescape(entity) if entity[1] == "#" else html.entities.html5.get(entity[1:], entity)
 
 
-@lru_cache(1 << 16)  # half of the links on a page repeat a title
-def normalize_title(title: str, language: str = "en") -> str:
-    """A link's target as a page title: "_foo_bar#part" -> "Foo bar"; "" if it is only a section."""
-    title = decode_entities(title)
-    if "%" in title:
+def _decode(target: str) -> str:
+    """Without the two ways to write a character of a title: `&#58;` and `%3A`."""
+    target = decode_entities(target)
+    if "%" in target:
         try:
-            decoded = unquote(title, errors="strict")
-            title = title if _NO_TITLE.search(decoded) else decoded
+            decoded = unquote(target, errors="strict")
+            target = target if _NO_TITLE.search(decoded) else decoded
         except UnicodeDecodeError:
             pass  # "50%ab" is a title
-    title = title.partition("#")[0].replace("_", " ")
+    return target
+
+
+_DOTTED_I = frozenset("az kaa tr".split())  # languages in which İ is the capital of i
+
+
+@lru_cache(1 << 16)  # half of the links on a page repeat a title
+def normalize_title(title: str, language: str = "en", case_sensitive: bool = False) -> str:
+    """A link's target as a page title: "_foo_bar#part" -> "Foo bar"; "" if it is only a section."""
+    title = _decode(title).partition("#")[0].replace("_", " ")
     if not title.isascii():
         title = _INVISIBLE.sub("", title)
     title = " ".join(title.split())
     if title.startswith(":"):  # [[:Category:X]] links to a category instead of adding the page to it
         title = title[1:].lstrip()
-    if not title:
-        return ""
+    if not title or case_sensitive:
+        return title
     # Not str.upper: it changes Georgian letters, MediaWiki does not. A letter whose capital is two letters stays.
-    first = "İ" if language == "tr" and title[0] == "i" else title[0].title()
+    first = "İ" if language in _DOTTED_I and title[0] == "i" else title[0].title()
     return first + title[1:] if len(first) == 1 else title
 
 
@@ -94,6 +115,7 @@ _GONE = (  # tags whose contents are not text of the article
 _OPAQUE = re.compile(rf"<(?:!--|({_GONE}|nowiki|pre)(?:\s[^<>]*)?/?>)", re.IGNORECASE)
 _CLOSERS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in f"{_GONE}|nowiki|pre".split("|")}
 _CLOSERS["!--"] = re.compile("-->")
+_TO_THE_END = ("!--", "includeonly")  # what hides the rest of the page if nobody closes it
 _MARKUP = re.compile(r"[][{}'<>=*#:;|!&_\n-]")
 
 
@@ -107,10 +129,11 @@ def _remove_opaque(text: str) -> str:
         name, contents, end = (match[1] or "!--").lower(), "", match.end()
         if not match[0].endswith("/>"):
             closer = None if name in unclosed else _CLOSERS[name].search(text, end)
-            if closer is None:
+            if closer is None and name not in _TO_THE_END:
                 unclosed.add(name)
                 continue  # the text stays; the tag is removed with the other tags
-            contents, end = text[end : closer.start()], closer.end()
+            close, after = closer.span() if closer else (len(text), len(text))
+            contents, end = text[end:close], after
         kept.append(text[position : match.start()])
         position = end
         if name == "!--":
@@ -142,18 +165,41 @@ def _remove_nested(text: str, opener: str, closer: str) -> str:
     return "".join(kept)
 
 
+def _remove_tables(text: str, edges: re.Pattern, left: str = _GAP) -> str:
+    """Removes tables at any depth; what nobody closes ends with the page. edges: of tables, group 1 where one opens."""
+    kept, position, depth = [], 0, 0
+    for edge in edges.finditer(text):
+        if edge[1]:
+            kept += [] if depth else [text[position : edge.start()], left]
+            depth += 1
+        elif depth:
+            depth -= 1
+            position = edge.end()
+    return "".join(kept if depth else [*kept, text[position:]])
+
+
+# Templates that are a character; the others go, and what stands around them would be one word.
+_CHARACTERS = {
+    "mdash|em dash|emdash|—": "—", "ndash|en dash|endash|–|--": "–", "nbsp|space|spaces": " ", "!": "|", "=": "=",
+    "dash|snd|sndash|spnd|spndash|spaced ndash|spaced en dash": " – ", "·|middot|dot|•|bull|bullet": " · ",
+    "smd|smdash|spmd|spaced mdash|spaced em dash|тире": " — ",
+}  # fmt: skip
+_CHARACTER = {name: character for names, character in _CHARACTERS.items() for name in names.split("|")}
+_SHORT_TEMPLATE = re.compile(r"\{\{([^{}|]{1,20})\}\}")
 _PARAMETER = re.compile(r"\{\{\{[^{}]*\}\}\}")
-_TABLE_END = re.compile(r"\n[ \t\0]+\|\}")
-_HTML_TABLE = re.compile(r"<(/?)table(?:\s[^<>]*)?>", re.IGNORECASE)
+_TABLE_EDGE = re.compile(rf"\n[ \t{_GAP}:]*(?:(\{{\|)|\|\}})")
+_HTML_TABLE_EDGE = re.compile(r"<(?:(table)|/table)(?:\s[^<>]*)?>", re.IGNORECASE)
 
 
 def _remove_templates_and_tables(text: str) -> str:
     if "{{{" in text:
         text = _PARAMETER.sub(_GAP, text)
-    text = _remove_nested(text, "{{", "}}")
+    if "{{" in text:
+        text = _SHORT_TEMPLATE.sub(lambda match: _CHARACTER.get(match[1].strip().lower(), match[0]), text)
+        text = _remove_nested(text, "{{", "}}")
     if "{|" in text:
-        text = _remove_nested(_TABLE_END.sub("\n|}", text), "{|", "\n|}")
-    return _remove_nested(_HTML_TABLE.sub(r"<\1table>", text), "<table>", "</table>")
+        text = _remove_tables(f"\n{text}", _TABLE_EDGE, f"\n{_GAP}")
+    return _remove_tables(text, _HTML_TABLE_EDGE)
 
 
 # ------------------------------------------------------------------------------------------------- rewriting what stays
@@ -162,35 +208,51 @@ _BLOCK_TAG = re.compile(
     r"</?(?:p|div|center|blockquote|[uod]l|li|d[td]|h[1-6]|hr|poem|t[rdh]|caption)(?:\s[^<>]*)?/?>", re.IGNORECASE
 )
 _BREAK = re.compile(r"<br(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _MAGIC_WORD = re.compile(r"__[^\W\d_]\w*?__")
+_ANY_CASE = frozenset("notoc forcetoc toc nogallery noeditsection notitleconvert notc nocontentconvert nocc".split())
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _EXTERNAL = re.compile(  # [url label], the label with single or double brackets in it
     r"\[(?:(?:https?|ftps?|sftp|news|nntp|ircs?|gopher|telnet|git|svn|mms|worldwind|mailto|tel|urn):|//)"
-    r"[^\s\[\]<>]*+[^\S\n]*([^\[\]\n]*+(?:(?:\[\[[^\[\]\n]*+\]\]|\[[^\[\]\n]*+\])[^\[\]\n]*+)*+)\]",
+    r"[^\s\[\]<>\"']*+(?:'(?!')[^\s\[\]<>\"']*+)*+[^\S\n]*+([^\[\]\n]*+(?:(?:\[\[[^\[\]\n]*+\]\]|\[[^\[\]\n]*+\])[^\[\]\n]*+)*+)\]",
     re.IGNORECASE,
 )
 
 
-def _variant(match: re.Match) -> str:
+# Languages whose wikis have variants, and the codes of those that we read, the best first.
+_VARIANTS = {
+    "ban": "ban", "crh": "crh-latn", "gan": "gan-hans", "iu": "ike-cans", "kk": "kk-cyrl", "ku": "ku-latn",
+    "mni": "mni", "sh": "sh-latn", "shi": "shi-latn", "sr": "sr-ec sr-cyrl", "tg": "tg-cyrl tg", "tly": "tly",
+    "uz": "uz-latn", "wuu": "wuu-hans", "zgh": "zgh", "zh": "zh-hans zh-cn zh",
+}  # fmt: skip
+_CODE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*")
+
+
+def _variant(match: re.Match, language: str) -> str:
     """-{zh-hans:计算机; zh-hant:電腦}- -> 计算机: readers of the Chinese Wikipedia choose a variant."""
     flags, bar, rules = match[1].rpartition("|")
     if bar and flags.strip() in ("H", "T", "-"):  # a rule for the rest of the page or for its title
         return _GAP
     pairs = [rule.strip().partition(":") for rule in rules.split(";")]
-    forms = {variety: form.strip() for variety, colon, form in pairs if colon and variety.startswith("zh")}
-    return next((forms[variety] for variety in ("zh-hans", "zh-cn", "zh", *forms) if variety in forms), rules)
+    forms = {code: form.strip() for code, colon, form in pairs if colon and _CODE.fullmatch(code)}
+    return next((forms[code] for code in (*_VARIANTS[language].split(), *forms) if code in forms), rules)
+
+
+def _is_magic(word: str) -> bool:
+    """__NOTOC__, __notoc__, __目次__; not __init__"""
+    return word == word.upper() or not word.isascii() or word.strip("_").lower() in _ANY_CASE
 
 
 def _rewrite_markup(text: str, language: str) -> str:
     """Rewrites tags, magic words and external links; internal links, bold and italics come later."""
-    if language.startswith("zh"):
-        text = _VARIANT.sub(_variant, text)
+    main = language.partition("-")[0] if language.startswith("zh") else language
+    if main in _VARIANTS and "-{" in text:
+        for _ in range(3):  # rules may be nested
+            text = _VARIANT.sub(lambda match: _variant(match, main), text)
     if "__" in text:
-        # __NOTOC__, __目次__; not __init__
-        text = _MAGIC_WORD.sub(lambda match: _GAP if match[0] == match[0].upper() else match[0], text)
+        text = _MAGIC_WORD.sub(lambda match: _GAP if _is_magic(match[0]) else match[0], text)
     text = _BREAK.sub(" ", _BLOCK_TAG.sub("\n\n", text))
-    return _EXTERNAL.sub(r"\1", _TAG.sub(_GAP, text))
+    return _EXTERNAL.sub(rf"\1{_GAP}", _TAG.sub(_GAP, text))
 
 
 # ----------------------------------------------------------------------------------------------------- where links lead
@@ -198,41 +260,7 @@ def _rewrite_markup(text: str, language: str) -> str:
 # Kinds of link targets. HIDDEN: files, media and categories, which are not part of the text.
 ARTICLE, HIDDEN, LANGUAGE, OTHER = "article", "hidden", "language", "other"
 
-# Language -> its names for files, media and categories; its link trail: letters right after a link that belong to it:
-# [[bus]]es. mLUKE's 24 languages; the English names work everywhere. All are lower case and come from siteinfo, that
-# is, namespaces with aliases, link trails, interwiki prefixes. Vietnamese has the French trail, in MediaWiki as well.
-_WIKIS = {
-    "en": ("file|image|media|category", "a-z"),
-    "ar": (
-        "ملف|صورة|ميديا|وسائط|تصنيف",
-        "a-zء-ي\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed",
-    ),
-    "bn": ("চিত্র|মিডিয়া|বিষয়শ্রেণী", "\u0980-\u09ff"),
-    "de": ("datei|bild|medium|kategorie", "a-zäöüß"),
-    "el": (
-        "αρχείο|εικόνα|μέσο|μέσον|κατηγορία",
-        "a-zαβγδεζηθικλμνξοπρστυφχψωςΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩάέήίόύώϊϋΐΰΆΈΉΊΌΎΏΪΫ",
-    ),
-    "es": ("archivo|imagen|medio|categoría|cat", "a-záéíóúñ"),
-    "fi": ("tiedosto|kuva|luokka", "a-zäö"),
-    "fr": ("fichier|média|catégorie", "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ"),
-    "hi": ("चित्र|मीडिया|श्रेणी|श्र", "a-z\u0900-\u0963\u0966-\u097f\ua8e0-\ua8ff"),
-    "id": ("berkas|gambar|kategori", "a-z"),
-    "it": ("immagine|categoria|cat", "a-zàéèíîìóòúù"),
-    "ja": ("ファイル|画像|メディア|カテゴリ", ""),
-    "ko": ("파일|그림|미디어|분류", "a-z"),
-    "nl": ("bestand|afbeelding|categorie", "a-zäöüïëéèà"),
-    "pl": ("plik|grafika|kategoria", "a-zęóąśłżźćńĘÓĄŚŁŻŹĆŃ"),
-    "pt": ("ficheiro|arquivo|imagem|multimédia|categoria", "a-záâãàéêẽçíòóôõq\u0303úüűũ"),
-    "ru": ("файл|изображение|медиа|категория|к", "a-zа-яё"),
-    "sv": ("fil|bild|kategori", "a-zåäöéÅÄÖÉ"),
-    "sw": ("picha|faili|jamii", "a-z"),
-    "te": ("దస్త్రం|ఫైలు|బొమ్మ|మీడియా|వర్గం", "\u0c01-\u0c6f"),
-    "th": ("ไฟล์|ภาพ|สื่อ|หมวดหมู่", "a-z"),
-    "tr": ("dosya|resim|ortam|medya|kategori|kat", "a-zÇĞçğİıÖöŞşÜüÂâÎîÛû"),
-    "vi": ("tập tin|hình|phương tiện|thể loại", "a-zàâçéèêîôûäëïöüùÇÉÂÊÎÔÛÄËÏÖÜÀÈÙ"),
-    "zh": ("文件|档案|檔案|图像|圖像|图片|圖片|媒体|媒體|媒体文件|媒體文件|媒体档案|媒體檔案|分类|分類|cat", ""),
-}
+_FILE_NAMES = "file|image|media|category"  # in every wiki
 _OTHER_NAMESPACES = (
     "talk|user|user talk|wikipedia|wikipedia talk|project|project talk|wp|wt|file talk|image talk|mediawiki|mediawiki "
     "talk|template|template talk|help|help talk|category talk|portal|portal talk|draft|draft talk|module|module talk|"
@@ -263,29 +291,61 @@ _PROJECTS = (
 )
 
 
+_HIDDEN_NAMESPACES = (-2, 6, 14)  # media, files, categories
+
+
+@cache
+def _tables() -> dict[str, dict[str, list[str]]]:
+    """`wikis.txt`: section -> language -> its entries."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in Path(__file__).with_name("wikis.txt").read_text(encoding="utf-8").split("\n"):
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            languages, _, entry = line.partition(" = ")
+            for language in languages.split():
+                section.setdefault(language, []).append(entry)
+    return sections
+
+
 class _Wiki(NamedTuple):
+    site: Site
     prefixes: dict[str, str]  # prefix of a link target -> kind of target
-    hidden_link: re.Pattern  # [[File:..]] or [[Category:..]]; links and single brackets may be inside
+    hidden_link: re.Pattern  # the beginning of [[File:..]] or [[Category:..]]
     trail: re.Pattern
 
 
+def _prefix(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
 @lru_cache
-def _wiki(language: str) -> _Wiki:
-    names, letters = _WIKIS.get(language, ("", "a-z"))
-    hidden = f"{_WIKIS['en'][0]}|{names}".strip("|").split("|")
+def _wiki(site: Site | str) -> _Wiki:
+    site = Site(site) if isinstance(site, str) else site
+    tables = _tables()
+    hidden = "|".join([_FILE_NAMES, *tables["names"].get(site.language, [])]).split("|")
+    hidden += [_prefix(name) for key, name in site.namespaces if key in _HIDDEN_NAMESPACES]
     prefixes = dict.fromkeys(_PROJECTS.split() + _OTHER_NAMESPACES.split("|"), OTHER)
-    prefixes |= dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | dict.fromkeys(hidden, HIDDEN)
-    inside = r"[^\[\]]*+(?:(?:\[\[[^\[\]]*+\]\]|\[[^\[\]]*+\])[^\[\]]*+)*+"
-    names = "|".join(hidden).replace(" ", "[ _]+")
-    hidden_link = re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*:{inside}\]\]", re.IGNORECASE)
-    return _Wiki(prefixes, hidden_link, re.compile(f"[{letters}]+" if letters else "(?!)"))
+    prefixes |= dict.fromkeys(_LANGUAGES.split(), LANGUAGE) | {_prefix(name): OTHER for _, name in site.namespaces}
+    prefixes |= dict.fromkeys(hidden, HIDDEN)
+    names = "|".join(map(re.escape, hidden)).replace(r"\ ", "[ _]+")
+    colon = r"(?::|%3a|&#0*58;|&#x0*3a;|&colon;)"
+    hidden_link = re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*{colon}", re.IGNORECASE)
+    letters = tables["trails"].get(site.language, ["a-z"])[0]
+    trail = "(?!)" if letters == '""' else f"[{letters}]+" if "'" not in letters else f"(?:[{letters}](?<!')|'(?!'))+"
+    return _Wiki(site, prefixes, hidden_link, re.compile(trail))
 
 
-def leads_to(target: str, language: str) -> str:
+def leads_to(target: str, site: Site | str) -> str:
     """What the target of a link is, judged by its prefix."""
+    return _kind(target, _wiki(site).prefixes)
+
+
+def _kind(target: str, prefixes: dict[str, str]) -> str:
+    if "%" in target or "&" in target:
+        target = _decode(target)
     prefix, colon, _ = target.lstrip(": ").partition(":")
-    prefix = " ".join(prefix.replace("_", " ").lower().split())
-    kind = _wiki(language).prefixes.get(prefix, ARTICLE) if colon else ARTICLE
+    kind = prefixes.get(_prefix(prefix), ARTICLE) if colon else ARTICLE
     # [[:File:X]] links to the page of the file instead of showing it.
     return OTHER if target[:1] == ":" and kind != ARTICLE else kind
 
@@ -296,13 +356,42 @@ _NO_TARGET = re.compile(r"[\n\[\]{}<>]")
 _BLANK = f" \t{_GAP}"
 
 
-def _remove_hidden_links(text: str, language: str) -> str:
-    """Takes out [[File:..]] with its caption, and [[Category:..]]."""
-    for _ in range(5):  # a caption may contain further files
-        text, found = _wiki(language).hidden_link.subn(_GAP, text)
-        if not found:
-            break
-    return text
+_BRACKET = re.compile(r"\[\[(?!\[)|\]\]|\[")
+
+
+def _hidden_spans(text: str, position: int, hidden: set[int]) -> tuple[list[tuple[int, int]], int]:
+    """Spans of the links that start at one of the places `hidden`, from the first one at `position` until all that
+    opens has closed; and where that is. Links and single brackets may be inside."""
+    spans, open_links = [], []  # of what is open: where it starts, whether a single bracket is inside
+    while bracket := _BRACKET.search(text, position):
+        start, position = bracket.span()
+        if bracket[0] == "[[":
+            open_links.append([start, False])
+        elif bracket[0] == "[":
+            open_links[-1][1] = True
+        else:
+            start, has_bracket = open_links.pop()
+            position += has_bracket and text.startswith("]", position)  # the third of [[b|[c]]]
+            if start in hidden:
+                while spans and spans[-1][0] > start:
+                    spans.pop()
+                spans.append((start, position))
+        if not open_links:
+            return spans, position
+    return spans, len(text)
+
+
+def _remove_hidden_links(text: str, wiki: _Wiki) -> str:
+    """Takes out [[File:..]] with its caption, and [[Category:..]]. What nobody closes stays."""
+    starts = [match.start() for match in wiki.hidden_link.finditer(text)]
+    kept, hidden, seen, position = [], set(starts), 0, 0
+    for start in starts:
+        if start >= seen:
+            spans, seen = _hidden_spans(text, start, hidden)
+            for begin, end in spans:
+                kept += [text[position:begin], _GAP]
+                position = end
+    return "".join([*kept, text[position:]])
 
 
 def _pipe_trick(target: str) -> str:
@@ -315,39 +404,47 @@ def _pipe_trick(target: str) -> str:
     return name.partition(", ")[0]
 
 
-def _link_text(inside: str, trail: str, is_alone: bool, titles: list[str], language: str) -> str | None:
-    """[[inside]]trail -> a marked link, or plain text if it leads to no article. None if it is not a link."""
+def _is_alone(before: str, after: str) -> bool:
+    """Whether what stands between the two has its line for itself."""
+    return before.rstrip(_BLANK)[-1:] in ("", "\n") and after.lstrip(_BLANK)[:1] in ("", "\n")
+
+
+def _link_text(before: str, inside: str, after: str, trail: str, titles: list[str], wiki: _Wiki) -> str | None:
+    """before[[inside]]after -> a marked link, or plain text if it leads to no article. None if it is not a link."""
     target, bar, surface = inside.partition("|")
     target = target.strip()
     if not target or _NO_TARGET.search(target) or "\n\n" in surface:  # a link does not span paragraphs
         return None
-    kind = leads_to(target, language) if ":" in target else ARTICLE
-    if kind == HIDDEN or kind == LANGUAGE and is_alone:
+    encoded = "&" in target or "%" in target  # perhaps the colon
+    kind = _kind(target, wiki.prefixes) if ":" in target or encoded else ARTICLE
+    if kind == HIDDEN or kind == LANGUAGE and _is_alone(before, after):
         return _GAP + trail  # a language link alone on its line belongs to the sidebar
     if not bar:
         surface = target.removeprefix(":")
     elif not surface:
         surface = _pipe_trick(target)
     surface = surface.replace("\n", " ") + trail
-    title = normalize_title(target.replace(_GAP, ""), language) if kind == ARTICLE else ""
-    if not title:  # [[wikt:word]], [[#section]]
+    language, _, case_sensitive = wiki.site
+    title = normalize_title(target.replace(_GAP, ""), language, case_sensitive) if kind == ARTICLE else ""
+    if not title or encoded and _NO_TITLE.search(title):  # [[wikt:word]], [[#section]], [[&#91;]]
         return surface
     titles.append(title)
     return f"{_LINK}{len(titles) - 1}{_SURFACE}{surface}{_END}"
 
 
-def _mark_links(text: str, titles: list[str], language: str) -> str:
+def _mark_links(text: str, titles: list[str], wiki: _Wiki) -> str:
     """Replaces links by marks. Links do not nest: in [[a [[b]] c]] only [[b]] is one."""
     first, *chunks = text.split("[[")
     kept = [first]
-    trailing = _wiki(language).trail.match
+    trailing = wiki.trail.match
     for chunk in chunks:
         inside, closed, rest = chunk.partition("]]")
         name = inside.lstrip("[")  # [[[a]]] is [[a]] in brackets
+        if rest[:1] == "]" and "[" in name:  # [[b|[c]]]
+            inside, name, rest = f"{inside}]", f"{name}]", rest[1:]
         letters = trailing(rest)
         trail = letters[0] if letters else ""
-        is_alone = ":" in name and kept[-1].rstrip(_BLANK)[-1:] in ("", "\n") and rest.lstrip(_BLANK)[:1] in ("", "\n")
-        link = _link_text(name, trail, is_alone, titles, language) if closed else None
+        link = _link_text(kept[-1], name, rest, trail, titles, wiki) if closed else None
         if link is None:
             kept.append("[[" + chunk)
         else:
@@ -362,6 +459,8 @@ _LINE = re.compile(r"(=.+=\s*$)|[*#:;]+|-{4,}|\s*$")  # a heading, a list item, 
 _MARK = re.compile(f"{_LINK}(\\d+){_SURFACE}([^{_END}]*){_END}")
 _EMPTY = re.compile(f"{_LINK}\\d+{_SURFACE} *{_END}")
 _SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) ")
+_GAP_AT_END = re.compile(rf"{_GAP}[\s,;]*+[)）]")  # quick to find, before the slow one
+_EMPTY_BRACKETS = re.compile(rf" ?[(（][\s,;]*+{_GAP}[\s,;{_GAP}]*+[)）]")
 
 
 def _remove_quotes(line: str) -> str:
@@ -391,6 +490,8 @@ def _blocks(text: str) -> Iterator[tuple[str, bool]]:
         if "''" in line:
             line = _remove_quotes(line)
         if _GAP in line:  # not earlier: ''{{x}}'' is not ''''
+            if _GAP_AT_END.search(line):  # the brackets of ({{x}}) go with it
+                line = _EMPTY_BRACKETS.sub("", line)
             line = line.replace(_GAP, "")
         special = _LINE.match(line) if line[:1] in "=*#:;- \t\r" else None  # "" is in any string: empty lines too
         if not special:
@@ -424,14 +525,14 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | 
     return Paragraph(text, links, is_abstract) if text else None
 
 
-def parse(wikitext: str, language: str = "en") -> list[Paragraph]:
-    """The paragraphs of a page; never raises, whatever the markup. `language`: the wiki's code, "en" or "simple"."""
-    text = wikitext
+def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
+    """The paragraphs of a page; never raises, whatever the markup. site: the wiki's rules, or only its language."""
+    wiki, text = _wiki(site), wikitext
     for mark in (_GAP, _LINK, _SURFACE, _END):  # forbidden in XML, so not in a dump
         text = text.replace(mark, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []
-    text = _remove_hidden_links(_rewrite_markup(text, language), language)
-    blocks = _blocks(_mark_links(text, titles, language))
+    text = _remove_hidden_links(_rewrite_markup(text, wiki.site.language), wiki)
+    blocks = _blocks(_mark_links(text, titles, wiki))
     paragraphs = (_paragraph(block, titles, is_abstract) for block, is_abstract in blocks if block)
     return [paragraph for paragraph in paragraphs if paragraph]

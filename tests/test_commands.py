@@ -75,6 +75,7 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"bench_kernels", "compiles and counts for minutes: see test_kernels_aot.py and test_entity_attention.py"),
     (r"bench_tasks", "fine-tunes every task with three seeds, an hour and more"),
     (r"bench_checkpoint_loading", "writes 2.5 GB"),
+    (r"bench_linking", "needs pages that were held out, and a model of the others: see test_inference.py"),
     (r"bench_(tokenizers|inputs)", "needs RoBERTa's tokenizer"),
     (r"bench_wikitext", "needs mwparserfromhell and wikipedia2vec"),
 ]

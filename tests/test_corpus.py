@@ -25,14 +25,14 @@ OSLO = {"title": "oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title
 
 
 def test_jsonl_by_hand(tmp_path):
-    """Titles are normalized as in a dump; links may be missing or in any order."""
+    """Titles stand as they are, also those that would be others on a wiki; links may be missing or in any order."""
     unsorted = [{"title": "B", "start": 1, "end": 3}, {"title": "A", "start": 0, "end": 1}]
     second = {"title": "x_y", "paragraphs": [{"text": "a b"}, {"text": "a b", "is_abstract": True, "links": unsorted}]}
     path, read = tmp_path / "c.jsonl", []
     path.write_text(f"{json.dumps(OSLO)}\n\n{json.dumps(second)}\n", encoding="utf-8")
     assert list(read_jsonl(path, read.append)) == [
-        Document("Oslo", [Paragraph("In Norway.", [Link("Norway", 3, 9)], False)]),
-        Document("X y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 1, 3)], True)]),
+        Document("oslo", [Paragraph("In Norway.", [Link("norway#x", 3, 9)], False)]),
+        Document("x_y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 1, 3)], True)]),
     ]
     assert sum(read) == path.stat().st_size
 
@@ -50,8 +50,8 @@ def with_link(**link) -> dict:
         ({"title": "T"}, "field 'paragraphs' is missing"),
         ({"title": "T", "paragraphs": [3]}, "paragraphs 1 is 3, expected an object"),
         ({"title": 3, "paragraphs": []}, "field 'title' is 3, expected a string"),
-        ({"title": " ", "paragraphs": []}, "field 'title' is ' ', expected the title of a page"),
-        (with_link(title="#", start=4, end=5), "links 2: field 'title' is '#'"),
+        ({"title": " ", "paragraphs": []}, "field 'title' is empty, expected a page's title or an id of your own"),
+        (with_link(title="", start=4, end=5), "links 2: field 'title' is empty"),
         (with_link(title="B", start=4.0, end=5), "field 'start' is 4.0, expected an integer"),
         ({"title": "T", "paragraphs": [{}]}, "paragraphs 1: field 'text' is missing"),
         ({"title": "T", "paragraphs": [{"text": 5, "links": []}]}, "field 'text' is 5"),
@@ -112,6 +112,10 @@ def test_what_is_no_article_is_skipped(tmp_path):
         (["1-pages-articles.xml", "1-pages-articles-multistream.xml"], [1]),
         ([f"1-pages-articles{k}.xml-p{k}p{k}" for k in (2, 10, 1)], [2, 0, 1]),
         (["1-pages-articles1.xml-p1p9", "1-pages-articles.xml"], [1]),
+        # Both variants: each part once, whichever there is.
+        ([f"1-pages-articles{v}{k}.xml-p{k}p{k}" for k in (2, 1) for v in ("", "-multistream")], [3, 1]),
+        ([f"1-pages-articles{part}" for part in (
+            "1.xml-p1p4", "-multistream2.xml-p5p9", "-multistream1.xml-p1p4", "2.xml-p10p19")], [2, 3, 1]),
     ],
 )
 def test_finds_the_newest_dump(tmp_path, there, expected):

@@ -66,6 +66,41 @@ def test_wned(wned):
     assert [TEXT[m.start : m.end] for m in document.mentions] == ["Ada", "Ada & Bo", "Ada"]
 
 
+@pytest.mark.parametrize(
+    "text, surface, offset, expected",
+    [
+        ("to Rio de\r\n Janeiro x", "Rio de Janeiro", 3, "Rio de\r\n Janeiro"),
+        ("to Rio\u2003de\tJaneiro x", "Rio de Janeiro", 99, "Rio\u2003de\tJaneiro"),
+        ("the U.N . said", "U.N.", 4, "U.N ."),
+        ("the U. N. said", "U.N.", 4, "U. N."),
+        ("SÃO PAULO won", "São Paulo", 0, "SÃO PAULO"),
+        ("x d\u2019Ivoire x", "D'Ivoire", 2, "d\u2019Ivoire"),
+        ("x d`Ivoire x", "d\u00b4Ivoire", 2, "d`Ivoire"),
+        ("x A&amp;P x", "A&amp;P", 2, "A&amp;P"),  # the text is written as HTML, the mention in XML is A&P
+        ("x A&P x", "A&amp;amp;P", 2, "A&P"),  # the other way round
+        ("x \u201cM\u201d \u2013 x", "&quot;M&quot; -", 2, "\u201cM\u201d \u2013"),
+        ("may. May. MAY.", "May", 10, "MAY"),  # at its place in another spelling, before elsewhere in the same
+        ("may. May. MAY.", "May", 9, "May"),  # nowhere near: the same spelling before the nearest
+        ("ma y. MAY. x", "May", 5, "MAY"),
+        ("Mayor may", "MAY", 0, "May"),
+    ],
+)
+def test_mentions_in_another_spelling(wned, text, surface, offset, expected):
+    (wned.parent / "RawText/d1").write_bytes(text.encode())
+    item = f"<mention>{surface}</mention><wikiName>X</wikiName><offset>{offset}</offset>"
+    wned.write_text(f'<a><document docName="d1"><annotation>{item}</annotation></document></a>', encoding="utf-8")
+    ((mention,),) = (document.mentions for document in read(wned))
+    assert text[mention.start : mention.end] == expected
+
+
+def test_a_mention_of_white_space_or_of_other_letters_is_named(wned):
+    xml = wned.read_text()
+    wned.write_text(xml.replace("<mention>Ada</mention>", "<mention> </mention>", 1))
+    assert "annotation 1: expected <mention>" in fault_of(wned)
+    wned.write_text(xml.replace("<mention>Ada</mention>", "<mention>Adas</mention>", 1))
+    assert "the mention 'Adas' is not in the text, which has 'Ada' at 2" in fault_of(wned)
+
+
 def test_wned_without_texts(wned):
     assert read(wned, mentions_alone=True) == read(wned)  # a text that is there is read
     (wned.parent / "RawText/d1").unlink()
@@ -187,9 +222,12 @@ def test_mentions_and_candidates_from_statistics():
     statistics = from_links({("ada", "Ada Lovelace"): 7, ("ada", "Ada, Oklahoma"): 3})
     document = Document("", "ADA, Eve", (Mention(0, 3), Mention(5, 8), Mention(0, 3, None, ())))
     found = data.with_candidates(document, statistics, 0.5)
-    assert found.mentions == (Mention(0, 3, None, (ADA, OKLAHOMA)), Mention(5, 8, None, ()), Mention(0, 3, None, ()))
+    sure = {"certainty": 10 / 11}  # ten links, on ten pages, and one more that might have none
+    assert found.mentions == (
+        Mention(0, 3, None, (ADA, OKLAHOMA), **sure), Mention(5, 8, None, (), certainty=0.0), Mention(0, 3, None, ())
+    )  # fmt: skip
     bare = document._replace(mentions=None)
-    assert data.with_candidates(bare, statistics, 0.5).mentions == (Mention(0, 3, None, (ADA, OKLAHOMA), 1.0),)
+    assert data.with_candidates(bare, statistics, 0.5).mentions == (Mention(0, 3, None, (ADA, OKLAHOMA), 1.0, **sure),)
     assert data.with_candidates(bare, statistics, 1.5).mentions == ()
 
 
@@ -348,11 +386,13 @@ def test_features_equal_a_plain_transcription(document, split, max_length, max_e
     options = Options(split=split, max_seq_length=max_length, max_entities=max_entities, max_mention=max_mention)
     features = make_features([document], LetterTokenizer(), VOCAB, (), options)
     found = []
-    for _, (word_ids, gold, spans, kept), is_target, candidates in features:
+    for _, (word_ids, gold, spans, kept), is_target, candidates, priors in features:
         assert word_ids[0] == 0 and word_ids[-1] == 2 and len(word_ids) <= max_length
         found.append((word_ids[1:-1].tolist(), list(zip(kept.tolist(), *spans.T.tolist(), is_target.tolist()))))
         of_mentions = [candidate_ids(document.mentions[k], VOCAB, options) for k in kept]
         assert list(zip(candidates, gold)) == of_mentions
+        numbers = [[*ids.values()] for ids in candidates]
+        assert priors == [[1 / (number + 1) for number in own] for own in numbers]
     expected = [(ids, rows) for ids, rows in plain_inputs(document, options) if rows]
     assert found == expected
     decided = Counter(k for _, rows in found for k, _, _, is_target in rows if is_target)

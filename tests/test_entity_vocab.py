@@ -114,6 +114,16 @@ def test_single_language_round_trip(tmp_path, name):
         assert json.loads((tmp_path / name).read_text(encoding="utf-8"))["Oslo"] == built.id("Oslo")
 
 
+@pytest.mark.parametrize("name", ["vocab.jsonl", "vocab.json"])
+def test_own_ids_that_look_like_languages(tmp_path, name):
+    """"umls:C1" is a title here, not C1 in the language umls."""
+    built = EntityVocab.build({"umls:C1": 3, "umls:C2": 2, "mesh:D1#x": 1}, 100, language="en")
+    built.save(tmp_path / name)
+    vocab = EntityVocab.load(tmp_path / name)
+    assert titles(vocab) == titles(built) and vocab.languages == ["en"]
+    assert [vocab.id(title) for title in ("umls:C1", "umls:C2", "mesh:D1#x", "C1")] == [3, 4, 5, vocab.unk_id]
+
+
 @pytest.mark.parametrize(
     ("content", "ids", "special"),
     [

@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -83,7 +84,7 @@ LONG_MENTION = "[[Oslo|a b c d e]] [[Ada]] [[Norway]]."
 
 @pytest.mark.parametrize(
     ("marked", "options", "expected"),
-    [
+    [(marked, options, list(expected)) for marked, options, *expected in [
         ("Oslo is in [[Norway]]. [[Ada]] moved there.", {},
          (5, "▁Oslo ▁is ▁in ▁Norway . ▁Ada ▁moved ▁there .", (4, "▁Norway"), (5, "▁Ada"))),
         ("a pre-[[Norway]]'s ([[Oslo]]) [[Ada|Ada's]]b", {},  # ▁ only after a space, in a mention and behind it
@@ -91,15 +92,39 @@ LONG_MENTION = "[[Oslo|a b c d e]] [[Ada]] [[Norway]]."
         (KNOWN_OR_NOT, {}, (5, "▁Kristiania ▁and ▁Atlantis .", (3, "▁Kristiania"), (UNK, "▁Atlantis"))),
         (KNOWN_OR_NOT, {"unk_entity_id": None}, (5, "▁Kristiania ▁and ▁Atlantis .", (3, "▁Kristiania"))),
         ("[[Ada]].", {"title": "Nobody"}, (-1, "▁Ada .", (5, "▁Ada"))),
-        ("He left [[Oslo|Oslo. Then]] he saw [[Ada]].", {},  # a link across sentences goes, its words stay
-         (5, "▁He ▁left ▁Oslo . ▁Then ▁he ▁saw ▁Ada .", (5, "▁Ada"))),
+        # A sentence end inside a mention does not cut it: one sentence of 7 tokens, the next of 6.
+        ("To [[Oslo|A. The B]] he ran. I saw [[Ada]] in it.", {"max_seq_length": 12},
+         (5, "▁To ▁A . ▁The ▁B ▁he ▁ran .", (3, "▁A . ▁The ▁B")), (5, "▁I ▁saw ▁Ada ▁in ▁it .", (5, "▁Ada"))),
+        ("See [[Oslo|Aa. The Bb. The Cc]]. [[Ada]] ran.", {"max_seq_length": 12},
+         (5, "▁See ▁Aa . ▁The ▁Bb . ▁The ▁Cc .", (3, "▁Aa . ▁The ▁Bb . ▁The ▁Cc")), (5, "▁Ada ▁ran .", (5, "▁Ada"))),
+        ("See [[Atlantis|Aa. The Bb]] here. I saw [[Ada]].",  # but one that is no entity does not join sentences
+         {"unk_entity_id": None, "max_seq_length": 8, "sentences_without_entities": True},
+         (5, "▁See ▁Aa ."), (5, "▁The ▁Bb ▁here ."), (5, "▁I ▁saw ▁Ada .", (5, "▁Ada"))),
         (LONG_MENTION, {"limits": {"MAX_MENTION_LENGTH": 3, "MAX_ENTITIES": 2}},
          (5, "▁a ▁b ▁c ▁d ▁e ▁Ada ▁Norway .", (3, "▁a ▁b ▁c"), (5, "▁Ada"))),
         ("A\u00a0 b  [[Oslo| \t ]] [[Ada| Ada\u3000]]c.  ", {}, (5, "▁A ▁b ▁Ada ▁c .", (5, "▁Ada"))),
-    ],
+    ]],
 )  # fmt: skip
 def test_worked_examples(marked, options, expected):
-    assert build(marked, **options) == [expected]
+    assert build(marked, **options) == expected
+
+
+def test_links_that_are_lost_are_counted():
+    """Sentences of 2, 6, 14, 2 tokens and so on; every link is an entity, or counted with its reason."""
+    page = ["[[Oslo]]. In [[Ada]] and [[Atlantis]] it is. [[Oslo]] and [[Ada]] " + "is a b " * 5 + "."]
+    last = "[[Oslo]] is a big city [[Ada| \t ]] here. [[Ada]] [[Oslo]] [[Oslo]] [[Ada]] [[Oslo]] ran."
+    page += [paragraph(last, is_abstract=True)]
+
+    def count(**options) -> tuple[dict, int]:
+        lost = Counter()
+        limits = {"MIN_SENTENCE_LENGTH": 4, "MAX_ENTITIES": 4}
+        made = build(*page, limits=limits, lost=lost, max_seq_length=16, **options)
+        return {reason: n for reason, n in lost.items() if n}, sum(len(mentions) for _, _, *mentions in made)
+
+    lost = {"sentence_too_short": 1, "sentence_too_long": 2, "no_token": 1, "beyond_the_first_128": 1}
+    assert count() == (lost | {"unk": 1}, 7)
+    assert count(unk_entity_id=None) == (lost | {"unknown_title": 1}, 6)
+    assert count(abstract_only=True) == ({"outside_abstract": 5, "no_token": 1, "beyond_the_first_128": 2}, 4)
 
 
 def test_packing():
@@ -144,7 +169,12 @@ def slow(paragraphs, title, tokenizer, unk, max_words, min_sentence, max_entitie
 
     sentences = []
     for item in paragraphs:
-        for sentence_start, sentence_end in split_sentences(item.text):
+        borders = [end for _, end in split_sentences(item.text)]
+        known = [link for link in item.links if ENTITIES.get(link.title, unk) is not None]
+        kept = [end for end in borders if not any(link.start < end < link.end for link in known)]
+        kept += borders[-1:] if borders[-1:] != kept[-1:] else []
+        starts = [len(item.text[:end]) + len(item.text[end:]) - len(item.text[end:].lstrip()) for end in [0, *kept]]
+        for sentence_start, sentence_end in zip(starts, kept):
             tokens, mentions, position = [], [], sentence_start
             for link in item.links:
                 inside = sentence_start <= link.start and link.end <= sentence_end

@@ -9,14 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from luke_mini import files
-from luke_mini.files import read_json, read_json_lines, read_records, run
-
-ROOT = Path(__file__).parent.parent
+from luke_mini.files import Record, parse_record, read_json, read_json_lines, read_records, run
 
 
 def write(tmp_path, text, name="data.jsonl"):
@@ -163,6 +161,54 @@ def test_errors_name_the_place(tmp_path, line, read, message):
         for record in read_json_lines(write(tmp_path, line)):
             read(record)
     assert "data.jsonl" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value, expected", [("q1", "q1"), (272819, "272819"), (-3, "-3"), (None, "here"), ("", "")])
+def test_ids_are_texts_or_whole_numbers(value, expected):
+    assert Record("line 1", {"id": value}).id("here") == expected
+
+
+@pytest.mark.parametrize("value", [1.5, True, [1], {"a": 1}])
+def test_other_ids_are_named(value):
+    with pytest.raises(ValueError, match="line 1: field 'id' is .*, expected a"):
+        Record("line 1", {"id": value}).id("here")
+
+
+def test_half_of_a_pair_of_units_is_replaced(tmp_path):
+    """JSON may spell what UTF-8 cannot hold: the text stays as long as it was, and whole pairs are what they are."""
+    line = r'{"text": "x\ud83d\u00e9 \ud83d\ude00\ude00\uD800", "\udfff": [1.5, null, "\\ud83d"]}'
+    (record,) = read_json_lines(write(tmp_path, line, "data.jsonl"))
+    assert record.values == {"text": "x\ufffd\xe9 \U0001f600\ufffd\ufffd", "\ufffd": [1.5, None, r"\ud83d"]}
+    assert parse_record(b"\xef\xbb\xbf" + line.encode(), "line 1").values == record.values
+
+
+def test_lines_that_are_no_text_are_named():
+    with pytest.raises(ValueError, match=r"line 2: not UTF-8 text \(at character 3\)"):
+        files.line_records(["Zo\xeb", b"Zo\xeb".decode(errors="surrogateescape")], files.parse_record)
+
+
+UTF_8 = r"""
+import sys
+from luke_mini import files
+def main():
+    print(ascii(sys.stdin.readlines()))
+    print("\u0411\U0001f600", chr(0xd83d))
+    raise ValueError("Zo\u00eb " + sys.argv[1])
+files.run(main, "it")
+"""
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+                                    {"PYTHONIOENCODING": "latin-1"}, {}])  # fmt: skip
+def test_scripts_read_and_write_utf_8_whatever_the_locale(locale):
+    given = b"\xef\xbb\xbf\xd0\x91\rb\r\n\xeb\xc2\x85x\xef\xbb\xbf\n"
+    done = subprocess.run([sys.executable, "-c", UTF_8, b"\xeb"], input=given, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)} | locale)  # fmt: skip
+    assert done.returncode == 2
+    lines, shown = done.stdout.splitlines()
+    assert lines == rb"['\u0411\rb\r\n', '\udceb\x85x\ufeff\n']"
+    assert shown == "\u0411\U0001f600 ".encode() + rb"\ud83d"
+    assert done.stderr.startswith("it: error: Zo\xeb ".encode()) and done.stderr.count(b"\n") == 1
 
 
 def test_errors_of_whole_files(tmp_path):

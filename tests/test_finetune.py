@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save_file
 
 import finetune
 import train
-from luke_mini import checkpoint, finetuning, inference, metrics, task_ner, task_qa
+from luke_mini import checkpoint, finetuning, inference, metrics, task_ner, task_qa, task_relation
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
+from luke_mini.initialization import initialize
+from luke_mini.model import LukeForPretraining
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--epochs 1 --train-examples 5 --dev-examples 3 --test-examples 4"
@@ -76,6 +78,48 @@ def test_a_run_leaves_scores_predictions_and_a_model(finetuned, toy_data):
 def test_the_same_seed_gives_the_same_scores(finetuned, run, tmp_path):
     run("ner", tmp_path, ALL_TYPES)
     assert (tmp_path / "results.json").read_bytes() == (finetuned / "results.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", inference.TASKS)
+def test_inputs_longer_than_the_positions_are_refused_before_the_first_step(name, tiny, toy_data, tmp_path):
+    """A table of 66 rows has 64 positions. What others saved is asked in inputs as long as that, if nothing is said."""
+    shape = replace(tiny.config, max_position_embeddings=66)
+    model = LukeForPretraining(shape)
+    initialize(model, shape, 0)
+    checkpoint.save(tmp_path / "short", model, tiny.tokenizer, tiny.entity_vocab)
+    call = [name, "--checkpoint", tmp_path / "short", "--data", toy_data / name, "--out", tmp_path / "out"]
+    call += [word for split in inference.TASKS[name].FILES[0] for word in (f"--{split}-examples", 3)]
+    refused = "expected at most the checkpoint's 64 positions"
+    with pytest.raises(ValueError, match=f"^--max-seq-length 512: {refused}$"):
+        finetune.main([*map(str, call)])
+    assert not (tmp_path / "out").exists()
+    if name == "mlama":
+        assert inference.load(tmp_path / "short", name).options.max_seq_length == 64
+        with pytest.raises(ValueError, match=f"^--max-seq-length 65: {refused}$"):
+            inference.load(tmp_path / "short", name, {"max_seq_length": 65})
+
+
+def test_what_goes_wrong_with_the_predictions_does_not_cost_the_model(run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no room for predictions")
+
+    monkeypatch.setattr(task_relation, "prediction_files", fail)
+    with pytest.raises(ValueError, match="no room"):
+        run("relation", tmp_path / "compared", "--compare-random")
+    assert not (tmp_path / "compared/model").exists()  # the random weights are not what was asked for
+    with pytest.raises(ValueError, match="no room"):
+        run("relation", tmp_path / "one")
+    assert inference.load(tmp_path / "one").task is task_relation
+
+
+def test_a_file_that_is_not_utf_8_is_named(finetuned, tmp_path):
+    (tmp_path / "text.txt").write_bytes("Zoë met Bo.\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"text.txt: not UTF-8 text \(.* at byte 2\)"):
+        finetune.main(f"ner --checkpoint {finetuned} --predict {tmp_path / 'text.txt'}".split())
+    with pytest.raises(ValueError, match=r"line 1: not UTF-8 text \(at character 3\)"):
+        inference.load(finetuned)("Zo\udceb")
+    with pytest.raises(ValueError, match=r"line 2: not UTF-8 text \(at character 1\)"):
+        list(inference.link((None, None, None, range(9), None), None, ["Ada", "\ud83d"]))
 
 
 def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):

@@ -257,6 +257,48 @@ def test_answer_loss_by_hand():
     assert not torch.isnan(heads.answer_loss(scores, mask, torch.tensor([-4, 1]), torch.tensor([99, 0])))
 
 
+@pytest.mark.parametrize("mask, starts, ends", [
+    ([[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]], [3, 0], [4, 2]),  # padding on the left; the second answer starts in it
+    ([[1, 0, 1, 0, 1], [1, 1, 0, 0, 1]], [2, 4], [1, 4]),  # holes; the first answer ends in one
+    ([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], [0, 0], [3, 4]),  # a sequence that is all padding
+    ([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0]], [3, 0], [4, 99]),  # no answer is inside
+])  # fmt: skip
+def test_the_loss_of_answers_wherever_the_padding_is(mask, starts, ends):
+    """The mean over answers at words, each against the words of its sequence alone; gradients are finite and as is."""
+    mask, given = torch.tensor(mask), [torch.tensor(starts), torch.tensor(ends)]
+    raw = torch.randn(2, 5, 2, dtype=torch.float64, generator=generator(3)).requires_grad_()
+    expected = torch.zeros((), dtype=torch.float64)
+    for column, positions in enumerate(given):
+        losses = []
+        for row, at in enumerate(positions.tolist()):
+            words = mask[row].nonzero()[:, 0].tolist()
+            if at in words:
+                losses.append(raw[row, words, column].logsumexp(0) - raw[row, at, column])
+        expected = expected + sum(losses) / max(1, len(losses)) / 2
+    wanted = torch.autograd.grad(expected, raw)[0] if expected.requires_grad else torch.zeros_like(raw)
+    loss = heads.answer_loss(raw.masked_fill(mask[:, :, None] == 0, float("-inf")), mask, *given)
+    assert_same(loss.detach(), expected.detach())
+    torch.testing.assert_close(torch.autograd.grad(loss, raw)[0], wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("empty", [2, 0])
+@pytest.mark.parametrize("architecture", [name for name in heads.HEADS if "Span" not in name])
+def test_a_sequence_of_padding_alone_has_no_score(architecture, empty):
+    """As the last row of a batch that is filled up to its size: the others have the scores that they have without."""
+    classes = 1 if architecture == "LukeForMultipleChoice" else 2
+    model = build(SMALL, lambda config: heads.LukeForTask(config, architecture, classes))
+    inputs = padded_batch(SMALL, [7, 3, 5], [2, 2, 2])
+    real = [row for row in range(3) if row != empty]
+    alone = {name: tensor[real].unsqueeze(0) if classes == 1 else tensor[real] for name, tensor in inputs.items()}
+    for name in ("attention_mask", "entity_attention_mask"):
+        inputs[name][empty] = 0
+    inputs = {name: tensor.unsqueeze(0) if classes == 1 else tensor for name, tensor in inputs.items()}
+    (_, scores), (_, expected) = model(**inputs), model(**alone)
+    scores, expected = (tensor.squeeze(0) if classes == 1 else tensor for tensor in (scores, expected))
+    torch.testing.assert_close(scores[real], expected, rtol=1e-5, atol=1e-5)
+    assert (scores[empty] == (float("-inf") if "Answering" in architecture else 0)).all()
+
+
 def test_dropout_of_each_head():
     config = replace(SMALL, hidden_dropout_prob=0.25, classifier_dropout=0.5)
     dropout = {name[7:]: heads.LukeForTask(config, name, 2).classifier.dropout for name in heads.HEADS}

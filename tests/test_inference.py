@@ -12,15 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 import torch
 
 import finetune
-from luke_mini import checkpoint, finetuning, inference, task_ner, task_relation, task_typing, views
+from luke_mini import checkpoint, finetuning, inference, task_disambiguation, task_ner, task_relation, task_typing
+from luke_mini import views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.mentions import from_links
+from luke_mini.mentions import HELD_OUT, STATISTICS, from_links
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
@@ -158,7 +160,7 @@ def test_lines_typed_at_a_terminal_are_answered_at_once(words, statistics, tmp_p
         finetuned(tmp_path / "model", words, task_ner, task_ner.CONLL_LABELS)
     else:
         pretrained(tmp_path / "model", words, "Oslo")
-        arguments += ["--mentions", str(statistics[1])]
+        arguments += ["--mentions", str(statistics[1]), "--model-weight", "0.5", "--min-probability", "0"]
     terminal, other = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "finetune.py", *arguments], cwd=Path(finetune.__file__).parent, start_new_session=True,
@@ -236,8 +238,10 @@ def test_the_model_chooses_among_the_candidates(words, statistics, tmp_path, fav
         assert answer["text"][ada["start"] : ada["end"]] == ada["text"] in ("Ada", "ADA")
         assert answer["text"][oslo["start"] : oslo["end"]] == oslo["text"] == "Oslo"
         assert oslo["title"] == "Oslo" and oslo["probability"] == 1
-        assert ada["candidates"] == [{"title": "Ada Lovelace", "prior": 0.7}, {"title": "Ada, Oklahoma", "prior": 0.3}]
+        assert [(c["title"], c["prior"]) for c in ada["candidates"]] == [("Ada Lovelace", 0.7), ("Ada, Oklahoma", 0.3)]
+        assert sum(c["model"] for c in ada["candidates"]) == pytest.approx(1, abs=2e-4) and "address" not in ada
         if favourite != "Oslo":
+            assert {c["title"]: c["model"] > 0.99 for c in ada["candidates"]}[favourite]
             assert ada["title"] == favourite and ada["probability"] > 0.99
 
 
@@ -282,9 +286,18 @@ def test_linking_from_the_command_line(words, statistics, tmp_path, capsys, monk
     call = ["link", "--checkpoint", str(folder), "--mentions", str(statistics[1]), "--predict", str(text)]
     finetune.main(call)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert answers == list(inference.link(inference.load(folder, "disambiguation"), statistics[0], LINES))
+    assert answers == list(inference.link(*inference.load_linker(folder, statistics[1]), LINES))
+    ada = answers[0]["mentions"][0]  # half of the model's logarithms, half of the prior's; ten links on ten pages
+    assert ada["title"] == "Ada, Oklahoma" and 0.8 < ada["probability"] < 10 / 11
+    assert answers[0]["mentions"][1]["probability"] == pytest.approx(5 / 6, abs=1e-4)  # a lone candidate
+    finetune.main([*call, "--min-probability", "0.85"])
+    found = [m["title"] for line in capsys.readouterr().out.splitlines() for m in json.loads(line)["mentions"]]
+    assert sorted(map(str, found)) == ["Ada, Oklahoma"] * 2 + ["None"] * 2
+    finetune.main([*call, "--model-weight", "0", "--min-probability", "0"])  # the prior alone
+    found = [json.loads(line)["mentions"] for line in capsys.readouterr().out.splitlines()]
+    assert (found[0][0]["title"], found[0][0]["probability"]) == ("Ada Lovelace", round(0.7 * 10 / 11, 4))
     finetune.main([*call, "--view", "--order", "local"])
-    assert "[Ada|Ada, Oklahoma] met Bo in [Oslo|Oslo]." in capsys.readouterr().out
+    assert "[Ada|Ada, Oklahoma] met Bo in [Oslo]." in capsys.readouterr().out
     finetune.main([*call, "--min-link-probability", "1.1"])
     assert all(not json.loads(line)["mentions"] for line in capsys.readouterr().out.splitlines())
 
@@ -295,17 +308,69 @@ def test_linking_the_built_in_encyclopedia(toy_data, tmp_path, capsys):
     text = tmp_path / "texts.txt"
     raw = sorted((toy_data / "disambiguation/test/RawText").iterdir())
     text.write_text("\n".join(" ".join(path.read_text().split()) for path in raw))
-    finetune.main(["link", "--checkpoint", str(tmp_path / "checkpoint"), "--mentions",
-                   str(toy_data / "mentions.safetensors"), "--predict", str(text)])  # fmt: skip
+    finetune.main(["link", "--checkpoint", str(tmp_path / "checkpoint"), "--mentions", f"{toy_data}/{STATISTICS}",
+                   "--predict", str(text), "--min-probability", "0"])  # fmt: skip
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     mentions = [(answer["text"], mention) for answer in answers for mention in answer["mentions"]]
     assert len(answers) == len(raw) and len(mentions) > 20
     for line, mention in mentions:
         assert line[mention["start"] : mention["end"]] == mention["text"]
         titles = [candidate["title"] for candidate in mention["candidates"]]
-        assert mention["title"] in titles or len(titles) == inference.SHOWN_CANDIDATES
+        assert mention["title"] in titles or len(titles) == task_disambiguation.SHOWN_CANDIDATES
         if len(titles) == 1:
-            assert mention["title"] == titles[0] and mention["probability"] == 1
+            assert mention["title"] == titles[0] and 0 < mention["probability"] < 1
+        assert unquote(mention["address"]) == "https://toyworld.example.org/wiki/" + mention["title"].replace(" ", "_")
+
+
+def held_out(folder, *lines):
+    """A folder with the statistics and texts with links, one a line: (text, surface, title)."""
+    folder.mkdir(exist_ok=True)
+    from_links(LINKS).save(folder / STATISTICS)
+    spans = [{"start": t.index(name), "end": t.index(name) + len(name), "title": title} for t, name, title in lines]
+    records = [{"id": "A", "text": text, "spans": [span]} for (text, _, _), span in zip(lines, spans)]
+    (folder / HELD_OUT).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder / STATISTICS
+
+
+@pytest.mark.parametrize(
+    "favourite, is_right", [("Ada, Oklahoma", True), ("Ada, Oklahoma", False), ("Ada Lovelace", True)]
+)
+def test_the_model_counts_only_where_held_out_links_say_so(words, tmp_path, capsys, favourite, is_right):
+    """A model that always says one thing: it counts if that is right and the prior is not. "berg" is NIL."""
+    folder = pretrained(tmp_path / "model", words, favourite)
+    meant = favourite if is_right else "Ada Lovelace"
+    texts = [(f"Ada met {k}.", "Ada", meant) for k in range(8)]
+    path = held_out(tmp_path / "data", *texts, ("In Berg.", "Berg", "Hill"))
+    linker, statistics = inference.load_linker(folder, path)
+    said = capsys.readouterr().err.splitlines()
+    mix = json.loads((folder / inference.MIX).read_text())
+    prior = 8 * (meant == "Ada Lovelace")
+    assert (mix["links"], mix["prior_right"], mix["right"]) == (9, prior, 8)
+    assert (mix["model_weight"] > 0) == (meant == "Ada, Oklahoma") and len(said) == 1 and "9 held-out links" in said[0]
+    assert linker.options.model_weight == linker.model.options.model_weight == mix["model_weight"]
+    (answer,) = inference.link(linker, statistics, ["Ada in Berg."])
+    nowhere = None if meant == "Ada, Oklahoma" else "Nowhere"  # 1 / 2 is below what Ada has; a title costs no other
+    assert [m["title"] for m in answer["mentions"]] == [meant, nowhere] and 0.5 < mix["nil_probability"] < 10 / 11
+    assert inference.load_linker(folder, path)[0].options == linker.options and not capsys.readouterr().err  # kept
+    more = held_out(tmp_path / "data", *[(f"Ada saw {k}.", "Ada", "Ada Lovelace") for k in range(20)])
+    assert inference.load_linker(folder, more)[0].options.model_weight == 0 and "20 held-out" in capsys.readouterr().err
+    inference.load_linker(folder, more, {"model_weight": 0.3, "min_probability": 0.1})
+    assert json.loads((folder / inference.MIX).read_text())["links"] == 20
+
+
+def test_statistics_are_the_runs_own_and_others_are_named(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no data/toyworld here
+    folder = pretrained(tmp_path / "run/step-000001", words)
+    own = held_out(tmp_path / "run")
+    fixed = {"model_weight": 0.5, "min_probability": 0.0}
+    assert inference.load_linker(tmp_path / "run", changes=fixed)[0].options.mentions == str(own)
+    assert not capsys.readouterr().err
+    from_links({("ada", "Ada of Elsewhere"): 1, ("oslo", "Oslo"): 1, ("x", "X"): 1}).save(tmp_path / "other")
+    inference.load_linker(folder, tmp_path / "other", fixed)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/other: 33% of its titles are in the model's entity vocabulary")
+    with pytest.raises(ValueError, match="no mentions.safetensors there or above"):
+        inference.load_linker(pretrained(tmp_path.parent / "a/b/c/d/e", words))
 
 
 def _random_checkpoint(toy_data, folder):

@@ -185,9 +185,27 @@ def test_long_and_empty_names_are_left_out():
     assert count_links([Paragraph(text, links, False)]) == {("w " * 19 + "w", "U"): 1}
 
 
-def test_rare_names_are_dropped():
-    table = from_links({("a", "A"): 1, ("b", "B"): 1, ("c", "C"): 1})
-    assert with_pages(table, np.array([100, 101, 0])).names() == ["a"]
+def test_rare_names_are_not_detected_but_known():
+    table = with_pages(from_links({("a", "A"): 1, ("b", "B"): 1, ("c", "C"): 1}), np.array([100, 101, 0]))
+    assert found(table, "a b c") == ["a", "c"] and table.candidates("B") == (("B", 1.0),)
+
+
+def test_titles_are_names_that_links_outweigh():
+    """Mercury has a page by that title, two with brackets, and one link to something else."""
+    titles = ["Mercury", "Mercury (planet)", "IBM", "The", "Old IBM"]
+    links = dict.fromkeys(chain.from_iterable(map(mentions.title_names, titles)), 0)
+    links |= {("mercury", "Hermes"): 1, ("the", "Article"): 1, ("planet", "Planet"): 1}
+    table = from_links(links, lambda title: {"Old IBM": "IBM"}.get(title, title))
+    assert table.names() == ["ibm", "mercury", "mercury ( planet )", "old ibm", "planet", "the"]
+    table = with_pages(table, np.array([3, 2, 0, 0, 1, 500]))
+    assert table.candidates("Mercury") == (("Hermes", 0.5), ("Mercury", 0.25), ("Mercury (planet)", 0.25))
+    assert table.candidates("Mercury (planet)") == (("Mercury (planet)", 1.0),)
+    assert table.candidates("ibm") == table.candidates("old IBM") == (("IBM", 1.0),)
+    assert table.candidates("the") == (("Article", 2 / 3), ("The", 1 / 3))
+    assert found(table, "The IBM planet, Mercury") == ["IBM", "planet", "Mercury"]
+    assert link_probability(table, "IBM") == pytest.approx(0.5 / 3) and link_probability(table, "the") == 1 / 500
+    assert mentions.title_names("(x)") == [("( x )", "(x)")] and mentions.title_names("?" * 21) == []
+    assert [name for name, _ in mentions.title_names("東京（b）")] == ["東 京", "東 京 （ b ）"]
 
 
 def test_names_do_not_span_paragraphs():

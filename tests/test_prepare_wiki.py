@@ -26,7 +26,7 @@ import prepare_wiki
 from luke_mini import examples, files, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, build_examples
-from luke_mini.mentions import Mentions
+from luke_mini.mentions import HELD_OUT, Mentions
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -106,8 +106,9 @@ def test_folder_and_manifest(made):
     texts = [paragraph.text for _, text, target in TOWNS if not target for paragraph in wikitext.parse(text)]
     assert manifest(made) == {
         "version": 1, "sources": ["enwiki-1-pages-articles.xml.bz2"], "language": "en", "max_seq_length": 512,
-        "pages": 31, "redirects": 60, "characters": sum(map(len, texts)),
+        "pages": 31, "held_out_pages": 0, "redirects": 60, "characters": sum(map(len, texts)),
         "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
+        "links_to_unk": 30, "links_lost": {},
         "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
         "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
         "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -138,9 +139,50 @@ def test_mention_statistics(made, dump, tmp_path):
     assert [candidate.title for candidate in table.candidates("THAT TOWN")] == sorted(NAMES)
     assert table.detect("Uld")[0].link_probability == pytest.approx(30 / 31)
     assert table.candidates("Great fire of Balen") == ()  # no such page
-    assert len(table) == 2 * len(NAMES) + 2
+    # Also titles that nobody links so: redirects, which no text names.
+    assert table.candidates("Elder Balen") == table.candidates("old balen") == (("Balen", 1.0),)
+    assert len(table) == 2 * len(NAMES) + 2 + 2 * len(NAMES)
     without = prepare(tmp_path, "--dump", dump, "--no-mentions", "--tokenizer", made / "tokenizer")
     assert contents(made).keys() - contents(without).keys() == {"mentions.safetensors"}
+
+
+def test_pages_held_out_are_in_nothing_but_their_file(made, dump, tmp_path):
+    """Their links lead behind redirects; a dump without them gives the same statistics and examples, words aside."""
+    given = ["--tokenizer", made / "tokenizer", "--entity-vocab", made / "entity_vocab.jsonl"]
+    folder = prepare(tmp_path / "held", "--dump", dump, *given, "--held-out-pages 4 --workers 2")
+    lines = [json.loads(line) for line in (folder / HELD_OUT).read_text().splitlines()]
+    held = {line["id"] for line in lines}
+    assert len(held) == manifest(folder)["held_out_pages"] == 4 and held < {title for title, *_ in TOWNS}
+    expected, named = [], dict((title, target or title) for title, _, target in TOWNS)
+    for title, text, target in TOWNS:
+        for paragraph in wikitext.parse(text) if title in held else ():
+            links = [(link.start, link.end, named.get(named.get(link.title, link.title), link.title))
+                     for link in paragraph.links if not link.title.startswith("Category:")]  # fmt: skip
+            expected += [(title, paragraph.text, links)] * bool(links)
+    assert [(x["id"], x["text"], [tuple(span.values()) for span in x["spans"]]) for x in lines] == expected
+    others = prepare(tmp_path / "others", "--jsonl", _documents(tmp_path, held), *given, "--held-out-pages 0")
+    assert not (others / HELD_OUT).exists()
+    held_titles, other_titles = (Mentions.load(path / "mentions.safetensors") for path in (folder, others))
+    redirects = {title.lower() for title, _, target in TOWNS if target}  # names by themselves, which JSON lines lack
+    assert set(held_titles.names()) - redirects < set(other_titles.names())  # there, links to missing pages count, too
+    for name in set(held_titles.names()) - redirects:
+        assert held_titles.candidates(name) == other_titles.candidates(name)
+    assert contents(folder)["shard-00000.bin"] == contents(others)["shard-00000.bin"]
+
+
+def _documents(folder: Path, held: set[str]) -> Path:
+    """The articles that are not held out, as JSON lines, links behind redirects."""
+    named, lines = dict((title, target or title) for title, _, target in TOWNS), []
+    for title, text, target in TOWNS:
+        if not target and title not in held:
+            paragraphs = [
+                {"text": text, "links": [{"title": named.get(named.get(t, t), t), "start": s, "end": e}
+                                         for t, s, e in links if not t.startswith("Category:")]}
+                for text, links, _ in wikitext.parse(text)
+            ]  # fmt: skip
+            lines.append(json.dumps({"title": title, "paragraphs": paragraphs}))
+    (folder / "others.jsonl").write_text("\n".join(lines))
+    return folder / "others.jsonl"
 
 
 def test_examples_are_those_of_a_plain_loop(made, dump):
@@ -235,6 +277,18 @@ def test_the_result_names_its_folder_after_the_source(dump, made, tmp_path, monk
     (tmp_path / "swwiki-1-pages-articles.xml.bz2").write_bytes(dump.read_bytes())
     prepare_wiki.main(["--wiki", "sw", "--tokenizer", str(made / "tokenizer"), "--workers", "1"])
     assert (tmp_path / "data/swwiki-1-pages-articles/manifest.json").is_file()
+
+
+def test_own_ids(tmp_path):
+    """Ids of a knowledge base stay apart, also those listed in --titles."""
+    text = "the drug and the gene and the drug"
+    links = [{"title": t, "start": s, "end": e} for t, s, e in (("kb#1", 4, 8), ("kb#2", 17, 21), ("kb_2", 30, 34))]
+    (tmp_path / "kb.jsonl").write_text(json.dumps({"title": "n#0", "paragraphs": [{"text": text, "links": links}]}))
+    (tmp_path / "kept.txt").write_text("kb#2\r\nkb_2\n\n")
+    out = prepare(tmp_path, "--jsonl", tmp_path / "kb.jsonl", "--titles", tmp_path / "kept.txt", "--min-count", "9")
+    assert [EntityVocab.load(out / "entity_vocab.jsonl").title(i) for i in (3, 4)] == ["kb#2", "kb_2"]
+    (example,) = read_examples(out)
+    assert example.entity_ids == [1, 3, 4]
 
 
 def test_jsonl(tmp_path):

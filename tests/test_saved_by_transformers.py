@@ -8,19 +8,21 @@ with both families of tokenizers, there and back; scores in float64.
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from closeness import assert_equal
+from closeness import assert_equal, assert_same, generator
 from fixtures import make_hf_fixtures as oracle
 from fixtures import make_tokenizer_fixtures as texts
 from test_heads import check_outputs, in_float64, ours_of, theirs_of
 from tokenizer_texts import encode_cut
 
 import finetune
-from luke_mini import checkpoint, inference, inputs, tokenizer
+from luke_mini import checkpoint, inference, inputs, task_disambiguation, tokenizer, tokenizer_sentencepiece
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.spans import without_space
+from luke_mini.tokenizer import MARK
 from luke_mini.tokenizer_bpe import BpeTokenizer
 
 NAMES = ["luke", "mluke", "xlmr"]
@@ -37,6 +39,11 @@ def transformers():
 @pytest.fixture(scope="module")
 def made(transformers):
     return texts.tokenizers()
+
+
+def toyworld_lines() -> list[str]:
+    lines = (oracle.HERE.parents[2] / "luke_mini/toyworld.txt").read_text(encoding="utf-8").split("\n")
+    return [line for line in lines if len(line) > 40]
 
 
 def assert_reads(words, text: str, ids: list[int], offsets) -> None:
@@ -154,6 +161,26 @@ def test_live_tokenizers(transformers, made, tmp_path, some_strings):
             assert encode_cut(words, text, [])[0] == ids == again(text, add_special_tokens=False).input_ids, text
 
 
+def test_a_bpe_model_opens_as_a_tokenizer_of_words(transformers, tmp_path, some_strings):
+    """What the first command trains: the same ids but for characters that SentencePiece normalizes otherwise."""
+    lines = [" ".join(texts.TEXTS), *toyworld_lines()]
+    words = tokenizer_sentencepiece.train(lines * 2, 1000, tmp_path / "ours", "bpe")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert len(theirs) == len(words)
+    for role in ("bos", "eos", "unk", "pad", "mask"):
+        assert getattr(theirs, f"{role}_token_id") == getattr(words, f"{role}_id")
+    compared, normalize = 0, theirs.backend_tokenizer.normalizer.normalize_str
+    for text in texts.TEXTS + some_strings + toyworld_lines():
+        if normalize(text).replace(" ", MARK) == words.processor.normalize(text)[1:]:
+            ids, counts = words.encode_segments([text])
+            assert theirs(text)["input_ids"] == [words.bos_id, *ids, words.eos_id], text
+            compared += counts[0] > 3
+    assert compared > len(some_strings) / 4 + len(toyworld_lines())
+    theirs.save_pretrained(tmp_path / "again")  # characters, no bytes, and no entities
+    with pytest.raises(ValueError, match="tokenizer.json: BPE over characters, expected bytes.* sentencepiece.bpe.mod"):
+        tokenizer.load(tmp_path / "again")
+
+
 # --- Models -----------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +226,34 @@ def test_live_inputs_from_a_text(family, task, transformers, made, tmp_path):
     assert ours.keys() == expected.keys() and len(ours) >= 5
     for name, values in expected.items():
         assert ours[name].tolist() == values, name
+
+
+def test_an_embedding_of_mask_of_its_own_is_the_row_of_mask_there(transformers, made, tmp_path):
+    """That of a disambiguation model: transformers knows the entity table alone. Ours reads its own one again."""
+    sizes = {"vocab_size": len(tokenizer.load(texts.HERE / "luke")), "entity_vocab_size": len(texts.ENTITIES)}
+    theirs = oracle.random_model("LukeForMaskedLM", 4, **sizes)
+    oracle.save(theirs, tmp_path / "theirs")
+    made["luke"].save_pretrained(tmp_path / "theirs")
+    found = task_disambiguation.prepare(checkpoint.read(tmp_path / "theirs"))
+    mask = found.weights["luke.entities.mask"]
+    mask += torch.randn(mask.shape, generator=generator(5))
+    before = found.weights["luke.entities.entity.weight"].clone()
+    batch = in_float64(oracle.random_inputs("LukeForMaskedLM", theirs.config, "ragged", 6, False))
+    batch["entity_ids"][0, 0] = found.entity_vocab.mask_id
+    expected = ours_of("LukeForMaskedLM", in_float64(checkpoint.build(found)), batch)[0]
+    for architecture in ("LukeForMaskedLM", "LukeModel"):
+        folder = tmp_path / architecture
+        folder.mkdir()
+        checkpoint.write_files(folder, replace(found, settings={"architectures": [architecture]}))
+        theirs = getattr(transformers, architecture).from_pretrained(folder).eval().double()
+        luke = getattr(theirs, "luke", theirs)
+        assert torch.equal(luke.entity_embeddings.entity_embeddings.weight[found.entity_vocab.mask_id], mask.double())
+    assert torch.equal(found.weights["luke.entities.entity.weight"], before)  # the checkpoint itself is as it was
+    again = checkpoint.build(checkpoint.read(tmp_path / "LukeForMaskedLM"))
+    theirs = transformers.LukeForMaskedLM.from_pretrained(tmp_path / "LukeForMaskedLM").eval().double()
+    outputs = theirs_of("LukeForMaskedLM", theirs, batch), ours_of("LukeForMaskedLM", in_float64(again), batch)
+    for one, _ in outputs:
+        assert_same(one["scores"], expected["scores"])
 
 
 def test_two_classes_without_names(transformers, made, tmp_path):

@@ -85,11 +85,19 @@ CASES = [
     ("en", ['"Why?" she asked.', '"Go home."', "(He left.)", "Nothing!", "Yahoo! is a firm."]),
     ("en", ["Smith et al. (1999) met Dr. Jones on Jan. 5 at St. Mary's.", "Vitamin C.", "It helps."]),
     ("en", ["He said no.", "Then he went to Acme Inc.", "The firm was his."]),
+    ("en", ["They sell tea, salt, etc.", "Prices rose.", "It was sold to Foo Ltd.", "Bo Berg was its head."]),
+    ("en", ["Foo Inc. was small.", "Bo joined Foo (once Bar Inc.) Berg's firm.", "He sold (tea etc.) Berg's way."]),
+    ("en", ["Towns (Mt. Foo and St. Bar) [ca. 3, pp. 5] are old (see Prof.) Dr. Berg left.", "(Is it so?)", "Yes."]),
+    ("en", ["He said “no.”", "“Go!”", "“Why?”", "It was ‘old.’", "Ada left."]),
     ("en", ["Who is it?!", "[1] A footnote.", "2001 was a year."]),
     (
         "de",
         ["Am 3. Oktober 1990 fuhr z. B. Prof. Meier ab.", "Im 19. Jahrhundert nicht.", "Das war 1990.", "Er kam an."],
     ),
+    ("de", ["Er rief: „Ja.“", "„Warum?“", "Niemand sagte: ‚Weil.‘", "(„So.“)", "Alle aßen Salz usw.", "Alles da."]),
+    ("de", ["Er (geb. 1950 als Sohn des Prof.) Meier kam.", "Sie nannte es „groß“ und ging.", "„Gut“ fand er es."]),
+    ("cs", ["Řekl: „Ano.“", "„Proč?“", "„Nevím!“", "Pak odešel."]),
+    ("bg", ["Той каза: „Да.“", "После тръгна."]),
     ("de", ["Er rief: »Ja.«", "»Nein!« rief sie."]),
     ("fr", ["M. Dupont est arrivé.", "« Pourquoi ? »", "Il ne sait pas."]),
     ("es", ["El Sr. Pérez vive aquí.", "¿Por qué?", "¡Nadie lo sabe!"]),
@@ -111,6 +119,7 @@ def test_sentences(language, sentences):
     ("language", "sentences"),
     [
         ("ja", ["東京は日本の首都。", "「大きい。」", "１９９０年には3.14倍！", "そう"]),
+        ("ja", ["彼は「雨だ。」と言った。", "「何？」って聞いた。", "『行け！』、と叫ぶ。", "「山。」", "「川。」など多い。"]),
         ("zh", ["北京是首都。", "人口很多？", "是。"]),
     ],
 )
@@ -119,11 +128,37 @@ def test_scripts_without_spaces(language, sentences):
     assert [text[start:end] for start, end in split_sentences(text, language)] == sentences
 
 
+CLAUSE = "กรุงเทพมหานครเป็นเมืองหลวง"  # Bangkok is the capital; 26 characters
+
+
 def test_thai_breaks_at_spaces_of_long_sentences_only():
-    clause = "กรุงเทพมหานครเป็นเมืองหลวง"  # 26 characters
-    text = " ".join([clause] * 6)
-    assert [text[start:end] for start, end in split_sentences(text, "th")] == [" ".join([clause] * 3)] * 2
+    text = " ".join([CLAUSE] * 6)
+    assert [text[start:end] for start, end in split_sentences(text, "th")] == [" ".join([CLAUSE] * 2)] * 3
     assert split_sentences(text, "en") == [(0, len(text))]
+
+
+@pytest.mark.parametrize("rest", [
+    "ๆ", "๕ คน", "5 คน", "(เมืองใหญ่)", "[๑]", "Bangkok", "ฯลฯ",  # not the beginning of a word of Thai letters
+    "และมีคนมาก", "ซึ่งมีคนมาก", "“และมีคนมาก",  # goes on
+])  # fmt: skip
+def test_thai_goes_on(rest):
+    text = f"{CLAUSE}{CLAUSE} {rest}"
+    assert split_sentences(text, "th") == [(0, len(text))]
+
+
+@pytest.mark.parametrize("word", ["ค.ศ. 1990", "ดร. สมชาย", "เวลา 23.45 น. วันนี้", "ที่ กรุงเทพ"])
+def test_thai_abbreviations_and_words_that_need_another(word):
+    """Nothing is cut inside; the sentence after it is."""
+    text = f"{CLAUSE}{word}{CLAUSE} เขาไปเที่ยว"
+    first, second = split_sentences(text, "th")
+    assert text[slice(*second)] == "เขาไปเที่ยว" and text[slice(*first)] == f"{CLAUSE}{word}{CLAUSE}"
+
+
+def test_thai_sentences_may_be_short_before_words_that_begin_one():
+    for sentences in (["วันนี้ฝนตกหนักมากจริงๆเลย", "เขาอยู่บ้าน"], ["วันนี้ฝนตกหนักมากจริงๆนะ", "“เราไปกัน”"]):
+        text = " ".join(sentences)
+        assert [text[start:end] for start, end in split_sentences(text, "th")] == sentences
+    assert len(split_sentences("วันนี้ฝนตก เขาอยู่บ้าน", "th")) == 1  # too short
 
 
 def test_lines_and_white_space():

@@ -68,7 +68,8 @@ def make_features(documents, options=Options()):
 
 
 def answers_of(model, documents, **options) -> list[list[tuple[str | None, float]]]:
-    return task_disambiguation.predict(model, make_features(documents, model.options), documents, **options)
+    answers = task_disambiguation.predict(model, make_features(documents, model.options), documents, **options)
+    return [[answer[:2] for answer in found] for found in answers]
 
 
 def titles_of(answers) -> list[list[str | None]]:
@@ -201,7 +202,7 @@ def test_long_documents_with_many_long_mentions(split):
     model = build(ROBERTA, split=split, max_seq_length=60, max_entities=16, order="local")
     features = make_features([document], model.options)
     (answers,) = task_disambiguation.predict(model, features, [document])
-    assert len(answers) == 151 and {title for title, _ in answers} <= {"T1", "T2"}
+    assert len(answers) == 151 and {answer.title for answer in answers} <= {"T1", "T2"}
     assert max(len(feature.sequence.word_ids) for feature in features) <= 60
     assert max(len(feature.candidates) for feature in features) <= 16
     batch = model.collate(features[:8])
@@ -237,7 +238,7 @@ def test_loss_equals_a_softmax_over_the_whole_vocabulary(config, monkeypatch):
     loss, hits = model(batch)["entity"]
     loss.backward()
     masked, expected, largest, right, at, n = drawn[0].tolist(), 0.0, 1.0, 0, 0, 0
-    for _, (word_ids, gold, spans, _), _, candidates in features:
+    for _, (word_ids, gold, spans, _), _, candidates, _ in features:
         kept = [k for k, entity in enumerate(gold) if entity >= 0]
         n += task_disambiguation.number_to_mask(len(kept), 0.9)
         if not kept:
@@ -312,7 +313,7 @@ def test_scores_and_losses_worked_by_hand():
         "titles outside of the vocabulary or beyond --max-candidates": 1,
         "mentions left out, as their title is no article": 2,
     }  # fmt: skip
-    answers = [(title, 0.9) for title in ("T1", "T1", None, "T1", "X", "T1")]
+    answers = [task_disambiguation.Answer(title, 0.9) for title in ("T1", "T1", None, "T1", "X", "T1")]
     scores = task_disambiguation.evaluate([document], [answers], features)
     assert (scores["precision"], scores["in_kb_accuracy"]) == (0.5, 0.4)
     assert scores["f1"] == pytest.approx(2 * 0.5 * 0.4 / 0.9)
@@ -324,6 +325,53 @@ def test_candidates_outside_of_the_vocabulary_share_a_row_and_the_first_of_them_
     assert titles_of(answers_of(build(), [Document("", "ab", mentions)])) == [["X", None]]
 
 
+def test_the_mix_by_hand():
+    """Products of powers, and sums of one; the prior alone is the prior, whatever the model; -1 is no candidate."""
+    by_model = torch.tensor([[0.8, 0.2, 0.0], [0.5, 0.3, 0.2]])
+    priors = torch.tensor([[0.1, 0.9, -1.0], [0.6, 0.2, 0.2]])
+    for weight in (0.0, 0.25, 0.7):
+        power = by_model.double() ** weight * priors.double().clamp(min=0) ** (1 - weight)
+        power[0, 2] = 0
+        found = task_disambiguation.mix(by_model, priors, weight)
+        torch.testing.assert_close(found.double(), power / power.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-7)
+    assert task_disambiguation.mix(torch.zeros(1, 2), torch.tensor([[0.0, 0.0]]), 0.5).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("order", ["confidence", "natural", "local"])
+def test_the_prior_alone_decides_as_the_first_candidates_say(order):
+    documents = [d._replace(mentions=tuple(m._replace(certainty=0.5) for m in d.mentions))
+                 for d in random_documents(seeded(5), 8)]  # fmt: skip
+    for document, found in zip(documents, answers_of(build(model_weight=0.0, order=order), documents)):
+        for mention, (title, probability) in zip(document.mentions, found):
+            first = mention.candidates[0] if mention.candidates else None
+            assert title == (first and first.title)
+            assert 0 <= probability <= 0.5 and (first is None or len(mention.candidates) > 1 or probability == 0.5)
+    doubtful = build(model_weight=0.0, order=order, min_probability=0.51)
+    assert all(title is None for found in answers_of(doubtful, documents) for title, _ in found)
+    published = answers_of(build(order=order), documents)  # whose probabilities are the model's among the candidates
+    answered = [pair for d, found in zip(documents, published) for pair in zip(d.mentions, found)]
+    assert {probability for m, (_, probability) in answered if len(m.candidates) == 1} == {1.0}
+
+
+def test_the_threshold_by_brute_force():
+    draw = random.Random(seeded(3))
+    for _ in range(50):
+        kinds = draw.choices(["right", "wrong", "none"], k=draw.randint(1, 9))
+        rows = [(draw.choice([0.1, 0.2, 0.5, 0.7]), kind) for kind in kinds]
+        probability = np.array([p for p, _ in rows])
+        n_right = draw.randint(0, kinds.count("right"))
+
+        def score(least):
+            titles = sum(kind == "right" and p >= least for p, kind in rows)
+            return (titles >= n_right) * (1 + titles + sum(kind == "none" and p < least for p, kind in rows))
+
+        least = task_disambiguation.best_threshold(
+            probability, np.array([k == "right" for k in kinds]), np.array([k == "none" for k in kinds]), n_right
+        )  # fmt: skip
+        assert score(least) == max(map(score, [0.0, *probability]))
+        assert n_right or least == 0 or score(least) > score(0.0)
+
+
 def test_plain_lines_and_given_mentions_get_the_same_answers(tmp_path):
     model, path = build(), tmp_path / "mentions.safetensors"
     from_links({("ab", "T1"): 2, ("ab", "T2"): 1, ("cd", "T3"): 1}).save(path)
@@ -331,6 +379,7 @@ def test_plain_lines_and_given_mentions_get_the_same_answers(tmp_path):
     opened = inference.Predictor(task_disambiguation, model, LETTERS, VOCAB, Options(mentions=str(path)))
     plain, given = inference.answer(opened, lines)
     assert [(m["start"], m["end"], m["text"]) for m in plain["mentions"]] == [(0, 2, "Ab"), (7, 9, "cd")]
+    assert [m.pop("link_probability") for m in plain["mentions"]] == [1.0, 1.0]  # of detected ones
     assert plain["mentions"] == given["mentions"][::-1]
     mentions = (Mention(0, 2, None, (Candidate("T1", 2 / 3), Candidate("T2", 1 / 3))),
                 Mention(7, 9, None, (Candidate("T3", 1.0),)))  # fmt: skip
@@ -381,8 +430,10 @@ def test_a_run_leaves_predictions_and_a_model_that_opens(pretrained, toy_data, t
         for shown, mention in zip(line["mentions"], document.mentions):
             assert shown["title"] in [c.title for c in mention.candidates] or not mention.candidates
     model, _, vocab = checkpoint.load(tmp_path / "model")
-    row = model.luke.entities.entity.weight[vocab.mask_id]
-    assert isinstance(model, LukeForPretraining) and not torch.equal(model.luke.entities.mask, row)  # it has trained
+    before, mask = checkpoint.read(pretrained).weights["luke.entities.entity.weight"], model.luke.entities.mask
+    assert isinstance(model, LukeForPretraining) and not torch.equal(mask, before[vocab.mask_id])  # it has trained
+    before[vocab.mask_id] = mask  # where transformers looks for it; the rest of the table is frozen
+    assert torch.equal(model.luke.entities.entity.weight, before)
 
 
 @pytest.mark.parametrize("name", ["msnbc", "aquaint"])

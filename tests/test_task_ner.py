@@ -138,6 +138,41 @@ def test_layouts_that_mean_the_same(write, change):
     assert read(write(change(EXAMPLE))) == read(write(EXAMPLE))
 
 
+def test_types_may_have_spaces_behind_a_tab(write):
+    spaced = EXAMPLE.replace(" ", "\t").replace("I-LOC", " B-town by the sea ")
+    whole = read(write(spaced))
+    assert whole[0].spans == [(0, 1, "PER"), (2, 3, "town by the sea")] and whole[1] == read(write(EXAMPLE))[1]
+    mentions = [[(*span, 1.0) for span in one.spans] for one in whole]
+    made = task_ner.prediction_files(whole, mentions)["predictions.txt"]
+    assert "Oslo I-town_by_the_sea I-town_by_the_sea\n" in made  # three columns, as conlleval reads them
+    with pytest.raises(ValueError, match="conll, line 5: 7 columns, expected 4 as above"):
+        read(write(EXAMPLE.replace("I-LOC", "B-town by the sea")))
+
+
+@pytest.mark.parametrize("text", [
+    "1\tTorun\tB-LOC\tO\n2\tgrew\tO\tO\n\n1\tBo\tB-PER\tO\n2\tleft\tO\tO\n3\t.\tO\tO\n",  # GermEval
+    "0 Torun B-LOC\n1 grew O\n2 . O\n\n3 Bo B-PER\n4 left O\n",  # the words of a file, not of its sentences
+    "1-2 du _ O\n1 de _ O\n2 le _ B-LOC\n2.1 x _ O\n3 . _ O\n",  # CoNLL-U's ranges and empty words
+])  # fmt: skip
+def test_a_column_that_counts_is_not_taken_for_words(write, text):
+    with pytest.raises(ValueError, match=r"file.conll: the first column counts the words \([\d. -]+ ...\), expected"):
+        read(write(text))
+
+
+@pytest.mark.parametrize("text", ["1 O\n\n7 O\n", "1 O\n2 B-X\n\nlegs O\n", "1 O\n3 O\n\n5 B-X\n", "a B-X\n1 O\n2 O\n"])
+def test_words_that_are_numbers_are_words(write, text):
+    words = [word for one in read(write(text)) for word in one.words]
+    assert words == [line.split()[0] for line in text.split("\n") if line]
+
+
+@pytest.mark.parametrize("tag", ["B-X|B-Y", "B-X|O", "I-X,I-Y", "B-X;I-Z", "B-X/B-Y", "S-X+E-Y"])
+def test_several_tags_in_a_column_are_named(write, tag):
+    with pytest.raises(ValueError, match=f"line 2: last column {re.escape(repr(tag))}, expected one tag: O or"):
+        read(write(f"a O\nb {tag}\n"))
+    (found,) = read(write("a O\nb B-X/Y,Z-3\n"))  # one, whose type has such signs
+    assert found.spans == [(1, 2, "X/Y,Z-3")]
+
+
 def test_context_by_what_the_file_says(write):
     """Without document marks each sentence stands alone, but for the published files; --context decides otherwise."""
     text = "a B-X\n\nb I-X\nc I-X\n\n"  # no mention crosses the end of a sentence
@@ -164,7 +199,8 @@ def test_context_by_what_the_file_says(write):
 def test_sentences_are_counted_and_cut(write):
     """The same sentences whatever they stand in; mentions and words of JSON lines keep their characters."""
     spans = [{"start": 0, "end": 3, "label": "PER"}, {"start": 10, "end": 12, "label": "LOC"}]
-    path = write(json.dumps({"text": "Ada went. Bo left. End.", "spans": spans}) + '\n{"text": "Fin."}', "own.jsonl")
+    path = write(json.dumps({"text": "Ada went. Bo left. End.", "spans": spans})
+                 + '\n{"text": "Fin.", "spans": []}', "own.jsonl")  # fmt: skip
     whole, alone = read(path), read(path, context="sentence")
     assert task_ner.count(whole) == task_ner.count(alone) == len(alone) == 4 and len(whole) == 2
     assert [one.words for one in alone] == [["Ada", "went", "."], ["Bo", "left", "."], ["End", "."], ["Fin", "."]]
@@ -228,7 +264,7 @@ def test_only_space_and_tab_separate_columns(write, word):
     (EXAMPLE.replace("Oslo NNP ", "Oslo "), "line 5: 3 columns, expected 4 as above"),
     (EXAMPLE.replace("Oslo NNP", "Oslo NNP x"), "line 5: 5 columns, expected 4 as above"),
     ("Ada\n", "line 1: 1 columns, expected at least 2"),
-    ("Ada I-PER\nOslo LOC\n", "line 2: last column 'LOC', expected O or one of B- I- E- S- and a type"),
+    ("Ada I-PER\nOslo LOC\n", "line 2: last column 'LOC', expected one tag: O or one of B- I- E- S- and a type"),
     ("Ada I-\n", "line 1: last column 'I-'"),
     ("", "no sentence"),
     ("\n\n-DOCSTART- O\n\n", "no sentence"),
@@ -303,9 +339,9 @@ def test_own_texts_with_character_spans(write):
     (found,) = read(write(json.dumps({"text": "Ada saw Dr. No-land. It rained.", "spans": spans}), "own.jsonl"))
     assert found.words == ["Ada", "saw", "Dr", ".", "No", "-", "land", ".", "It", "rained", "."]
     assert (found.spans, found.sentences) == ([(0, 1, "PER"), (2, 5, "WORK")], [0, 8, 11])
-    (plain,) = read(write('{"text": "  Ada went. Rain fell on Bo.  "}\n', "own.jsonl"))
+    (plain,) = read(write('{"text": "  Ada went. Rain fell on Bo.  ", "spans": []}\n', "own.jsonl"))
     assert plain.words == ["Ada", "went", ".", "Rain", "fell", "on", "Bo", "."] and plain.sentences == [0, 3, 8]
-    (empty,) = task_ner.from_record(Record("here", {"text": " \n"}))
+    (empty,) = task_ner.from_record(Record("here", {"text": " \n", "spans": []}))
     assert empty == Document(" \n", [], [0], [], "IOB2", "utf-8")
 
 
@@ -319,7 +355,16 @@ X = {"start": 0, "end": 2, "label": "X"}
     ({"text": "Ada b", "is_split": True, "spans": [X | {"end": 4}]}, "'Ada ' begins or ends with white space"),
     ({"text": "Ada", "spans": [{"start": 0, "end": 3}]}, "line 2, spans 1: field 'label' is missing"),
     ({"text": "Ada", "spans": [X, X | {"start": 1, "end": 3}]}, "line 2: field 'spans': two spans share character 1"),
-    ({"text": "Ada", "is_split": 1}, "line 2: field 'is_split' is 1, expected a boolean"),
+    ({"text": "Ada", "is_split": 1, "spans": []}, "line 2: field 'is_split' is 1, expected a boolean"),
+    ({"text": "Ada", "spans": [X | {"start": "0"}]}, "line 2, spans 1: field 'start' is \"0\", expected an integer"),
+    ({"text": "Ada", "spans": [X | {"end": 2.5}]}, "line 2, spans 1: field 'end' is 2.5, expected an integer"),
+    ({"text": "Ada", "spans": [[0, 3, "X"]]}, "line 2: spans 1 is .*, expected an object"),
+    # doccano, label-studio, spaCy: a text without a mention would be learned as one that has none
+    ({"text": "Ada", "label": [[0, 3, "X"]], "Comments": []},
+     "line 2: field 'spans' is missing, expected a list; fields: text, label, Comments"),
+    ({"id": 1, "text": "Ada", "ents": [X]}, "field 'spans' is missing, expected a list; fields: id, text, ents"),
+    ({"text": "Ada", "spans": [{"start_offset": 0, "end_offset": 3, "label": "X"}]},
+     "spans 1: field 'start' is missing, expected an integer; fields: start_offset, end_offset, label"),
 ])  # fmt: skip
 def test_what_is_wrong_with_own_texts_is_named(write, record, message):
     with pytest.raises(ValueError, match=f"own.jsonl, .*{message}"):

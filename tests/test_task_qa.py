@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qa_tokenizer import Chunks
 
-from luke_mini import checkpoint, files, inference, optim, packing, task_qa, tokenizer, tokenizer_sentencepiece
+from luke_mini import checkpoint, files, finetuning, inference, optim, packing, task_qa
+from luke_mini import tokenizer, tokenizer_sentencepiece
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
@@ -589,7 +590,7 @@ def test_impossible_options():
         with pytest.raises(ValueError, match="--"):
             Options(**wrong)
     with pytest.raises(ValueError, match="--max-seq-length 512: expected at most the checkpoint's 68 positions"):
-        task_qa.build_model(SMALL, VOCAB)
+        finetuning.check_positions(SMALL, Options())
 
 
 # --- Real files -------------------------------------------------------------------------------------------------------

@@ -60,6 +60,29 @@ def test_marks(tmp_path, sentence, text, head, tail):
     assert second == Example("1", "Ada works for Acme.", (0, 3), (14, 18), "per:employee_of(e1,e2)")
 
 
+def test_semeval(tmp_path):
+    """Blocks of SemEval-2010 have a comment, which may be empty; any other third line is an error."""
+    blocks = """8001\t"The <e1>valve</e1> of the <e2>pump</e2> broke."
+Component-Whole(e1,e2)
+Comment: one of its parts, not a collection
+
+8002\t"<e1>Rain</e1> fell on the <e2>roof</e2>."
+Other
+Comment:
+
+8003\t"A <e1>cook</e1> with a <e2>pan</e2>."
+Instrument-Agency(e2,e1)
+"""
+    (tmp_path / "TRAIN_FILE.TXT").write_text(blocks, encoding="utf-8")
+    found = read_examples(tmp_path / "TRAIN_FILE.TXT")
+    assert [(one.id, one.label) for one in found] == [
+        ("8001", "Component-Whole(e1,e2)"), ("8002", "Other"), ("8003", "Instrument-Agency(e2,e1)")]  # fmt: skip
+    assert found[0].text == "The valve of the pump broke." and found[0].text[slice(*found[0].tail)] == "pump"
+    (tmp_path / "x.txt").write_text(blocks.replace("Comment:\n", "Remark: none\n"), encoding="utf-8")
+    with pytest.raises(ValueError, match="x.txt, line 5: 2 lines after the sentence, expected one"):
+        read_examples(tmp_path / "x.txt")
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [

@@ -314,8 +314,12 @@ def test_a_saved_folder_opens_in_transformers(words, tmp_path):
 
 
 def test_a_bpe_model_is_not_passed_off_as_unigram(tmp_path):
+    """What transformers makes of it: test_saved_by_transformers.py."""
     train(TEXTS, 120, tmp_path, "bpe")
-    assert not (tmp_path / "tokenizer.json").exists() and (tmp_path / "sentencepiece.bpe.model").exists()
+    model = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    assert model["type"] == "BPE" and (tmp_path / "sentencepiece.bpe.model").exists()
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 # --- Unigram ----------------------------------------------------------------------------------------------------------

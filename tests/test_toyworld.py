@@ -170,3 +170,15 @@ def test_one_name_means_several_things():
 def test_the_sample_in_the_docstring_is_real(articles):
     samples = [line.strip() for line in toyworld.__doc__.split("\n") if line.startswith("    ")]
     assert len(samples) == 3 and all(sample in articles["Hesknor"] for sample in samples)
+
+
+def test_other_articles_tell_of_the_same_entities_in_other_sentences(articles):
+    found = dict(toyworld.other_articles(0))
+    assert len(found) == -(-len(build_world(0).entities) // 20) and found.keys() < articles.keys()
+    new = 0
+    for title, text in found.items():
+        linked = set(re.findall(r"\[\[([^\]|#:]*)\]\]", text))
+        assert not title.startswith("File:") and text != articles[title]
+        new += len(linked)
+    assert new > 500
+    assert dict(toyworld.other_articles(1)).keys() != found.keys()

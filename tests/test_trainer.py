@@ -9,11 +9,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import closeness
 import pytest
@@ -23,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, config, distributed, optim, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, optim, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -256,11 +258,12 @@ def test_what_a_run_prints(toy_data, tmp_path, capsys):
     """Lines for people: no dump of a dataclass, sizes in words, and a bar that fits into 80 columns."""
     train.main(command(toy_data, tmp_path, 1, "--steps", "2")[2:])
     out, error = capsys.readouterr()
-    said = {line.split()[0]: line for line in out.splitlines()}
+    said = {line[:12].strip(): line for line in out.splitlines()}
     assert "Config(" not in out and max(map(len, error.replace("\n", "\r").split("\r"))) < 80
     assert "2/2 steps" in error and "loss: entity " in error and " word " in error
-    model = load_file(tmp_path / "step-000002/model.safetensors")
-    assert f"{sum(weights.numel() for weights in model.values()) / 1e6:.1f}M weights" in said["model"]
+    weights, trained = map(float, re.search(r"tiny: (\S+)M weights, (\S+)M of them trained", said["model"]).groups())
+    saved = sum(tensor.numel() for tensor in load_file(tmp_path / "step-000002/model.safetensors").values()) / 1e6
+    assert 0.9 * saved < weights <= saved + 0.05 and trained <= weights
     examples = Shards.open(toy_data)
     assert f": {len(examples):,} examples, " in said["data"] and "threads, " in said["device"]
     assert f"2 steps of 4 examples, {8 / len(examples):.3g} epochs" in said["training"]
@@ -298,8 +301,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0)
     model.weight.grad = torch.tensor([[1.0, float("inf")]])
     optimizer.step()
-    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, lambda folder: None, lambda folder: None, False, kept=1)
-    with pytest.raises(ValueError, match="^step 1, not saved: the weight weight has numbers that are not finite, 1 of 2"):
+    nothing = lambda folder: None  # noqa: E731
+    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, nothing, nothing, False, kept=1)
+    with pytest.raises(ValueError, match="^step 1, not saved: the weight weight has numbers that are not finite, 1 of"):
         trainer.save_step(saving, 1, 9, optimizer, {}, None, {})
     assert not list(tmp_path.iterdir())
 
@@ -334,6 +338,65 @@ def test_damaged_files_of_a_saved_step_are_named(toy_data, tmp_path):
         refused(message)
     save_file({name: moments[name]}, step / "optimizer.safetensors")
     refused("optimizer.safetensors: .*: missing, expected")
+
+
+def save_steps(out: Path, steps, keep: int) -> list[str]:
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+
+    saving = trainer.Saving(out, out / "metrics.jsonl", {}, write, lambda folder: None, False, kept=keep)
+    for step in steps:
+        trainer.save_step(saving, step, step, SimpleNamespace(moments=dict, weights=dict), {}, None, {})
+    return [path.name for path in trainer.saved_steps(out)]
+
+
+def test_steps_are_ordered_by_number_and_as_many_are_kept_as_asked(tmp_path):
+    found = save_steps(tmp_path / "a", (9, 999_998, 999_999, 1_000_000, 10_000_000), 3)
+    assert found == ["step-999999", "step-1000000", "step-10000000"]
+    assert checkpoint.find_folder(tmp_path / "a").name == "step-10000000"
+    assert save_steps(tmp_path / "b", (5, 6), 1) == ["step-000006"]
+    (tmp_path / "b/step-7").mkdir()  # made by hand: 7 comes after 6, whatever its length
+    (tmp_path / "b/step-best").mkdir()
+    assert [path.name for path in trainer.saved_steps(tmp_path / "b")] == ["step-000006", "step-7"]
+
+
+OTHER_STEPS = """
+import sys
+from pathlib import Path
+from luke_mini import distributed, files, trainer
+def main():
+    with distributed.process() as rank:
+        print([path.name for path in trainer.agreed_steps(Path(sys.argv[1 + rank.index]))], file=sys.stderr)
+files.run(main, "it")
+"""
+
+
+@pytest.mark.parametrize("second, shown", [("a", None), ("b", "process 1 no saved step")])
+def test_processes_that_see_other_saved_steps_all_stop(tmp_path, second, shown):
+    save_steps(tmp_path / "a", (3, 4), 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    call = [sys.executable, "-c", OTHER_STEPS, str(tmp_path / "a"), str(tmp_path / second)]
+    ranks = [subprocess.Popen(call, env=environment() | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                              stderr=subprocess.PIPE, text=True) for rank in range(2)]  # fmt: skip
+    for rank in ranks:
+        last = rank.communicate(timeout=120)[1].strip().split("\n")[-1]
+        assert rank.returncode == (2 if shown else 0)
+        if shown:
+            assert f": process 0 sees step-000004, {shown}: expected a disk that all machines share" in last
+        else:
+            assert last == "['step-000003', 'step-000004']"
+
+
+def test_the_log_says_how_many_steps_are_kept(toy_data, tmp_path, capsys):
+    options = f"--data {toy_data} --out {tmp_path} --steps 3 --save-every 1 --keep 1 --global-batch 2 --micro-batch 2"
+    train.main(options.split())
+    assert "saved       every 1 steps, the latest 1 are kept" in capsys.readouterr().out
+    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003"]
+    with pytest.raises(SystemExit):
+        train.main([*options.split(), "--keep", "0"])
+    assert "--keep 0: expected at least 1" in capsys.readouterr().err
 
 
 def test_data_that_is_not_there(tmp_path):

@@ -206,7 +206,10 @@ def test_wrapping_keeps_line_ends_and_indentation():
     assert wrapped("abcdefgh ij", 3) == ["abc", "def", "gh ", "ij"]
     assert wrapped("東京。大阪", 5) == ["東", "京。", "大阪"]  # the stop stays with what it ends
     assert wrapped("e\u0301" * 4, 3) == ["e\u0301" * 3, "e\u0301"]
+    assert wrapped("か\u3099" * 2, 2) == ["か\u3099"] * 2  # an accent stays, too
     assert wrapped("a\tb", 9) == ["a b"]
+    marked = Shown("", (Passage("ab 東", (Mark(3, 4, ""),)),), "")
+    assert views.to_terminal(marked, False, 5) == "ab \n[東]"
 
 
 def test_the_legend_names_types_only():
@@ -216,6 +219,7 @@ def test_the_legend_names_types_only():
     assert page(views.show(mentions(ADA | {"types": SEVERAL}))).legend == ["person", "1", "chemist", "1"]
     for answer in (asked("Oslo"), mentions(BO, ADA, query="Who?", answer="Bo")):
         assert page(views.show(answer)).legend == []
+        assert 'class="legend"' not in "".join(views.html_page([views.show(answer)], ""))
     assert views.show(mentions(LINKED)).passages[0].marks[0].hue == views.hue("PER")
 
 

@@ -7,10 +7,13 @@ import bz2
 import gc
 import gzip
 import io
+import lzma
 import random
 import re
+import time
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,18 +23,20 @@ from hypothesis import strategies as st
 
 from luke_mini import wiki_dump
 from luke_mini.wiki_dump import Page, read_dump
-from luke_mini.wikitext import normalize_title
+from luke_mini.wikitext import Site, normalize_title
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo>
     <sitename>Wikipedia</sitename>
-    <dbname>dewiki</dbname>
+    <dbname>dewiki</dbname> <base>https://de.wikipedia.org/wiki/Wikipedia:Hauptseite</base>
     <namespaces>
       <namespace key="0" case="first-letter" />
       <namespace key="1" case="first-letter">Diskussion</namespace>
     </namespaces>
   </siteinfo>
 """
+
+WIKI = "https://de.wikipedia.org/wiki/"
 
 
 def page_xml(title: str, text: str, ns: str = "<ns>0</ns>", redirect: str = "") -> str:
@@ -61,9 +66,9 @@ PAGES = [
     page_xml("Leer", ""),
 ]
 EXPECTED = [
-    Page("Å & B", None, "A <b>''x''</b> & y\n\nß", "de"),
-    Page("Alt", "Neu zwei", "#WEITERLEITUNG [[Neu]]", "de"),
-    Page("Leer", None, "", "de"),
+    Page("Å & B", None, "A <b>''x''</b> & y\n\nß", "de", WIKI),
+    Page("Alt", "Neu zwei", "#WEITERLEITUNG [[Neu]]", "de", WIKI),
+    Page("Leer", None, "", "de", WIKI),
 ]
 
 
@@ -154,13 +159,40 @@ def test_language_from_root_or_from_database_name(tmp_path, head, language):
     assert read(tmp_path, PAGES[0], head=head)[0].language == language
 
 
+@pytest.mark.parametrize(
+    "case, attribute, expected",
+    [("case-sensitive", "", True), ("first-letter", "", False), ("", "", False),
+     ("first-letter", 'case="case-sensitive"', True), ("case-sensitive", 'case="first-letter"', False)],
+)  # fmt: skip
+def test_the_header_becomes_the_rules_of_the_wiki(tmp_path, case, attribute, expected):
+    """Articles have a case of their own; in a wiki that keeps case, redirects keep it too."""
+    names = f'<namespace key="6">Mynd</namespace><namespace key="0" {attribute}/><namespace key="14">A&amp;B'
+    names += "</namespace>"
+    head = f'<mediawiki xml:lang="is"><siteinfo><case>{case}</case><namespaces>{names}</namespaces></siteinfo>'
+    redirect = page_xml("a", "", redirect='<redirect title="b#c" />')
+    found = read(tmp_path, redirect, page_xml("Mynd:d", "", ns=""), head=head)
+    assert [(page.title, page.redirect, page.language) for page in found] == [("a", "b" if expected else "B", "is")]
+    assert found[0].site == Site("is", ((6, "Mynd"), (0, ""), (14, "A&B")), expected)
+
+
+def test_of_several_slots_the_main_one(tmp_path):
+    def slot(role: str, text: str) -> str:
+        return f"<content><role>{role}</role><origin>1</origin><model>x</model><text>{text}</text></content>"
+
+    plain = PAGES[3].replace("</revision>", slot("mediainfo", "{}") + "</revision>")
+    first = PAGES[0].replace("<revision>", "<revision>" + slot("mediainfo", "{}"))
+    named = re.sub("<text.*</text>", slot("other", "{}") + slot("main", "y") + slot("z", "{}"), PAGES[3])
+    assert [page.wikitext for page in read(tmp_path, plain, first, named)] == ["", EXPECTED[0].wikitext, "y"]
+
+
 @pytest.mark.parametrize("namespace", ['xmlns="http://www.mediawiki.org/xml/export-0.3/"', "", 'xmlns:mw="urn:x"'])
 def test_any_xml_namespace(tmp_path, namespace):
     xml = dump_xml(*PAGES, head=f'<mediawiki {namespace} xml:lang="de">').decode()
     if "mw" in namespace:
         names = "mediawiki|page|title|ns|id|redirect|revision|contributor|username|comment|text"
         xml = re.sub(f"<(/?)(?=(?:{names})\\b)", r"<\1mw:", xml)
-    assert list(read_dump(write(tmp_path / "x.xml", xml.encode()))) == EXPECTED
+    found = list(read_dump(write(tmp_path / "x.xml", xml.encode())))
+    assert found == [replace(page, wiki="") for page in EXPECTED]  # no <base>, no address
 
 
 def test_of_several_revisions_the_last(tmp_path):
@@ -184,8 +216,9 @@ PACKED = bz2.compress(XML)
         (b"", "is empty"), (b"Just a text.\n", "not a MediaWiki XML dump"),
         (b"<html><body/></html>", "root element is <html>"),
         (b"<pages><page></page></pages>", "root element is <pages>"), (b'{"title": "A"}', "not a MediaWiki XML dump"),
-        (bytes(range(256)), "not a MediaWiki XML dump"), (b"BZh", "not a MediaWiki XML dump"),
-        (b"BZhello", "not a MediaWiki XML dump"), (bz2.compress(b""), "not a MediaWiki XML dump"),
+        (bytes(range(256)), "not a MediaWiki XML dump"), (b"BZh", "bzip2 data end early"),
+        (b"BZhello, world, hello", r"bzip2 data are damaged \(no stream begins where it should"),
+        (bz2.compress(b""), "not a MediaWiki XML dump"),
         (XML[: XML.index(b"Leer")], "the XML ends early, the file is truncated"),
         (XML[: XML.index(b"</mediawiki>")], "the XML ends early"),
         (XML[: XML.index("ß".encode()) + 1], "the XML ends early"), (bz2.compress(XML[:900]), "the XML ends early"),
@@ -195,6 +228,16 @@ PACKED = bz2.compress(XML)
         (PACKED[:200] + bytes([PACKED[200] ^ 4]) + PACKED[201:], "bzip2 data are damaged"),
         (gzip.compress(XML)[:-20], "gzip data end early, the file is truncated"),
         (gzip.compress(XML)[:100] + b"\0\0\0" + gzip.compress(XML)[103:], "gzip data are damaged"),
+        # What else one may take for a dump.
+        (lzma.compress(XML), r"an \.xz file, expected \.xml, \.xml\.bz2 or \.xml\.gz: unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", r"a \.7z archive, expected"),
+        (b"PK\x03\x04\x14\0\0\0", r"a \.zip archive, expected"),
+        (b"616:10:AccessibleComputing\n", "the index of a multistream dump, expected the dump itself"),
+        (bz2.compress(b"616:12:Anarchism\n616:25:Autism\n"), "the index of a multistream dump"),
+        *((XML.replace(b"<mediawiki", b'<?xml version="1.0" encoding="%s"?><mediawiki' % encoding, 1),
+           f"{encoding.decode()}|multi-byte encodings") for encoding in (b"nonsense", b"rot13", b"euc_jp")),
+        # Longer than anything in a dump.
+        (b"<mediawiki><x y='" + b" " * 6_000_000, "a tag of over 4 MB"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, data, message):
@@ -202,6 +245,74 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, data, m
     with pytest.raises(ValueError, match=message) as caught:
         list(read_dump(path))
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 40])
+def test_every_flipped_bit_of_a_bzip2_file_is_seen(tmp_path, pieces):
+    """Or changes nothing: the digit of a stream's size, and the bits that fill up its last byte."""
+    size = -(-len(XML) // pieces)
+    packed = b"".join(bz2.compress(XML[i : i + size]) for i in range(0, len(XML), size))
+    source, silent = random.Random(pieces), 0
+    for bit in [*range(80), *source.sample(range(80, len(packed) * 8), 500)]:
+        damaged = bytearray(packed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            assert list(read_dump(write(tmp_path / "x.xml.bz2", damaged))) == EXPECTED
+            silent += 1
+        except ValueError as error:
+            assert "x.xml.bz2" in str(error) and "\n" not in str(error)
+    assert silent < 580 * 0.05
+
+
+def test_every_lost_or_doubled_stream_border_is_seen(tmp_path):
+    """The mark that opens a stream, its header, bytes between two streams, a block taken out of its stream."""
+    streams = [bz2.compress(XML[i : i + 700]) for i in range(0, len(XML), 700)]
+    other_mark, other_header = (lambda s: b"BZh9" + bytes(6) + s[10:]), (lambda s: bytes(4) + s[4:])
+    for damage in (other_mark, other_header, lambda s: b"\0" + s, lambda s: bytes(99) + s):
+        for k in range(1, len(streams)):
+            path = write(tmp_path / "x", b"".join([*streams[:k], damage(streams[k]), *streams[k + 1 :]]))
+            with pytest.raises(ValueError, match="bzip2 data are damaged"):
+                list(read_dump(path))
+    for tail in (b"\0", b"\0" * 5000, b"BZ", b"BZh9", b"BZh91AY&SY", b"text"):
+        with pytest.raises(ValueError, match="bzip2 data (end early|are damaged)"):
+            list(read_dump(write(tmp_path / "x", b"".join(streams) + tail)))
+    text = random.Random(0).randbytes(250_000)  # three blocks
+    packed = bz2.compress(text, 1)
+    marks = [bit for bit, mark, _ in wiki_dump._find_marks(packed + b"\0", 0)]
+    bits = f"{int.from_bytes(packed):0{len(packed) * 8}b}"
+    without = bits[: marks[1]] + bits[marks[2] :]
+    without = int(without + "0" * (-len(without) % 8), 2).to_bytes(-(-len(without) // 8))
+    with pytest.raises(ValueError, match="a block is missing"):
+        list(wiki_dump.bzip2_blocks(io.BytesIO(without)))
+
+
+@pytest.mark.parametrize("kind", ["zeros behind half a block", "a comment", "a comment of >"])
+def test_bombs_take_linear_time(tmp_path, kind):
+    def seconds(megabytes: int) -> float:
+        if kind == "zeros behind half a block":
+            packed = bz2.compress(random.Random(0).randbytes(400_000).hex().encode())
+            data = packed[: len(packed) // 2] + bytes(megabytes << 20)
+        else:
+            unit = b"   " if kind == "a comment" else b" >-"
+            filler = unit * ((megabytes << 20) // 3)
+            data = HEAD.encode() + b"<!--" + filler + b" -->" + PAGES[0].encode() + b"<!-- --></mediawiki>"
+        path, start = write(tmp_path / "x", data), time.process_time()
+        try:
+            assert list(read_dump(path)) == EXPECTED[:1]
+        except ValueError as error:
+            assert "no end of a block for 2 MB" in str(error)
+        return time.process_time() - start
+
+    assert seconds(48) < max(6 * seconds(12), 0.3)
+
+
+def test_an_endless_text_is_an_error(tmp_path, monkeypatch):
+    """Its page is named. Many long pages are none."""
+    monkeypatch.setattr(wiki_dump, "MAX_ELEMENT", 1 << 20)
+    long = [page_xml(f"P{k}", "x" * 900_000) for k in range(4)]
+    assert len(read(tmp_path, *long)) == 4
+    with pytest.raises(ValueError, match="x.xml: .*a text of over 1 MB, after the title 'Endless'"):
+        read(tmp_path, *long, page_xml("Endless", "x " * 900_000))
 
 
 def test_pages_before_the_damage_are_read(tmp_path):

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini.wiki_dump import read_dump
-from luke_mini.wikitext import ARTICLE, HIDDEN, Link, Paragraph, leads_to, normalize_title, parse
+from luke_mini.wikitext import ARTICLE, HIDDEN, OTHER, Link, Paragraph, Site, leads_to, normalize_title, parse
 
 
 def show(paragraph: Paragraph) -> str:
@@ -31,8 +31,8 @@ def show(paragraph: Paragraph) -> str:
     return text + paragraph.text[position:]
 
 
-def shown(wikitext: str, language: str = "en") -> list[str]:
-    paragraphs = parse(wikitext, language)
+def shown(wikitext: str, site: Site | str = "en") -> list[str]:
+    paragraphs = parse(wikitext, site)
     assert_sound(paragraphs)
     return [show(paragraph) for paragraph in paragraphs]
 
@@ -77,9 +77,17 @@ def test_normalize_title(title, expected):
     assert normalize_title(expected) == expected or "%" in title or "&" in title
 
 
-def test_turkish_i_has_a_turkish_capital():
-    found = [normalize_title(*given) for given in (("istanbul", "tr"), ("istanbul", "en"), ("ırmak", "tr"))]
+@pytest.mark.parametrize("language", ["tr", "az", "kaa"])
+def test_turkish_i_has_a_turkish_capital(language):
+    found = [normalize_title(*given) for given in (("istanbul", language), ("istanbul", "en"), ("ırmak", language))]
     assert found == ["İstanbul", "Istanbul", "Irmak"]
+
+
+def test_a_wiki_that_keeps_case():
+    """As the Lojban Wikipedia and all Wiktionaries."""
+    given = ("mlatu_x", ":mlatu#b", "éa", "Mlatu")
+    assert [normalize_title(title, "jbo", True) for title in given] == ["mlatu x", "mlatu", "éa", "Mlatu"]
+    assert shown("[[mlatu]]s [[Mlatu|b]]", Site("jbo", (), True)) == ["[mlatu|mlatus] [Mlatu|b]"]
 
 
 @given(st.text(max_size=30))
@@ -140,7 +148,8 @@ It has [[fjord]]s.
         ("a<ref>b</ref>c", ["ac"]), ('a<ref name="x">b [[c]]</ref>d<ref name=x />e<REF\nname=y/>f', ["adef"]),
         ("a<ref>b<br/>{{c</ref>d", ["ad"]), ("a<ref>b", ["ab"]), ("a</ref>b", ["ab"]),
         ("a<references>\n<ref>b</ref></references>c<references/>", ["ac"]), ("a<!-- b\n\nc -->d", ["ad"]),
-        ("a\n<!-- b -->\nc", ["a c"]), ("a<!-- b", ["a b"]), ("a<!-- <ref> -->b<ref>c</ref>d", ["abd"]),
+        ("a\n<!-- b -->\nc", ["a c"]),
+        ("a<!-- b\n\n[[c]] <ref>", ["a"]), ("a<includeonly>b [[c]]", ["a"]), ("a<!-- <ref> -->b<ref>c</ref>d", ["abd"]),
         ("a<math>x<y</math>b<chem>c</chem>", ["ab"]), ("a<gallery>\nFile:b.jpg|[[c]]\n</gallery>d", ["ad"]),
         ("a<timeline>b</timeline><code>c</code><source>e</source>f", ["af"]),
         ("a<syntaxhighlight lang=x>[[d]]</syntaxhighlight>f", ["af"]),
@@ -149,11 +158,18 @@ It has [[fjord]]s.
         ("a\n{| class=x\n! b\n|-\n| c || [[d]]\n|}\ne", ["a", "e"]),
         ("a\n{|\n| b\n{|\n| c\n|}\n| d\n|}\ne", ["a", "e"]), ("a\n:{|\n| b\n  |}\ne", ["a", "e"]),
         ("a\n{|\n| {{b|\n|}}\n| c\n|}\nd", ["a", "d"]),
-        ("a<table class='x'><tr><td>b<table><td>c</td></TABLE></td></tr></table>d", ["ad"]), ("a <table>b", ["a b"]),
-        ("a\n{|\nb", ["a {| b"]),
+        ("a<table class='x'><tr><td>b<table><td>c</td></TABLE></td></tr></table>d", ["ad"]),
+        # What nobody closes ends with the page; what nobody opens is text, and so is a {| within a line.
+        ("a <table>b\n\n[[c]]", ["a"]), ("a\n{|\nb\n== c ==\nd", ["a"]), ("a\n{|\n{|\n|}\nb", ["a"]),
+        ("a</table>b\n|}\nc", ["ab |} c"]), ("a {| b |} c\n|} d", ["a {| b |} c |} d"]),
+        # A template that is a character, and brackets that hold nothing but templates.
+        ("a{{mdash}}b{{Ndash }}c{{snd}}d{{nbsp}}e{{ · }}f", ["a—b–c – d e · f"]), ("[[a{{!}}b]]", ["[A|b]"]),
+        ("a{{mdash|x}}b", ["ab"]), ("a ({{b}}; {{c}}) d", ["a d"]), ("a (''{{b}}''), （{{c}}、d）", ["a, （、d）"]),
+        ("a () ( , ) (b{{c}}) ({{d}} e)", ["a () ( , ) (b) ( e)"]), ("a ([http://b]<ref>c</ref>) d", ["a d"]),
         # Tags, magic words, bold, italics.
         ("a <small>b</small> <span style='x'>[[c]]</span><sup>2</sup>", ["a b [C|c]2"]), ("a < b > c", ["a < b > c"]),
         ("1<2 and 3>2", ["1<2 and 3>2"]), ("__NOTOC__a __TOC__ b__init__", ["a b__init__"]),
+        ("__toc__a __NoEditSection__ __目次__ __без_огл__ __index__ __INDEX__ b", ["a __index__ b"]),
         ("''a'' '''b''' '''''c'''''", ["a b c"]), ("'''''a''' b''", ["a b"]), ("it's ''x'''s", ["it's x's"]),
         ("''''a''''", ["'a'"]), ("''''''a''''''", ["'a'"]), ("l'''Express''", ["l'Express"]),
         ("dans l'''Express'' et '''b'''", ["dans l'Express et b"]), ("'''a''' d'''b'' x", ["a d'b x"]),
@@ -171,6 +187,7 @@ It has [[fjord]]s.
         ("[http://a.b/c d e] f", ["d e f"]), ("a [https://b.c] d", ["a d"]), ("[//a.b c] [mailto:a@b.c d]", ["c d"]),
         ("[http://a ''b'' [[c]] d [e]] f", ["b [C|c] d [e] f"]), ("see http://a.b/c now", ["see http://a.b/c now"]),
         ("a [b] c", ["a [b] c"]), ("[http://a b", ["[http://a b"]),
+        ("[http://a''b'' c] [http://d'e f] [http://g\"h\"]", ['b c f "h"']), ("x http://a''b''", ["x http://ab"]),
         # Links.
         ("[[a]]", ["[A|a]"]), ("see [[a b]].", ["see [A b|a b]."]), ("[[a|b]]", ["[A|b]"]),
         ("[[a_b|c]]", ["[A b|c]"]), ("[[a#b|c]]", ["[A|c]"]), ("[[a#b]]", ["[A|a#b]"]), ("[[#b|c]] [[#d]]", ["c #d"]),
@@ -187,7 +204,7 @@ It has [[fjord]]s.
         ("[[a|<span>b</span>&nbsp;c]]", ["[A|b c]"]), ("[[a| b ]]c", ["[A|b c]"]), ("x[[a| b ]] y", ["x [A|b] y"]),
         ("x[[a|&nbsp;b'' '']]y", ["x [A|b y]"]), ("[[a|b\nc]] [[a|b\n* c]]", ["[A|b c] [A|b * c]"]),
         ("[[a|b\n\nc]]", ["[[a|b", "c]]"]), ("x [[a|&nbsp;]] [[b|<br>]] [[c|'''']] y", ["x [C|'] y"]),
-        ("[[a|[b]]] [[a|[b] c]]", ["[A|[b]] [A|[b] c]"]), ("[[a|<nowiki>[b]</nowiki>]]", ["[A|[b]]"]),
+        ("[[a|[b]]]s [[a|[b] c]] [[a|b]]]", ["[A|[b]s] [A|[b] c] [A|b]]"]), ("[[a|<nowiki>[b]</nowiki>]]", ["[A|[b]]"]),
         # The pipe trick, should it be in a stored page.
         ("[[a (b)|]] [[a, b|]] [[Help:a (b)|]] [[a（b）|]] [[c|]]", ["[A (b)|a] [A, b|a] a [A（b）|a] [C|c]"]),
         # What leads to no article is text.
@@ -202,6 +219,12 @@ It has [[fjord]]s.
         ("a [[ File : b.jpg ]] [[Media:c.ogg|d]] e", ["a e"]), ("a [[File:b|c [[File:d|e [[f]]]] [[g]]]] h", ["a h"]),
         ("[[a|b [[File:c.png]] d]]", ["[A|b d]"]), ("[[Category:a]] [[category:b|c]]d", ["d"]),
         ("a\n\n[[Category:b]]\n[[Category:c]]", ["a"]),
+        ("[[File:a|b [[c|[d]e]] [f] g]] h", ["h"]), ("[[File:a|b [[c|[d]]] e]]f [[File:g|[h]]] i", ["f i"]),
+        ("[[File:a|b [[c|[d]]]]]e", ["e"]), ("[[[File:a]]] b", ["[] b"]), ("[[File:a|b [[c]] d\n\n[[Category:e]]f", [
+            "[[File:a|b [C|c] d", "f"]),
+        # A prefix may be encoded.
+        ("[[File&#58;a|b [[c]]]]d[[Category%3Ae]] [[fr&#x3A;f|g]] [[fr%3ah|i]]", ["d g i"]),
+        ("a\n[[fr&colon;b]]\nc", ["a", "c"]), ("[[&#91;]] [[a&#124;b]]", ["[ a|b"]),
         # Malformed.
         ("[[a", ["[[a"]), ("a]] b", ["a]] b"]), ("[[a [[b]] c]]", ["[[a [B|b] c]]"]),
         ("[[a|b [[c]] d", ["[[a|b [C|c] d"]), ("[[]] [[|]] [[|a]] [[ ]]", ["[[]] [[|]] [[|a]] [[ ]]"]),
@@ -233,7 +256,12 @@ def test_the_abstract_is_what_stands_before_the_first_heading(wikitext, expected
         ("bn", "[[ভারত]]ের", "[ভারত|ভারতের]"), ("ar", "[[كتاب]]ات", "[كتاب|كتابات]"),
         ("ja", "[[東京]]abc", "[東京|東京]abc"), ("ja", "[[東京]]都", "[東京|東京]都"), ("zh", "[[北京]]abc", "[北京|北京]abc"),
         ("tr", "[[istanbul]]'un", "[İstanbul|istanbul]'un"), ("simple", "[[bus]]es", "[Bus|buses]"),
-        ("xx", "[[bus]]es", "[Bus|buses]"),
+        ("xx", "[[bus]]es", "[Bus|buses]"), ("hy", "[[գիրք]]ը", "[Գիրք|գիրքը]"), ("uk", "[[місто]]м", "[Місто|містом]"),
+        ("ltg", "[[piļsāta]]ys", "[Piļsāta|piļsātays]"), ("mr", "[[पुणे]]चे", "[पुणे|पुणेचे]"),
+        ("cs", "[[hrad]]ů", "[Hrad|hradů]"),
+        ("ca", "[[gat]]'s [[gat]]''s''", "[Gat|gat's] [Gat|gat]s"), ("wuu", "[[a]]b", "[A|a]b"),
+        ("sr", "-{sr-el:Beograd; sr-ec:Београд}- -{A|sr-el:x;sr-ec:-{[[а]]}-}- -{R|б}-", "Београд [А|а] б"),
+        ("ku", "-{ku-arab:x;ku-latn:y}-", "y"), ("uz", "-{B:c}-", "B:c"), ("tt", "-{a}-", "-{a}-"),
         ("zh", "-{zh-hans:计算机;zh-hant:電腦}- -{A|zh-tw:甲;zh-cn:乙}- -{[[丙]]}- -{H|zh-cn:丁}-", "计算机 乙 [丙|丙]"),
         ("en", "-{a}-", "-{a}-"),
     ],
@@ -258,6 +286,35 @@ def test_pictures_and_categories_of_every_language(language):
     page = f"a [[{file}:b.jpg|c [[d]]]][[{file.lower()}:b]][[File:b]][[{category}:e]][[Category:e]] [[:{category}:e|f]]"
     assert shown(page, language) == ["a f"]
     assert shown(page.replace("_", " "), language) == ["a f"]
+
+
+SITES = {  # headers as those wikis have them
+    "uk": (-2, "Медіа", 4, "Вікіпедія", 6, "Файл", 10, "Шаблон", 14, "Категорія", 15, "Обговорення категорії"),
+    "hy": (-2, "Մեդիա", 4, "Վիքիպեդիա", 6, "Պատկեր", 10, "Կաղապար", 14, "Կատեգորիա", 15, "Կատեգորիայի քննարկում"),
+    "mr": (-2, "मिडिया", 4, "विकिपीडिया", 6, "चित्र", 10, "साचा", 14, "वर्ग", 15, "वर्ग चर्चा"),
+    "ltg": (-2, "Medeja", 4, "Vikipedeja", 6, "Fails", 10, "Taiss", 14, "Kategoreja", 15, "Kategorejis sprīža"),
+    "az": (-2, "Media", 4, "Vikipediya", 6, "Fayl", 10, "Şablon", 14, "Kateqoriya", 2, "İstifadəçi"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", SITES)
+def test_namespaces_of_the_header(language):
+    names = dict(zip(SITES[language][::2], SITES[language][1::2]))
+    site = Site(language, ((0, ""), *names.items()))
+    media, project, file, template, category, other = names.values()
+    page = f"""[[{file}:b.jpg|thumb|c [[d]] e [[f|[g]]]]] [[{media}:h|i]][[{category.lower()}:j]]
+[[ {file.upper()} : b_c&d.jpg|{{{{x}}}}]] a [[:{category}:k|l]] [[{template}:m|n]] [[{other.replace(" ", "_")}:o|p]]
+[[{project}&#58;q|r]] [[{file}x:s]]"""
+    assert shown(page, site) == [f"a l n p r [{normalize_title(file + 'x:s', language)}|{file}x:s]"]
+    assert leads_to(f"{file}:x", site) == leads_to("Image:x", site) == HIDDEN
+    assert leads_to(f"{other}:x", site) == leads_to(f":{file}:x", site) == OTHER and leads_to("x:y", site) == ARTICLE
+
+
+@pytest.mark.parametrize(
+    "language, alias", [("uk", "Зображення"), ("hu", "Kép"), ("nb", "Bilde"), ("ltg", "Attēls"), ("als", "Bild")]
+)
+def test_aliases_that_no_header_has(language, alias):
+    assert shown(f"[[{alias}:b.jpg|c]]a", language) == ["a"] and leads_to(f"{alias}:b", "en") == ARTICLE
 
 
 @pytest.mark.parametrize("name", ["jawiki-2023", "bnwiki-2023"])
@@ -304,16 +361,25 @@ HOSTILE = [
     "[[", "{{", "]]", "}}", "{|\n", "\n|}", "{|\n|}", "<ref>", "<ref name=a ", "<!--", "<nowiki>", "<math>", "<table>",
     "</table>", "<", "<a", "[http://a ", "[http://a [b] ", "[[a|", "[[File:", "[[File:a|[[b]] ", "[[a]]", "[[a [[b]]",
     "[[[", "'''", "''' ''", "'", "&", "&#", "=\n=", "= ", "\n=a", "*", "\n*", " ", "\n", "\n ", "__a", "_", "-{", "{{{",
-    "{{{a", "{{disambig", "{{homonymie ", "[[:", "[[%20",
+    "{{{a", "{{disambig", "{{homonymie ", "[[:", "[[%20", "[[File:a|[b", "[[File:a|[[b|[c]]] ", "[[File&#58;", "]]]",
+    "(\0", "({{a}} ", "({{a}}", "{{mdash", "{{mdash}}", "{{ ",
+    "-{-{", "-{a:b;}-", "\n{|\n{|\n|}", "<table><table></table>",
+    "<!-- -->", "[//a]", "[//a ''", "__a__", "{{!}}", "[[a|[", "[[fr:a]]", "[[Category:a]]",
 ]  # fmt: skip
+STRETCHED = ["[//a", "[//a b", "[[File", "{{mdash", "<ref ", "(\0", "=", "''", "[[a|", "__a", "<!--", "-{", "&#", "\n:"]
 
 
-@pytest.mark.parametrize("unit", HOSTILE, ids=repr)
-def test_time_grows_with_the_page_and_no_faster(unit):
+@pytest.mark.parametrize(
+    "make",
+    [*(lambda length, unit=unit: unit * (length // len(unit)) for unit in HOSTILE),
+     *(lambda length, unit=unit: unit + " " * length for unit in STRETCHED)],
+    ids=map(repr, [*HOSTILE, *(f"{unit} and spaces" for unit in STRETCHED)]),
+)  # fmt: skip
+def test_time_grows_with_the_page_and_no_faster(make):
     """Four times the page may take four times as long; with a quadratic step it would take sixteen times."""
 
     def seconds(length: int) -> float:
-        wikitext, times = unit * (length // len(unit)), []
+        wikitext, times = make(length), []
         for _ in range(3):
             start = time.process_time()
             parse(wikitext, "zh")

@@ -2,7 +2,7 @@
 
     python prepare_wiki.py                                                  the built-in encyclopedia, in a minute
     python prepare_wiki.py --dump enwiki-20261101-pages-articles.xml.bz2    a dump, or all parts of one
-    python prepare_wiki.py --wiki sw                                        that language's dump in the current folder
+    python prepare_wiki.py --wiki sw                                        that language's newest dump, downloaded
     python prepare_wiki.py --jsonl corpus.jsonl                             your own documents, with links
     python prepare_wiki.py --wiki de en sw --wikidata latest-all.json.bz2   several languages, entities in common
 
@@ -38,6 +38,8 @@ if sys.version_info < (3, 11):
 
 from luke_mini import config, files
 
+DUMPS = Path("dumps")  # what --wiki downloads
+MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 
@@ -47,8 +49,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
     source = source.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
-    source.add_argument("--wiki", nargs="+", metavar="LANG", help="newest *-pages-articles*.bz2 in the current folder")
+    source.add_argument("--wiki", nargs="+", metavar="LANG", 
+                        help="dump of LANG in the current folder or in dumps/; if there is none the newest is downloaded")
     source.add_argument("--jsonl", nargs="+", type=Path, metavar="FILE", help="documents in the format above")
+    fetching = parser.add_argument_group("downloading, for --wiki")
+    fetching.add_argument("--date", metavar="YYYYMMDD", help="the dump of this date [the newest complete one]")
+    fetching.add_argument("--mirror", default=MIRROR, metavar="URL", help="where dumps are [%(default)s]")
     target = parser.add_argument_group("where to")
     target.add_argument("--out", type=Path, metavar="DIR", help="output; replaces older data [data/<source's name>]")
     sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
@@ -103,7 +109,7 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
+from luke_mini import corpus, download, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
 from luke_mini import wiki_dump, wikidata
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.mentions import HELD_OUT, STATISTICS
@@ -113,7 +119,7 @@ from luke_mini.wikitext import normalize_title, parse
 def open_input(arguments: argparse.Namespace) -> None:
     """Checks and loads the inputs; resolves the defaults that depend on them."""
     if arguments.wiki:
-        found = [(language, path) for language in arguments.wiki for path in corpus.find_dump(language)]
+        found = [(language, path) for language in arguments.wiki for path in dump_of(language, arguments)]
         arguments.dump = [path for _, path in found]
         if len(arguments.wiki) > 1:
             arguments.language = arguments.language or [language for language, _ in found]
@@ -134,6 +140,15 @@ def open_input(arguments: argparse.Namespace) -> None:
     arguments.entity_vocab_size = arguments.entity_vocab_size or (1_200_000 if several else 500_000)
     source = re.sub(r"\.(xml|jsonl)\b.*", "", sources[0].name) if sources else "toyworld"
     arguments.out = arguments.out or Path("data") / ("-".join(arguments.sources) if several else source)
+
+
+def dump_of(language: str, arguments: argparse.Namespace) -> list[Path]:
+    """The dump of a language that is at hand, in the current folder or in dumps/, or else the newest, downloaded."""
+    if not arguments.date:
+        for folder in [Path(), *download.held(language, DUMPS)]:
+            if found := corpus.find_dump(language, folder):
+                return found
+    return download.fetch(language, DUMPS, arguments.date, arguments.mirror)
 
 
 def by_language(sources: list[Path], given: list[str] | None) -> dict[str | None, list[Path]]:

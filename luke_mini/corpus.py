@@ -51,13 +51,12 @@ class Document(NamedTuple):
 
 def find_dump(language: str, folder: Path = Path()) -> list[Path]:
     """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
-    though the folder may have both variants of a dump."""
-    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
+    though the folder may have both variants of a dump. [] if there is none."""
+    wiki = re.escape(language.replace("-", "_"))
+    pattern = re.compile(rf"{wiki}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
     dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
     if not dumps:
-        name = f"{language}wiki-latest-pages-articles.xml.bz2"
-        raise ValueError(f"no {language}wiki-*-pages-articles*.xml.bz2 in this folder: download "
-                         f"https://dumps.wikimedia.org/{language}wiki/latest/{name}")  # fmt: skip
+        return []
     newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
     parts = {(int(match[2] or 0), match[3]): path  # number and pages, "-p1p41242"
              for path, match in sorted(dumps.items(), reverse=True) if match[1] == newest}  # fmt: skip

@@ -1,6 +1,7 @@
 """Fetches the newest complete dump of a wiki from Wikimedia or a mirror; goes on where a killed download stopped.
 
-    paths = fetch("sw", Path("dumps"))      dumps/swwiki-20261101/swwiki-20261101-pages-articles-multistream.xml.bz2
+    fetch("sw", Path("dumps"), None, "https://dumps.wikimedia.org")
+    -> [dumps/swwiki-20261101/swwiki-20261101-pages-articles-multistream.xml.bz2]
 
 Layout of the server: `swwiki/` lists the dates of the dumps, `swwiki/20261101/dumpstatus.json` the jobs of one, each
 with its status and its files, with their size in bytes and SHA-1. A large wiki has its articles in many parts.
@@ -27,7 +28,6 @@ from tqdm import tqdm
 
 from luke_mini import files
 
-MIRROR = "https://dumps.wikimedia.org"
 AGENT = "luke-mini (reads a dump of Wikipedia for pretraining)"
 JOBS = ("articlesmultistreamdump", "articlesdump")  # multistream can be read in parallel; small old wikis have none
 CONNECTIONS = 2
@@ -45,13 +45,24 @@ class Part(NamedTuple):
     sha1: str
 
 
-def fetch(language: str, folder: Path, date: str | None = None, mirror: str = MIRROR) -> list[Path]:
+def _wiki(language: str) -> str:
+    return f"{language.replace('-', '_')}wiki"  # zh-yue: zh_yuewiki
+
+
+def held(language: str, folder: Path) -> list[Path]:
+    """The folders of whole dumps that were downloaded, the newest first."""
+    return sorted(folder.glob(f"{_wiki(language)}-" + 8 * "[0-9]"), reverse=True)
+
+
+def fetch(language: str, folder: Path, date: str | None, mirror: str) -> list[Path]:
     """Downloads the articles of `{language}wiki` into a folder of their own inside `folder`; its files in order.
 
     date: "20261101", or None for the newest dump whose articles are complete. Raises ValueError, one line, if there is
     no such dump, a file is not what the server promised or the disk is too small; OSError if the server cannot be read.
     """
-    wiki = f"{language.replace('-', '_')}wiki"
+    wiki = _wiki(language)
+    if date and (whole := folder / f"{wiki}-{date}") in held(language, folder):
+        return sorted(whole.iterdir(), key=_place)
     date, parts = _find(wiki, date, mirror.rstrip("/"))
     whole = folder / f"{wiki}-{date}"
     if not whole.is_dir():
@@ -121,7 +132,7 @@ def _part(name: str, listed: dict, base: str, url: str) -> Part:
     return Part(name, f"{base}/{name}", record.get("size", int), record.get("sha1", str))
 
 
-def _place(part: Part) -> tuple[int, int, str]:
+def _place(part: Part | Path) -> tuple[int, int, str]:
     """`...-pages-articles12.xml-p700p800.bz2`: part 12, from page 700."""
     number, page = re.search(r"articles(?:-multistream)?(\d*)", part.name), re.search(r"-p(\d+)p", part.name)
     return int(number[1] or 0) if number else 0, int(page[1]) if page else 0, part.name

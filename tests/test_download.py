@@ -4,6 +4,7 @@ import bz2
 import hashlib
 import http.server
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -14,14 +15,17 @@ from types import SimpleNamespace
 
 import pytest
 
+import prepare_wiki
 from luke_mini import download, wiki_dump
 
 PAGE = "<page><title>{0}</title><ns>0</ns><revision><text>[[Ada]] met {0}.</text></revision></page>"
 DUMP = '<mediawiki xml:lang="sw">{}</mediawiki>'
 
 
-def dump_of(*titles: str) -> bytes:
-    return bz2.compress(DUMP.format("".join(map(PAGE.format, titles))).encode())
+def dump_of(*titles: str, size: int = 0) -> bytes:
+    """A dump; size: of its file at least, in bytes, by a comment that does not compress."""
+    comment = f"<!--{random.Random(0).randbytes(size).hex()}-->"
+    return bz2.compress(DUMP.format("".join(map(PAGE.format, titles)) + comment).encode())
 
 
 SINGLE = "swwiki-20261101-pages-articles.xml.bz2"
@@ -105,7 +109,7 @@ def server(monkeypatch):
 @pytest.fixture
 def single(server):
     """A wiki with one dump in one file."""
-    server.dump("swwiki", "20261101", {"articlesdump": ("done", {SINGLE: dump_of("Bo", "Oslo") + b"\0" * 100_000})})
+    server.dump("swwiki", "20261101", {"articlesdump": ("done", {SINGLE: dump_of("Bo", "Oslo", size=100_000)})})
     return server
 
 
@@ -123,13 +127,14 @@ def test_the_newest_complete_dump_in_parts_is_read_in_order(server, tmp_path):
     server.dump("enwiki", "20261001", {"articlesdump": ("done", {"enwiki-20261001-pages-articles.xml.bz2": b"old"})})
     server.dump("enwiki", "20261101", jobs)
     server.dump("enwiki", "20261201", {"articlesdump": ("in-progress", {"a.xml.bz2": b"half"})})
-    paths = download.fetch("en", tmp_path, mirror=server.url + "/")
+    paths = download.fetch("en", tmp_path, None, server.url + "/")
     assert [path.name for path in paths] == names and titles(paths) == [f"Page {number}" for number in range(5)]
     assert [path.parent for path in paths] == [tmp_path / "enwiki-20261101"] * 5
     assert sorted(tmp_path.iterdir()) == [tmp_path / "enwiki-20261101"]
     assert server.most_open <= 2 and len(server.bodies()) == 5
     assert all("luke-mini" in agent for agent in server.agents)
-    assert download.fetch("en", tmp_path, mirror=server.url) == paths and len(server.bodies()) == 5  # not again
+    assert download.fetch("en", tmp_path, None, server.url) == paths and len(server.bodies()) == 5  # not again
+    assert download.fetch("en", tmp_path, "20261101", "http://127.0.0.1:9") == paths  # nor is the server asked
 
 
 def test_a_date_and_a_language_with_a_hyphen(server, tmp_path):
@@ -150,31 +155,31 @@ def once(number: int, answer):
 ])  # fmt: skip
 def test_a_broken_connection_is_opened_again_where_it_broke(single, tmp_path, fault, starts):
     single.fault = fault
-    (path,) = download.fetch("sw", tmp_path, mirror=single.url)
+    (path,) = download.fetch("sw", tmp_path, None, single.url)
     assert path.read_bytes() == single.files[f"/swwiki/20261101/{SINGLE}"]
     assert [start for _, start in single.bodies()] == starts
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(single, tmp_path):
     single.fault, single.ranges = once(1, 40_000), False
-    (path,) = download.fetch("sw", tmp_path, mirror=single.url)
+    (path,) = download.fetch("sw", tmp_path, None, single.url)
     assert path.read_bytes() == single.files[f"/swwiki/20261101/{SINGLE}"]
 
 
 def test_a_slow_answer_counts_as_a_broken_connection(single, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     single.fault = lambda _, count: time.sleep(0.6) if count == 1 else None
-    assert titles(download.fetch("sw", tmp_path, mirror=single.url)) == ["Bo", "Oslo"]
+    assert titles(download.fetch("sw", tmp_path, None, single.url)) == ["Bo", "Oslo"]
     assert len(single.bodies()) == 2
 
 
 def test_a_server_that_stays_away_is_named_and_what_is_there_stays(single, tmp_path):
     single.fault = lambda _, count: 30_000 if count == 1 else -500
     with pytest.raises(OSError, match=rf"{SINGLE}: the server answers 500 .*; what is there stays"):
-        download.fetch("sw", tmp_path, mirror=single.url)
+        download.fetch("sw", tmp_path, None, single.url)
     assert len(single.bodies()) == 1 + download.TRIES
     single.fault = None
-    download.fetch("sw", tmp_path, mirror=single.url)
+    download.fetch("sw", tmp_path, None, single.url)
     assert single.bodies()[-1] == (SINGLE, 30_000)
 
 
@@ -183,9 +188,9 @@ def test_wrong_bytes_are_removed(single, tmp_path):
     right = single.files[path]
     single.files[path] = right[:-1] + b"x"
     with pytest.raises(ValueError, match=rf"{SINGLE}: .* bytes with SHA-1 .*, expected .*; the file was removed"):
-        download.fetch("sw", tmp_path, mirror=single.url)
+        download.fetch("sw", tmp_path, None, single.url)
     single.files[path] = right
-    (whole,) = download.fetch("sw", tmp_path, mirror=single.url)
+    (whole,) = download.fetch("sw", tmp_path, None, single.url)
     assert whole.read_bytes() == right and single.bodies()[-1] == (SINGLE, 0)
 
 
@@ -204,7 +209,7 @@ def test_what_is_not_there_is_named(single, tmp_path, language, date, message):
 def test_a_part_that_is_gone(single, tmp_path):
     del single.files[f"/swwiki/20261101/{SINGLE}"]
     with pytest.raises(ValueError, match=f"{SINGLE}: the server answers 404"):
-        download.fetch("sw", tmp_path, mirror=single.url)
+        download.fetch("sw", tmp_path, None, single.url)
     assert len(single.bodies()) == 1
 
 
@@ -212,25 +217,25 @@ def test_a_part_that_is_gone(single, tmp_path):
 def test_a_name_that_leaves_the_folder(server, tmp_path, name):
     server.dump("swwiki", "20261101", {"articlesdump": ("done", {name: b"x"})})
     with pytest.raises(ValueError, match="expected a plain name"):
-        download.fetch("sw", tmp_path, mirror=server.url)
+        download.fetch("sw", tmp_path, None, server.url)
 
 
 def test_a_full_disk_is_seen_before_the_download(single, tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
     with pytest.raises(ValueError, match="0.0 GB are free on this disk"):
-        download.fetch("sw", tmp_path, mirror=single.url)
+        download.fetch("sw", tmp_path, None, single.url)
     assert not single.bodies()
 
 
 def test_no_network_says_how_to_go_on(tmp_path):
     with pytest.raises(OSError, match="give its files to --dump"):
-        download.fetch("sw", tmp_path, mirror="http://127.0.0.1:9")
+        download.fetch("sw", tmp_path, None, "http://127.0.0.1:9")
 
 
 def test_a_killed_download_goes_on(server, tmp_path):
     """Killed in the middle of the second of three parts: the first is not fetched again, the second from its middle."""
     names = [f"swwiki-20261101-pages-articles{n}.xml-p{n}p{n}.bz2" for n in (1, 2, 3)]
-    parts = {name: dump_of(name) + bytes(300_000) for name in names}
+    parts = {name: dump_of(name, size=300_000) for name in names}
     server.dump("swwiki", "20261101", {"articlesdump": ("done", parts)})
     halfway = threading.Event()
 
@@ -248,7 +253,7 @@ def test_a_killed_download_goes_on(server, tmp_path):
 
     server.fault = stop
     code = f"from luke_mini import download; from pathlib import Path; download.CHUNK = 1 << 14; " \
-           f"download.fetch('sw', Path({str(tmp_path)!r}), mirror={server.url!r})"  # fmt: skip
+           f"download.fetch('sw', Path({str(tmp_path)!r}), None, {server.url!r})"  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
     assert halfway.wait(30)
     waiting = tmp_path / "swwiki-20261101.part"
@@ -260,8 +265,23 @@ def test_a_killed_download_goes_on(server, tmp_path):
     process.wait()
     held, asked = (waiting / names[1]).stat().st_size, len(server.bodies())
     server.fault = None
-    paths = download.fetch("sw", tmp_path, mirror=server.url)
+    paths = download.fetch("sw", tmp_path, None, server.url)
     assert 0 < held < len(parts[names[1]]) and [path.read_bytes() for path in paths] == list(parts.values())
     later = dict(server.bodies()[asked:])
     assert names[0] not in later and later[names[1]] == held and not waiting.exists()
 
+
+
+def test_wiki_is_prepared_from_what_was_downloaded(server, tmp_path, monkeypatch):
+    """The whole way: `--wiki` fetches into dumps/, prepares; again, without a server, from what is there."""
+    text = "".join(PAGE.format(f"Town {i}").replace(" met ", " met long ago, in the small and old town of ") for i in range(60))
+    name = "swwiki-20261101-pages-articles-multistream.xml.bz2"
+    dump = bz2.compress(DUMP.format(text).encode())
+    server.dump("swwiki", "20261101", {"articlesmultistreamdump": ("done", {name: dump})})
+    monkeypatch.chdir(tmp_path)
+    rest = "--wiki sw --keep-red-links --vocab-size 60 --workers 1 --mirror"
+    prepare_wiki.main([*rest.split(), server.url, "--out", "first"])
+    prepare_wiki.main([*rest.split(), "http://127.0.0.1:9", "--out", "second"])
+    assert (tmp_path / f"dumps/swwiki-20261101/{name}").read_bytes() == dump
+    first, second = (json.loads(Path(out, "manifest.json").read_text()) for out in ("first", "second"))
+    assert first["pages"] == 60 and first["sources"] == [name] and first == second and len(server.bodies()) == 1

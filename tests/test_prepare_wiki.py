@@ -404,7 +404,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
         "--dump absent.xml": "absent.xml",
         "--dump cut.xml.bz2": "cut.xml.bz2",
         "--jsonl bad.jsonl": "bad.jsonl, line 1: field 'title' is 3",
-        "--wiki sw": "https://dumps.wikimedia.org/sw",
+        "--wiki sw --mirror http://127.0.0.1:9": "download the dump by other means and give its files to --dump",
         f"--dump {dump} --tokenizer {tmp_path}": "no tokenizer here",
         f"--dump {dump} --vocab-size 20": "word vocabulary of 20",
         f"--dump {dump} --entity-vocab-size 3": "entity vocabulary of 3",

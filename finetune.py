@@ -190,7 +190,8 @@ def choose_recipe(task, arguments, files, examples, start) -> tuple[str, recipes
     find = getattr(task, "recipe_name", lambda *_: next(iter(recipes.of_task(task.NAME))))
     name = arguments.recipe or find(files, examples, start)
     recipe = recipes.for_encoder(recipes.RECIPES[name], start.config, words_only=arguments.init is not None)
-    return name, recipe._replace(training=config.from_flags(recipe.training, arguments))
+    training = replace(recipe.training, min_steps=0) if arguments.epochs else recipe.training
+    return name, recipe._replace(training=config.from_flags(training, arguments))
 
 
 def open_model(task, arguments, device="cpu", all_entities: bool = False) -> tuple[Path, inference.Predictor]:

@@ -2,8 +2,9 @@
 
     python prepare_wiki.py                                                  the built-in encyclopedia, in a minute
     python prepare_wiki.py --dump enwiki-20261101-pages-articles.xml.bz2    a dump, or all parts of one
-    python prepare_wiki.py --wiki sw                                        that language's dump in the current folder
+    python prepare_wiki.py --wiki sw                                        that language's newest dump, downloaded
     python prepare_wiki.py --jsonl corpus.jsonl                             your own documents, with links
+    python prepare_wiki.py --wiki de en sw --wikidata latest-all.json.bz2   several languages, entities in common
 
 Dumps come from https://dumps.wikimedia.org. A .jsonl file has one document per line; spans are half-open characters:
     {"title": "Oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "Norway", "start": 3, "end": 9}]}]}
@@ -12,8 +13,11 @@ Titles are taken as they stand, and may be ids of a knowledge base of your own.
 DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
     held_out_links.jsonl (pages kept out of training and statistics, to weigh model and prior in linking)
+    titles.txt, redirects.tsv (for `finetune.py disambiguation --titles … --redirects …`)
     and for the built-in encyclopedia dump.xml.bz2 and the files of every task: ner/ relation/ typing/ qa/ cloze/
     disambiguation/ classification/ mlama/
+
+Several languages have a folder each, DIR/de DIR/en DIR/sw, with the same tokenizer/ and entity_vocab.jsonl.
 """
 
 import argparse
@@ -25,16 +29,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 if sys.version_info < (3, 11):
     sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
 
 from luke_mini import config, files
 
+DUMPS = Path("dumps")  # what --wiki downloads
+MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 
@@ -44,25 +50,37 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
     source = source.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
-    source.add_argument("--wiki", metavar="LANG", help="newest *-pages-articles*.bz2 of LANG in the current folder")
+    source.add_argument("--wiki", nargs="+", metavar="LANG", 
+                        help="dump of LANG in the current folder or in dumps/; if there is none the newest is downloaded")
     source.add_argument("--jsonl", nargs="+", type=Path, metavar="FILE", help="documents in the format above")
+    fetching = parser.add_argument_group("downloading, for --wiki")
+    fetching.add_argument("--date", metavar="YYYYMMDD", help="the dump of this date [the newest complete one]")
+    fetching.add_argument("--mirror", default=MIRROR, metavar="URL", help="where dumps are [%(default)s]")
     target = parser.add_argument_group("where to")
     target.add_argument("--out", type=Path, metavar="DIR", help="output; replaces older data [data/<source's name>]")
     sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
     sizes.add_argument("--vocab-size", type=int, default=32000, metavar="N", help="word vocabulary size [32000; 4000]")
-    sizes.add_argument("--entity-vocab-size", type=int, default=500000, metavar="N", help="maximum entities [500000]")
+    sizes.add_argument("--entity-vocab-size", type=int, metavar="N",
+                       help="maximum entities [500000; of several languages 1200000]")  # fmt: skip
     sizes.add_argument("--max-seq-length", type=int, default=512, metavar="N",
                        help="maximum tokens per example, including <s> and </s> [512; 128]")  # fmt: skip
     sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="minimum links to an entity [1]")
+    sizes.add_argument("--min-languages", type=int, default=3, metavar="N",
+                       help="of several: in how many an entity is linked, at least [3]")  # fmt: skip
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     entities = content.add_mutually_exclusive_group()
     entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
-    entities.add_argument("--titles", type=Path, metavar="FILE", help="titles to keep if linked at all, one per line; "
-                          "with a large --min-count only these")  # fmt: skip
+    entities.add_argument("--entities", nargs="+", type=Path, metavar="FILE",
+                          help="titles to keep if linked at all: one per line (of several languages as en:Oslo), or the "
+                          "candidates of a data set of disambiguation")  # fmt: skip
+    content.add_argument("--entities-only", action="store_true", help="only those of --entities")
+    content.add_argument("--wikidata", type=Path, metavar="FILE", help="JSON dump: .json .json.bz2 .json.gz; titles of "
+                         "one item are one entity")  # fmt: skip
     content.add_argument("--pieces", choices=["unigram", "bpe", "byte-bpe"], default="unigram",
                          help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")  # fmt: skip
-    content.add_argument("--language", metavar="CODE", help="language of the text [of the dump; en for --jsonl]")
+    content.add_argument("--language", nargs="+", metavar="CODE",
+                         help="language of the text, or of each file [of the dump; en for --jsonl]")  # fmt: skip
     content.add_argument("--abstract-only", action="store_true", help="only the text before the first heading")
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
     content.add_argument("--keep-red-links", action="store_true", help="for part of a dump: keep links without article")
@@ -78,9 +96,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if not (arguments.dump or arguments.wiki or arguments.jsonl):
         parser.set_defaults(**BUILT_IN)
         arguments = parser.parse_args(argv)
-    for name in ("vocab_size", "entity_vocab_size", "max_seq_length", "min_count", "max_pages", "workers"):
+    sizes = "vocab_size entity_vocab_size max_seq_length min_count min_languages max_pages workers"
+    for name in sizes.split():
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: expected a positive number")
+    if arguments.entities_only and not arguments.entities:
+        parser.error("--entities-only: expected --entities FILE, too")
     return arguments
 
 
@@ -89,8 +110,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks
-from luke_mini.entity_vocab import EntityVocab, resolve_counts, resolve_redirect
+from luke_mini import corpus, download, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld
+from luke_mini import toyworld_tasks, wiki_dump, wikidata
+from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
 from luke_mini.mentions import HELD_OUT, STATISTICS
 from luke_mini.wikitext import normalize_title, parse
@@ -99,32 +121,73 @@ from luke_mini.wikitext import normalize_title, parse
 def open_input(arguments: argparse.Namespace) -> None:
     """Checks and loads the inputs; resolves the defaults that depend on them."""
     if arguments.wiki:
-        arguments.dump = corpus.find_dump(arguments.wiki)
-    sources = arguments.sources = arguments.dump or arguments.jsonl or []
-    for file in sources:
+        found = [(language, path) for language in arguments.wiki for path in dump_of(language, arguments)]
+        arguments.dump = [path for _, path in found]
+        if len(arguments.wiki) > 1:
+            arguments.language = arguments.language or [language for language, _ in found]
+    sources = arguments.dump or arguments.jsonl or []
+    for file in [*sources, *([arguments.wikidata] if arguments.wikidata else [])]:
         file.stat()
     arguments.tokenizer = arguments.tokenizer and tokenizer.load(arguments.tokenizer)
     arguments.entity_vocab = arguments.entity_vocab and EntityVocab.load(arguments.entity_vocab)
-    titles = files.read_text(arguments.titles).split("\n") if arguments.titles else []
-    arguments.titles = [title for title in titles if title.strip()]
+    arguments.entities = [title for path in arguments.entities or () for title in read_entities(path)]
     if arguments.jsonl:  # your own documents may link to entities without a document
-        arguments.language, arguments.keep_red_links = arguments.language or "en", True
+        arguments.language, arguments.keep_red_links = arguments.language or ["en"], True
+    arguments.sources = by_language(sources, arguments.language)
+    several = len(arguments.sources) > 1
+    if several and not (arguments.wikidata or arguments.entity_vocab):
+        first, language = [*arguments.sources][:2]
+        held = f"{arguments.sources[language][0]}: language {language}, but {first} in the files before"
+        raise ValueError(f"{held}; several languages need --wikidata FILE")
+    arguments.entity_vocab_size = arguments.entity_vocab_size or (1_200_000 if several else 500_000)
     source = re.sub(r"\.(xml|jsonl)\b.*", "", sources[0].name) if sources else "toyworld"
-    arguments.out = arguments.out or Path("data") / source
+    arguments.out = arguments.out or Path("data") / ("-".join(arguments.sources) if several else source)
+
+
+def dump_of(language: str, arguments: argparse.Namespace) -> list[Path]:
+    """The dump of a language that is at hand, in the current folder or in dumps/, or else the newest, downloaded."""
+    if not arguments.date:
+        for folder in [Path(), *download.held(language, DUMPS)]:
+            if found := corpus.find_dump(language, folder):
+                return found
+    return download.fetch(language, DUMPS, arguments.date, arguments.mirror)
+
+
+def by_language(sources: list[Path], given: list[str] | None) -> dict[str | None, list[Path]]:
+    """The files of each language: of all, as given; of each file, as given or as the dump says; None: see `Corpus`."""
+    if len(given or ()) not in (0, 1, len(sources)):
+        raise ValueError(f"--language {' '.join(given)}: expected one for all of the {len(sources)} files, or for each")
+    if len(sources) < 2 or given and len(given) == 1:
+        return {given[0] if given else None: sources}
+    found: dict[str | None, list[Path]] = {}
+    for path, language in zip(sources, given or map(wiki_dump.language_of, sources)):
+        found.setdefault(language or next(iter(found), None), []).append(path)  # a part without pages: as the first
+    return found
+
+
+def read_entities(path: Path) -> list[str]:
+    """One title per line; or the candidates of a data set, of mentions without any their titles."""
+    if path.suffix not in (".csv", ".xml", ".jsonl"):
+        return [title for title in files.read_text(path).split("\n") if title.strip()]
+    from luke_mini import disambiguation_data  # brings torch, which nothing else here needs
+
+    return disambiguation_data.meant_titles(path)
 
 
 def clear_out(arguments: argparse.Namespace) -> None:
     """Removes older data from DIR. Writes the built-in encyclopedia if there is no source."""
-    out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    # The manifest first: without it the folder counts as unfinished.
-    names = (MANIFEST, CHECKED, STATISTICS, HELD_OUT)
-    for old in [*map(out.joinpath, names), *sorted(out.glob("shard-*.bin"))]:
-        old.unlink(missing_ok=True)
-    if not arguments.sources:
+    out, languages = arguments.out, [*arguments.sources]
+    arguments.folders = [out] if len(languages) == 1 else [out / language for language in languages]
+    for folder in [out, *arguments.folders]:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The manifest first: without it the folder counts as unfinished.
+        written = [folder / name for name in (MANIFEST, CHECKED, STATISTICS, HELD_OUT)]
+        for old in [*written, *sorted(folder.glob("shard-*.bin"))]:
+            old.unlink(missing_ok=True)
+    if not any(arguments.sources.values()):
         print("writing the built-in encyclopedia")
-        arguments.sources = [out / "dump.xml.bz2"]
-        toyworld.write_dump(arguments.sources[0], arguments.seed)
+        arguments.sources = {languages[0]: [out / "dump.xml.bz2"]}
+        toyworld.write_dump(out / "dump.xml.bz2", arguments.seed)
         toyworld_tasks.write_tasks(out, arguments.seed)
 
 
@@ -149,28 +212,73 @@ def ticking(title: str) -> Iterator[None]:
         progress.close()
 
 
-def train_tokenizer(arguments: argparse.Namespace, sample: corpus.TextSample):
-    given = texts, size, _ = list(sample.texts()), arguments.vocab_size, arguments.out / "tokenizer"
+def parse_sources(arguments: argparse.Namespace, store: BinaryIO) -> list[corpus.Corpus]:
+    """The first pass over each language."""
+    characters, corpora = SAMPLE_CHARACTERS // len(arguments.sources), []  # equal shares for small languages
+    for language, paths in arguments.sources.items():
+        sample = None if arguments.tokenizer else corpus.TextSample(characters, arguments.seed)
+        pages = corpus.Corpus(store, arguments.workers, language, sample)
+        pages.parse(paths, corpus.read_jsonl if arguments.jsonl else corpus.read_dump, arguments.max_pages)
+        if not pages.links and not (pages.titles and arguments.sentences_without_entities):
+            where = f"{' '.join(map(str, paths))}: {len(pages.titles)} articles"
+            raise ValueError(f"{where} without any link, expected links to make examples of")
+        corpora.append(pages)
+    return corpora
+
+
+def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus]):
+    texts, size = [text for pages in corpora for text in pages.sample.texts()], arguments.vocab_size
+    given = texts, size, arguments.folders[0] / "tokenizer"
     with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
         if arguments.pieces == "byte-bpe":
             return tokenizer_bpe.train(*given)
         return tokenizer_sentencepiece.train(*given, arguments.pieces)
 
 
-def count_entities(arguments: argparse.Namespace, pages: corpus.Corpus, links: Counter[str]) -> EntityVocab:
-    written = arguments.titles
-    if not arguments.jsonl:
-        written = [normalize_title(title, pages.language, pages.case_sensitive) for title in written]
-    listed = {resolve_redirect(title.strip(), pages.redirects) for title in written}
+def count_entities(arguments: argparse.Namespace, corpora: list[corpus.Corpus]) -> EntityVocab:
+    listed = set(listed_names(arguments, corpora))
+    counts = {pages.language: count_titles(pages, arguments.keep_red_links, listed) for pages in corpora}
     if listed:
-        print(f"titles      {sum(links[title] > 0 for title in listed):,} of the {len(listed):,} listed are linked")
-    titles, size = None if arguments.keep_red_links else pages.titles, arguments.entity_vocab_size
-    return EntityVocab.build(
-        links, size, language=pages.language, page_titles=titles, min_count=arguments.min_count, allowlist=listed
-    )
+        linked = sum(title in counts[language] for title, language in listed)
+        print(f"titles      {linked:,} of the {len(listed):,} listed are linked")
+    limits = {
+        "min_languages": min(arguments.min_languages, len(counts)),
+        "min_count": sys.maxsize if arguments.entities_only else arguments.min_count,
+    }
+    size = arguments.wikidata.stat().st_size if arguments.wikidata else 0
+    with tqdm(total=size, desc="wikidata", unit="B", unit_scale=True, disable=None if size else True) as progress:
+        items = wikidata.read_items(arguments.wikidata, [*counts], progress.update) if size else ()
+        return EntityVocab.build(counts, arguments.entity_vocab_size, items, allowlist=listed, **limits)
 
 
-def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus) -> None:
+def count_titles(pages: corpus.Corpus, red_links: bool, listed: set[Name]) -> dict[str, int]:
+    """How often each article is linked, and each listed title."""
+    counts = resolve_counts(pages.links, pages.redirects)
+    return {title: count for title, count in counts.items()
+            if red_links or title in pages.titles or (title, pages.language) in listed}  # fmt: skip
+
+
+def listed_names(arguments: argparse.Namespace, corpora: list[corpus.Corpus]) -> Iterator[Name]:
+    """The listed titles behind their redirects; of several languages "en:Oslo", or "Oslo" in each of them."""
+    for pages in corpora:
+        for title in arguments.entities:
+            prefix, _, rest = title.partition(":")
+            if len(corpora) > 1 and prefix in [other.language for other in corpora]:
+                if prefix != pages.language:
+                    continue
+                title = rest
+            title = title.strip() if arguments.jsonl else normalize_title(title, pages.language, pages.case_sensitive)
+            yield resolve_redirect(title, pages.redirects), pages.language
+
+
+def write_titles(pages: corpus.Corpus, folder: Path) -> None:
+    with files.write_file(folder / "titles.txt") as file:
+        file.writelines(f"{title}\n" for title in sorted(pages.titles))
+    with files.write_file(folder / "redirects.tsv") as file:
+        file.writelines(f"{title}\t{target}\n" for title, target in sorted(pages.redirects.items()))
+
+
+def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path) -> None:
     """Of a dump some pages; of the built-in encyclopedia, which trains on all pages, other articles about the same."""
     built_in = not (arguments.dump or arguments.jsonl)
     pages.hold_out(0 if built_in else arguments.held_out_pages)
@@ -178,52 +286,52 @@ def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus) -> None:
     found = [corpus.Document(title, parse(text)) for title, text in other] or pages.held_out_documents()
     lines = [line for document in found for line in corpus.linked_texts(document, pages.redirects)]
     if lines:
-        with files.write_file(arguments.out / HELD_OUT) as file:
+        with files.write_file(folder / HELD_OUT) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def prepare(arguments: argparse.Namespace) -> dict:
-    """Writes everything but the manifest; returns its contents."""
-    with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
-        sample = None if arguments.tokenizer else corpus.TextSample(SAMPLE_CHARACTERS, arguments.seed)
-        pages = corpus.Corpus(store, arguments.workers, arguments.language, sample)
-        reader = corpus.read_jsonl if arguments.jsonl else corpus.read_dump
-        pages.parse(arguments.sources, reader, arguments.max_pages)
-        if not pages.links and not (pages.titles and arguments.sentences_without_entities):
-            where = f"{' '.join(map(str, arguments.sources))}: {len(pages.titles)} articles"
-            raise ValueError(f"{where} without any link, expected links to make examples of")
-        if not arguments.no_mentions:
-            write_held_out(arguments, pages)
-            pages.count_mentions(arguments.keep_red_links).save(arguments.out / STATISTICS)
-        links = resolve_counts(pages.links, pages.redirects)
-        shutil.rmtree(arguments.out / "tokenizer", ignore_errors=True)  # an older one may have other files
-        if arguments.tokenizer:
-            arguments.tokenizer.save(arguments.out / "tokenizer")
-        word_tokenizer = arguments.tokenizer or train_tokenizer(arguments, sample)
-        vocab = arguments.entity_vocab or count_entities(arguments, pages, links)
-        vocab.save(arguments.out / "entity_vocab.jsonl")
-        entity_ids = vocab.link_table(pages.redirects, pages.language)
-        written, lost = pages.write_examples(
-            arguments.out, word_tokenizer, entity_ids=entity_ids,
-            unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
-            max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
-            sentences_without_entities=arguments.sentences_without_entities,
-        )  # fmt: skip
+def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab: EntityVocab) -> dict:
+    """Writes the folder of a language but its manifest; returns the contents of that."""
+    if not arguments.no_mentions:
+        write_held_out(arguments, pages, folder)
+        pages.count_mentions(arguments.keep_red_links).save(folder / STATISTICS)
+    write_titles(pages, folder)
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an older one may have other files
+    words.save(folder / "tokenizer")
+    vocab.save(folder / "entity_vocab.jsonl")
+    entity_ids = vocab.link_table(pages.redirects, pages.language)
+    written, lost = pages.write_examples(
+        folder, words, entity_ids=entity_ids,
+        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
+        max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
+        sentences_without_entities=arguments.sentences_without_entities,
+    )  # fmt: skip
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
+    links = resolve_counts(pages.links, pages.redirects)
     return {
         "version": 1,  # of this file's format
-        "sources": [file.name for file in arguments.sources], "language": pages.language,
+        "sources": [file.name for file in paths], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
         "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
         "characters": pages.characters,
         "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
-        "word_vocab_size": len(word_tokenizer), "entity_vocab_size": len(vocab), **written,
+        "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
 
-def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> None:
+def prepare(arguments: argparse.Namespace) -> list[dict]:
+    """Writes everything but the manifests; returns their contents."""
+    with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
+        corpora = parse_sources(arguments, store)
+        words = arguments.tokenizer or train_tokenizer(arguments, corpora)
+        vocab = arguments.entity_vocab or count_entities(arguments, corpora)
+        parts = zip(corpora, arguments.sources.values(), arguments.folders)
+        return [write_data(arguments, *part, words, vocab) for part in parts]
+
+
+def print_summary(made: dict, folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
     known = made["links_to_known_entities"] / max(made["links"], 1)
     words, entities = (made[name] / made["examples"] for name in ("words", "entities"))
     fewer = made["word_vocab_size"] < arguments.vocab_size and not arguments.tokenizer
@@ -238,7 +346,7 @@ def print_summary(made: dict, arguments: argparse.Namespace, seconds: float) -> 
     lost = made["links_lost"]
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in lost.items())
     print(f"lost        {sum(lost.values()):,} links became no entity{reasons and ': '}{reasons}")
-    print(f"written to  {arguments.out} in {seconds:.0f} seconds")
+    print(f"written to  {folder} in {seconds:.0f} seconds")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -251,10 +359,11 @@ def main(argv: list[str] | None = None) -> None:
             made = prepare(arguments)
         except OSError as error:
             raise files.with_path(error, arguments.out) from None
-        made["files"] = examples.describe_parts(arguments.out)
-        with files.write_file(arguments.out / MANIFEST) as file:
-            json.dump(made, file, indent=1, ensure_ascii=False)
-    print_summary(made, arguments, time.monotonic() - start)
+        for folder, manifest in zip(arguments.folders, made):
+            manifest["files"] = examples.describe_parts(folder)
+            with files.write_file(folder / MANIFEST) as file:
+                json.dump(manifest, file, indent=1, ensure_ascii=False)
+            print_summary(manifest, folder, arguments, time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--data", nargs="+", default=[data], help=f"written by prepare_wiki.py [{data}]", **folder)
     run.add_argument("--out", help="where the run goes [runs/<name of the data folder>]", **folder)
     run.add_argument("--init", help="initialize from a LUKE, a run, RoBERTa, XLM-R or BERT", **folder)
+    run.add_argument("--entity-size", type=int, metavar="N", help="size of entity embeddings [of --size or --init]")
     run.add_argument("--resume", action="store_true", help="go on with a stopped run; more --steps extend a run")
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
@@ -171,6 +172,7 @@ def prepare_out(arguments, rank) -> None:
 def pretrain(arguments, rank: distributed.Rank) -> None:
     trainer.refuse_used(arguments.out, arguments.resume or arguments.overwrite)
     recipe, first, shape = arguments.recipe, arguments.data[0], base_shape(arguments)
+    shape = replace(shape, entity_emb_size=arguments.entity_size or shape.entity_emb_size)
     precision = arguments.precision or trainer.default_precision(rank.device, shape.hidden_size)
     shards = open_folders(arguments.data, shape.longest_input)
     word_tokenizer = tokenizer.load(first / "tokenizer")

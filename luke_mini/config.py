@@ -196,6 +196,7 @@ class FinetuneConfig:
     """One fine-tuning run. Defaults: CoNLL-2003 in the LUKE paper; `recipes.py` has every published one."""
 
     epochs: float = option(5.0, "passes over the training file", low=0)
+    min_steps: int = option(0, "optimizer steps at least: more epochs for few examples; none with --epochs", low=0)
     batch: int = option(8, "sequences per optimizer step, across all processes", low=1)
     micro_batch: int = option(2, "sequences per forward pass of one process; gradients are accumulated", low=1)
     learning_rate: float = option(1e-5, "peak learning rate", low=0)

@@ -51,13 +51,12 @@ class Document(NamedTuple):
 
 def find_dump(language: str, folder: Path = Path()) -> list[Path]:
     """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
-    though the folder may have both variants of a dump."""
-    pattern = re.compile(rf"{re.escape(language)}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
+    though the folder may have both variants of a dump. [] if there is none."""
+    wiki = re.escape(language.replace("-", "_"))
+    pattern = re.compile(rf"{wiki}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
     dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
     if not dumps:
-        name = f"{language}wiki-latest-pages-articles.xml.bz2"
-        raise ValueError(f"no {language}wiki-*-pages-articles*.xml.bz2 in this folder: download "
-                         f"https://dumps.wikimedia.org/{language}wiki/latest/{name}")  # fmt: skip
+        return []
     newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
     parts = {(int(match[2] or 0), match[3]): path  # number and pages, "-p1p41242"
              for path, match in sorted(dumps.items(), reverse=True) if match[1] == newest}  # fmt: skip
@@ -260,7 +259,7 @@ class Corpus:
         self.characters = 0  # of text, all paragraphs
         self.wiki = ""  # see `wiki_dump.Page`
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
-        self._lengths: list[int] = []  # of the blocks in the store
+        self._start, self._lengths = 0, []  # of the blocks in the store, which several languages can share
 
     def parse(self, paths: Sequence[Path], reader: Callable = read_dump, max_pages: int | None = None) -> None:
         """The first pass. reader: `read_dump` or `read_jsonl`.
@@ -268,7 +267,7 @@ class Corpus:
         differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
         examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
         """
-        given = self.language
+        given, self._start = self.language, self.store.seek(0, os.SEEK_END)
         pages = islice(self._read(paths, reader, given), max_pages)
         tasks = iter(lambda: list(islice(pages, PAGES_PER_TASK)), [])
         for block, titles, links, characters in in_order(parse_pages, given, tasks, self.workers):
@@ -309,7 +308,7 @@ class Corpus:
 
     def _map(self, function: Callable, state, title: str, held_out: bool = False) -> Iterator:
         """function(state, documents) for every block in the store, in order; of the pages held out, or all others."""
-        self.store.seek(0)
+        self.store.seek(self._start)
         lengths = tqdm(self._lengths, desc=title, unit=" blocks", disable=None)
         state = function, state, self.held_out, held_out
         return in_order(_on_documents, state, map(self.store.read, lengths), self.workers)

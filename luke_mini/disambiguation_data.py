@@ -9,13 +9,14 @@
     with_candidates      from mention statistics (`mentions.py`): mentions of a text that comes without any, candidates
                          of mentions that come without any
     with_persons         a surname has the candidates of the full names in its document
+    with_pprforned       other candidates for AIDA-CoNLL (Pershina et al. 2015)
     with_titles          redirects of titles, and which titles are valid
     make_features        a `Feature` for each document, or several for a long one: in equal parts that cut no mention
                          ("simple"), or in a window per mention, which alone is decided there ("per_mention")
 
 A title that stands for no article (NIL) makes no mention, as in Le & Titov's files. A candidate of a feature is an
 entity id; those that the vocabulary lacks share [UNK] and count as one. The text is tokenized in segments, mentions and
-what is between them, as the released tokenizers do it (`inputs.token_spans`). Left out: PPRforNED's candidates.
+what is between them, as the released tokenizers do it (`inputs.token_spans`).
 """
 
 import html
@@ -36,6 +37,7 @@ from luke_mini.mentions import Candidate, Mention, Mentions
 from luke_mini.spans import context_window, equal_parts
 from luke_mini.tasks import SPECIAL
 from luke_mini.tasks import DisambiguationOptions as Options
+from luke_mini.wikitext import normalize_title
 
 CharSpan = tuple[int, int]  # half-open
 
@@ -236,14 +238,15 @@ def _read_words(path: Path) -> dict[str, tuple[str, list[CharSpan]]]:
     return texts
 
 
+def _letters(part: str) -> str:
+    return re.sub(r"\W", "", part).lower()
+
+
 def _spans(text: str, places: Sequence[CharSpan], rows: Sequence[tuple[str, str, dict]]) -> Iterator[dict]:
     """Each mention at the next place of the text that has its letters."""
-    def letters(part: str) -> str:
-        return re.sub(r"\W", "", part).lower()
-
     remaining = iter(places)
     for where, surface, meant in rows:
-        found = ((start, end) for start, end in remaining if letters(text[start:end]) == letters(surface))
+        found = ((start, end) for start, end in remaining if _letters(text[start:end]) == _letters(surface))
         start, end = next(found, (None, None))
         if start is None:
             raise ValueError(f"{where}: the mention {surface!r} is not among those that remain in the document's words")
@@ -296,6 +299,42 @@ def _is_part(surface: str, name: str) -> bool:
     return bool(found) and before[-1:] in ("", " ") and after[:1] in ("", " ")
 
 
+def with_pprforned(document: Document, folder: str | Path) -> Document:
+    """The mentions with the candidates of PPRforNED, all as likely: in a folder, one file for each number of a document.
+
+    Its mentions stand in the order of the text; each of the document's takes the next one with its letters.
+    """
+    number = re.match(r"\d*", document.id)[0]
+    paths = [path for path in sorted(Path(folder).rglob(number or "*")) if number and path.is_file()]
+    if len(paths) != 1:
+        raise ValueError(f"{folder}: {len(paths)} files for the document {document.id!r}, expected one named {number!r}")
+    remaining, mentions = iter(_read_pprforned(paths[0])), []
+    for mention in document.mentions:
+        surface = document.text[mention.start : mention.end]
+        titles = next((titles for other, titles in remaining if _letters(other) == _letters(surface)), None)
+        if titles is None:
+            raise ValueError(f"{paths[0]}: the mention {surface!r} is not among those that remain in it")
+        mentions.append(mention._replace(candidates=tuple(Candidate(title, 1 / len(titles)) for title in titles)))
+    return document._replace(mentions=tuple(mentions))
+
+
+def _read_pprforned(path: Path) -> list[tuple[str, list[str]]]:
+    """Its mentions, each with its titles. Cells between tabs: ENTITY, ..., origText:Oslo and CANDIDATE, ..., url:..."""
+    mentions: list[tuple[str, list[str]]] = []
+    for where, line in _lines(path):
+        kind, *cells = line.split("\t")
+        values = {name: value for name, _, value in (cell.partition(":") for cell in cells)}
+        if kind == "ENTITY" and "origText" in values:
+            mentions.append((values["origText"], []))
+        elif kind == "CANDIDATE" and mentions and "/wiki/" in values.get("url", ""):
+            title = normalize_title(values["url"].partition("/wiki/")[2])
+            if title not in mentions[-1][1]:
+                mentions[-1][1].append(title)
+        elif kind in ("ENTITY", "CANDIDATE"):
+            raise ValueError(f"{where}: expected ENTITY with origText:..., then CANDIDATE with url:http://.../wiki/...")
+    return mentions
+
+
 def with_titles(document: Document, resolve: Callable[[str], str], valid: Collection[str] | None) -> Document:
     """Titles and candidates behind their redirects; mentions whose title is not a valid one are skipped."""
     mentions = []
@@ -306,6 +345,16 @@ def with_titles(document: Document, resolve: Callable[[str], str], valid: Collec
             mentions.append(mention._replace(title=title, candidates=candidates))
     skipped = document.skipped + len(document.mentions) - len(mentions)
     return document._replace(mentions=tuple(mentions), skipped=skipped)
+
+
+def meant_titles(path: str | Path, max_candidates: int = 30) -> list[str]:
+    """The entities of a data set: of each mention the candidates, best prior first, or its title if it has none."""
+    titles: dict[str, None] = {}  # in their order
+    for record in records(path, mentions_alone=True):
+        for mention in to_document(record).mentions or ():
+            found = [candidate.title for candidate in (mention.candidates or ())[:max_candidates]]
+            titles |= dict.fromkeys(found or ([mention.title] if mention.title else []))
+    return list(titles)
 
 
 def read_titles(path: str | Path) -> list[str]:

@@ -9,16 +9,20 @@ In: how often each title is linked. Out: an id for each title that is kept, and 
 from the file. An entity may have several titles, one or more per language (mLUKE).
 
 Three formats are detected by their content: ours, jsonl (one {"id": 3, "entities": [["Norway", "en"]], "count": 9} per
-line), LUKE's tsv (title, tab, count; the id is the line number) and Hugging Face's json ({"Norway": 3}, in multilingual
-vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in tokenizer_config.json. Left out for now:
-merging languages through Wikidata.
+line; "wikidata": "Q20" too, if that is known), LUKE's tsv (title, tab, count; the id is the line number) and Hugging
+Face's json ({"Norway": 3}, in multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in
+tokenizer_config.json.
+
+    python -m luke_mini.entity_vocab lookup|neighbours|add DIR ...      questions and new entities: `entity_tools.py`
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from luke_mini import files
 
@@ -30,6 +34,14 @@ MAX_REDIRECTS = 10
 LANGUAGE_KEY = re.compile(r"([a-z][a-z-]+):(.+)", re.DOTALL)
 
 Name = tuple[str, str | None]  # (title, language); special entities and plain files have the language None
+
+
+class Entity(NamedTuple):
+    """What a vocabulary knows of an entity."""
+
+    names: list[Name]
+    count: int = 0  # of links
+    item: str | None = None  # of Wikidata, "Q20"
 
 
 def resolve_redirect(title: str, redirects: Mapping[str, str]) -> str:
@@ -56,14 +68,18 @@ def resolve_counts(counts: Mapping[str, int], redirects: Mapping[str, str]) -> C
 class EntityVocab:
     """Titles and ids, both ways. `mask2_id` is None for files without [MASK2] (LUKE's own tsv)."""
 
-    def __init__(self, entities: list[list[Name]], counts: list[int] | None = None, prefixed: bool = False):
+    def __init__(
+        self, entities: list[list[Name]], counts: list[int] | None = None, prefixed: bool = False,
+        items: list[str | None] | None = None,
+    ):  # fmt: skip
         """entities[id] holds the names of that entity. ValueError if a name occurs twice or [PAD], ... is missing.
 
-        prefixed: `save` writes "ja:title" even for a single language.
+        prefixed: `save` writes "ja:title" even for a single language. items: Wikidata's ids.
         """
         self._names = entities
         self._prefixed = prefixed
         self._counts = counts or [0] * len(entities)
+        self._items = items or [None] * len(entities)
         self._ids: dict[str | None, dict[str, int]] = {None: {}}  # language -> title -> id
         for entity_id, names in enumerate(entities):
             for title, language in names:
@@ -85,33 +101,53 @@ class EntityVocab:
     @classmethod
     def build(
         cls,
-        counts: Mapping[str, int],
+        counts: Mapping[str | None, Mapping[str, int]],
         size: int,
+        items: Iterable = (),
         *,
-        language: str | None = None,
-        page_titles: Collection[str] | None = None,
+        min_languages: int = 1,
         min_count: int = 1,
-        allowlist: Collection[str] = frozenset(),
+        allowlist: Set[Name] = frozenset(),
     ) -> "EntityVocab":
-        """The most frequent titles, until the vocabulary has `size` entries including the four special ones.
+        """The most frequent entities, until the vocabulary has `size` entries including the four special ones.
 
-        counts are per resolved title. A title is kept if it is linked at least min_count times, is not a category and,
-        with page_titles given, is a page. Titles of the allowlist come first and need only one link.
+        counts: language -> resolved title -> links. items: `wikidata.Item`s. An entity has the titles of an item that
+        are linked, and the sum of their counts; a title without an item is an entity of its own (mLUKE, section 2). It
+        is kept if it has that many languages and links. Those of the allowlist come first and need only one link.
         """
+        left = {language: {title: n for title, n in titles.items() if not title.startswith("Category:")
+                           or (title, language) in allowlist} for language, titles in counts.items()}  # fmt: skip
 
-        def allowed(title: str, count: int) -> bool:
-            is_page = page_titles is None or title in page_titles
-            return title in allowlist or count >= min_count and is_page and not title.startswith("Category:")
+        def entities() -> Iterator[Entity]:
+            for item in items:
+                linked = {(title, lang): left[lang].pop(title, 0) for lang, title in item.titles.items()}
+                yield Entity([name for name, count in linked.items() if count], sum(linked.values()), item.id)
+            for language, titles in left.items():
+                yield from (Entity([(title, language)], count) for title, count in titles.items())
 
-        kept = [title for title, count in counts.items() if allowed(title, count) and title not in SPECIAL]
-        kept.sort(key=lambda title: (title not in allowlist, -counts[title], title))
-        least = len(SPECIAL) + sum(title in allowlist for title in kept)
+        def order(entity: Entity) -> tuple:
+            return -entity.count, entity.names[0]
+
+        def is_listed(entity: Entity) -> bool:
+            return not allowlist.isdisjoint(entity.names)
+
+        def allowed(entity: Entity) -> bool:
+            enough = len(entity.names) >= max(1, min_languages) and entity.count >= min_count
+            return (enough or is_listed(entity)) and entity.names[0][0] not in SPECIAL
+
+        kept = sorted(filter(allowed, entities()), key=lambda entity: (not is_listed(entity), *order(entity)))
+        least = len(SPECIAL) + sum(map(is_listed, kept))
         if size < least:
             raise ValueError(f"an entity vocabulary of {size}: special and listed entities need at least {least}")
-        kept = sorted(kept[: size - len(SPECIAL)], key=lambda title: (-counts[title], title))
-        # differs from LUKE: [MASK2] is part of the vocabulary from the start, not appended after pretraining
-        entities = [[(name, None)] for name in (PAD, UNK, MASK)] + [[(title, language)] for title in kept]
-        return cls([*entities, [(MASK2, None)]], [0, 0, 0, *(counts[title] for title in kept), 0])
+        # differs from LUKE: [MASK2] is part of the vocabulary from the start, not appended after pretraining; and the
+        # ids of the special entities are fixed, where its multilingual ones follow the order of a set
+        pad, unk, mask, mask2 = (Entity([(name, None)]) for name in SPECIAL)
+        return cls.of([pad, unk, mask, *sorted(kept[: size - len(SPECIAL)], key=order), mask2])
+
+    @classmethod
+    def of(cls, entities: Sequence[Entity], prefixed: bool = False) -> "EntityVocab":
+        names, counts, items = map(list, zip(*entities))
+        return cls(names, counts, prefixed, items)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -150,10 +186,17 @@ class EntityVocab:
         targets = ((source, resolve_redirect(source, redirects)) for source in redirects)
         return titles | {source: titles[target] for source, target in targets if target in titles}
 
+    def entity(self, entity_id: int) -> Entity:
+        return Entity(self._names[entity_id], self._counts[entity_id], self._items[entity_id])
+
+    def with_entity(self, entity: Entity, prefixed: bool = False) -> "EntityVocab":
+        """The same with one more at the end."""
+        return EntityVocab.of([*map(self.entity, range(len(self))), entity], prefixed or self._prefixed)
+
     def for_release(self) -> "EntityVocab":
         """The same with [MASK2] added at the end, if missing, and language prefixes in files."""
-        more = [] if self.mask2_id is not None else [[(MASK2, None)]]
-        return EntityVocab([*self._names, *more], [*self._counts, *(0 for _ in more)], prefixed=True)
+        more = [] if self.mask2_id is not None else [Entity([(MASK2, None)])]
+        return EntityVocab.of([*map(self.entity, range(len(self))), *more], prefixed=True)
 
     def save(self, path: str | Path) -> None:
         """Writes Hugging Face's format if the name ends in .json, otherwise ours (jsonl), which keeps the counts."""
@@ -161,8 +204,8 @@ class EntityVocab:
             if Path(path).suffix == ".json":
                 json.dump(self._keys(), file, ensure_ascii=False)
                 return
-            for entity_id, (names, count) in enumerate(zip(self._names, self._counts)):
-                line = {"id": entity_id, "entities": names, "count": count}
+            for entity_id, (names, count, item) in enumerate(zip(self._names, self._counts, self._items)):
+                line = {"id": entity_id, "entities": names, "count": count} | ({"wikidata": item} if item else {})
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _keys(self) -> dict[str, int]:
@@ -212,8 +255,8 @@ def _read_tsv(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
     return entities, counts
 
 
-def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
-    entities, counts = [], []
+def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int], bool, list[str | None]]:
+    entities, counts, items = [], [], []
     for entity_id, line in enumerate(file):
         try:
             entry = json.loads(line)
@@ -224,10 +267,11 @@ def _read_jsonl(file: Iterable[str]) -> tuple[list[list[Name]], list[int]]:
                 raise ValueError
             entities.append(names)
             counts.append(count)
+            items.append(entry.get("wikidata"))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             shape = f'{{"id": {entity_id}, "entities": [["Norway", "en"]], "count": 9}}'
             raise ValueError(f"line {entity_id + 1}: expected {shape}, found {line[:60]!r}") from None
-    return entities, counts
+    return entities, counts, False, items
 
 
 def _read_json(keys) -> tuple[list[list[Name]], None, bool]:
@@ -242,3 +286,7 @@ def _read_json(keys) -> tuple[list[list[Name]], None, bool]:
         language, title = LANGUAGE_KEY.fullmatch(key).groups() if multilingual and key not in SPECIAL else (None, key)
         entities[entity_id].append((title, language))
     return entities, None, multilingual
+
+
+if __name__ == "__main__":  # the tool needs the files above this one in the layers
+    files.run(import_module("luke_mini.entity_tools").main, "luke_mini.entity_vocab")

@@ -312,6 +312,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     Returns the dev scores of these weights, {} without a dev file. folder: holds the saved state of the run.
     """
     n = len(job.features["train"])
+    recipe = replace(recipe, epochs=max(recipe.epochs, recipe.min_steps * recipe.batch / n))
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
     print(f"{title}: {total_steps:,} steps of {recipe.batch} inputs, {recipe.epochs:g} epochs of {n:,}", flush=True)
     scored = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}

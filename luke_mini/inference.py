@@ -108,7 +108,8 @@ def load(
     with files.naming(folder):
         config.check_fields(task.Options, options)
         options = task.Options(**(options | dict(changes or {})))
-        finetuning.check_positions(start.config, options)
+    finetuning.check_positions(start.config, options)
+    with files.naming(folder):
         model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)
         checkpoint.fill(model, start.weights)
     return Predictor(task, model.eval().to(device), start.tokenizer, start.entity_vocab, options)

@@ -102,7 +102,7 @@ SMALLER = (
         512, "MiniLM and its like",
         {
             "": {"epochs": 2.0, "learning_rate": 3e-4, "warmup_ratio": 0.1},
-            "ner": {"epochs": 2.0, "batch": 16, "learning_rate": 3e-4, "warmup_ratio": 0.1},
+            "ner": {"epochs": 2.0, "min_steps": 300, "batch": 16, "learning_rate": 3e-4, "warmup_ratio": 0.1},
         },
         {"ner": {"max_seq_length": 64, "max_mention": 8}},
     ),

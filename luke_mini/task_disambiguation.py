@@ -78,6 +78,8 @@ def read_examples(path: str | Path, options: Options = Options()) -> list[Docume
     if options.persons:
         persons = frozenset(data.read_titles(options.persons))
         documents = [data.with_persons(document, persons) for document in documents]
+    if options.pprforned:
+        documents = [data.with_pprforned(document, options.pprforned) for document in documents]
     if not (options.redirects or options.titles):
         return documents
     # differs from LUKE: redirects are followed to the end, not one step

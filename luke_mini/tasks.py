@@ -311,6 +311,7 @@ class DisambiguationOptions:
     mask_share: float = option(0.9, "fraction of a document's mentions to mask in training")
     mentions: str = option("", "file of mention statistics, for candidates")
     persons: str = option("", "file of titles of persons: a surname takes the candidates of full names")
+    pprforned: str = option("", "folder of PPRforNED's AIDA_candidates, to take them in place of the file's")
     redirects: str = option("", "file of lines `title TAB title that it leads to`, for titles of other times")
     titles: str = option("", "file of valid titles; mentions with another one are left out")
     language: str = option("", "language of the titles, if the vocabulary has several")

@@ -33,6 +33,7 @@ from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer
 
 NEVER = 1 << 60  # the rank of a pair that is not merged
 MOST_SPARE = 100_000  # ids without a token
+LONGEST = 50  # characters of a pre-token in training
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
 
@@ -308,13 +309,15 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeToken
     """Learns a vocabulary of at most vocab_size ids, special tokens included, and saves it into the folder.
 
     Deterministic. Pairs that occur once are not merged, so a small text gives fewer pieces. All distinct pre-tokens are
-    held in memory. ValueError if vocab_size has no room for the 256 bytes and the special tokens.
+    held in memory; one of more than LONGEST characters counts as several, as each merge passes over all of it.
+    ValueError if vocab_size has no room for the 256 bytes and the special tokens.
     """
     pieces = [*SPECIAL, *sorted(BYTE_CHARACTERS)]
     if vocab_size < (least := len(pieces) + len(ADDED)):
         raise ValueError(f"a word vocabulary of {vocab_size}: expected at least {least} for all bytes")
     vocab = {piece: k for k, piece in enumerate(pieces)}
-    counted = Counter(chain.from_iterable(pre_tokens(_prefixed(text, True)) for text in texts))
+    found = chain.from_iterable(pre_tokens(_prefixed(text, True)) for text in texts)
+    counted = Counter(word[i : i + LONGEST] for word in found for i in range(0, len(word), LONGEST))
     pairs = _Pairs([[vocab[symbol] for symbol in _spell(word)] for word in counted], list(counted.values()))
     merges = []
     while len(pieces) < vocab_size - len(ADDED):

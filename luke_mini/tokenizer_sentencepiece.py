@@ -40,6 +40,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -413,6 +414,13 @@ def _read_json(folder: Path) -> UnigramTokenizer:
 
 # --- Training ---------------------------------------------------------------------------------------------------------
 
+LONGEST = 10_000  # characters
+
+
+def _cut(text: str) -> list[str]:
+    """The text in parts: the library's time grows with the square of what repeats itself within one."""
+    return [text[i : i + LONGEST] for i in range(0, len(text), LONGEST)]
+
 
 def train(
     texts: Iterable[str], vocab_size: int, folder: str | Path, model_type: str = "unigram"
@@ -428,7 +436,7 @@ def train(
     pieces = vocab_size - len(SPECIAL) - len(ADDED) + 3
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=chain.from_iterable(map(_cut, texts)),
             model_writer=model,
             model_type=model_type,
             vocab_size=pieces,

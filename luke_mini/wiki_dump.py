@@ -152,11 +152,11 @@ _OTHER_FILES = {  # what else is on a dump server, or in a folder, by its first 
 _INDEX = re.compile(rb"\d+:\d+:")  # offset:id:title
 
 
-def _decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
+def decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
     """The XML in chunks of at most a megabyte. ValueError if the file is damaged, OSError if the disk is."""
     head = file.peek(8)[:8]
     if not head:
-        raise ValueError(f"{path}: the file is empty, expected a MediaWiki XML dump")
+        raise ValueError(f"{path}: the file is empty, expected a dump")
     for start, kind in _OTHER_FILES.items():
         if head.startswith(start):
             raise ValueError(f"{path}: {kind}, expected .xml, .xml.bz2 or .xml.gz: unpack it first")
@@ -323,9 +323,14 @@ def read_dump(path: str | os.PathLike, on_bytes: Callable[[int], object] | None 
     handler = _Handler(path)
     reported = 0
     with open(path, "rb") as file:
-        for chunk in _decompressed(file, path):
+        for chunk in decompressed(file, path):
             yield from handler.feed(chunk)
             if on_bytes:
                 on_bytes(file.tell() - reported)
                 reported = file.tell()
         yield from handler.feed(b"", is_last=True)
+
+
+def language_of(path: str | os.PathLike) -> str | None:
+    """What a dump says of its language; None if it has no page."""
+    return next((page.language for page in read_dump(path)), None)

@@ -11,6 +11,7 @@ NOT_HERE with its reason.
 """
 
 import ast
+import bz2
 import io
 import json
 import re
@@ -72,6 +73,8 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"pytest( -q)? tests( |$)", "is this suite"),
     (r"make_\w+_fixtures", "records an oracle anew, over the files that tests compare with"),
     (r"bench_gpu", "needs a GPU: see test_bench_gpu.py"),
+    (r"bert-base-uncased|runs/ed-", "needs BERT and AIDA-CoNLL: see test_prepare_wiki.py"),
+    (r"bench_new_entity", "pretrains for five minutes"),
     (r"bench_kernels", "compiles and counts for minutes: see test_kernels_aot.py and test_entity_attention.py"),
     (r"bench_tasks", "fine-tunes every task with three seeds, an hour and more"),
     (r"bench_checkpoint_loading", "writes 2.5 GB"),
@@ -134,8 +137,15 @@ def place(toy_data, tmp_path_factory) -> Path:
                  for name in ("Ada", "Eve", "Olaf", "Ida")]  # fmt: skip
         (place / "mine" / f"{split}.jsonl").write_text("\n".join(lines))
     for name in ("dump.xml.bz2", "enwiki-latest-pages-articles.xml.bz2", "enwiki-20261101-pages-articles.xml.bz2",
-                 "swwiki-20261101-pages-articles.xml.bz2"):  # fmt: skip
+                 "swwiki-20261101-pages-articles.xml.bz2", "dewiki-20261101-pages-articles.xml.bz2"):  # fmt: skip
         (place / name).symlink_to(toy_data / "dump.xml.bz2")
+    (place / "data/de-en-sw").mkdir()
+    for language in ("de", "en", "sw"):
+        (place / "data/de-en-sw" / language).symlink_to(toy_data)
+    titles = [json.loads(line)["entities"][0][0] for line in (toy_data / "entity_vocab.jsonl").read_text().splitlines()]
+    items = [{"sitelinks": {f"{language}wiki": {"title": title} for language in ("de", "en", "sw")}} for title in titles]
+    (place / "latest-all.json.bz2").write_bytes(bz2.compress("\n".join(map(json.dumps, items)).encode()))
+    (place / "zorvik.txt").write_text("She moved to <e>Zorvik</e> in May.\n")
     (place / "corpus.jsonl").write_text(
         '{"title": "Ada", "paragraphs": [{"text": "Ada was born in the town of Oslo in Norway.", "links": '
         '[{"start": 28, "end": 32, "title": "Oslo"}]}]}\n'

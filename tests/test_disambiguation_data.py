@@ -397,3 +397,49 @@ def test_features_equal_a_plain_transcription(document, split, max_length, max_e
     assert found == expected
     decided = Counter(k for _, rows in found for k, _, _, is_target in rows if is_target)
     assert decided == Counter(range(len(document.mentions)))  # every mention once
+
+
+# --- Other candidates, other vocabularies -----------------------------------------------------------------------------
+
+PPRFORNED = """\
+ENTITY\ttext:norway\tnormalName:norway\tpredictedType:LOC\tq:true\tqid:Q0\tdocId:12\torigText:Norway\turl:http://en.wikipedia.org/wiki/Norway
+CANDIDATE\tid:1\tinCount:9\toutCount:1\tlinks:2;3\turl:http://en.wikipedia.org/wiki/Norway\tname:Norway
+ENTITY\ttext:ada\tnormalName:ada\tpredictedType:PER\tq:true\tqid:Q1\tdocId:12\torigText:A.da\turl:http://en.wikipedia.org/wiki/Ada_Lovelace
+CANDIDATE\tid:2\tinCount:9\toutCount:1\tlinks:\turl:http://en.wikipedia.org/wiki/Ada,_Oklahoma\tname:Ada, Oklahoma
+CANDIDATE\tid:3\tinCount:9\toutCount:1\tlinks:\turl:http://en.wikipedia.org/wiki/Ada_Lovelace\tname:Ada Lovelace
+"""
+
+
+def test_pprforned(tmp_path):
+    """By the number of the document; mentions in order, by their letters; Norway is none of this document's mentions."""
+    (tmp_path / "PART_1_1000").mkdir()
+    path = tmp_path / "PART_1_1000/12"
+    path.write_text(PPRFORNED)
+    document = data.Document("12testb OSLO", "Ada was here.", (Mention(0, 3, "Ada Lovelace", (ADA,)),))
+    (found,) = data.with_pprforned(document, tmp_path).mentions
+    assert found.candidates == (("Ada, Oklahoma", 0.5), ("Ada Lovelace", 0.5)) and found.title == "Ada Lovelace"
+    twice = document._replace(mentions=document.mentions * 2)
+    for other, what in (
+        (document._replace(id="1testb"), "0 files for the document '1testb', expected one named '1'"),
+        (document._replace(id="OSLO"), "0 files for the document 'OSLO'"),
+        (twice, f"{path}: the mention 'Ada' is not among those that remain"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(what)):
+            data.with_pprforned(other, tmp_path)
+    for broken in (PPRFORNED.replace("origText:A", "text:A"), PPRFORNED.partition("\n")[2], "CANDIDATE\turl:x\n"):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=f"{path}, line [13]: expected ENTITY with origText"):
+            data.with_pprforned(document, tmp_path)
+
+
+def test_entities_of_a_data_set(tmp_path):
+    """All candidates up to a number, best first; titles of mentions that have none; each once."""
+    spans = [
+        {"start": 0, "end": 3, "title": "Ada Lovelace", "candidates": {"Ada, Oklahoma": 0.3, "Ada Lovelace": 0.7}},
+        {"start": 4, "end": 7, "title": "Was (not was)"}, {"start": 4, "end": 7, "title": "X", "candidates": {}},
+        {"start": 0, "end": 3, "candidates": {"Ada Lovelace": 1, "Ada (ship)": 0.5, "Ada Lie": 0.6}},
+    ]  # fmt: skip
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"text": "Ada was here.", "spans": spans}) + "\n")
+    expected = ["Ada Lovelace", "Ada, Oklahoma", "Was (not was)", "X", "Ada Lie"]
+    assert data.meant_titles(path) == [*expected, "Ada (ship)"] and data.meant_titles(path, 2) == expected

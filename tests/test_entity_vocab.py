@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from luke_mini.entity_vocab import MAX_REDIRECTS, EntityVocab, resolve_counts, resolve_redirect
 
 COUNTS = {"Oslo": 5, "Bergen": 5, "Norway": 9, "Category:Cities": 7, "Ada Lie": 1, "Nowhere": 8}
-PAGES = {"Oslo", "Bergen", "Norway", "Ada Lie", "Category:Cities"}
+PAGES = {title: count for title, count in COUNTS.items() if title != "Nowhere"}
 
 
 def titles(vocab: EntityVocab) -> list[str]:
@@ -21,8 +21,8 @@ def titles(vocab: EntityVocab) -> list[str]:
 
 
 def test_worked_example():
-    """By count, ties by title; no category, no title without a page; [MASK2] last."""
-    vocab = EntityVocab.build(COUNTS, 100, language="en", page_titles=PAGES)
+    """By count, ties by title; no category; [MASK2] last."""
+    vocab = EntityVocab.build({"en": PAGES}, 100)
     assert titles(vocab) == ["[PAD]", "[UNK]", "[MASK]", "Norway", "Bergen", "Oslo", "Ada Lie", "[MASK2]"]
     assert (vocab.pad_id, vocab.unk_id, vocab.mask_id, vocab.mask2_id) == (0, 1, 2, 7)
     assert vocab.id("Oslo") == vocab.id("Oslo", "en") == vocab.id("en:Oslo") == 5
@@ -36,24 +36,25 @@ def test_worked_example():
 @pytest.mark.parametrize(
     ("size", "options", "expected"),
     [
-        (6, {"page_titles": PAGES}, ["Norway", "Bergen"]),  # the size counts the special entities
+        (6, {}, ["Norway", "Nowhere"]),  # the size counts the special entities
         (4, {}, []),
         (100, {"min_count": 6}, ["Norway", "Nowhere"]),
         # before Bergen and Oslo, though linked only once
-        (6, {"page_titles": PAGES, "allowlist": {"Ada Lie", "Never linked"}}, ["Norway", "Ada Lie"]),
-        (100, {"page_titles": PAGES, "allowlist": ["Oslo", "Nowhere"], "min_count": 10**9}, ["Nowhere", "Oslo"]),
+        (6, {"allowlist": {"Ada Lie", "Never linked"}}, ["Norway", "Ada Lie"]),
+        (100, {"allowlist": {"Oslo", "Category:Cities"}, "min_count": 10**9}, ["Category:Cities", "Oslo"]),
     ],
 )
 def test_options(size, options, expected):
+    options = options | {"allowlist": {(title, None) for title in options.get("allowlist", ())}}
     for counts in (COUNTS, dict(reversed(COUNTS.items()))):  # their order does not matter
-        assert titles(EntityVocab.build(counts, size, **options))[3:-1] == expected
+        assert titles(EntityVocab.build({None: counts}, size, **options))[3:-1] == expected
 
 
 @pytest.mark.parametrize(("size", "allowlist", "least"), [(3, [], 4), (5, ["Oslo", "Nowhere"], 6)])
 def test_too_small_a_vocabulary(size, allowlist, least):
     message = f"vocabulary of {size}: special and listed entities need at least {least}"
     with pytest.raises(ValueError, match=message):
-        EntityVocab.build(COUNTS, size, allowlist=allowlist)
+        EntityVocab.build({None: COUNTS}, size, allowlist={(title, None) for title in allowlist})
 
 
 def test_redirects():
@@ -72,7 +73,7 @@ def test_redirects_end_at_no_redirect_or_at_the_start(redirects, title):
 
 
 def test_link_table():
-    vocab = EntityVocab.build(COUNTS, 100, language="en")
+    vocab = EntityVocab.build({"en": COUNTS}, 100)
     table = vocab.link_table({"Christiania": "Oslo", "Kristiania": "Christiania", "X": "Unknown", "Loop": "Loop"}, "en")
     assert table["Kristiania"] == table["Christiania"] == table["Oslo"] == vocab.id("Oslo")
     assert table.keys() == COUNTS.keys() - {"Category:Cities"} | {"Kristiania", "Christiania"}
@@ -105,7 +106,7 @@ def test_multilingual_round_trip(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["vocab.jsonl", "vocab.json"])
 def test_single_language_round_trip(tmp_path, name):
-    built = EntityVocab.build({**COUNTS, "Ende: ein Film": 3}, 100, language="de")
+    built = EntityVocab.build({"de": {**COUNTS, "Ende: ein Film": 3}}, 100)
     built.save(tmp_path / name)
     vocab = EntityVocab.load(tmp_path / name)
     assert titles(vocab) == titles(built)
@@ -117,7 +118,7 @@ def test_single_language_round_trip(tmp_path, name):
 @pytest.mark.parametrize("name", ["vocab.jsonl", "vocab.json"])
 def test_own_ids_that_look_like_languages(tmp_path, name):
     """"umls:C1" is a title here, not C1 in the language umls."""
-    built = EntityVocab.build({"umls:C1": 3, "umls:C2": 2, "mesh:D1#x": 1}, 100, language="en")
+    built = EntityVocab.build({"en": {"umls:C1": 3, "umls:C2": 2, "mesh:D1#x": 1}}, 100)
     built.save(tmp_path / name)
     vocab = EntityVocab.load(tmp_path / name)
     assert titles(vocab) == titles(built) and vocab.languages == ["en"]
@@ -173,7 +174,7 @@ def test_for_release(tmp_path):
     """[MASK2] comes last if it is missing; language prefixes, even for a single language."""
     lukes = EntityVocab.from_titles(["[PAD]", "[UNK]", "[MASK]", "Oslo"]).for_release()
     assert titles(lukes)[3:] == ["Oslo", "[MASK2]"] and lukes.mask2_id == 4
-    vocab = EntityVocab.build({"Oslo": 2}, 9, language="de").for_release()
+    vocab = EntityVocab.build({"de": {"Oslo": 2}}, 9).for_release()
     vocab.save(tmp_path / "vocab.json")
     keys = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "de:Oslo": 3, "[MASK2]": 4}
     assert json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8")) == keys

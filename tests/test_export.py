@@ -51,7 +51,7 @@ def build(tiny, task, changes=None, **options):
 
 def ner_inputs(tiny, model):
     """Features of texts, and the same as Hugging Face has them."""
-    documents = [task_ner.from_record(Record("here", {"text": text}))[0] for text in TEXTS]
+    documents = [task_ner.from_record(Record("here", {"text": text, "spans": []}))[0] for text in TEXTS]
     features = task_ner.make_features(documents, tiny.tokenizer, None, LABELS, task_ner.Options())
     arrays = []
     for feature in features:

@@ -412,7 +412,7 @@ def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys
         with pytest.raises(Killed):
             run("ner", killed, f"{options} --save-minutes 0")
         assert list(killed.glob("state/*/step-000003"))
-        with pytest.raises(ValueError, match="saved with batch"):
+        with pytest.raises(ValueError, match="saved with recipe.batch"):
             run("ner", killed, f"{options} --resume --batch 4")
         with pytest.raises(ValueError, match="saved with precision = fp32, now it is bf16"):
             run("ner", killed, f"{options} --resume --precision bf16")
@@ -441,7 +441,7 @@ def test_what_makes_two_runs_different(pretrained, toy_data, tmp_path):
         job = finetuning.make_job(task_ner, options, start, found, rank, precision, tmp_path, True, 1.0)
         return json.loads(json.dumps(job.origin))
 
-    name = "luke.layers.1.attention.word_query.bias"
+    name = "luke.layers.1.attention.output.bias"
     changed = replace(start, weights=start.weights | {name: start.weights[name] + 1e-3})
     other = [one._replace(spans=tuple((a, b, f"{kind}S") for a, b, kind in one.spans)) for one in examples]
     saved = origin()

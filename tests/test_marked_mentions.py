@@ -160,7 +160,8 @@ def test_every_weight_that_trains_has_a_gradient(tiny, task, head):
     model(model.collate(features_of(tiny, task)))["label"][0].backward()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert {name for name, parameter in model.named_parameters() if parameter.grad is None} == frozen
-    assert all("pooler" in name or "entit" in name for name in frozen) and (len(frozen) == 2) == ("entity" in head)
+    unused = ("pooler", "entit", "e2w_e2e")
+    assert all(any(part in name for part in unused) for name in frozen) and (len(frozen) == 2) == ("entity" in head)
 
 
 REAL = [  # folder and further flags; files to train on and to score; examples -> what is right to find in them
@@ -184,7 +185,7 @@ def test_real_files_from_the_command_line(tiny_checkpoint, tmp_path, task, folde
     examples = finetuning.read_examples(task, test, task.Options(**flags))[:20]
     gold = [len(x.types) if task is task_typing else x.label != "no_relation" for x in examples]
     assert scores["gold"] == sum(gold)
-    (predictions,) = tmp_path.glob("test_predictions.*")
+    predictions, *_ = sorted(tmp_path.glob("test_predictions.*"), reverse=True)  # TACRED's .txt before the .jsonl
     assert len(predictions.read_text(encoding="utf-8").splitlines()) == 20
 
 

@@ -20,10 +20,14 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+import torch
 from conftest import read_examples, shared_data
+from test_commands import as_word_model
 
+import finetune
 import prepare_wiki
-from luke_mini import examples, files, tokenizer, wiki_dump, wikitext
+import train
+from luke_mini import checkpoint, disambiguation_data, examples, files, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, build_examples
 from luke_mini.mentions import HELD_OUT, Mentions
@@ -101,7 +105,8 @@ def titles(folder: Path) -> list[str]:
 def test_folder_and_manifest(made):
     words = [f"tokenizer/{name}" for name in ("sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json")]
     assert sorted(contents(made)) == [
-        "entity_vocab.jsonl", "manifest.json", "mentions.safetensors", "shard-00000.bin", *words]  # fmt: skip
+        "entity_vocab.jsonl", "manifest.json", "mentions.safetensors", "redirects.tsv", "shard-00000.bin", "titles.txt",
+        *words]  # fmt: skip
     opened, built = Shards.open(made), read_examples(made)
     texts = [paragraph.text for _, text, target in TOWNS if not target for paragraph in wikitext.parse(text)]
     assert manifest(made) == {
@@ -243,23 +248,56 @@ def test_options(dump, made, tmp_path):
 
 
 def test_listed_titles(dump, made, tmp_path, capsys):
-    """Kept before more frequent ones, redirects followed; with a large --min-count nothing else is kept."""
-    (tmp_path / "titles.txt").write_text("old_Lovik\n\nUld\nNever linked\nUld#Source\n")
-    given = f"--tokenizer {made}/tokenizer --dump {dump} --titles {tmp_path}/titles.txt"
+    """Kept before more frequent ones, redirects followed; with --entities-only nothing else is kept."""
+    (tmp_path / "listed.txt").write_text("old_Lovik\n\nUld\nNever linked\nUld#Source\n")
+    given = f"--tokenizer {made}/tokenizer --dump {dump} --entities {tmp_path}/listed.txt"
 
     def kept(options: str = "") -> list[str]:
-        return titles(prepare(tmp_path, given, options))[3:-1]
+        return titles(prepare(tmp_path / "out", given, options))[3:-1]
 
     assert set(kept()) == {"Uld", *NAMES}
     assert "2 of the 3 listed are linked" in capsys.readouterr().out
     assert kept("--entity-vocab-size 7") == ["Uld", "Balen", "Lovik"]
-    assert kept("--min-count 999999") == ["Uld", "Lovik"]
-    linked = [example.entity_ids for example in read_examples(tmp_path)]
+    assert kept("--entities-only") == ["Uld", "Lovik"]
+    linked = [example.entity_ids for example in read_examples(tmp_path / "out")]
     assert {entity for entities in linked for entity in entities} == {1, 3, 4}
-    kept("--min-count 999999 --drop-unknown-links")
+    kept("--entities-only --drop-unknown-links")
     known = [[entity for entity in entities if entity > 1] for entities in linked]
-    assert [example.entity_ids for example in read_examples(tmp_path)] == [entities for entities in known if entities]
+    found = [example.entity_ids for example in read_examples(tmp_path / "out")]
+    assert found == [entities for entities in known if entities]
     assert "the rest dropped" in capsys.readouterr().out
+
+
+def test_titles_and_redirects(made):
+    """What finetune.py disambiguation reads as --titles and --redirects."""
+    articles = {title for title, _, target in TOWNS if not target}
+    assert disambiguation_data.read_titles(made / "titles.txt") == sorted(articles)
+    found = disambiguation_data.read_redirects(made / "redirects.tsv")
+    assert found == {title: target for title, _, target in TOWNS if target}
+
+
+def test_entity_disambiguation_is_pretrained_from_the_commands(dump, tmp_path, capsys):
+    """README's commands, small: the candidates of a data set as the only entities, two stages without masked words."""
+    candidates = {"Old Lovik": 0.7, "Balen": 0.3, "Nowhere": 0.1}
+    spans = [{"start": 0, "end": 5, "title": "Lovik", "candidates": candidates}]
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "Lovik is a town.", "spans": spans}) + "\n")
+    data = prepare(tmp_path / "data", "--dump", dump, "--entities", tmp_path / "test.jsonl", "--entities-only")
+    assert titles(data)[3:-1] == ["Balen", "Lovik"]
+    given = f"--data {data} --steps 2 --global-batch 4 --micro-batch 4"
+    given += " --masked-word-prob 0 --masked-entity-prob 0.3"
+    train.main(f"{given} --size tiny --out {tmp_path}/words".split())
+    as_word_model(checkpoint.find_folder(tmp_path / "words"), tmp_path / "bert")
+    train.main(f"{given} --stage 1 --init {tmp_path}/bert --entity-size 32 --out {tmp_path}/1".split())
+    train.main(f"{given} --stage 2 --init {tmp_path}/1 --out {tmp_path}/2".split())
+    one, two = (checkpoint.read(tmp_path / stage) for stage in "12")
+    assert one.config.entity_emb_size == 32 and not one.config.use_entity_aware_attention
+    changed = {name for name, tensor in two.weights.items() if not torch.equal(tensor, one.weights[name])}
+    assert "luke.layers.0.attention.output.weight" in changed and "luke.entities.entity.weight" in changed
+    logs = [json.loads(line) for line in (tmp_path / "2/metrics.jsonl").read_text().splitlines()]
+    capsys.readouterr()
+    files_of = f"--titles {data}/titles.txt --redirects {data}/redirects.tsv"
+    finetune.main(f"disambiguation --checkpoint {tmp_path}/2 --evaluate {tmp_path}/test.jsonl {files_of}".split())
+    assert logs and "in-KB accuracy" in capsys.readouterr().out
 
 
 def test_a_given_entity_vocabulary(dump, made, tmp_path):
@@ -280,12 +318,12 @@ def test_the_result_names_its_folder_after_the_source(dump, made, tmp_path, monk
 
 
 def test_own_ids(tmp_path):
-    """Ids of a knowledge base stay apart, also those listed in --titles."""
+    """Ids of a knowledge base stay apart, also those listed in --entities."""
     text = "the drug and the gene and the drug"
     links = [{"title": t, "start": s, "end": e} for t, s, e in (("kb#1", 4, 8), ("kb#2", 17, 21), ("kb_2", 30, 34))]
     (tmp_path / "kb.jsonl").write_text(json.dumps({"title": "n#0", "paragraphs": [{"text": text, "links": links}]}))
     (tmp_path / "kept.txt").write_text("kb#2\r\nkb_2\n\n")
-    out = prepare(tmp_path, "--jsonl", tmp_path / "kb.jsonl", "--titles", tmp_path / "kept.txt", "--min-count", "9")
+    out = prepare(tmp_path, "--jsonl", tmp_path / "kb.jsonl", "--entities", tmp_path / "kept.txt", "--entities-only")
     assert [EntityVocab.load(out / "entity_vocab.jsonl").title(i) for i in (3, 4)] == ["kb#2", "kb_2"]
     (example,) = read_examples(out)
     assert example.entity_ids == [1, 3, 4]
@@ -371,7 +409,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
         "--dump absent.xml": "absent.xml",
         "--dump cut.xml.bz2": "cut.xml.bz2",
         "--jsonl bad.jsonl": "bad.jsonl, line 1: field 'title' is 3",
-        "--wiki sw": "https://dumps.wikimedia.org/sw",
+        "--wiki sw --mirror http://127.0.0.1:9": "download the dump by other means and give its files to --dump",
         f"--dump {dump} --tokenizer {tmp_path}": "no tokenizer here",
         f"--dump {dump} --vocab-size 20": "word vocabulary of 20",
         f"--dump {dump} --entity-vocab-size 3": "entity vocabulary of 3",
@@ -385,7 +423,8 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
     [
         ("--workers 0", "--workers 0: expected a positive number"), ("--max-seq-length x", "invalid int value: 'x'"),
         ("--max-seq-length 0", "--max-seq-length 0: expected a positive number"), ("--nonsense", "--nonsense"),
-        ("--dump a --wiki b", "not allowed with"), ("--titles a --entity-vocab b", "not allowed with"),
+        ("--dump a --wiki b", "not allowed with"), ("--entities a --entity-vocab b", "not allowed with"),
+        ("--entities-only", "--entities-only: expected --entities FILE"),
         *(("--help", group) for group in ("where from", "where to", "sizes", "what goes in", "the run")),
     ],
 )  # fmt: skip
@@ -397,7 +436,7 @@ def test_help_and_usage_errors(tmp_path, capsys, wrong, what):
 
 def test_an_absent_file_does_not_destroy_an_older_result(made, dump, tmp_path):
     prepare(tmp_path, "--dump", dump)
-    for wrong in ("", "--tokenizer", "--entity-vocab", "--titles"):
+    for wrong in ("", "--tokenizer", "--entity-vocab", "--entities", "--wikidata"):
         with pytest.raises((OSError, ValueError), match="absent"):
             prepare(tmp_path, "--dump", dump, wrong, tmp_path / "absent")
         assert contents(tmp_path) == contents(made)

@@ -250,7 +250,7 @@ def test_a_finished_run_can_be_extended(toy_data, tmp_path, capsys):
     assert (tmp_path / "step-000020").is_dir()
     with pytest.raises(ValueError, match="step-000020: the run has these steps already; more than 12 cannot"):
         train.main([*call, "--resume"])
-    with pytest.raises(ValueError, match="saved with learning_rate = "):
+    with pytest.raises(ValueError, match="saved with recipe.learning_rate = "):
         train.main([*call, "--resume", "--steps", "30", "--learning-rate", "1"])
 
 

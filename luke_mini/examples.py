@@ -56,8 +56,8 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQQ")  # magic, version, bytes per word id, examples, words, entities
 NAME = "shard-{:05d}.bin"
 MANIFEST, CHECKED = "manifest.json", ".checked"
-PARTS = ("shard-*.bin", "entity_vocab.jsonl", "mentions.safetensors", "held_out_links.jsonl", "titles.txt", "redirects.tsv",
-         "tokenizer/*")  # fmt: skip (of a data folder)
+TRAINED_ON = ("shard-*.bin", "entity_vocab.jsonl", "tokenizer/*")
+PARTS = (*TRAINED_ON, "mentions.safetensors", "held_out_links.jsonl", "titles.txt", "redirects.tsv")  # of a data folder
 WORDS_PER_SHARD = 1 << 26  # 134 MB with uint16 ids, twice that in the writer's memory; Wikipedia: about 50 shards
 MAX_SEQUENCE = 1 << 16  # mention_spans are uint16
 
@@ -421,9 +421,9 @@ def describe_parts(folder: Path) -> dict[str, dict]:
 
 
 def part_hashes(folder: Path) -> dict[str, str]:
-    """What the examples of a folder and their ids depend on, for `trainer.check_same_run`."""
+    """Of what is trained on, for `trainer.check_same_run`."""
     made = files.read_object(folder / MANIFEST).get("files") or describe_parts(folder)
-    return {name: part["sha256"][:16] for name, part in made.items() if name not in PARTS[2:6]}  # not trained on
+    return {name: part["sha256"][:16] for name, part in made.items() if any(map(Path(name).match, TRAINED_ON))}
 
 
 def sha256(path: Path) -> str:

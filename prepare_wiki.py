@@ -146,11 +146,8 @@ def open_input(arguments: argparse.Namespace) -> None:
 
 def dump_of(language: str, arguments: argparse.Namespace) -> list[Path]:
     """The dump of a language that is at hand, in the current folder or in dumps/, or else the newest, downloaded."""
-    if not arguments.date:
-        for folder in [Path(), *download.held(language, DUMPS)]:
-            if found := corpus.find_dump(language, folder):
-                return found
-    return download.fetch(language, DUMPS, arguments.date, arguments.mirror)
+    at_hand = [] if arguments.date else download.find(language) or download.find_downloaded(language, DUMPS)
+    return at_hand or download.fetch(language, DUMPS, arguments.date, arguments.mirror)
 
 
 def by_language(sources: list[Path], given: list[str] | None) -> dict[str | None, list[Path]]:

@@ -12,7 +12,6 @@ import hashlib
 import multiprocessing
 import os
 import pickle
-import re
 import signal
 import threading
 import zlib
@@ -47,21 +46,6 @@ class Document(NamedTuple):
 
 
 # --- Sources ----------------------------------------------------------------------------------------------------------
-
-
-def find_dump(language: str, folder: Path = Path()) -> list[Path]:
-    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
-    though the folder may have both variants of a dump. [] if there is none."""
-    wiki = re.escape(language.replace("-", "_"))
-    pattern = re.compile(rf"{wiki}wiki-(\w+)-pages-articles(?:-multistream)?(\d*)\.xml(.*)\.bz2")
-    dumps = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
-    if not dumps:
-        return []
-    newest = max(match[1] for match in dumps.values())  # a date; "latest" sorts after any date
-    parts = {(int(match[2] or 0), match[3]): path  # number and pages, "-p1p41242"
-             for path, match in sorted(dumps.items(), reverse=True) if match[1] == newest}  # fmt: skip
-    ordered = sorted(parts)
-    return [parts[part] for part in ordered] if ordered[0][0] else [parts[ordered[0]]]
 
 
 def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> Iterator[Document]:

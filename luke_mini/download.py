@@ -27,6 +27,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from luke_mini import files
+from luke_mini.wikidata import wiki_of
 
 AGENT = "luke-mini (reads a dump of Wikipedia for pretraining)"
 JOBS = ("articlesmultistreamdump", "articlesdump")  # multistream can be read in parallel; small old wikis have none
@@ -35,6 +36,7 @@ TRIES = 5  # without a byte in between
 PAUSE = 2.0  # seconds before the second try, twice as many before each further one
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
+WHOLE = (0, 0)  # the place of a dump's only file, see `_place`
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES}  # no fault of the connection
 
 
@@ -45,13 +47,21 @@ class Part(NamedTuple):
     sha1: str
 
 
-def _wiki(language: str) -> str:
-    return f"{language.replace('-', '_')}wiki"  # zh-yue: zh_yuewiki
+def find(language: str, folder: Path = Path()) -> list[Path]:
+    """The files of the newest dump of a language in a folder: the single file, otherwise its parts in order, each once,
+    though the folder may have both variants of a dump. [] if there is none."""
+    pattern = re.compile(rf"{wiki_of(language)}-(\w+)-pages-articles(?:-multistream)?\d*\.xml.*\.bz2")
+    dates = {path: match[1] for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+    newest = max(dates.values(), default="")  # "latest" sorts after any date
+    parts = {_place(path.name): path for path in sorted(dates, reverse=True) if dates[path] == newest}
+    ordered = [parts[place] for place in sorted(parts)]
+    return ordered[:1] if WHOLE in parts else ordered
 
 
-def held(language: str, folder: Path) -> list[Path]:
-    """The folders of whole dumps that were downloaded, the newest first."""
-    return sorted(folder.glob(f"{_wiki(language)}-" + 8 * "[0-9]"), reverse=True)
+def find_downloaded(language: str, folder: Path) -> list[Path]:
+    """The files of the newest dump that was downloaded into a folder of its own inside `folder`; [] if none was."""
+    whole = sorted(folder.glob(f"{wiki_of(language)}-" + 8 * "[0-9]"))
+    return find(language, whole[-1]) if whole else []
 
 
 def fetch(language: str, folder: Path, date: str | None, mirror: str) -> list[Path]:
@@ -60,9 +70,9 @@ def fetch(language: str, folder: Path, date: str | None, mirror: str) -> list[Pa
     date: "20261101", or None for the newest dump whose articles are complete. Raises ValueError, one line, if there is
     no such dump, a file is not what the server promised or the disk is too small; OSError if the server cannot be read.
     """
-    wiki = _wiki(language)
-    if date and (whole := folder / f"{wiki}-{date}") in held(language, folder):
-        return sorted(whole.iterdir(), key=_place)
+    wiki = wiki_of(language)
+    if date and (whole := folder / f"{wiki}-{date}").is_dir():
+        return find(language, whole)
     date, parts = _find(wiki, date, mirror.rstrip("/"))
     whole = folder / f"{wiki}-{date}"
     if not whole.is_dir():
@@ -121,7 +131,7 @@ def _complete_parts(base: str, otherwise: str) -> list[Part]:
         record = files.Record(f"{url}, {job}", jobs.get(job) or {})
         if record.get("status", str, default="") == "done":
             parts = [_part(name, record.get("files", dict), base, url) for name in record.get("files", dict)]
-            return sorted((part for part in parts if "-index" not in part.name), key=_place)
+            return sorted((part for part in parts if "-index" not in part.name), key=lambda part: _place(part.name))
     return []
 
 
@@ -132,10 +142,10 @@ def _part(name: str, listed: dict, base: str, url: str) -> Part:
     return Part(name, f"{base}/{name}", record.get("size", int), record.get("sha1", str))
 
 
-def _place(part: Part | Path) -> tuple[int, int, str]:
+def _place(name: str) -> tuple[int, int]:
     """`...-pages-articles12.xml-p700p800.bz2`: part 12, from page 700."""
-    number, page = re.search(r"articles(?:-multistream)?(\d*)", part.name), re.search(r"-p(\d+)p", part.name)
-    return int(number[1] or 0) if number else 0, int(page[1]) if page else 0, part.name
+    number, page = re.search(r"articles(?:-multistream)?(\d*)", name), re.search(r"-p(\d+)p", name)
+    return int(number[1] or 0) if number else 0, int(page[1]) if page else 0
 
 
 # --- Downloading ------------------------------------------------------------------------------------------------------

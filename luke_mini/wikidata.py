@@ -37,8 +37,8 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def site(language: str) -> str:
-    """The key of a language's Wikipedia among the sitelinks: "zh-yue" -> "zh_yuewiki"."""
+def wiki_of(language: str) -> str:
+    """The name of a language's Wikipedia in sitelinks and dumps: "zh-yue" -> "zh_yuewiki"."""
     return f"{language.replace('-', '_')}wiki"
 
 
@@ -51,7 +51,7 @@ def read_items(
     no item with sitelinks at all.
     """
     path, found, reported = os.fspath(path), False, 0
-    sites = {language: site(language) for language in languages}
+    sites = {language: wiki_of(language) for language in languages}
     with open(path, "rb") as file:
         for number, line in enumerate(_lines(decompressed(file, path)), start=1):
             links = _sitelinks(line.strip().rstrip(b","), f"{path}, line {number}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from luke_mini.corpus import HASHES, TASKS_IN_FLIGHT, Corpus, Document, TextSample
-from luke_mini.corpus import find_dump, from_bytes, in_order, parse_pages, read_jsonl, to_bytes
+from luke_mini.corpus import from_bytes, in_order, parse_pages, read_jsonl, to_bytes
 from luke_mini.wiki_dump import Page
 from luke_mini.wikitext import Link, Paragraph
 
@@ -101,32 +101,6 @@ def test_what_is_no_article_is_skipped(tmp_path):
         corpus.parse([tmp_path / "dump"], lambda path, on_bytes: pages, max_pages=2)
     assert corpus.titles == {"B", "E"} and corpus.redirects == {"A": "B"} and corpus.language == "de"
     assert corpus.links == {"A": 2, "B": 1} and corpus.characters == len("A") + len("A B")
-
-
-@pytest.mark.parametrize(
-    ("there", "expected"),  # without "swwiki-" and ".bz2"; which are found
-    [
-        (["20260101-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
-        (["latest-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
-        (["1-pages-articles-multistream.xml", "1-pages-articles-multistream-index.txt"], [0]),
-        (["1-pages-articles.xml", "1-pages-articles-multistream.xml"], [1]),
-        ([f"1-pages-articles{k}.xml-p{k}p{k}" for k in (2, 10, 1)], [2, 0, 1]),
-        (["1-pages-articles1.xml-p1p9", "1-pages-articles.xml"], [1]),
-        # Both variants: each part once, whichever there is.
-        ([f"1-pages-articles{v}{k}.xml-p{k}p{k}" for k in (2, 1) for v in ("", "-multistream")], [3, 1]),
-        ([f"1-pages-articles{part}" for part in (
-            "1.xml-p1p4", "-multistream2.xml-p5p9", "-multistream1.xml-p1p4", "2.xml-p10p19")], [2, 3, 1]),
-    ],
-)
-def test_finds_the_newest_dump(tmp_path, there, expected):
-    for name in there:
-        (tmp_path / f"swwiki-{name}.bz2").touch()
-    (tmp_path / "simplewiki-2-pages-articles.xml.bz2").touch()
-    assert [path.name for path in find_dump("sw", tmp_path)] == [f"swwiki-{there[k]}.bz2" for k in expected]
-
-
-def test_no_dump(tmp_path):
-    assert find_dump("sw", tmp_path) == []
 
 
 # --- Worker processes -------------------------------------------------------------------------------------------------

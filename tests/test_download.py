@@ -142,6 +142,33 @@ def test_a_date_and_a_language_with_a_hyphen(server, tmp_path):
         name = f"zh_yuewiki-{date}-pages-articles.xml.bz2"
         server.dump("zh_yuewiki", date, {"articlesdump": ("done", {name: dump_of(date)})})
     assert titles(download.fetch("zh-yue", tmp_path, "20261001", server.url)) == ["20261001"]
+    assert titles(download.find_downloaded("zh-yue", tmp_path)) == ["20261001"]
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),  # without "swwiki-" and ".bz2"; which are found
+    [
+        (["20260101-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
+        (["latest-pages-articles.xml", "20250101-pages-articles.xml"], [0]),
+        (["1-pages-articles-multistream.xml", "1-pages-articles-multistream-index.txt"], [0]),
+        (["1-pages-articles.xml", "1-pages-articles-multistream.xml"], [1]),
+        ([f"1-pages-articles{k}.xml-p{k}p{k}" for k in (2, 10, 1)], [2, 0, 1]),
+        (["1-pages-articles1.xml-p1p9", "1-pages-articles.xml"], [1]),
+        # Both variants: each part once, whichever there is.
+        ([f"1-pages-articles{v}{k}.xml-p{k}p{k}" for k in (2, 1) for v in ("", "-multistream")], [3, 1]),
+        ([f"1-pages-articles{part}" for part in (
+            "1.xml-p1p4", "-multistream2.xml-p5p9", "-multistream1.xml-p1p4", "2.xml-p10p19")], [2, 1, 3]),
+    ],
+)
+def test_finds_the_newest_dump(tmp_path, there, expected):
+    for name in there:
+        (tmp_path / f"swwiki-{name}.bz2").touch()
+    (tmp_path / "simplewiki-2-pages-articles.xml.bz2").touch()
+    assert [path.name for path in download.find("sw", tmp_path)] == [f"swwiki-{there[k]}.bz2" for k in expected]
+
+
+def test_no_dump(tmp_path):
+    assert download.find("sw", tmp_path) == []
 
 
 def once(number: int, answer):
@@ -269,7 +296,6 @@ def test_a_killed_download_goes_on(server, tmp_path):
     assert 0 < held < len(parts[names[1]]) and [path.read_bytes() for path in paths] == list(parts.values())
     later = dict(server.bodies()[asked:])
     assert names[0] not in later and later[names[1]] == held and not waiting.exists()
-
 
 
 def test_wiki_is_prepared_from_what_was_downloaded(server, tmp_path, monkeypatch):

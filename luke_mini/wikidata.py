@@ -22,6 +22,10 @@ from luke_mini.wiki_dump import decompressed
 # Inside a string a quote is \", so these match keys alone. The first "Q64" of a line is the item's own.
 _SITELINKS = re.compile(rb'"sitelinks"\s*:\s*')
 _ID = re.compile(rb'"id"\s*:\s*"(Q\d+)"')
+OLDER_CODES = {  # language as a dump says it -> as its wiki is named
+    "be-tarask": "be-x-old", "gsw": "als", "lzh": "zh-classical", "nan": "zh-min-nan", "nb": "no", "rup": "roa-rup",
+    "sgs": "bat-smg", "vro": "fiu-vro", "yue": "zh-yue",
+}  # fmt: skip
 
 
 class Item(NamedTuple):
@@ -38,8 +42,8 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def wiki_of(language: str) -> str:
-    """The name of a language's Wikipedia in sitelinks and dumps: "zh-yue" -> "zh_yuewiki"."""
-    return f"{language.replace('-', '_')}wiki"
+    """The name of a language's Wikipedia in sitelinks and dumps: "zh-yue", or "yue" as texts say -> "zh_yuewiki"."""
+    return f"{OLDER_CODES.get(language, language).replace('-', '_')}wiki"
 
 
 def read_items(

@@ -141,7 +141,7 @@ def test_a_date_and_a_language_with_a_hyphen(server, tmp_path):
     for date in ("20261001", "20261101"):
         name = f"zh_yuewiki-{date}-pages-articles.xml.bz2"
         server.dump("zh_yuewiki", date, {"articlesdump": ("done", {name: dump_of(date)})})
-    assert titles(download.fetch("zh-yue", tmp_path, "20261001", server.url)) == ["20261001"]
+    assert titles(download.fetch("yue", tmp_path, "20261001", server.url)) == ["20261001"]
     assert titles(download.find_downloaded("zh-yue", tmp_path)) == ["20261001"]
 
 

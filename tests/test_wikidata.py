@@ -42,6 +42,7 @@ def test_items(tmp_path, pack, end):
     assert list(read_items(tmp_path / "dump", ["zh-yue", "de"], read.append)) == ITEMS
     assert sum(read) == len(pack(data))
     assert [item.titles for item in read_items(tmp_path / "dump", ["en"])] == [{"en": "Berlin"}]
+    assert [item.titles for item in read_items(tmp_path / "dump", ["yue"])] == [{"yue": "柏林"}]
     assert list(read_items(tmp_path / "dump", ["fr"])) == []
 
 

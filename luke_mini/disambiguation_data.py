@@ -263,7 +263,7 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
         mentions = statistics.detect(text, min_link_probability)
     surfaces = (text[m.start : m.end] for m in mentions)
     found = tuple(
-        m if m.candidates is not None and m.link_probability is None else
+        m if m.candidates is not None else
         m._replace(candidates=statistics.candidates(surface), certainty=statistics.certainty(surface))
         for m, surface in zip(mentions, surfaces)
     )  # fmt: skip

@@ -273,7 +273,7 @@ class Mentions:
     def certainty(self, surface: str) -> float:
         """Share of pages with the surface that link it, as if one more did not: a lone link is no certainty."""
         name = self._find(surface)
-        return 0.0 if name is None else float(min(max(self.links[name], TITLE), self.pages[name]) / (self.pages[name] + 1))
+        return 0.0 if name is None else self._certainty(name)
 
     def sample_titles(self, n: int) -> list[str]:
         """At most n of the titles, evenly spaced in alphabetical order."""
@@ -285,13 +285,12 @@ class Mentions:
         whole = [name for _, length, name in _matches(self.trie, words).T.tolist() if length == len(words)]
         return whole[0] if whole else None
 
-
     def detect(self, text: str, min_link_probability: float = MIN_LINK_PROBABILITY) -> list[Mention]:
         """Disjoint mentions from left to right, the longest one at each word."""
         matches = _matches(self.trie, _hashes(text))
         kept = self._link_probabilities(matches[2]) >= min_link_probability
         return [
-            Mention(start, end, None, self._candidates(name), float(self._link_probabilities(name)))
+            Mention(start, end, None, self._candidates(name), float(self._link_probabilities(name)), self._certainty(name))
             for start, end, name in _disjoint(text, matches[:, kept].T.tolist())
         ]
 
@@ -310,6 +309,10 @@ class Mentions:
     def _link_probabilities(self, names) -> np.ndarray:
         """Links of a name / pages that contain it, at most 1. A title alone counts as TITLE links."""
         return np.minimum(1.0, np.maximum(self.links[names], TITLE) / np.maximum(self.pages[names], 1))
+
+    def _certainty(self, index: int) -> float:
+        pages = self.pages[index]
+        return float(min(max(self.links[index], TITLE), pages) / (pages + 1))
 
     def _candidates(self, index: int) -> tuple[Candidate, ...]:
         titles = self.titles_of(index)

@@ -166,9 +166,9 @@ def load_linker(
 ) -> tuple[Predictor, Mentions]:  # fmt: skip
     """A model for own text, pretrained or fine-tuned for "disambiguation", and the mention statistics.
 
-    mentions: file of the statistics, else those in the model's folder or near it. Model and prior are mixed as
-    linking.json in the folder says, or as the held-out links beside the statistics suggest, which is then written
-    there; without both, they count alike. changes: task options that replace these.
+    mentions: file of the statistics, else those in the model's folder or near it. Model and prior are mixed as the
+    held-out links beside the statistics suggest, which linking.json in the model's folder keeps; without such links
+    they count alike. changes: task options that replace these.
     """
     path = Path(mentions or own_statistics(folder))
     linker = load(folder, task_disambiguation.NAME, changes, device)
@@ -229,8 +229,6 @@ def link(linker: Predictor, statistics: Mentions, lines: Sequence[str], ner: Pre
     None.
     """
     task, model, tokenizer, entity_vocab, options = linker
-    if len(entity_vocab) <= 4:
-        raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
     files.check_text(lines)
     named = [None] * len(lines)
     if ner:

@@ -271,7 +271,7 @@ def test_a_lite_model_cannot_link(words, statistics, tmp_path):
     pretrained(tmp_path / "whole", words)
     checkpoint.write_files(_made(tmp_path / "lite"), checkpoint.lite(checkpoint.read(tmp_path / "whole")))
     with pytest.raises(ValueError, match="lite"):
-        list(inference.link(inference.load(tmp_path / "lite", "disambiguation"), statistics[0], LINES))
+        inference.load_linker(tmp_path / "lite", statistics[1])
 
 
 def _made(folder):

@@ -234,8 +234,7 @@ def read_lines(arguments) -> Iterator[list[tuple[str, str]]]:
     if arguments.text or (not path.exists() and " " in str(path)):
         yield [(f"text {i}", text) for i, text in enumerate(arguments.text or [str(path)], start=1) if text.strip()]
     elif str(path) != "-":
-        lines = (line.rstrip("\r") for line in files.read_text(path).split("\n"))
-        yield [(f"{path}, line {i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+        yield list(files.read_lines(path))
     else:
         yield from ([(f"standard input, line {i}", line)] for i, line in enumerate(typed(), start=1) if line.strip())
 

@@ -165,7 +165,7 @@ def by_language(sources: list[Path], given: list[str] | None) -> dict[str | None
 def read_entities(path: Path) -> list[str]:
     """One title per line; or the candidates of a data set, of mentions without any their titles."""
     if path.suffix not in (".csv", ".xml", ".jsonl"):
-        return [title for title in files.read_text(path).split("\n") if title.strip()]
+        return [title for _, title in files.read_lines(path)]
     from luke_mini import disambiguation_data  # brings torch, which nothing else here needs
 
     return disambiguation_data.meant_titles(path)

@@ -87,13 +87,6 @@ def _joined(parts: Sequence[str]) -> tuple[str, list[CharSpan]]:
     return " ".join(parts), [(end - len(part), end) for part, end in zip(parts, ends)]
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
-    """The lines of a file that are not blank, each after the place where it stands."""
-    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.rstrip("\r")
-
-
 # --- WNED: XML and raw texts ------------------------------------------------------------------------------------------
 
 
@@ -175,7 +168,7 @@ def _le_titov(path: Path) -> Iterator[Record]:
         raise ValueError(f"{path.parent / name}: missing, expected the words of the documents in {path.name}")
     texts = _read_words(path.parent / name)
     rows: dict[str, list[tuple[str, str, dict]]] = {}
-    for where, line in _lines(path):
+    for where, line in files.read_lines(path):
         document, surface, meant = _table_row(line, where)
         rows.setdefault(document, []).append((where, surface, meant))
     rows.pop(WITHOUT_WORDS, None)
@@ -213,21 +206,21 @@ def _table_row(line: str, where: str) -> tuple[str, str, dict]:
 def _read_words(path: Path) -> dict[str, tuple[str, list[CharSpan]]]:
     """Name of a document -> its text, words joined by spaces, and the spans of its mentions."""
     documents: dict[str, tuple[list[str], list[list[int]]]] = {}
-    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
+    for where, line in files.read_lines(path):
         if line.startswith("-DOCSTART-"):
             parts = line.split()  # -DOCSTART- (12testb OSLO)
             if len(parts) < 2 or not parts[1].startswith("("):
-                raise ValueError(f"{path}, line {number}: expected -DOCSTART- (the document's name, found {line!r}")
+                raise ValueError(f"{where}: expected -DOCSTART- (the document's name, found {line!r}")
             words, mentions = documents.setdefault(parts[1][1:], ([], []))
             continue
         if not documents:
-            raise ValueError(f"{path}, line {number}: expected a -DOCSTART- line before the first word")
-        cells = line.rstrip("\r").split("\t")
+            raise ValueError(f"{where}: expected a -DOCSTART- line before the first word")
+        cells = line.split("\t")
         if cells[0]:
             words.append(cells[0])
         if cells[0] and len(cells) >= 6:
             if cells[1] not in ("B", "I"):
-                raise ValueError(f"{path}, line {number}: column 2 is {cells[1]!r}, expected B or I in a mention")
+                raise ValueError(f"{where}: column 2 is {cells[1]!r}, expected B or I in a mention")
             if cells[1] == "B" or not mentions:
                 mentions.append([len(words) - 1, 0])  # first word, last word + 1
             mentions[-1][1] = len(words)
@@ -321,7 +314,7 @@ def with_pprforned(document: Document, folder: str | Path) -> Document:
 def _read_pprforned(path: Path) -> list[tuple[str, list[str]]]:
     """Its mentions, each with its titles. Cells between tabs: ENTITY, ..., origText:Oslo and CANDIDATE, ..., url:..."""
     mentions: list[tuple[str, list[str]]] = []
-    for where, line in _lines(path):
+    for where, line in files.read_lines(path):
         kind, *cells = line.split("\t")
         values = {name: value for name, _, value in (cell.partition(":") for cell in cells)}
         if kind == "ENTITY" and "origText" in values:
@@ -359,13 +352,13 @@ def meant_titles(path: str | Path, max_candidates: int = 30) -> list[str]:
 
 def read_titles(path: str | Path) -> list[str]:
     """A file of one title a line."""
-    return [line.strip() for _, line in _lines(path)]
+    return [line.strip() for _, line in files.read_lines(path)]
 
 
 def read_redirects(path: str | Path) -> Mapping[str, str]:
     """A file of lines `title TAB title that it leads to`."""
     redirects = {}
-    for where, line in _lines(path):
+    for where, line in files.read_lines(path):
         title, tab, target = line.partition("\t")
         if not tab or "\t" in target:
             raise ValueError(f"{where}: expected two titles between a tab, found {line[:60]!r}")

@@ -92,13 +92,9 @@ def neighbours(vocab: EntityVocab, table: Tensor, number: int, top: int) -> list
 
 def read_contexts(path: Path) -> list[Context]:
     """The texts of a file with each mention that is marked in them."""
-    lines = [line for line in files.read_text(path).split("\n") if line.strip()]
-    try:
-        records = files.line_records(lines, formats.unmark)
-        found = [(record.get("text", str), span.span(record.get("text", str)))
-                 for record in records for span in record.list("spans")]  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{path}, {error}") from None
+    records = [files.line_record(line, where, formats.unmark) for where, line in files.read_lines(path)]
+    found = [(record.get("text", str), span.span(record.get("text", str)))
+             for record in records for span in record.list("spans")]  # fmt: skip
     if not found:
         raise ValueError(f"{path}: no mention, expected lines such as: She moved to <e>Zorvik</e> in May.")
     return found

@@ -271,11 +271,15 @@ def parse_record(text: str | bytes, where: str) -> Record:
     return Record(where, check(where, _parse(text, where), dict))
 
 
+def line_record(line: str, where: str, unmark: Callable[[str, str], Record]) -> Record:
+    """A line as a record: a JSON object, or what `unmark` makes of the line and of where it stands."""
+    return (parse_record if line.lstrip().startswith("{") else unmark)(line, where)
+
+
 def line_records(lines: Sequence[str], unmark: Callable[[str, str], Record]) -> list[Record]:
-    """The lines of --predict as records: JSON objects, or what `unmark` makes of a line and of where it stands."""
+    """The lines of --predict as records."""
     check_text(lines)
-    places = ((line, f"line {number}") for number, line in enumerate(lines, start=1))
-    return [parse_record(*place) if place[0].lstrip().startswith("{") else unmark(*place) for place in places]
+    return [line_record(line, f"line {number}", unmark) for number, line in enumerate(lines, start=1)]
 
 
 def check_text(lines: Sequence[str]) -> None:
@@ -293,11 +297,16 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def read_json_lines(path: str | Path) -> Iterator[Record]:
+def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """The lines of a UTF-8 file that are not blank, each after the place where it stands."""
     # Not splitlines(): it also breaks at U+2028 and U+0085, which JSON allows inside a text.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            yield parse_record(line, f"{path}, line {number}")
+            yield f"{path}, line {number}", line.rstrip("\r")
+
+
+def read_json_lines(path: str | Path) -> Iterator[Record]:
+    return (parse_record(line, where) for where, line in read_lines(path))
 
 
 def read_object(path: str | Path) -> dict:

@@ -81,7 +81,7 @@ def test_contexts(texts):
     assert found == ["Zorvik", "Zorvik", "old Zorvik", "Zorvik"]
     for content, what in {
         "": "no mention, expected lines such as", "Ada\n": "line 1: the marks are missing",
-        "<e>Ada</e>\n\n<e>Bo": "line 2: the marks are <e>",
+        "<e>Ada</e>\n\n<e>Bo": "line 3: the marks are <e>",
         '{"text": "Bo", "spans": [{"start": 0, "end": 3}]}': "line 1, spans 1: fields 'start' and 'end' are 0 and 3",
     }.items():  # fmt: skip
         texts.write_text(content)

@@ -119,7 +119,7 @@ def test_a_file_that_is_not_utf_8_is_named(finetuned, tmp_path):
     with pytest.raises(ValueError, match=r"line 1: not UTF-8 text \(at character 3\)"):
         inference.load(finetuned)("Zo\udceb")
     with pytest.raises(ValueError, match=r"line 2: not UTF-8 text \(at character 1\)"):
-        list(inference.link((None, None, None, range(9), None), None, ["Ada", "\ud83d"]))
+        list(inference.link((None,) * 5, None, ["Ada", "\ud83d"]))
 
 
 def test_predicting_on_own_sentences(finetuned, tmp_path, capsys):

@@ -99,7 +99,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     sizes = "vocab_size entity_vocab_size max_seq_length min_count min_languages max_pages workers"
     for name in sizes.split():
         if (value := getattr(arguments, name)) is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: expected a positive number")
+            parser.error(f"{config.as_flag(name, value)}: expected a positive number")
+    if (arguments.held_out_pages or 0) < 0:
+        parser.error(f"--held-out-pages {arguments.held_out_pages}: expected 0 or more")
     if arguments.entities_only and not arguments.entities:
         parser.error("--entities-only: expected --entities FILE, too")
     return arguments

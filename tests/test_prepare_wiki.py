@@ -425,6 +425,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
         ("--max-seq-length 0", "--max-seq-length 0: expected a positive number"), ("--nonsense", "--nonsense"),
         ("--dump a --wiki b", "not allowed with"), ("--entities a --entity-vocab b", "not allowed with"),
         ("--entities-only", "--entities-only: expected --entities FILE"),
+        ("--held-out-pages -1", "--held-out-pages -1: expected 0 or more"),
         *(("--help", group) for group in ("where from", "where to", "sizes", "what goes in", "the run")),
     ],
 )  # fmt: skip

@@ -43,40 +43,33 @@ DUMPS = Path("dumps")  # what --wiki downloads
 MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
+FILE, NUMBER = {"type": Path, "metavar": "FILE"}, {"type": int, "metavar": "N"}
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = config.Parser(description=__doc__)
-    source = parser.add_argument_group("where from (default: the built-in encyclopedia)")
-    source = source.add_mutually_exclusive_group()
-    source.add_argument("--dump", nargs="+", type=Path, metavar="FILE", help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
-    source.add_argument("--wiki", nargs="+", metavar="LANG", 
-                        help="dump of LANG in the current folder or in dumps/; if there is none the newest is downloaded")
-    source.add_argument("--jsonl", nargs="+", type=Path, metavar="FILE", help="documents in the format above")
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where from (default: the built-in encyclopedia)")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("--dump", nargs="+", **FILE, help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
+    source.add_argument("--wiki", nargs="+", metavar="LANG",
+                        help="its dump in this folder or in dumps/; if there is none, the newest is fetched")  # fmt: skip
+    source.add_argument("--jsonl", nargs="+", **FILE, help="documents in the format above")
     fetching = parser.add_argument_group("downloading, for --wiki")
     fetching.add_argument("--date", metavar="YYYYMMDD", help="the dump of this date [the newest complete one]")
     fetching.add_argument("--mirror", default=MIRROR, metavar="URL", help="where dumps are [%(default)s]")
     target = parser.add_argument_group("where to")
     target.add_argument("--out", type=Path, metavar="DIR", help="output; replaces older data [data/<source's name>]")
-    sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
-    sizes.add_argument("--vocab-size", type=int, default=32000, metavar="N", help="word vocabulary size [32000; 4000]")
-    sizes.add_argument("--entity-vocab-size", type=int, metavar="N",
-                       help="maximum entities [500000; of several languages 1200000]")  # fmt: skip
-    sizes.add_argument("--max-seq-length", type=int, default=512, metavar="N",
-                       help="maximum tokens per example, including <s> and </s> [512; 128]")  # fmt: skip
-    sizes.add_argument("--min-count", type=int, default=1, metavar="N", help="minimum links to an entity [1]")
-    sizes.add_argument("--min-languages", type=int, default=3, metavar="N",
-                       help="of several: in how many an entity is linked, at least [3]")  # fmt: skip
+
+
+def add_content_flags(parser: argparse.ArgumentParser) -> None:
     content = parser.add_argument_group("what goes in")
     content.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     entities = content.add_mutually_exclusive_group()
-    entities.add_argument("--entity-vocab", type=Path, metavar="FILE", help="use this vocabulary instead of counting")
-    entities.add_argument("--entities", nargs="+", type=Path, metavar="FILE",
-                          help="titles to keep if linked at all: one per line (of several languages as en:Oslo), or the "
-                          "candidates of a data set of disambiguation")  # fmt: skip
+    entities.add_argument("--entity-vocab", **FILE, help="use this vocabulary instead of counting")
+    entities.add_argument("--entities", nargs="+", **FILE,
+                          help="titles to keep if linked at all: one per line (of several languages as en:Oslo), or "
+                          "the candidates of a data set of disambiguation")  # fmt: skip
     content.add_argument("--entities-only", action="store_true", help="only those of --entities")
-    content.add_argument("--wikidata", type=Path, metavar="FILE", help="JSON dump: .json .json.bz2 .json.gz; titles of "
-                         "one item are one entity")  # fmt: skip
+    content.add_argument("--wikidata", **FILE, help="JSON dump: .json .json.bz2 .json.gz; an item's titles are one entity")
     content.add_argument("--pieces", choices=["unigram", "bpe", "byte-bpe"], default="unigram",
                          help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")  # fmt: skip
     content.add_argument("--language", nargs="+", metavar="CODE",
@@ -85,12 +78,24 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     content.add_argument("--sentences-without-entities", action="store_true", help="keep examples without entities")
     content.add_argument("--keep-red-links", action="store_true", help="for part of a dump: keep links without article")
     content.add_argument("--drop-unknown-links", action="store_true", help="as mLUKE; without it they become [UNK]")
-    content.add_argument("--max-pages", type=int, metavar="N", help="stop after N articles [no limit]")
+    content.add_argument("--max-pages", **NUMBER, help="stop after N articles [no limit]")
     content.add_argument("--no-mentions", action="store_true", help="no mention statistics (for QA and linking)")
-    content.add_argument("--held-out-pages", type=int, metavar="N",
+    content.add_argument("--held-out-pages", **NUMBER,
                          help="keep N articles to weigh model and prior in linking [1 in 50, at most 500]")  # fmt: skip
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = config.Parser(description=__doc__)
+    add_source_flags(parser)
+    sizes = parser.add_argument_group("sizes [default; default for the built-in encyclopedia]")
+    sizes.add_argument("--vocab-size", default=32000, **NUMBER, help="word vocabulary size [32000; 4000]")
+    sizes.add_argument("--entity-vocab-size", **NUMBER, help="maximum entities [500000; of several languages 1200000]")
+    sizes.add_argument("--max-seq-length", default=512, **NUMBER, help="maximum tokens, with <s> and </s> [512; 128]")
+    sizes.add_argument("--min-count", default=1, **NUMBER, help="minimum links to an entity [1]")
+    sizes.add_argument("--min-languages", default=3, **NUMBER, help="of several: at least so many link an entity [3]")
+    add_content_flags(parser)
     run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes [%(default)s]")
+    run.add_argument("--workers", default=os.cpu_count(), **NUMBER, help="processes [%(default)s]")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
     if not (arguments.dump or arguments.wiki or arguments.jsonl):

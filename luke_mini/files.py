@@ -360,7 +360,9 @@ def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
 
 def looked_in(error: ValueError | OSError) -> str:
     """The working directory, if the error is about a relative path that is not there; messages begin with the path."""
-    name = re.match(r"[^ :,]*", str(error))[0]
-    name = name if "/" in name or str(error).startswith(f"{name}: ") else ""
-    path = Path(str(getattr(error, "filename", None) or name))
+    if isinstance(error, OSError):
+        name = str(error.filename or "") if isinstance(error, FileNotFoundError) else ""
+    else:
+        name = re.match(r"([^ :,]*)(?=: )|[^ :,]*/[^ :,]*|", str(error))[0]
+    path = Path(name)
     return "" if path.is_absolute() or path.exists() else f" (looked in {Path.cwd()})"

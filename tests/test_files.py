@@ -230,7 +230,8 @@ def test_errors_of_whole_files(tmp_path):
         (ValueError("--dropout 2.0: expected less"), False),
         (ValueError("no example: no sentence of 5 tokens"), False),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/mine/train.jsonl"), False),
-        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (OSError(errno.ENOSPC, "No space left on device", "mine/model.safetensors"), False),
+        (OSError("mine.example.org/sw: the server answers 500"), False),
     ],
 )
 def test_a_missing_relative_path_says_where_it_was_looked_for(tmp_path, monkeypatch, capsys, error, looked):

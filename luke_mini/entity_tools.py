@@ -224,7 +224,3 @@ def main(argv: list[str] | None = None) -> None:
         return
     for shown in answers(arguments):
         print(json.dumps(shown, ensure_ascii=False))
-
-
-if __name__ == "__main__":
-    files.run(main, "luke_mini.entity_tools")

@@ -28,6 +28,7 @@ class Task(NamedTuple):
 
 CONLL = ("eng", "esp", "ned", "deu")  # the files of CoNLL-2002 and 2003
 
+
 @dataclass(frozen=True)
 class NerOptions:
     """What a candidate is and what the head sees. Defaults: CoNLL-2003 in the paper."""
@@ -184,6 +185,7 @@ prints {"text", "mentions": [{"text", "start", "end", "types": [{"type", "probab
 AUTO, NONE = "auto", "none"  # instead of a file's name
 METRICS = ("squad", "squad2", "mlqa", "jsquad")
 
+
 @dataclass(frozen=True)
 class QaOptions:
     """How a context is read, and answers are chosen. Defaults: SQuAD 1.1 in the LUKE paper.
@@ -296,6 +298,7 @@ only those that "gold" lists as it is done in "spans":
 # --- Entity disambiguation --------------------------------------------------------------------------------------------
 
 SPLITS = ("simple", "per_mention")
+
 
 @dataclass(frozen=True)
 class DisambiguationOptions:

@@ -144,7 +144,7 @@ def row_like(found: Checkpoint, numbers: Sequence[int]) -> tuple[Tensor, Tensor]
 
 def add(found: Checkpoint, entity: Entity, row: Tensor, bias: Tensor) -> Checkpoint:
     """The checkpoint with one more entity at the end. Rows beyond the vocabulary, which have no title, are dropped."""
-    vocab, weights = found.entity_vocab.with_entity(entity), dict(found.weights)
+    vocab, weights = found.entity_vocab.extended_by(entity), dict(found.weights)
     for name, new in ((TABLE, row), (BIAS, bias)):
         if name in weights:
             old = weights[name][: len(vocab) - 1]

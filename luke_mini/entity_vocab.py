@@ -10,8 +10,8 @@ from the file. An entity may have several titles, one or more per language (mLUK
 
 Three formats are detected by their content: ours, jsonl (one {"id": 3, "entities": [["Norway", "en"]], "count": 9} per
 line; "wikidata": "Q20" too, if that is known), LUKE's tsv (title, tab, count; the id is the line number) and Hugging
-Face's json ({"Norway": 3}, in multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5 keeps in
-tokenizer_config.json.
+Face's json ({"Norway": 3}, in multilingual vocabularies {"en:Norway": 3, "de:Norwegen": 3}), which transformers 5
+keeps in tokenizer_config.json.
 
     python -m luke_mini.entity_vocab lookup|neighbours|add DIR ...      questions and new entities: `entity_tools.py`
 """
@@ -100,15 +100,9 @@ class EntityVocab:
 
     @classmethod
     def build(
-        cls,
-        counts: Mapping[str | None, Mapping[str, int]],
-        size: int,
-        items: Iterable = (),
-        *,
-        min_languages: int = 1,
-        min_count: int = 1,
-        allowlist: Set[Name] = frozenset(),
-    ) -> "EntityVocab":
+        cls, counts: Mapping[str | None, Mapping[str, int]], size: int, items: Iterable = (), *,
+        min_languages: int = 1, min_count: int = 1, allowlist: Set[Name] = frozenset(),
+    ) -> "EntityVocab":  # fmt: skip
         """The most frequent entities, until the vocabulary has `size` entries including the four special ones.
 
         counts: language -> resolved title -> links. items: `wikidata.Item`s. An entity has the titles of an item that
@@ -189,14 +183,14 @@ class EntityVocab:
     def entity(self, entity_id: int) -> Entity:
         return Entity(self._names[entity_id], self._counts[entity_id], self._items[entity_id])
 
-    def with_entity(self, entity: Entity, prefixed: bool = False) -> "EntityVocab":
-        """The same with one more at the end."""
-        return EntityVocab.of([*map(self.entity, range(len(self))), entity], prefixed or self._prefixed)
+    def extended_by(self, *more: Entity, prefixed: bool = False) -> "EntityVocab":
+        """The same with more at the end."""
+        return EntityVocab.of([*map(self.entity, range(len(self))), *more], prefixed or self._prefixed)
 
     def for_release(self) -> "EntityVocab":
         """The same with [MASK2] added at the end, if missing, and language prefixes in files."""
         more = [] if self.mask2_id is not None else [Entity([(MASK2, None)])]
-        return EntityVocab.of([*map(self.entity, range(len(self))), *more], prefixed=True)
+        return self.extended_by(*more, prefixed=True)
 
     def save(self, path: str | Path) -> None:
         """Writes Hugging Face's format if the name ends in .json, otherwise ours (jsonl), which keeps the counts."""

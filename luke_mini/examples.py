@@ -169,18 +169,10 @@ def _of_right_length(sentences: Iterable[Example], max_words: int, lost: Counter
 
 
 def build_examples(
-    paragraphs: Iterable[Paragraph],
-    page_title: str,
-    tokenizer,
-    entity_ids: Mapping[str, int],
-    *,
-    unk_entity_id: int | None,
-    language: str = "en",
-    max_seq_length: int = 512,
-    sentences_without_entities: bool = False,
-    abstract_only: bool = False,
-    lost: Counter[str] | None = None,
-) -> Iterator[Example]:
+    paragraphs: Iterable[Paragraph], page_title: str, tokenizer, entity_ids: Mapping[str, int], *,
+    unk_entity_id: int | None, language: str = "en", max_seq_length: int = 512,
+    sentences_without_entities: bool = False, abstract_only: bool = False, lost: Counter[str] | None = None,
+) -> Iterator[Example]:  # fmt: skip
     """Yields the examples of one page.
 
     entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id for other titles: [UNK]'s

@@ -51,7 +51,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     source = group.add_mutually_exclusive_group()
     source.add_argument("--dump", nargs="+", **FILE, help="MediaWiki XML: .xml .xml.bz2 .xml.gz")
     source.add_argument("--wiki", nargs="+", metavar="LANG",
-                        help="its dump in this folder or in dumps/; if there is none, the newest is fetched")  # fmt: skip
+                        help="its dump in this folder or in dumps/, otherwise the newest, downloaded")  # fmt: skip
     source.add_argument("--jsonl", nargs="+", **FILE, help="documents in the format above")
     fetching = parser.add_argument_group("downloading, for --wiki")
     fetching.add_argument("--date", metavar="YYYYMMDD", help="the dump of this date [the newest complete one]")
@@ -69,7 +69,7 @@ def add_content_flags(parser: argparse.ArgumentParser) -> None:
                           help="titles to keep if linked at all: one per line (of several languages as en:Oslo), or "
                           "the candidates of a data set of disambiguation")  # fmt: skip
     content.add_argument("--entities-only", action="store_true", help="only those of --entities")
-    content.add_argument("--wikidata", **FILE, help="JSON dump: .json .json.bz2 .json.gz; an item's titles are one entity")
+    content.add_argument("--wikidata", **FILE, help="JSON dump, packed or not; an item's titles are one entity")
     content.add_argument("--pieces", choices=["unigram", "bpe", "byte-bpe"], default="unigram",
                          help="byte-bpe: as LUKE's own [unigram; built-in: bpe]")  # fmt: skip
     content.add_argument("--language", nargs="+", metavar="CODE",

@@ -293,7 +293,7 @@ def _is_part(surface: str, name: str) -> bool:
 
 
 def with_pprforned(document: Document, folder: str | Path) -> Document:
-    """The mentions with the candidates of PPRforNED, all as likely: in a folder, one file for each number of a document.
+    """The mentions with the candidates of PPRforNED, all as likely: in a folder, one file per number of a document.
 
     Its mentions stand in the order of the text; each of the document's takes the next one with its letters.
     """

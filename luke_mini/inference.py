@@ -214,8 +214,8 @@ def find_mix(folder: Path, path: Path, statistics: Mentions, linker: Predictor) 
     records = list(files.read_json_lines(held_out))
     found = task_disambiguation.choose_mix(linker, statistics, records)._replace(data=data)
     print(f"model and prior weighed by {found.links} held-out links: the prior finds {found.prior_right}, "
-          f"with {found.model_weight:g} of the model {found.right}; --min-probability {found.nil_probability:.2g} tells "
-          f"best which mean something else; written to {place}", file=sys.stderr)  # fmt: skip
+          f"with {found.model_weight:g} of the model {found.right}; --min-probability {found.nil_probability:.2g} "
+          f"tells best which mean something else; written to {place}", file=sys.stderr)  # fmt: skip
     with contextlib.suppress(OSError), files.write_file(place) as file:
         json.dump(found._asdict(), file, indent=1)
     return found

@@ -290,8 +290,8 @@ class Mentions:
         matches = _matches(self.trie, _hashes(text))
         kept = self._link_probabilities(matches[2]) >= min_link_probability
         return [
-            Mention(start, end, None, self._candidates(name), float(self._link_probabilities(name)), self._certainty(name))
-            for start, end, name in _disjoint(text, matches[:, kept].T.tolist())
+            Mention(start, end, None, self._candidates(k), float(self._link_probabilities(k)), self._certainty(k))
+            for start, end, k in _disjoint(text, matches[:, kept].T.tolist())
         ]
 
     def save(self, path: str | Path) -> None:

@@ -105,7 +105,8 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="the mention statistics that prepare_wiki.py writes [the run's own]")  # fmt: skip
     parser.add_argument("--ner", type=Path, metavar="DIR", help="OUT of `finetune.py ner`, to find the mentions [none]")
     parser.add_argument("--min-link-probability", type=float, metavar="X",
-                        help="without --ner: how often a name must be a link")  # fmt: skip
+                        help="without --ner: how often a name must be a link "
+                        f"[{DISAMBIGUATION.options().min_link_probability}]")  # fmt: skip
     parser.add_argument("--min-probability", type=float, metavar="X",
                         help="no title for mentions that are less probable [chosen by held-out links]")  # fmt: skip
     parser.add_argument("--model-weight", type=float, metavar="X",
@@ -139,6 +140,7 @@ def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
     trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+    checkpoint.check_exists(source)  # before its data: a name of a released model gets the command to download it
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
     if hasattr(task, "prepare"):
@@ -317,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 train(task, arguments, rank)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt("--resume goes on from the last saved step" * task.TRAINS) from None
+                raise KeyboardInterrupt("--resume goes on from the last saved step, if there is one" * task.TRAINS) from None
 
 
 if __name__ == "__main__":

@@ -216,4 +216,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    files.run(main, "train.py", "--resume goes on from the last saved step")
+    files.run(main, "train.py", "--resume goes on from the last saved step, if there is one")

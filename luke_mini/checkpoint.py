@@ -51,11 +51,15 @@ OWNERS = {"luke": "studio-ousia", "mluke": "studio-ousia", "roberta": "FacebookA
 
 
 def check_exists(folder: Path) -> None:
-    """ValueError if there is no such folder; with the command that downloads it for the name of a released model."""
-    owner = OWNERS.get(folder.name.split("-")[0])
-    if not folder.is_dir():
+    """ValueError if there is no such folder; with the way to get a released model or the built-in one."""
+    if folder.is_dir():
+        return
+    owner, hint = OWNERS.get(folder.name.split("-")[0]), ""
+    if owner and str(folder.parent) in (".", owner):
         hint = f"; to download it: hf download {owner}/{folder.name} --local-dir {folder}"
-        raise ValueError(f"{folder}: no such folder{hint if owner and str(folder.parent) in ('.', owner) else ''}")
+    elif str(folder).startswith("runs/toyworld"):
+        hint = "; the README's first command makes it"
+    raise ValueError(f"{folder}: no such folder{hint}")
 
 
 def find_folder(folder: Path | str) -> Path:

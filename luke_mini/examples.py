@@ -392,6 +392,8 @@ def open_folders(folders: list[Path], room: int) -> Shards:
     for folder in folders:
         path = folder / MANIFEST
         if not path.is_file():
+            if languages := sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST}")):
+                raise ValueError(f"{folder}: has a folder for each language, expected {' '.join(languages)}")
             held = f"{folder}: no {path.name}, so prepare_wiki.py has not finished"
             raise ValueError(f"{held}; run it with --out {folder}")
         manifests.append(files.Record(str(path), files.read_object(path)))

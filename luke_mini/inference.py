@@ -213,9 +213,10 @@ def find_mix(folder: Path, path: Path, statistics: Mentions, linker: Predictor) 
         return Mix(**known)
     records = list(files.read_json_lines(held_out))
     found = task_disambiguation.choose_mix(linker, statistics, records)._replace(data=data)
+    threshold = f"--min-probability {found.nil_probability:.2g} leaves out best what means something else; "
     print(f"model and prior weighed by {found.links} held-out links: the prior finds {found.prior_right}, "
-          f"with {found.model_weight:g} of the model {found.right}; --min-probability {found.nil_probability:.2g} "
-          f"tells best which mean something else; written to {place}", file=sys.stderr)  # fmt: skip
+          f"with {found.model_weight:g} of the model {found.right}; {threshold * (found.nil_probability > 0)}"
+          f"written to {place}", file=sys.stderr)  # fmt: skip
     with contextlib.suppress(OSError), files.write_file(place) as file:
         json.dump(found._asdict(), file, indent=1)
     return found

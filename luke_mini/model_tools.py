@@ -343,7 +343,7 @@ def _shape_info(settings: dict, config: ModelConfig) -> list[str]:
     others = [f"{item.name} {getattr(config, item.name)}" for item in fields(config)[9:]]  # the lines have the rest
     return [
         f"class       {(settings.get('architectures') or ['not named'])[0]}{', a word model: for --init' * is_words}",
-        f"words from  {settings.get('bert_model_name') or 'not named'}",
+        f"words from  {settings.get('bert_model_name') or 'no named model'}",
         f"shape       {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_attention_heads} heads, feed-forward {config.intermediate_size}, "
         f"{config.max_position_embeddings} positions",

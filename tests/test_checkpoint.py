@@ -60,6 +60,7 @@ def test_a_released_model_that_is_not_there_yet(tmp_path, monkeypatch, read):
         "mluke-base": hint.format("studio-ousia", "mluke-base", "mluke-base"),
         "studio-ousia/luke-large": hint.format("studio-ousia", "luke-large", "studio-ousia/luke-large"),
         "xlm-roberta-base": hint.format("FacebookAI", "xlm-roberta-base", "xlm-roberta-base"),
+        "runs/toyworld-ner": "; the README's first command makes it",
         "mine": "", "runs/luke-x": "", "other/luke-base": "",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name}: no such folder{said}$"):

@@ -433,6 +433,14 @@ def test_data_folders_must_be_finished_and_fit_the_model(tmp_path, made, message
         examples.open_folders(folders, 64)
 
 
+def test_the_folder_above_several_languages_names_them(tmp_path):
+    for language in ("de", "fr"):
+        (tmp_path / language).mkdir()
+        (tmp_path / language / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"a folder for each language, expected {tmp_path}/de {tmp_path}/fr$"):
+        examples.open_folders([tmp_path], 64)
+
+
 @pytest.fixture
 def whole(tmp_path) -> Path:
     """A data folder with a manifest."""

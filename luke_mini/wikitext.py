@@ -8,7 +8,7 @@ How: the whole page is rewritten a handful of times, each time by `str.split`, `
 so that Python loops only over references, templates, links and lines. The order: what must not be parsed (comments,
 <ref>, <math>, <nowiki>), templates, tables, tags, external links, links, lines. Two tricks:
 * removed markup leaves a `_GAP`, so that `[[bus]]<ref>..</ref>es` is not read as `[[bus]]es`; gaps are removed last;
-* a link becomes `_LINK 17 _SURFACE buses _END`, where 17 is an index into a list of titles. The surface form is cleaned
+* a link becomes `_MARK 17 _MARK buses _MARK`, where 17 is an index into a list of titles. The surface form is cleaned
   like any other text; `_paragraph` removes the marks last and turns them into character spans.
 Each step takes linear time, even if the page is nothing but open brackets. What nobody closes is read as MediaWiki
 reads it: a table or a comment ends with the page, a template, a link or a <ref> is text.
@@ -27,8 +27,10 @@ of them counts as a link to an article that does not exist, so it never becomes 
 import html
 import html.entities
 import re
-from collections.abc import Iterator
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from itertools import accumulate, count, zip_longest
+from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -55,7 +57,7 @@ class Paragraph(NamedTuple):
 
 
 _GAP = "\0"  # where markup was removed
-_LINK, _SURFACE, _END = "\1", "\2", "\3"
+_MARK = "\1"  # three around a link, see above
 
 
 # --------------------------------------------------------------------------------------------------------------- titles
@@ -90,7 +92,6 @@ def _decode(target: str) -> str:
 _DOTTED_I = frozenset("az kaa tr".split())  # languages in which İ is the capital of i
 
 
-@lru_cache(1 << 16)  # half of the links on a page repeat a title
 def normalize_title(title: str, language: str = "en", case_sensitive: bool = False) -> str:
     """A link's target as a page title: "_foo_bar#part" -> "Foo bar"; "" if it is only a section."""
     title = _decode(title).partition("#")[0].replace("_", " ")
@@ -112,7 +113,8 @@ _GONE = (  # tags whose contents are not text of the article
     "ref|references|gallery|timeline|math|chem|ce|code|syntaxhighlight|source|score|graph|hiero|imagemap|categorytree|"
     "templatedata|templatestyles|mapframe|maplink|inputbox|includeonly|style|script"
 )
-_OPAQUE = re.compile(rf"<(?:!--|({_GONE}|nowiki|pre)(?:\s[^<>]*)?/?>)", re.IGNORECASE)
+# A comment or any tag; with its contents and its closer if there is no "<" between them, as in most <ref>s.
+_OPAQUE = re.compile(r"<(?:!--|([a-zA-Z]+)(?:\s[^<>]*)?/?>(?:(?<!/>)([^<]*+)</\1\s*>)?)")
 _CLOSERS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in f"{_GONE}|nowiki|pre".split("|")}
 _CLOSERS["!--"] = re.compile("-->")
 _TO_THE_END = ("!--", "includeonly")  # what hides the rest of the page if nobody closes it
@@ -126,8 +128,10 @@ def _remove_opaque(text: str) -> str:
     for match in _OPAQUE.finditer(text):
         if match.start() < position:
             continue
-        name, contents, end = (match[1] or "!--").lower(), "", match.end()
-        if not match[0].endswith("/>"):
+        name, contents, end = (match[1] or "!--").lower(), match[2] or "", match.end()
+        if name not in _CLOSERS:
+            continue
+        if match[2] is None and not match[0].endswith("/>"):
             closer = None if name in unclosed else _CLOSERS[name].search(text, end)
             if closer is None and name not in _TO_THE_END:
                 unclosed.add(name)
@@ -213,7 +217,7 @@ _MAGIC_WORD = re.compile(r"__[^\W\d_]\w*?__")
 _ANY_CASE = frozenset("notoc forcetoc toc nogallery noeditsection notitleconvert notc nocontentconvert nocc".split())
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _EXTERNAL = re.compile(  # [url label], the label with single or double brackets in it
-    r"\[(?:(?:https?|ftps?|sftp|news|nntp|ircs?|gopher|telnet|git|svn|mms|worldwind|mailto|tel|urn):|//)"
+    r"\[(?=[a-zA-Z/])(?:(?:https?|ftps?|sftp|news|nntp|ircs?|gopher|telnet|git|svn|mms|worldwind|mailto|tel|urn):|//)"
     r"[^\s\[\]<>\"']*+(?:'(?!')[^\s\[\]<>\"']*+)*+[^\S\n]*+([^\[\]\n]*+(?:(?:\[\[[^\[\]\n]*+\]\]|\[[^\[\]\n]*+\])[^\[\]\n]*+)*+)\]",
     re.IGNORECASE,
 )
@@ -313,6 +317,8 @@ class _Wiki(NamedTuple):
     prefixes: dict[str, str]  # prefix of a link target -> kind of target
     hidden_link: re.Pattern  # the beginning of [[File:..]] or [[Category:..]]
     trail: re.Pattern
+    plain_link: re.Pattern  # most of the links to articles: target, surface, trail
+    title: Callable[[str], str]  # `normalize_title` by these rules, cached: half of the links on a page repeat a title
 
 
 def _prefix(name: str) -> str:
@@ -330,10 +336,14 @@ def _wiki(site: Site | str) -> _Wiki:
     prefixes |= dict.fromkeys(hidden, HIDDEN)
     names = "|".join(map(re.escape, hidden)).replace(r"\ ", "[ _]+")
     colon = r"(?::|%3a|&#0*58;|&#x0*3a;|&colon;)"
-    hidden_link = re.compile(rf"\[\[[\s_]*(?:{names})[\s_]*{colon}", re.IGNORECASE)
+    hidden_link = re.compile(rf"\[\[(?=[^][|:%&]*+[:%&])[\s_]*(?:{names})[\s_]*{colon}", re.IGNORECASE)
     letters = tables["trails"].get(site.language, ["a-z"])[0]
     trail = "(?!)" if letters == '""' else f"[{letters}]+" if "'" not in letters else f"(?:[{letters}](?<!')|'(?!'))+"
-    return _Wiki(site, prefixes, hidden_link, re.compile(trail))
+    no_target = rf"][{{}}<>|\n:%&{_GAP}"
+    target = rf"[^{no_target}\s][^{no_target}]*+"
+    plain_link = re.compile(rf"\[\[({target})(?:\|([^][\n]++))?\]\]((?:{trail})?)")
+    title = lru_cache(1 << 16)(partial(normalize_title, language=site.language, case_sensitive=site.case_sensitive))
+    return _Wiki(site, prefixes, hidden_link, re.compile(trail), plain_link, title)
 
 
 def leads_to(target: str, site: Site | str) -> str:
@@ -406,15 +416,15 @@ def _pipe_trick(target: str) -> str:
 
 def _is_alone(before: str, after: str) -> bool:
     """Whether what stands between the two has its line for itself."""
-    return before.rstrip(_BLANK)[-1:] in ("", "\n") and after.lstrip(_BLANK)[:1] in ("", "\n")
+    return before.rstrip(_BLANK)[-1:] in ("", "\n") and after.lstrip(_BLANK)[:1] in ("", "\n", _MARK)
 
 
 def _link_text(before: str, inside: str, after: str, trail: str, titles: list[str], wiki: _Wiki) -> str | None:
     """before[[inside]]after -> a marked link, or plain text if it leads to no article. None if it is not a link."""
     target, bar, surface = inside.partition("|")
     target = target.strip()
-    if not target or _NO_TARGET.search(target) or "\n\n" in surface:  # a link does not span paragraphs
-        return None
+    if not target or _NO_TARGET.search(target) or "\n\n" in surface or _MARK in inside:
+        return None  # a link spans no paragraphs, and has no link in it
     encoded = "&" in target or "%" in target  # perhaps the colon
     kind = _kind(target, wiki.prefixes) if ":" in target or encoded else ARTICLE
     if kind == HIDDEN or kind == LANGUAGE and _is_alone(before, after):
@@ -424,16 +434,32 @@ def _link_text(before: str, inside: str, after: str, trail: str, titles: list[st
     elif not surface:
         surface = _pipe_trick(target)
     surface = surface.replace("\n", " ") + trail
-    language, _, case_sensitive = wiki.site
-    title = normalize_title(target.replace(_GAP, ""), language, case_sensitive) if kind == ARTICLE else ""
+    title = wiki.title(target.replace(_GAP, "")) if kind == ARTICLE else ""
     if not title or encoded and _NO_TITLE.search(title):  # [[wikt:word]], [[#section]], [[&#91;]]
         return surface
     titles.append(title)
-    return f"{_LINK}{len(titles) - 1}{_SURFACE}{surface}{_END}"
+    return f"{_MARK}{len(titles) - 1}{_MARK}{surface}{_MARK}"
+
+
+def _mark_plain_links(text: str, titles: list[str], wiki: _Wiki) -> str:
+    """Replaces by marks the links that need no second look, which are most; what `_link_text` does, but faster."""
+    pieces = wiki.plain_link.split(text)  # text, target, surface, trail, text, ...
+    targets, surfaces, trails = pieces[1::4], pieces[2::4], pieces[3::4]
+    titles += map(wiki.title, targets)
+    del pieces[3::4], pieces[2::3]
+    pieces[1::2] = [
+        f"{_MARK}{number}{_MARK}{surface or target.rstrip()}{trail}{_MARK}"
+        if titles[number] else f"{surface or target.rstrip()}{trail}"  # [[#section]]
+        for number, target, surface, trail in zip(count(), targets, surfaces, trails)
+    ]  # fmt: skip
+    return "".join(pieces)
 
 
 def _mark_links(text: str, titles: list[str], wiki: _Wiki) -> str:
     """Replaces links by marks. Links do not nest: in [[a [[b]] c]] only [[b]] is one."""
+    text = _mark_plain_links(text, titles, wiki)
+    if "[[" not in text:
+        return text
     first, *chunks = text.split("[[")
     kept = [first]
     trailing = wiki.trail.match
@@ -455,10 +481,10 @@ def _mark_links(text: str, titles: list[str], wiki: _Wiki) -> str:
 # ----------------------------------------------------------------------------------------------------------- paragraphs
 
 _QUOTES = re.compile("'{2,}")
-_LINE = re.compile(r"(=.+=\s*$)|[*#:;]+|-{4,}|\s*$")  # a heading, a list item, a rule or an empty line
-_MARK = re.compile(f"{_LINK}(\\d+){_SURFACE}([^{_END}]*){_END}")
-_EMPTY = re.compile(f"{_LINK}\\d+{_SURFACE} *{_END}")
-_SPACE_INSIDE = re.compile(f"({_LINK}\\d+{_SURFACE}) ")
+_LINE = re.compile(  # a heading, a list item, a rule or an empty line
+    r"\n(?:(=.+=[^\S\n]*)|(?:[*#:;]++|-{4,}+)(.*)|(?:[ \t\r][^\S\n]*+)?)(?=\n)"
+)
+_LINKED = re.compile(f"{_MARK}(\\d+){_MARK}([^{_MARK}]*){_MARK}")
 _GAP_AT_END = re.compile(rf"{_GAP}[\s,;]*+[)）]")  # quick to find, before the slow one
 _EMPTY_BRACKETS = re.compile(rf" ?[(（][\s,;]*+{_GAP}[\s,;{_GAP}]*+[)）]")
 
@@ -483,52 +509,74 @@ def _remove_quotes(line: str) -> str:
     return _QUOTES.sub(lambda run: "'" * (apostrophes.get(len(run[0]), 0) + (run.start() == elision)), line)
 
 
+def _clean_line(line: str) -> str:
+    """Without quotes and gaps."""
+    if "''" in line:
+        line = _remove_quotes(line)
+    if _GAP_AT_END.search(line):  # not earlier: ''{{x}}'' is not ''''; the brackets of ({{x}}) go with it
+        line = _EMPTY_BRACKETS.sub("", line)
+    return line.replace(_GAP, "")
+
+
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
     """(text of a paragraph, whether it is before the first heading), empty ones included. Plain lines are joined."""
-    lines, is_abstract = [], True
-    for line in text.split("\n"):
-        if "''" in line:
-            line = _remove_quotes(line)
-        if _GAP in line:  # not earlier: ''{{x}}'' is not ''''
-            if _GAP_AT_END.search(line):  # the brackets of ({{x}}) go with it
-                line = _EMPTY_BRACKETS.sub("", line)
-            line = line.replace(_GAP, "")
-        special = _LINE.match(line) if line[:1] in "=*#:;- \t\r" else None  # "" is in any string: empty lines too
-        if not special:
-            lines.append(line)
-            continue
-        yield "\n".join(lines), is_abstract
-        lines = []
-        if special[1]:
+    lines = [_clean_line(line) if _GAP in line or "''" in line else line for line in text.split("\n")]
+    pieces = _LINE.split("\n".join(["", *lines, ""]))  # text, heading, list item, text, ...
+    is_abstract = True
+    for block, heading, item in zip_longest(pieces[::3], pieces[1::3], pieces[2::3]):
+        yield block, is_abstract
+        if heading:
             is_abstract = False
-        else:
-            yield line[special.end() :], is_abstract
-    yield "\n".join(lines), is_abstract
+        elif item:
+            yield item, is_abstract
+
+
+def _trimmed(match: re.Match) -> str:
+    """A marked link with the spaces around its surface outside of it; "" without a surface."""
+    number, surface = match.groups()
+    if not surface.strip():
+        return ""
+    return f"{' ' * surface.startswith(' ')}{_MARK}{number}{_MARK}{surface.strip()}{_MARK}{' ' * surface.endswith(' ')}"
+
+
+_link = partial(tuple.__new__, Link)  # Link._make, without Python
+
+
+def _is_clean(text: str, surfaces: Sequence[str] = ()) -> bool:
+    """Whether all white space is single spaces (others are not printable), none of them at the edge of a link."""
+    single = text.isprintable() and "  " not in text
+    return single and all(surfaces) and all(map(eq, surfaces, map(str.strip, surfaces)))
+
+
+def _unmarked(block: str) -> tuple[list[str], list[str]]:
+    """(numbers of the links; text, surface, text, surface, text)"""
+    pieces = block.split(_MARK)  # text, number, surface, text, number, surface, text
+    numbers = pieces[1::3]
+    del pieces[1::3]
+    return numbers, pieces
 
 
 def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | None:
     """Cleans a block and replaces its marks by spans. None if nothing is left."""
-    block = " ".join(decode_entities(block).split())
-    if _LINK not in block:
-        return Paragraph(block, [], is_abstract) if block else None
-    pieces = _MARK.split(block)  # text, number, surface, text, number, surface, text
-    if any(not surface or surface != surface.strip() for surface in pieces[2::3]):
-        block = _SPACE_INSIDE.sub(r" \1", _EMPTY.sub("", block)).replace(f" {_END}", f"{_END} ")
-        pieces = _MARK.split(" ".join(block.split()))
-    links, position = [], 0
-    for before, number, surface in zip(pieces[::3], pieces[1::3], pieces[2::3]):
-        start = position + len(before)
-        position = start + len(surface)
-        links.append(Link(titles[int(number)], start, position))
-    del pieces[1::3]
+    block = decode_entities(block).strip()
+    if _MARK not in block:
+        text = block if _is_clean(block) else " ".join(block.split())
+        return Paragraph(text, [], is_abstract) if text else None
+    numbers, pieces = _unmarked(block)
     text = "".join(pieces)
-    return Paragraph(text, links, is_abstract) if text else None
+    if not _is_clean(text, pieces[1::2]):
+        block = _LINKED.sub(_trimmed, " ".join(block.split()))
+        numbers, pieces = _unmarked(" ".join(block.split()))
+        text = "".join(pieces)
+    ends = list(accumulate(map(len, pieces)))
+    links = zip(map(titles.__getitem__, map(int, numbers)), ends[::2], ends[1::2])
+    return Paragraph(text, list(map(_link, links)), is_abstract) if text else None
 
 
 def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
     """The paragraphs of a page; never raises, whatever the markup. site: the wiki's rules, or only its language."""
     wiki, text = _wiki(site), wikitext
-    for mark in (_GAP, _LINK, _SURFACE, _END):  # forbidden in XML, so not in a dump
+    for mark in (_GAP, _MARK):  # forbidden in XML, so not in a dump
         text = text.replace(mark, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []

@@ -13,6 +13,7 @@ import argparse
 import importlib
 import statistics
 import time
+from functools import partial
 from itertools import islice
 
 import project  # noqa: F401 (finds luke_mini)
@@ -47,17 +48,17 @@ def parsers(language: str) -> dict:
 
 def whole_ways(dump: str, pages: int, parsers: dict) -> dict:
     """name -> function without arguments that reads and parses the first `pages` articles. wikipedia2vec needs .bz2."""
-    readers = {"luke_mini.wikitext": wiki_dump.read_dump}
+    ways = {"luke_mini.wikitext": (wiki_dump.read_dump, parsers["luke_mini.wikitext"])}
     if "wikipedia2vec" in parsers and dump.endswith(".bz2"):
-        module = importlib.import_module("wikipedia2vec.utils.wiki_dump_reader")
-        readers["wikipedia2vec"] = module.WikiDumpReader
+        reader = importlib.import_module("wikipedia2vec.utils.wiki_dump_reader").WikiDumpReader
+        parse_page = importlib.import_module("wikipedia2vec.dump_db")._parse_page
+        ways["wikipedia2vec"] = reader, lambda page: parse_page(page, None)
 
-    def run(name: str) -> None:
-        articles = (page for page in readers[name](dump) if not page.redirect)
-        for page in islice(articles, pages):
-            parsers[name](page)
+    def run(read, parse) -> None:
+        for page in islice((page for page in read(dump) if not page.redirect), pages):
+            parse(page)
 
-    return {name: lambda name=name: run(name) for name in readers}
+    return {name: partial(run, *way) for name, way in ways.items()}
 
 
 def show(title: str, megabytes: float, times: dict[str, list[float]]) -> None:

@@ -382,7 +382,8 @@ class Tile(NamedTuple):
 
 
 # (kernel, architecture): tile without dropout, tile with dropout. Chosen by `bench_kernels.py --static`: no spills, few
-# instructions per score, and block_m = 128 or block_n = 128 where that halves the reads of the other side.
+# instructions per score, block_m or block_n of 128 where that halves the reads of the other side; on sm_90 two programs
+# a processor, and three stages: a tile is asked for a whole pass before it is used, with two stages at its very end.
 TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
     ("forward", 90): (Tile(128, 128, 32, 4, 3, True), Tile(64, 128, 32, 4, 3, True)),

@@ -161,7 +161,6 @@ class Tile(NamedTuple):
 TILE = Tile(128, 128, 64, 8, 3)
 ROUNDING_TILE = Tile(128, 128, 64, 8, 2)  # float32 weight beside a half-precision x
 FLOAT32_TILE = Tile(32, 32, 32, 4, 1)  # for checks: exact float32 matmuls do not run on tensor cores
-MAX_REGISTERS = 128  # of score_gradient_kernel: with one more, a processor would hold one program instead of two
 PROGRAMS = 1024  # about as many forward programs are launched: several per processor, for any number of rows
 CHUNK_BYTES = 16 << 20  # maximum for d of a chunk of classes and for the chunk's weight gradient in float32
 LARGEST_D = {torch.float16: 4096.0, torch.bfloat16: 1.0}  # d is scaled so that |d| <= this before it is rounded
@@ -243,7 +242,7 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
             with torch.cuda.device_of(x):
                 score_gradient_kernel[strips, triton.cdiv(n, tile.block_n)](
                     x, weight, weight if bias is None else bias, target, lse, g, d, sums, x.stride(0), weight.stride(0),
-                    width, rows, first, last, maxnreg=MAX_REGISTERS, **launch_options(tile, features, bias is not None),
+                    width, rows, first, last, **launch_options(tile, features, bias is not None),
                 )  # fmt: skip
         d = d[:, :n]
         if needs_x:

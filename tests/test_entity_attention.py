@@ -225,8 +225,8 @@ def make_mask_kernel():
 
     @triton.jit
     def mask_kernel(out, seed, stream, keep, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr,
-                    FIRST_IS_QUERY: tl.constexpr):  # fmt: skip
-        mask = attention._kept((seed, stream, keep), first, second, FIRST, SECOND, FIRST_IS_QUERY)
+                    FIRST_IS_QUERY: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+        mask = attention._kept((seed, stream, keep), first, second, FIRST, SECOND, FIRST_IS_QUERY, WIDE)
         offsets = tl.arange(0, FIRST)[:, None] * SECOND + tl.arange(0, SECOND)[None, :]
         tl.store(out + offsets, mask.to(tl.int8))
 
@@ -234,7 +234,8 @@ def make_mask_kernel():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (128, 32), (32, 128), (64, 64)])
-def interpreted_dropout_mask_is_philox(shape):
+@pytest.mark.parametrize("wide", [False, True])
+def interpreted_dropout_mask_is_philox(shape, wide):
     """Bit-equal to the independent generator, for any tile, either way round, at the far end of the counters too."""
     kernel = make_mask_kernel()
     far = 2**17 - 128
@@ -244,7 +245,7 @@ def interpreted_dropout_mask_is_philox(shape):
             first, second = (column, row) if transposed else (row, column)
             size = shape[::-1] if transposed else shape
             out = torch.full(size, -1, dtype=torch.int8)
-            kernel[1,](out, seed - (seed >> 31 << 32), stream, 58982, first, second, *size, not transposed)
+            kernel[1,](out, seed - (seed >> 31 << 32), stream, 58982, first, second, *size, not transposed, wide)
             assert np.array_equal(out.numpy().T if transposed else out.numpy(), exact)
 
 
@@ -403,7 +404,7 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
     "dk not scaled": ("(dk * (scale * inverse_keep))", "(dk * inverse_keep)"),
     "dv not divided by the kept share": ("(dv * inverse_keep)", "dv"),
     "dv from weights before dropout": ("tl.where(kept, p, 0.0).to(do.dtype)", "p.to(do.dtype)"),
-    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False)", "BLOCK_N, BLOCK_M, True)"),
+    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False, TMA)", "BLOCK_N, BLOCK_M, True, TMA)"),
     "all heads drop alike in dk": ("head, keep)\n    column = head * HEAD_DIM\n    lse +=",
                                    "0, keep)\n    column = head * HEAD_DIM\n    lse +="),
     "no entity rows in dk and dv": ("for row in range(0, n_entities, BLOCK_M)", "for row in range(0, 0, BLOCK_M)"),

@@ -21,7 +21,7 @@ SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # instructions per score and thread in the hot loop: (kernel, dropout): sm_80, sm_90, sm_100
 PER_SCORE = {
     ("forward", False): (9.3, 6.7, 7.3),
-    ("query_gradient", False): (11.4, 6.2, 6.1),
+    ("query_gradient", False): (11.4, 6.2, 6.15),
     ("key_gradient", False): (13.8, 9.8, 7.7),
     ("forward", True): (24, 19, 20.5),
     ("query_gradient", True): (27, 20.5, 25),
@@ -113,7 +113,7 @@ def test_loads_of_the_cross_entropy(everything):
         if "features" in r:
             assert r["cp_async"] > 0 and r["atomics"] == 0, r
             # a bias in half precision is read one number at a time, once a class and tile; all else is wide
-            assert r["narrow_loads"] == 0 or (r["weight"] != "fp32" and r["narrow_loads"] <= 64), r
+            assert r["narrow_loads"] == 0 or (r["weight"] != "fp32" and r["narrow_loads"] <= 128), r
             assert 10 < r["per_score"] < 60, r
 
 

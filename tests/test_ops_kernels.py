@@ -75,7 +75,7 @@ def test_a_compiled_model_computes_the_same():
     inner, compiled = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), copy.deepcopy(model)
     training = torch.compile(compiled, backend=inner, fullgraph=True)
     for n in range(6):
-        batch = make_batch((17 + n, 40 - 3 * n, 9 + 4 * n), (3, 0, 9 - n))
+        batch = make_batch((17 + 6 * n, 40 - 3 * n, 9 + 4 * n), (3, 0, 19 - 2 * n))  # nothing has the same size twice
         expected = step(model, batch)
         terms = step(training, batch)
         found = {name: p.grad for name, p in compiled.named_parameters() if p.grad is not None}

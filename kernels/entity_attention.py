@@ -6,11 +6,12 @@ which is to be read first; here is what this file adds.
     o_i = c * sum_j z_ij p_ij v_j       dv_j = c * sum_i z_ij p_ij do_i       dp_ij = c * z_ij (do_i . v_j)
 
 c is constant and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c); the result is multiplied
-by c at the end. z is Philox2x32 with 7 rounds, keyed by the seed; its counter is the pair's position and (sequence,
-head). One call makes 64 bits, four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in a tensor-core
-result, and in its transpose, one thread has these four in its registers. So making the mask moves no data and does not
-depend on the tile size, and the backward pass makes the same mask again. Positions within a sequence count words from
-0, entities from the number of words rounded up to 16, so that no block of 16 covers both. With 37 words, 5 entities:
+by c at the end. z is Philox2x32 with 7 rounds; its counter is the pair's position and (sequence, head), each xor one
+half of the seed. One call makes 64 bits, four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in a
+tensor-core result, and in its transpose, one thread has these four in its registers. So making the mask moves no data
+and does not depend on the tile size, and the backward pass makes the same mask again. Positions within a sequence count
+words from 0, entities from the number of words rounded up to 16, so that no block of 16 covers both. With 37 words, 5
+entities:
 
       position    0 ............ 36     37 .. 47    48 ............. 52
       row         word_first + 0..36    no row      entity_first + 0..4
@@ -31,8 +32,9 @@ entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
 *Tried, but costly* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
   tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
   (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit numbers, and shuffles;
-  every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1; one body of a tile for full
-  and masked ones, or a loop over the tiles of a program: spills (sm_80: 80 bytes; sm_90, three stages: 48 to 272).
+  the seed as Philox's key: more registers of a thread, spills on sm_90; a constant as its key: 22 instead of 20 on
+  sm_100; every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1; one body of a tile for
+  full and masked ones, or a loop over the tiles of a program: spills (sm_80: 80 bytes; sm_90, three stages: 48 to 272).
 """
 
 from typing import NamedTuple
@@ -41,6 +43,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.target_info import cuda_capability_geq
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -87,29 +90,30 @@ def _query_rows(segment, position, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def _random(seed, sequence, head, keep):
-    """What dropout's generator needs: its key, the number of the stream, the share of scores kept, times 65536."""
-    key = tl.load(seed).to(tl.int64)
-    return (key ^ (key >> 32)).to(tl.uint32), sequence * tl.num_programs(1) + head, keep
+    """Two words for dropout's counter, of seed and stream, and the share of scores kept, times 65536. An odd factor
+    tells neighbouring seeds apart in both words."""
+    start = tl.load(seed).to(tl.uint64) * 0x9E3779B97F4A7C15
+    stream = sequence * tl.num_programs(1) + head
+    return start.to(tl.uint32), (start >> 32).to(tl.uint32) ^ stream.to(tl.uint32), keep
 
 
 @triton.jit
-def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr,
-          WIDE: tl.constexpr):
+def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr):
     """Dropout: which scores of the tile [FIRST, SECOND] at positions (first, second), multiples of 16, are kept.
     Of the six axes below, 1 and 4 are the pairs (r, r + 8) and (c, c + 8), which share one call of the generator."""
-    key, stream, keep = random
+    low_start, high_start, keep = random
     a = tl.reshape((first // 2 + tl.arange(0, FIRST // 2)).to(tl.uint32), [FIRST // 16, 1, 8, 1, 1, 1])
     b = tl.reshape((second // 2 + tl.arange(0, SECOND // 2)).to(tl.uint32), [1, 1, 1, SECOND // 16, 1, 8])
     upper_a = tl.reshape(tl.arange(0, 2) == 1, [1, 2, 1, 1, 1, 1])
     upper_b = tl.reshape(tl.arange(0, 2) == 1, [1, 1, 1, 1, 2, 1])
     if FIRST_IS_QUERY:
-        low = (a << 16) | b
+        low = (a << 16) ^ low_start ^ b
     else:
-        low = (b << 16) | a
-    high = tl.zeros_like(low) + stream.to(tl.uint32)
-    key = key.to(tl.uint32)
+        low = (b << 16) ^ low_start ^ a
+    high = tl.zeros_like(low) + high_start
+    key = keep.to(tl.uint32)  # any number would do; this one needs no register of a thread, being a kernel's argument
     for _ in tl.static_range(7):
-        if WIDE:  # one 32 x 32 -> 64 bit product: on sm_100 20 instead of 23 instructions a score, spills on sm_80
+        if cuda_capability_geq(10):  # one 32 x 32 -> 64 bit product: 2 to 3 instructions a score less; spills on sm_90
             product = low.to(tl.uint64) * 0xD256D193
             low, high = (product >> 32).to(tl.uint32) ^ key ^ high, product.to(tl.uint32)
         else:
@@ -143,7 +147,7 @@ def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, c
     row_sum = row_sum * rescale + tl.sum(p, 1)
     acc = acc * rescale[:, None]
     if DROPOUT:
-        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
         p = tl.where(kept, p, 0.0)  # after row_sum: dropout does not change the softmax's sum
     acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc, row_sum, new_max
@@ -212,7 +216,7 @@ def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, coun
     if DROPOUT or TMA:
         dp = tl.dot(do, tl.trans(v), input_precision="ieee")
         if DROPOUT:
-            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
             dp = tl.where(kept, dp, 0.0)
         ds = p * (dp - delta[:, None])
     else:  # on sm_80 a matmul can start from any accumulator for free; newer tensor cores would have to write it first
@@ -298,7 +302,7 @@ def _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, first, start, 
     p = tl.exp2(s * scale - row_lse[None, :])
     dp = tl.dot(v, tl.trans(do), input_precision="ieee")
     if DROPOUT:
-        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False, TMA)
+        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False)
         dv = tl.dot(tl.where(kept, p, 0.0).to(do.dtype), do, dv, input_precision="ieee")
         dp = tl.where(kept, dp, 0.0)
     else:
@@ -333,7 +337,7 @@ def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segme
         dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, entity_first, row, n_entities, column,
                                     scale_log2, random, entity_position, key_position, BLOCK_M, BLOCK_N, HEAD_DIM,
                                     DROPOUT, True, TMA)
-    key, stream, keep = random
+    low_start, high_start, keep = random
     inverse_keep = 65536.0 / keep
     lanes = tl.arange(0, BLOCK_N)
     offsets = ((first + start + lanes).to(tl.int64)[:, None] * stride_dk + column + tl.arange(0, HEAD_DIM)[None, :])
@@ -393,7 +397,7 @@ TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
     ("forward", 90): (Tile(128, 128, 32, 4, 3, True), Tile(64, 128, 32, 4, 3, True)),
     ("forward", 100): (Tile(128, 128, 32, 8, 2, True),) * 2,
-    ("query_gradient", 80): (Tile(64, 32, 32, 4, 2, False),) * 2,
+    ("query_gradient", 80): (Tile(64, 32, 16, 4, 2, False), Tile(64, 32, 32, 4, 2, False)),
     ("query_gradient", 90): (Tile(64, 128, 32, 4, 3, True),) * 2,
     ("query_gradient", 100): (Tile(128, 64, 32, 4, 2, True), Tile(128, 64, 32, 8, 2, True)),
     ("key_gradient", 80): (Tile(64, 128, 64, 8, 2, False), Tile(32, 128, 64, 8, 2, False)),

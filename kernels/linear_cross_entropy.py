@@ -260,7 +260,7 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
 
 @_cross_entropy.register_fake
 def _(x, weight, bias, target):
-    rows = x.new_empty(len(x), dtype=torch.float32)
+    rows = x.new_empty(x.shape[0], dtype=torch.float32)  # not len(x): it would fix the number of rows
     return rows, torch.empty_like(rows, dtype=torch.bool), torch.empty_like(rows)
 
 

@@ -382,7 +382,7 @@ def _empty_gradients(hidden, weight, bias, *needed: bool) -> list[Tensor]:
 
 @_cross_entropy.register_fake
 def _(hidden, weight, bias, target, dtype, keep):
-    loss = hidden.new_empty(len(hidden), dtype=torch.promote_types(dtype, torch.float32))
+    loss = hidden.new_empty(hidden.shape[0], dtype=torch.promote_types(dtype, torch.float32))
     return loss, torch.empty_like(target, dtype=torch.bool), torch.empty_like(loss), []
 
 

@@ -37,19 +37,26 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 # ---------------------------------------------------------------- reference, in float64 and numpy
 
 
-def kept(seed, stream, rows, columns, keep):
+def counter_start(seed, stream):
+    """The seed, times an odd number, as two words; the upper one tells (sequence, head), the stream, as well."""
+    start = seed * 0x9E3779B97F4A7C15 % 2**64
+    return start % 2**32, start >> 32 ^ stream
+
+
+def kept(start, rows, columns, keep):
     """Dropout mask by position, [rows, columns]: Philox2x32 with 7 rounds, written from its definition.
 
     One draw serves four scores: rows r, r + 8 and columns c, c + 8 of a 16 x 16 block. The counter is (number of the
-    row pair * 65536 + number of the column pair, stream), the key the seed; row r uses the first word of the result and
-    r + 8 the second, column c its lower 16 bits and c + 8 its upper ones. Kept if these are < keep."""
+    row pair * 65536 + number of the column pair, 0), each word xor that of the start; the key is `keep`. Row r uses the
+    first word of the result and r + 8 the second, column c its lower 16 bits and c + 8 its upper ones. Kept if these
+    are < keep."""
     mask, multiplier = np.uint64(0xFFFFFFFF), np.uint64(0xD256D193)
     rows, columns = np.asarray(rows, np.uint64)[:, None], np.asarray(columns, np.uint64)[None, :]
     sixteen, eight = np.uint64(16), np.uint64(8)
     left = (rows // sixteen * eight + rows % eight) * np.uint64(65536) + columns // sixteen * eight + columns % eight
-    right = np.full_like(left, stream)
+    left, right = left ^ np.uint64(start[0]), np.full_like(left, start[1])
     for i in range(7):
-        key = np.uint64((seed + i * 0x9E3779B9) % 2**32)
+        key = np.uint64((keep + i * 0x9E3779B9) % 2**32)
         product = left * multiplier
         left, right = (product >> np.uint64(32)) ^ key ^ right, product & mask
     word = np.where(rows % sixteen < eight, left, right)
@@ -74,7 +81,7 @@ def reference(q_word, q_entity, key, value, d_out, packing, dropout=0.0, seed=0,
             weights = torch.softmax(scores / head_dim**0.5, 1)
             lse[head, rows] = torch.logsumexp(scores.detach() / head_dim**0.5, 1) / np.log(2)
             if dropout:
-                mask = kept(seed, sequence * heads + head, positions, positions, keep)
+                mask = kept(counter_start(seed, sequence * heads + head), positions, positions, keep)
                 weights = weights * torch.from_numpy(mask) * (65536 / keep)
             out = out.index_put((rows, torch.tensor(head)), weights @ value[rows, head])
     return [out.detach(), lse, *torch.autograd.grad(out, [x for x in leaves if x is not None], d_out.to(dtype))]
@@ -224,9 +231,10 @@ def make_mask_kernel():
     import triton.language as tl
 
     @triton.jit
-    def mask_kernel(out, seed, stream, keep, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr,
-                    FIRST_IS_QUERY: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
-        mask = attention._kept((seed, stream, keep), first, second, FIRST, SECOND, FIRST_IS_QUERY, WIDE)
+    def mask_kernel(out, low, high, keep, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr,
+                    FIRST_IS_QUERY: tl.constexpr):  # fmt: skip
+        random = low.to(tl.uint32), high.to(tl.uint32), keep
+        mask = attention._kept(random, first, second, FIRST, SECOND, FIRST_IS_QUERY)
         offsets = tl.arange(0, FIRST)[:, None] * SECOND + tl.arange(0, SECOND)[None, :]
         tl.store(out + offsets, mask.to(tl.int8))
 
@@ -235,17 +243,18 @@ def make_mask_kernel():
 
 @pytest.mark.parametrize("shape", [(16, 16), (128, 32), (32, 128), (64, 64)])
 @pytest.mark.parametrize("wide", [False, True])
-def interpreted_dropout_mask_is_philox(shape, wide):
+def interpreted_dropout_mask_is_philox(monkeypatch, shape, wide):
     """Bit-equal to the independent generator, for any tile, either way round, at the far end of the counters too."""
+    monkeypatch.setattr(attention, "cuda_capability_geq", lambda major: wide)
     kernel = make_mask_kernel()
     far = 2**17 - 128
-    for seed, stream, row, column in ((0, 0, 0, 0), (2**31 + 12345, 70000, 48, 4096), (2**32 - 1, 2**31, far, far)):
-        exact = kept(seed, stream, np.arange(row, row + shape[0]), np.arange(column, column + shape[1]), 58982)
+    for low, high, row, column in ((0, 0, 0, 0), (2**31 + 12345, 70000, 48, 4096), (2**32 - 1, 2**31, far, far)):
+        exact = kept((low, high), np.arange(row, row + shape[0]), np.arange(column, column + shape[1]), 58982)
         for transposed in (False, True):
             first, second = (column, row) if transposed else (row, column)
             size = shape[::-1] if transposed else shape
             out = torch.full(size, -1, dtype=torch.int8)
-            kernel[1,](out, seed - (seed >> 31 << 32), stream, 58982, first, second, *size, not transposed, wide)
+            kernel[1,](out, low, high, 58982, first, second, *size, not transposed)
             assert np.array_equal(out.numpy().T if transposed else out.numpy(), exact)
 
 
@@ -259,8 +268,7 @@ def interpreted_dropout_drops_where_philox_says(monkeypatch):
     for seed in (0, -1, 2**40 + 5):
         out = attention.entity_attention(nothing, nothing, nothing, one_hot, *packing, 0.25, torch.tensor(seed))
         positions = np.r_[0:words, 48 : 48 + entities]
-        folded = (seed ^ (seed >> 32)) % 2**32
-        survived = kept(folded, 0, positions, positions, 49152)
+        survived = kept(counter_start(seed, 0), positions, positions, 49152)
         assert np.array_equal(out[:, 0].numpy() > 0, survived)
         exact = torch.from_numpy(survived).double() / 64 / 0.75
         assert_as_good(out[:, 0], exact.float(), exact)
@@ -269,7 +277,8 @@ def interpreted_dropout_drops_where_philox_says(monkeypatch):
 def interpreted_dropout_statistics():
     """Of 4 million draws as many are kept as should be, and neighbours, heads and seeds do not know of each other."""
     keep, n = 58982, 1024
-    masks = [kept(seed, stream, np.arange(n), np.arange(n), keep) for seed, stream in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    starts = [counter_start(seed, stream) for seed in (0, 1) for stream in (0, 1)]
+    masks = [kept(start, np.arange(n), np.arange(n), keep) for start in starts]
     p = keep / 65536
     assert abs(np.mean(masks) - p) < 4 * np.sqrt(p * (1 - p) / (4 * n * n))
     centred = [m - p for m in masks]
@@ -372,7 +381,8 @@ def interpreted_traffic_with_the_tiles_of_each_gpu(monkeypatch, arch):
 
     forward, backward = bench.attention_traffic(arch, batch=1, heads=1)
     assert forward["unique / minimum"] <= 1.001 and backward["unique / minimum"] <= 1.01
-    assert forward["requested / minimum"] <= 2.6 and backward["requested / minimum"] <= 3.9
+    # sm_90: tiles of 64 keys read more; with 128, dk takes 10.2 instructions a score, and one program fills a processor
+    assert forward["requested / minimum"] <= 2.6 and backward["requested / minimum"] <= (4.65 if arch == 90 else 3.9)
     assert forward["flops / ideal"] <= 1.12 and backward["flops / ideal"] <= 1.66
     assert forward["atomics"] == backward["atomics"] == 0
     if arch == 80 and importlib.util.find_spec("transformers"):
@@ -404,7 +414,7 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
     "dk not scaled": ("(dk * (scale * inverse_keep))", "(dk * inverse_keep)"),
     "dv not divided by the kept share": ("(dv * inverse_keep)", "dv"),
     "dv from weights before dropout": ("tl.where(kept, p, 0.0).to(do.dtype)", "p.to(do.dtype)"),
-    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False, TMA)", "BLOCK_N, BLOCK_M, True, TMA)"),
+    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False)", "BLOCK_N, BLOCK_M, True)"),
     "all heads drop alike in dk": ("head, keep)\n    column = head * HEAD_DIM\n    lse +=",
                                    "0, keep)\n    column = head * HEAD_DIM\n    lse +="),
     "no entity rows in dk and dv": ("for row in range(0, n_entities, BLOCK_M)", "for row in range(0, 0, BLOCK_M)"),
@@ -415,6 +425,7 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
     "too many words go unnoticed": ("(n_words <= max_words) &", "(n_words > 0) &"),
     "too many entities go unnoticed": ("& (n_entities <= max_entities)", "& (n_entities < 100)"),
     "segments read as if side by side": ("segments.contiguous()", "segments"),
+    "half of the seed ignored": (".to(tl.uint32) ^ stream.to(tl.uint32)", ".to(tl.uint32) * 0 + stream.to(tl.uint32)"),
     "dropout of one in a million drops all": ("DROPOUT=keep < 65536", "DROPOUT=True"),
     "nothing kept by a dropout of nearly all": ("max(1, round((1.0", "max(0, round((1.0"),
 }  # fmt: skip

@@ -112,7 +112,8 @@ def test_loads_of_the_cross_entropy(everything):
     for r in everything:
         if "features" in r:
             assert r["cp_async"] > 0 and r["atomics"] == 0, r
-            # a bias in half precision is read one number at a time, once a class and tile; all else is wide
+            # A bias in half precision is read one number at a time; all else is wide. On sm_100 a thread has a row's 64
+            # classes, so there are 64 such loads; in the forward kernel's flat loop the compiler has them twice.
             assert r["narrow_loads"] == 0 or (r["weight"] != "fp32" and r["narrow_loads"] <= 128), r
             assert 10 < r["per_score"] < 60, r
 

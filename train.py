@@ -143,7 +143,8 @@ def print_header(rank, arguments, model, shards: Shards, total_steps: int, preci
     epochs = total_steps * batch / n
     print(f"command     {' '.join(sys.argv)}")
     print(f"versions    python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}")
-    print(f"device      {trainer.device_text(rank, precision)}; kernels: {ops.backend_for(rank.device)}")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    print(f"device      {trainer.device_text(rank, precision)}; kernels: {ops.backend_for(rank.device, dtype)}")
     print(f"data        {' '.join(map(str, arguments.data))}: {n:,} examples, {trainer.short(words)} tokens")
     print(f"model       {arguments.size}: {weights} weights, {trained} of them trained; {layers} layers of "
           f"{shape.hidden_size}, {shape.vocab_size:,} tokens, {shape.entity_vocab_size:,} entities")  # fmt: skip

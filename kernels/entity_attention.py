@@ -1,67 +1,40 @@
-"""Entity-aware attention: words and entities attend to each other, each pair of kinds with its own query.
+"""Entity-aware attention, the fast form. Its picture, equations and kernels are those of `entity_attention_simple.py`,
+which is to be read first; here is what this file adds.
 
-LUKE gives every row (a word or an entity) two queries, one for word keys and one for entity keys: w2w and w2e if the
-row is a word, e2w and e2e if it is an entity (Yamada et al. 2020, section 3). Keys and values are shared. With j over
-all rows of the row's own sequence, z_ij a random 0 or 1 (dropout) and c = 1 / (share of ones):
+*Dropout*. With z_ij a random 0 or 1 and c = 1 / (share of ones):
 
-    s_ij = scale * q_i . k_j       q_i = q_word_i if j is a word, q_entity_i if j is an entity; scale = 1/sqrt(head_dim)
-    p_ij = exp(s_ij - lse_i)       lse_i = log sum_j exp(s_ij)
-    o_i  = c * sum_j z_ij p_ij v_j
+    o_i = c * sum_j z_ij p_ij v_j       dv_j = c * sum_i z_ij p_ij do_i       dp_ij = c * z_ij (do_i . v_j)
 
-A program of the forward kernel owns a strip of rows and walks the keys from left to right:
-
-                      word keys           entity keys
-                    .-------------------.-------------.
-      word rows     |  q_word (w2w)     |  q_entity   |      first loop with q_word, second loop with q_entity; maximum,
-                    |                   |   (w2e)     |      sum and output go through both: one softmax over all keys.
-      entity rows   |  q_word (e2w)     |   (e2e)     |      A strip may hold words and entities, as each row brings
-                    '-------------------'-------------'      its own two queries; a tile of keys has one kind.
-
-Only one tile of scores exists at a time. Per row and head, the output and one number are stored: lse, in base 2.
-
-The batch is packed: rows are all words, sequence after sequence, then all entities. Within a sequence the kernels count
-*positions*: words from 0, entities from the number of words rounded up to 16, so that no dropout block of 16 covers
-both. With 37 words and 5 entities:
+c is constant and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c); the result is multiplied
+by c at the end. z is Philox2x32 with 7 rounds; its counter is the pair's position and (sequence, head), each xor one
+half of the seed. One call makes 64 bits, four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in a
+tensor-core result, and in its transpose, one thread has these four in its registers. So making the mask moves no data
+and does not depend on the tile size, and the backward pass makes the same mask again. Positions within a sequence count
+words from 0, entities from the number of words rounded up to 16, so that no block of 16 covers both. With 37 words, 5
+entities:
 
       position    0 ............ 36     37 .. 47    48 ............. 52
       row         word_first + 0..36    no row      entity_first + 0..4
 
-*Backward*, from o and its gradient do; p is computed again:
+*Full tiles* need no mask. On sm_90 and newer a tensor descriptor fetches them: one thread asks the copy engine for the
+whole tile. The rest of a run of keys (or rows) is masked and read by pointers: rows of another sequence are never read,
+a NaN there does not spread.
 
-      dv_j    = c * sum_i z_ij p_ij do_i
-      dp_ij   = c * z_ij (do_i . v_j)
-      delta_i = sum_j p_ij dp_ij = do_i . o_i                             the softmax's correction, from o and do alone
-      ds_ij   = p_ij (dp_ij - delta_i)
-      dq_word_i = scale * sum over words j of ds_ij k_j                   dq_entity_i: the same over entities j
-      dk_j    = scale * sum_i ds_ij q_i                                   q_i: the query used with key j
+*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences.
 
-  c is constant and stays outside the loops: they compute ds / c = p (z (do . v) - delta / c), and the result is
-  multiplied by c at the end. `query_gradient_kernel` (strips of rows) writes delta and both dq; then
-  `key_gradient_kernel` (strips of keys) reads delta and writes dk and dv. One program writes each number: no atomics,
-  bit-equal runs. The price: s and dp are computed twice, 7 matmuls; atomic additions into dq would need only 5.
-
-*Dropout*: z is Philox2x32 with 7 rounds, keyed by the seed; its counter is the pair's position and (sequence, head).
-One call makes 64 bits, four draws of 16, for the pairs (r, c), (r, c+8), (r+8, c), (r+8, c+8): in a tensor-core result,
-and in its transpose, one thread has these four in its registers. So making the mask moves no data and does not depend
-on the tile size, and the backward pass makes the same mask again.
-
-*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences. A tile in a loop is either full (no mask;
-fetched by a tensor descriptor on sm_90 and newer, where one thread asks the copy engine for all of it) or the tail of
-its run, masked and read by pointers. Rows outside of a sequence are never read: a NaN there does not spread.
-
-*Types*: float16, bfloat16 or float32 in and out; matmuls accumulate, and softmax and sums are, in float32. *Limits*:
-head_dim 32, 64, 128; 131,072 positions per sequence (dropout's counter); differentiable once. *Relative error* against
-float64 on the same inputs: in float32 that of plain PyTorch (2e-7); in float16 (3e-4) and bfloat16 (3e-3) less than one
-rounding of the type. If a row has nearly all its weight on one key, dp - delta nearly cancels, and delta from o loses
-float32's last digits; `ops_cpu.py`, which has p, sums over it instead. *Tested with* triton
-3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Memory traffic*, for 512
-words and 64 entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
+*Limits*: head_dim 32, 64; 131,072 positions per sequence (dropout's counter); differentiable once. *Relative error*
+against float64 on the same inputs: in float32 that of plain PyTorch (2e-7); in float16 (3e-4) and bfloat16 (3e-3) less
+than one rounding of the type. If a row has nearly all its weight on one key, dp - delta nearly cancels, and delta from
+o loses float32's last digits; `ops_cpu.py`, which has p, sums over it instead. *Tested with* triton 3.7.1 in the
+interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Memory traffic*, for 512 words and 64
+entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
 
 *Tried, but costly* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
   tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
   (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit numbers, and shuffles;
-  every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1;
-  strides fixed at compile time: -0.2 to -0.8 on sm_80, but one binary per model size: not used.
+  the seed as Philox's key: more registers of a thread, spills on sm_90; a constant as its key: 22 instead of 20 on
+  sm_100; every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1; one body of a tile for
+  full and masked ones, or a loop over the tiles of a program: spills (sm_80: 80 bytes; sm_90, three stages: 48 to 272).
 """
 
 from typing import NamedTuple
@@ -70,6 +43,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.target_info import cuda_capability_geq
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -104,10 +78,10 @@ def _segment(segments, sequence):
 
 
 @triton.jit
-def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
-    """The rows [BLOCK_M] (int64) at positions tile * BLOCK_M, ..., and which of these positions have a row."""
+def _query_rows(segment, position, BLOCK_M: tl.constexpr):
+    """The rows [BLOCK_M] (int64) at positions position, position + 1, ..., and which of these have a row."""
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    position = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    position += tl.arange(0, BLOCK_M)
     is_word = position < n_words
     row = tl.where(is_word, word_first + position, entity_first + position - entity_position)
     exists = is_word | ((position >= entity_position) & (position < entity_position + n_entities))
@@ -115,23 +89,31 @@ def _query_rows(segment, tile, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr,
-          WIDE: tl.constexpr):
+def _random(seed, sequence, head, keep):
+    """Two words for dropout's counter, of seed and stream, and the share of scores kept, times 65536. An odd factor
+    tells neighbouring seeds apart in both words."""
+    start = tl.load(seed).to(tl.uint64) * 0x9E3779B97F4A7C15
+    stream = sequence * tl.num_programs(1) + head
+    return start.to(tl.uint32), (start >> 32).to(tl.uint32) ^ stream.to(tl.uint32), keep
+
+
+@triton.jit
+def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRST_IS_QUERY: tl.constexpr):
     """Dropout: which scores of the tile [FIRST, SECOND] at positions (first, second), multiples of 16, are kept.
     Of the six axes below, 1 and 4 are the pairs (r, r + 8) and (c, c + 8), which share one call of the generator."""
-    seed, stream, keep = random
+    low_start, high_start, keep = random
     a = tl.reshape((first // 2 + tl.arange(0, FIRST // 2)).to(tl.uint32), [FIRST // 16, 1, 8, 1, 1, 1])
     b = tl.reshape((second // 2 + tl.arange(0, SECOND // 2)).to(tl.uint32), [1, 1, 1, SECOND // 16, 1, 8])
     upper_a = tl.reshape(tl.arange(0, 2) == 1, [1, 2, 1, 1, 1, 1])
     upper_b = tl.reshape(tl.arange(0, 2) == 1, [1, 1, 1, 1, 2, 1])
     if FIRST_IS_QUERY:
-        low = (a << 16) | b
+        low = (a << 16) ^ low_start ^ b
     else:
-        low = (b << 16) | a
-    high = tl.zeros_like(low) + stream.to(tl.uint32)
-    key = seed.to(tl.uint32)
+        low = (b << 16) ^ low_start ^ a
+    high = tl.zeros_like(low) + high_start
+    key = keep.to(tl.uint32)  # any number would do; this one needs no register of a thread, being a kernel's argument
     for _ in tl.static_range(7):
-        if WIDE:  # one 32 x 32 -> 64 bit product: fewer instructions on sm_90 and newer, spills on sm_80
+        if cuda_capability_geq(10):  # one 32 x 32 -> 64 bit product: 2 to 3 instructions a score less; spills on sm_90
             product = low.to(tl.uint64) * 0xD256D193
             low, high = (product >> 32).to(tl.uint32) ^ key ^ high, product.to(tl.uint32)
         else:
@@ -159,33 +141,33 @@ def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, c
     s = tl.dot(q, tl.trans(k), input_precision="ieee")
     if MASKED:
         s = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], s, float("-inf"))
-    new_max = tl.maximum(row_max, tl.max(s, 1) * scale)  # scale includes log2 e: exp(x) = exp2(x log2 e)
+    new_max = tl.maximum(row_max, tl.max(s, 1) * scale)
     p = tl.exp2(s * scale - new_max[:, None])
-    rescale = tl.exp2(row_max - new_max)  # what was summed so far was relative to the old row_max; 0 the first time
+    rescale = tl.exp2(row_max - new_max)
     row_sum = row_sum * rescale + tl.sum(p, 1)
     acc = acc * rescale[:, None]
     if DROPOUT:
-        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
         p = tl.where(kept, p, 0.0)  # after row_sum: dropout does not change the softmax's sum
     acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc, row_sum, new_max
 
 
-@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
-def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, lse, segments,
-                   stride_q_word, stride_q_entity, stride_key, stride_value, stride_out, n_rows, scale, seed, keep,
+@triton.jit(do_not_specialize=["n_rows", "max_words", "max_entities", "keep"])
+def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, lse, segments, seed,
+                   stride_q_word, stride_q_entity, stride_key, stride_value, stride_out,
+                   n_rows, max_words, max_entities, scale, keep,
                    HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
                    TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """out and lse of BLOCK_M rows of one sequence and head. *_tiles: descriptors of the same tensors, if TMA."""
-    tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    position, head, sequence = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    position = tile * BLOCK_M
     if position >= entity_position + n_entities:
         return
-    row, exists = _query_rows(segment, tile, BLOCK_M)
+    row, exists = _query_rows(segment, position, BLOCK_M)
     keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    random = _random(seed, sequence, head, keep)
     column = head * HEAD_DIM
     channels = column + tl.arange(0, HEAD_DIM)[None, :]
     scale_log2 = scale * LOG2_E
@@ -211,7 +193,8 @@ def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, ls
             acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, entity_first, start,
                                                   n_entities, column, scale_log2, random, position, entity_position,
                                                   BLOCK_M, BLOCK_E, HEAD_DIM, DROPOUT, True, TMA)
-    acc = acc * (65536.0 / keep / row_sum)[:, None]
+    fits = (n_words <= max_words) & (n_entities <= max_entities)  # else there are too few programs: not in silence
+    acc = acc * (tl.where(fits, 65536.0 / keep, float("nan")) / row_sum)[:, None]
     tl.store(out + row[:, None] * stride_out + channels, acc.to(out.dtype.element_ty), mask=exists[:, None])
     tl.store(lse + head.to(tl.int64) * n_rows + row, row_max + tl.log2(row_sum), mask=exists)
 
@@ -233,7 +216,7 @@ def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, coun
     if DROPOUT or TMA:
         dp = tl.dot(do, tl.trans(v), input_precision="ieee")
         if DROPOUT:
-            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True, TMA)
+            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
             dp = tl.where(kept, dp, 0.0)
         ds = p * (dp - delta[:, None])
     else:  # on sm_80 a matmul can start from any accumulator for free; newer tensor cores would have to write it first
@@ -242,23 +225,22 @@ def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, coun
     return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
 
 
-@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
+@triton.jit(do_not_specialize=["n_rows", "keep"])
 def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, d_out, lse, delta, dq_word,
-                          dq_entity, segments,
+                          dq_entity, segments, seed,
                           stride_q_word, stride_q_entity, stride_key, stride_value, stride_out, stride_d_out,
-                          n_rows, scale, seed, keep,
+                          n_rows, scale, keep,
                           HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
                           TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """delta, dq_word and dq_entity of BLOCK_M rows of one sequence and head."""
-    tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    position, head, sequence = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    position = tile * BLOCK_M
     if position >= entity_position + n_entities:
         return
-    row, exists = _query_rows(segment, tile, BLOCK_M)
+    row, exists = _query_rows(segment, position, BLOCK_M)
     keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    random = _random(seed, sequence, head, keep)
     column = head * HEAD_DIM
     channels = column + tl.arange(0, HEAD_DIM)[None, :]
     out_offsets = row[:, None] * stride_out + channels  # dq_word and dq_entity have the layout of `out`
@@ -320,7 +302,7 @@ def _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, first, start, 
     p = tl.exp2(s * scale - row_lse[None, :])
     dp = tl.dot(v, tl.trans(do), input_precision="ieee")
     if DROPOUT:
-        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False, TMA)
+        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False)
         dv = tl.dot(tl.where(kept, p, 0.0).to(do.dtype), do, dv, input_precision="ieee")
         dp = tl.where(kept, dp, 0.0)
     else:
@@ -355,7 +337,7 @@ def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segme
         dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, entity_first, row, n_entities, column,
                                     scale_log2, random, entity_position, key_position, BLOCK_M, BLOCK_N, HEAD_DIM,
                                     DROPOUT, True, TMA)
-    seed, stream, keep = random
+    low_start, high_start, keep = random
     inverse_keep = 65536.0 / keep
     lanes = tl.arange(0, BLOCK_N)
     offsets = ((first + start + lanes).to(tl.int64)[:, None] * stride_dk + column + tl.arange(0, HEAD_DIM)[None, :])
@@ -364,18 +346,18 @@ def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segme
     tl.store(dv_out + offsets, (dv * inverse_keep).to(dv_out.dtype.element_ty), mask=exists)
 
 
-@triton.jit(do_not_specialize=["n_rows", "seed", "keep"])
+@triton.jit(do_not_specialize=["n_rows", "keep"])
 def key_gradient_kernel(q_word, q_entity, q_word_tiles, q_entity_tiles, key, value, d_out, d_out_tiles, lse, delta,
-                        dk, dv, segments,
+                        dk, dv, segments, seed,
                         stride_q_word, stride_q_entity, stride_key, stride_value, stride_d_out, stride_dk,
-                        n_rows, scale, seed, keep,
+                        n_rows, scale, keep,
                         HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
                         DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """dk and dv of BLOCK_N words or BLOCK_E entities of one sequence and head."""
     tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    random = (seed, sequence * tl.num_programs(1) + head, keep)
+    random = _random(seed, sequence, head, keep)
     column = head * HEAD_DIM
     lse += head.to(tl.int64) * n_rows
     delta += head.to(tl.int64) * n_rows
@@ -409,43 +391,31 @@ class Tile(NamedTuple):
 
 
 # (kernel, architecture): tile without dropout, tile with dropout. Chosen by `bench_kernels.py --static`: no spills, few
-# instructions per score, and block_m = 128 or block_n = 128 where that halves the reads of the other side.
+# instructions per score, block_m or block_n of 128 where that halves the reads of the other side; on sm_90 two programs
+# a processor, and three stages: a tile is asked for a whole pass before it is used, with two stages at its very end.
 TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
-    ("forward", 90): (Tile(128, 128, 32, 8, 2, True),) * 2,
+    ("forward", 90): (Tile(128, 128, 32, 4, 3, True), Tile(64, 128, 32, 4, 3, True)),
     ("forward", 100): (Tile(128, 128, 32, 8, 2, True),) * 2,
-    ("query_gradient", 80): (Tile(64, 32, 32, 4, 2, False),) * 2,
-    ("query_gradient", 90): (Tile(64, 128, 32, 4, 2, True),) * 2,
+    ("query_gradient", 80): (Tile(64, 32, 16, 4, 2, False), Tile(64, 32, 32, 4, 2, False)),
+    ("query_gradient", 90): (Tile(64, 128, 32, 4, 3, True),) * 2,
     ("query_gradient", 100): (Tile(128, 64, 32, 4, 2, True), Tile(128, 64, 32, 8, 2, True)),
     ("key_gradient", 80): (Tile(64, 128, 64, 8, 2, False), Tile(32, 128, 64, 8, 2, False)),
-    ("key_gradient", 90): (Tile(64, 128, 64, 8, 2, True),) * 2,
+    ("key_gradient", 90): (Tile(64, 64, 64, 4, 3, True),) * 2,
     ("key_gradient", 100): (Tile(64, 128, 64, 4, 2, True), Tile(64, 128, 64, 8, 2, True)),
-}
-WIDE_HEAD_TILES = {  # head_dim 128
-    ("forward", 80): Tile(128, 32, 32, 8, 2, False),
-    ("forward", 90): Tile(128, 64, 32, 8, 2, True),
-    ("forward", 100): Tile(128, 64, 32, 8, 2, True),
-    ("query_gradient", 80): Tile(32, 16, 16, 4, 2, False),
-    ("query_gradient", 90): Tile(64, 64, 32, 4, 2, True),
-    ("query_gradient", 100): Tile(128, 64, 32, 8, 2, True),
-    ("key_gradient", 80): Tile(32, 32, 32, 4, 2, False),
-    ("key_gradient", 90): Tile(32, 128, 64, 8, 2, True),
-    ("key_gradient", 100): Tile(64, 128, 64, 8, 2, True),
 }
 FLOAT32_TILE = Tile(32, 32, 16, 4, 1, False)  # for checks: exact float32 matmuls do not run on tensor cores
 
 
-def choose_tile(kernel, arch, dtype, head_dim, dropout):
+def choose_tile(kernel, arch, dtype, dropout):
     """The tile of a kernel ("forward", "query_gradient", "key_gradient") on an architecture (80, 90, 100)."""
-    if dtype == torch.float32:
-        return FLOAT32_TILE
-    return WIDE_HEAD_TILES[kernel, arch] if head_dim > 64 else TILES[kernel, arch][dropout > 0]
+    return FLOAT32_TILE if dtype == torch.float32 else TILES[kernel, arch][dropout > 0]
 
 
-def launch_options(tile, head_dim, dropout):
+def _launch_options(tile, head_dim, keep):
     """The constexpr and compile options of a launch."""
     return dict(
-        HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_E=tile.block_e, DROPOUT=dropout > 0,
+        HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_E=tile.block_e, DROPOUT=keep < 65536,
         TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 
@@ -471,92 +441,90 @@ def _tiles_of(tensor, rows, tile):
     return TensorDescriptor(tensor, [n_rows, heads * head_dim], [tensor.stride(0), 1], [rows, head_dim])
 
 
-def _scalars(head_dim, dropout, seed):
-    """scale, seed (64 bits folded into an int32), keep (the share of scores kept by dropout, times 65536)."""
-    folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
-    return head_dim**-0.5, folded - (folded >> 31 << 32), round((1.0 - dropout) * 65536)
+def _kept_of_65536(dropout):
+    """Of 65,536 scores, how many dropout keeps: all if it rounds to none dropped, but at least one."""
+    return max(1, round((1.0 - dropout) * 65536))
 
 
 def _row_grid(segments, max_words, max_entities, heads, tile):
-    positions = (max_words + 15) // 16 * 16 + max_entities
-    return triton.cdiv(positions, tile.block_m), heads, segments.shape[0]
+    return triton.cdiv(max_words + 15 + max_entities, tile.block_m), heads, segments.shape[0]
 
 
 @torch.library.custom_op("luke_mini::entity_attention", mutates_args=())
 def _attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, segments: Tensor, max_words: int,
-               max_entities: int, covers_all_rows: bool, dropout: float, seed: int
-               ) -> tuple[Tensor, Tensor]:  # fmt: skip
+               max_entities: int, dropout: float, seed: Tensor | None) -> tuple[Tensor, Tensor]:  # fmt: skip
     """out and lse [heads, rows] (base 2)."""
     n_rows, heads, head_dim = q_word.shape
-    two_queries = q_entity is not None
+    two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
     q_word, key, value = _readable(q_word), _readable(key), _readable(value)
     q_entity = _readable(q_entity) if two_queries else q_word
-    new = torch.empty if covers_all_rows else torch.zeros
-    out = new(q_word.shape, dtype=q_word.dtype, device=q_word.device)
-    lse = new((heads, n_rows), dtype=torch.float32, device=q_word.device)
-    tile = choose_tile("forward", _architecture(out.device), out.dtype, head_dim, dropout)
+    out = q_word.new_empty(q_word.shape)
+    lse = q_word.new_empty(heads, n_rows, dtype=torch.float32)
+    tile = choose_tile("forward", _architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         forward_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
             q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
-            lse, segments, q_word.stride(0), q_entity.stride(0), key.stride(0), value.stride(0), out.stride(0), n_rows,
-            *_scalars(head_dim, dropout, seed), TWO_QUERIES=two_queries, **launch_options(tile, head_dim, dropout),
+            lse, segments, segments if seed is None else seed, q_word.stride(0), q_entity.stride(0), key.stride(0),
+            value.stride(0), out.stride(0), n_rows, max_words, max_entities, head_dim**-0.5, keep,
+            TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
     return out, lse
 
 
 @torch.library.custom_op("luke_mini::entity_attention_backward", mutates_args=())
 def _attention_backward(d_out: Tensor, q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, out: Tensor,
-                        lse: Tensor, segments: Tensor, max_words: int, max_entities: int, covers_all_rows: bool,
-                        dropout: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+                        lse: Tensor, segments: Tensor, max_words: int, max_entities: int, dropout: float,
+                        seed: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q_word, q_entity (empty if there is none), key, value."""
     n_rows, heads, head_dim = q_word.shape
-    two_queries = q_entity is not None
+    two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
     d_out, q_word, key, value = _readable(d_out), _readable(q_word), _readable(key), _readable(value)
     q_entity = _readable(q_entity) if two_queries else q_word
-    new = torch.empty_like if covers_all_rows else torch.zeros_like
-    dq_word, dk, dv, delta = new(out), new(out), new(out), new(lse)
-    dq_entity = new(out) if two_queries else out.new_empty(0)
-    scalars = _scalars(head_dim, dropout, seed)
-    tile = choose_tile("query_gradient", _architecture(out.device), out.dtype, head_dim, dropout)
+    dq_word, dk, dv, delta = (torch.empty_like(x) for x in (out, out, out, lse))
+    dq_entity = torch.empty_like(out) if two_queries else out.new_empty(0)
+    numbers = n_rows, head_dim**-0.5, keep
+    seed = segments if seed is None else seed
+    tile = choose_tile("query_gradient", _architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         query_gradient_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
             q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
-            d_out, lse, delta, dq_word, dq_entity, segments, q_word.stride(0), q_entity.stride(0), key.stride(0),
-            value.stride(0), out.stride(0), d_out.stride(0), n_rows, *scalars, TWO_QUERIES=two_queries,
-            **launch_options(tile, head_dim, dropout),
+            d_out, lse, delta, dq_word, dq_entity, segments, seed, q_word.stride(0), q_entity.stride(0), key.stride(0),
+            value.stride(0), out.stride(0), d_out.stride(0), *numbers, TWO_QUERIES=two_queries,
+            **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
-        tile = choose_tile("key_gradient", _architecture(out.device), out.dtype, head_dim, dropout)
+        tile = choose_tile("key_gradient", _architecture(out.device), out.dtype, dropout)
         n_tiles = triton.cdiv(max_words, tile.block_n) + triton.cdiv(max_entities, tile.block_e)
         key_gradient_kernel[n_tiles, heads, segments.shape[0]](
             q_word, q_entity, _tiles_of(q_word, tile.block_m, tile), _tiles_of(q_entity, tile.block_m, tile), key,
-            value, d_out, _tiles_of(d_out, tile.block_m, tile), lse, delta, dk, dv, segments, q_word.stride(0),
-            q_entity.stride(0), key.stride(0), value.stride(0), d_out.stride(0), dk.stride(0), n_rows, *scalars,
-            **launch_options(tile, head_dim, dropout),
+            value, d_out, _tiles_of(d_out, tile.block_m, tile), lse, delta, dk, dv, segments, seed, q_word.stride(0),
+            q_entity.stride(0), key.stride(0), value.stride(0), d_out.stride(0), dk.stride(0), *numbers,
+            **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
     return dq_word, dq_entity, dk, dv
 
 
 @_attention.register_fake
-def _(q_word, q_entity, key, value, segments, max_words, max_entities, covers_all_rows, dropout, seed):
+def _(q_word, q_entity, key, value, segments, max_words, max_entities, dropout, seed):
     n_rows, heads, head_dim = q_word.shape
     return q_word.new_empty(n_rows, heads, head_dim), q_word.new_empty(heads, n_rows, dtype=torch.float32)
 
 
 @_attention_backward.register_fake
-def _(d_out, q_word, q_entity, key, value, out, lse, segments, max_words, max_entities, covers_all_rows, dropout, seed):
+def _(d_out, q_word, q_entity, key, value, out, lse, segments, max_words, max_entities, dropout, seed):
     return tuple(torch.empty_like(out) if i != 1 or q_entity is not None else out.new_empty(0) for i in range(4))
 
 
 def _remember(ctx, inputs, output):
-    q_word, q_entity, key, value, segments, *ctx.settings = inputs
-    ctx.save_for_backward(q_word, q_entity, key, value, *output, segments)
+    *tensors, segments, max_words, max_entities, dropout, seed = inputs
+    ctx.save_for_backward(*tensors, *output, segments, seed)
+    ctx.settings = max_words, max_entities, dropout
+    ctx.set_materialize_grads(False)  # lse has no gradient
 
 
 def _gradients(ctx, d_out, _):
-    q_word, q_entity, key, value, out, lse, segments = ctx.saved_tensors
-    saved = (q_word, q_entity, key, value, out, lse, segments)
-    dq_word, dq_entity, dk, dv = _attention_backward(d_out, *saved, *ctx.settings)
-    return dq_word, None if q_entity is None else dq_entity, dk, dv, *[None] * 6
+    *saved, seed = ctx.saved_tensors
+    dq_word, dq_entity, dk, dv = _attention_backward(d_out, *saved, *ctx.settings, seed)
+    return dq_word, None if saved[1] is None else dq_entity, dk, dv, *[None] * 5
 
 
 _attention.register_autograd(_gradients, setup_context=_remember)
@@ -565,65 +533,44 @@ _attention.register_autograd(_gradients, setup_context=_remember)
 # ---------------------------------------------------------------- the public side
 
 
-class Packing(NamedTuple):
-    """Which rows belong to which sequence of a batch."""
-
-    segments: Tensor  # int32 [batch, 4]: first word row, words, first entity row, entities
-    max_words: int  # of any sequence
-    max_entities: int
-    covers_all_rows: bool = True  # False: some rows belong to no sequence (padding); they come out as zeros
-
-
-def pack(cu_words: Tensor, cu_entities: Tensor, max_words: int, max_entities: int) -> Packing:
-    """Packing of a packed batch, all words before all entities: sequence b owns the word rows cu_words[b]:
-    cu_words[b + 1] and, counted from the first entity row, the entity rows cu_entities[b]:cu_entities[b + 1]."""
-    starts = cu_words[:-1], cu_words[-1] + cu_entities[:-1]
-    segments = torch.stack([starts[0], cu_words.diff(), starts[1], cu_entities.diff()], 1).to(torch.int32)
-    return Packing(segments, max_words, max_entities)
-
-
-def pack_padded(word_lengths: Tensor, entity_lengths: Tensor, n_word: int, n_entity: int) -> Packing:
-    """Packing of padded tensors [batch, n_word + n_entity, heads, head_dim], flattened over their first two axes:
-    each sequence has n_word word rows, then n_entity entity rows; the first word_lengths, entity_lengths are real."""
-    starts = torch.arange(len(word_lengths), device=word_lengths.device) * (n_word + n_entity)
-    segments = torch.stack([starts, word_lengths, starts + n_word, entity_lengths], 1).to(torch.int32)
-    return Packing(segments, n_word, n_entity, covers_all_rows=False)
-
-
-def entity_attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, packing: Packing,
-                     dropout: float = 0.0, seed: int = 0) -> Tensor:  # fmt: skip
+def entity_attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tensor, segments: Tensor,
+                     max_words: int, max_entities: int, dropout: float = 0.0, seed: Tensor | None = None
+                     ) -> Tensor:  # fmt: skip
     """Attention of every word and entity to all words and entities of its sequence.
 
     q_word    [rows, heads, head_dim]: a row's query against word keys (w2w for a word, e2w for an entity)
     q_entity  the same against entity keys (w2e, e2e); None: q_word serves for both, which is ordinary attention
     key, value  [rows, heads, head_dim]
-    packing   which rows form a sequence: `pack`, `pack_padded`
-    dropout   probability in [0, 1) of dropping an attention weight, exact to 1/65536
-    seed      any 64-bit integer; a new one for every call that should drop differently (layers too)
+    segments  int32 [batch, 4]: first word row, words, first entity row, entities of each sequence. Together they cover
+              every row once; this is not checked, as it would stop the GPU
+    max_words, max_entities  of any sequence, at least; one that is longer comes out as NaN
+    dropout   probability in [0, 1) of dropping an attention weight, rounded to a multiple of 1/65536 below 1
+    seed      with dropout: int64, one number on the device; another one for every call that should drop differently
 
-    Returns [rows, heads, head_dim]. Rows that belong to no sequence are zero, and so are their gradients. float16,
-    bfloat16 or float32, head_dim 32, 64 or 128; all tensors alike (under autocast they are converted). Any row stride
-    works without a copy if a row's heads are contiguous, as in slices of one wide matmul.
-    Differentiable once, with respect to the first four arguments.
+    Returns [rows, heads, head_dim]. float16, bfloat16 or float32, head_dim 32 or 64; all tensors alike (under autocast
+    they are converted). Any row stride works without a copy if a row's heads are contiguous, as in slices of one wide
+    matmul. Differentiable once, with respect to the first four arguments.
     """
     if torch.is_autocast_enabled(q_word.device.type):
         dtype = torch.get_autocast_dtype(q_word.device.type)
         q_word, key, value = q_word.to(dtype), key.to(dtype), value.to(dtype)
         q_entity = None if q_entity is None else q_entity.to(dtype)
-    _check(q_word, q_entity, key, value, packing, dropout)
-    return _attention(q_word, q_entity, key, value, *packing, dropout, seed)[0]
+    _check(q_word, q_entity, key, value, segments, dropout, seed)
+    return _attention(q_word, q_entity, key, value, segments, max_words, max_entities, dropout, seed)[0]
 
 
-def _check(q_word, q_entity, key, value, packing, dropout):
+def _check(q_word, q_entity, key, value, segments, dropout, seed):
     for name, tensor in (("q_entity", q_entity), ("key", key), ("value", value)):
         if tensor is not None and (tensor.shape, tensor.dtype) != (q_word.shape, q_word.dtype):
             raise ValueError(f"entity_attention: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
                              f"expected {q_word.dtype} {tuple(q_word.shape)} as q_word")  # fmt: skip
-    if q_word.dim() != 3 or q_word.shape[2] not in (32, 64, 128):
-        raise ValueError(f"entity_attention: q_word is {tuple(q_word.shape)}, expected [rows, heads, 32, 64 or 128]")
+    if q_word.dim() != 3 or q_word.shape[2] not in (32, 64):
+        raise ValueError(f"entity_attention: q_word is {tuple(q_word.shape)}, expected [rows, heads, 32 or 64]")
     if q_word.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise ValueError(f"entity_attention: {q_word.dtype}, expected float16, bfloat16 or float32")
-    if packing.segments.dtype != torch.int32 or packing.segments.dim() != 2 or packing.segments.shape[1] != 4:
-        raise ValueError("entity_attention: packing.segments must be int32 [batch, 4]")
+    if segments.dtype != torch.int32 or segments.dim() != 2 or segments.shape[1] != 4:
+        raise ValueError("entity_attention: segments must be int32 [batch, 4]")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"entity_attention: dropout is {dropout}, expected 0 <= dropout < 1")
+    if dropout and (seed is None or seed.dtype != torch.int64 or seed.numel() != 1 or seed.device != q_word.device):
+        raise ValueError("entity_attention: dropout needs a seed, one int64 number on the tensors' device")

@@ -44,11 +44,10 @@ differentiable once. *Relative error* against float64 on the same inputs: loss, 
 plain PyTorch; gradients in float16 (3e-4) and bfloat16 (2.2e-3) less than one rounding of the type. *Tested with*
 triton 3.7.1 in the interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU.
 
-*Tried, and no better*: a whole row of 256 features at once: 21.2 instructions per score in the loop of the forward
-kernel on sm_90 instead of 21.9, but 262 KB of shared memory on sm_100, which has 227; g multiplied into the rows of x
-instead of into d: in bfloat16 one more rounding, and dw at 2.5e-3 instead of 2.4e-3; chunks of rows instead of classes:
-the whole table is read once per chunk; on a CPU, with 500,000 classes, 14 times the time of chunks of classes
-(`tests/bench/bench_linear_cross_entropy.py`)."""
+*Tried, and no better*: a whole row of 256 features at once: 262 KB of shared memory on sm_100, which has 227; g
+multiplied into the rows of x instead of into d: in bfloat16 one more rounding; chunks of rows instead of classes: the
+whole table is read once per chunk.
+"""
 
 from typing import NamedTuple
 
@@ -102,7 +101,8 @@ def statistics_kernel(x, weight, bias, target, share_max, share_sum, best, targe
     row_sum = tl.zeros([BLOCK_M], tl.float32)
     row_best = tl.zeros([BLOCK_M], tl.int32)
     first = share * n_tiles * BLOCK_N
-    for start in range(first, tl.minimum(first + n_tiles * BLOCK_N, classes), BLOCK_N):
+    stop = tl.minimum(first + n_tiles * BLOCK_N, classes)
+    for start in tl.range(first, stop, BLOCK_N, flatten=True):  # one loop with that over features: loads run on
         label = start + tl.arange(0, BLOCK_N)
         s = _scores(x, weight, bias, row, label, classes, stride_x, stride_weight, FEATURES, BLOCK_M, BLOCK_N, BLOCK_K,
                     HAS_BIAS)
@@ -188,11 +188,11 @@ def _side_by_side(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(1) == 1 and aligned else tensor.contiguous()
 
 
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b in `dtype`, which may be float32 although a and b are not: then the result is not rounded."""
-    if a.dtype == dtype:
-        return torch.mm(a, b)
-    return torch.mm(a, b, out_dtype=dtype) if a.is_cuda else torch.mm(a.to(dtype), b.to(dtype))
+def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a @ b in float32, which a and b may not be: then the result is not rounded."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32, out=out)
+    return torch.mm(a.float(), b.float(), out=out)
 
 
 @torch.library.custom_op("luke_mini::linear_cross_entropy", mutates_args=())
@@ -231,7 +231,7 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
     g = g * grad_scale
     dx = x.new_zeros(x.shape, dtype=torch.float32)
     d_weight = weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0)
-    d_bias = weight.new_empty(0) if bias is None else torch.empty_like(bias)
+    d_bias = g.new_empty(0 if bias is None else classes)
     d_buffer, strip_bias = x.new_empty(rows * size), g.new_empty(strips * size)
     for first in range(0, classes, size):
         last = min(first + size, classes)
@@ -246,28 +246,34 @@ def _cross_entropy_backward(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
                 )  # fmt: skip
         d = d[:, :n]
         if needs_x:
-            dx += _product(d, weight[first:last].to(x.dtype), torch.float32)
-        if needs_weight:
-            d_weight[first:last] = _product(d.T, x, torch.float32) / grad_scale
+            dx += _product(d, weight[first:last].to(x.dtype))
+        if needs_weight and weight.dtype == torch.float32:
+            _product(d.T, x, out=d_weight[first:last])
+        elif needs_weight:
+            torch.div(_product(d.T, x), grad_scale, out=d_weight[first:last])
         if bias is not None:
-            d_bias[first:last] = sums[:, :n].sum(0) / grad_scale
-    return (dx / grad_scale).to(x.dtype), d_weight, d_bias
+            torch.sum(sums[:, :n], 0, out=d_bias[first:last])
+    if weight.dtype == torch.float32:
+        d_weight /= grad_scale
+    return (dx / grad_scale).to(x.dtype), d_weight, d_bias if bias is None else (d_bias / grad_scale).to(bias.dtype)
 
 
 @_cross_entropy.register_fake
 def _(x, weight, bias, target):
-    rows = x.new_empty(len(x), dtype=torch.float32)
+    rows = x.new_empty(x.shape[0], dtype=torch.float32)  # not len(x): it would fix the number of rows
     return rows, torch.empty_like(rows, dtype=torch.bool), torch.empty_like(rows)
 
 
 @_cross_entropy_backward.register_fake
 def _(g, x, weight, bias, target, lse, needs_x, needs_weight):
     d_weight = weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0)
-    return torch.empty_like(x), d_weight, weight.new_empty(0) if bias is None else torch.empty_like(bias)
+    d_bias = g.new_empty(0) if bias is None else bias.new_empty(bias.shape)
+    return x.new_empty(x.shape), d_weight, d_bias  # contiguous, whatever x is
 
 
 def _remember(ctx, inputs, output):
     ctx.save_for_backward(*inputs, output[2])
+    ctx.set_materialize_grads(False)  # lse has no gradient
 
 
 def _gradients(ctx, g, *_):

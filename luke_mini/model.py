@@ -112,8 +112,9 @@ class EntityAwareAttention(nn.Module):
         if batch.n_entities == 0 and not self.training:  # no entity keys: w2w alone, half the work
             w2w = F.linear(hidden, self.w2w_w2e.weight[:size], self.w2w_w2e.bias[:size])
             return w2w.view(shape), None
-        both = torch.cat([self.w2w_w2e(hidden[: batch.n_words]), self.e2w_e2e(hidden[batch.n_words :])])
-        return both[:, :size].view(shape), both[:, size:].view(shape)
+        words, entities = hidden.split([batch.n_words, batch.n_entities])  # one backward pass each: no sum of slices
+        both = torch.cat([self.w2w_w2e(words), self.e2w_e2e(entities)])
+        return both.view(rows, 2, self.heads, size // self.heads).unbind(1)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         rows, size = hidden.shape

@@ -12,10 +12,12 @@ entities; which matrices make them depends on what i itself is:
 
 Keys and values are shared. Ordinary attention is the case q2e = q2w, written q2e=None. `entity_attention_equations` is
 the specification: these equations for one sequence at a time, differentiated by autograd. `entity_attention` is what
-the model calls: the same numbers from Triton kernels on a GPU (`kernels/`, which say q_word and q_entity), from plain
-PyTorch elsewhere (`ops_cpu.py`). On a first reading, these two are enough.
+the model calls: the same numbers from Triton kernels (`kernels/`, which say q_word and q_entity) on GPUs where these
+work, from plain PyTorch elsewhere: on a CPU in cache-sized pieces (`ops_cpu.py`), on any other device in few large
+operations. On a first reading, these two are enough.
 """
 
+import importlib.util
 import math
 
 import torch
@@ -70,31 +72,73 @@ def entity_attention(
     entities. q2e=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
     training). Returns [rows, head, head_dim]; a row attends only to rows of its own sequence.
     """
-    if backend_for(key.device) == "triton":
+    if backend_for(key.device, gpu_dtype(key), key.shape[2]) == "triton":
         from kernels import entity_attention as fused  # imported here: a CPU needs no Triton
 
-        seed = int(torch.randint(2**62, ())) if dropout else 0  # torch.manual_seed controls dropout
-        layout = fused.Packing(batch.segments, max(batch.word_lengths), max(batch.entity_lengths))
-        return fused.entity_attention(q2w, q2e, key, value, layout, dropout, seed)
-    return ops_cpu.PackedAttention.apply(q2w, q2e, key, value, batch, dropout)
+        # On the device: torch.manual_seed controls dropout, and a replayed CUDA graph drops differently every time.
+        seed = torch.randint(2**62, (1,), device=key.device) if dropout else None
+        segments = batch.segments, batch.max_words, batch.max_entities
+        return fused.entity_attention(q2w, q2e, key, value, *segments, dropout, seed)
+    if key.device.type == "cpu":
+        return ops_cpu.packed_attention(q2w, q2e, key, value, batch.segments, dropout)
+    return padded_attention(q2w, q2e, key, value, batch, dropout)
+
+
+def padded_attention(
+    q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, batch: PackedBatch, dropout: float = 0.0
+) -> Tensor:
+    """`entity_attention` by PyTorch's own, on padded rows: the query [q2w, q2e] meets a word's key [k, 0] or an
+    entity's [0, k]. For devices that have no better form; the device is never waited for."""
+    total, _, head_dim = key.shape
+    place = torch.arange(batch.max_words + batch.max_entities, device=key.device)
+    is_word, number = place < batch.max_words, place - batch.max_words * (place >= batch.max_words)
+    first_word, n_words, first_entity, n_entities = batch.segments.long().T[:, :, None]
+    exists = number < torch.where(is_word, n_words, n_entities)  # [batch, places]
+    rows = torch.where(exists, torch.where(is_word, first_word, first_entity) + number, total)  # of padding: one more
+    query = torch.cat([q2w, q2w if q2e is None else q2e], dim=2)
+    words, entities = key.split([batch.n_words, batch.n_entities])
+    wide_key = torch.cat([F.pad(words, (0, head_dim)), F.pad(entities, (head_dim, 0))])
+    padded = [F.pad(x, (0, 0, 0, 0, 0, 1))[rows].transpose(1, 2) for x in (query, wide_key, value)]
+    out = F.scaled_dot_product_attention(*padded, exists[:, None, None], dropout, scale=head_dim**-0.5)
+    places = rows.new_empty(total + 1).scatter(0, rows.flatten(), torch.arange(rows.numel(), device=key.device))
+    return out.transpose(1, 2).flatten(0, 1)[places[:total]]
 
 
 # --- Which backend computes it; skip at first -------------------------------------------------------------------------
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 _backend = "auto"
 
 
 def use_backend(name: str) -> None:
-    """Select the backend: "triton", "torch", or "auto" (default), which is Triton on a GPU and torch elsewhere."""
+    """Select the backend: "triton", "torch" (plain PyTorch), or "auto" (default), see `backend_for`."""
     global _backend
     if name not in ("auto", "triton", "torch"):
         raise ValueError(f"use_backend({name!r}): expected auto, triton or torch")
     _backend = name
 
 
-def backend_for(device: torch.device) -> str:
-    """What attention and cross-entropy run on for a device: "triton" or "torch"."""
-    return _backend if _backend != "auto" else "triton" if device.type == "cuda" else "torch"
+def backend_for(device: torch.device, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64) -> str:
+    """What attention and cross-entropy run on: "triton" or "torch".
+
+    Triton on NVIDIA's GPUs from compute capability 8 on, for half precision and heads of 32 or 64. In float32 the
+    kernels are exact, without tensor cores, for checks. An AMD GPU is a "cuda" device, too, but tiles and descriptors
+    are chosen for NVIDIA's.
+    """
+    if _backend != "auto":
+        return _backend
+    works = HAS_TRITON and dtype in (torch.float16, torch.bfloat16) and head_dim in (32, 64)
+    return "triton" if device.type == "cuda" and works and _is_recent(device) else "torch"
+
+
+@torch.compiler.assume_constant_result
+def _is_recent(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def gpu_dtype(x: Tensor) -> torch.dtype:
+    """The type of a GPU's products of x: its own, or autocast's."""
+    return torch.get_autocast_dtype("cuda") if x.is_cuda and torch.is_autocast_enabled("cuda") else x.dtype
 
 
 # --- Smaller ones -----------------------------------------------------------------------------------------------------
@@ -104,7 +148,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout as `torch.nn.functional.dropout`, with the faster mask on a CPU."""
     if not training or p == 0:
         return x
-    return F.dropout(x, p) if x.device.type != "cpu" else x * ops_cpu.dropout_mask(x, p)
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(x, p)
+    return x * ops_cpu.dropout_mask(x, p)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,11 +159,19 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
     Returns the loss of every row (float32 [rows]) and whether the top class is the target, a hit (bool [rows]).
     """
-    backend = ops_cpu
-    if backend_for(hidden.device) == "triton":
-        from kernels import linear_cross_entropy as backend
-    loss, hit, _ = backend.linear_cross_entropy(hidden, weight, bias, target)
-    return loss, hit
+    if backend_for(hidden.device, gpu_dtype(hidden)) == "triton" and hidden.shape[1] % 16 == 0:
+        from kernels.linear_cross_entropy import linear_cross_entropy as fused
+
+        return fused(hidden, weight, bias, target)[:2]
+    if hidden.device.type == "cpu":
+        return ops_cpu.linear_cross_entropy(hidden, weight, bias, target)[:2]
+    return full_cross_entropy(hidden, weight, bias, target)
+
+
+def full_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
+    """`linear_cross_entropy` by PyTorch's own, all scores in memory."""
+    scores = F.linear(hidden, weight, bias)
+    return F.cross_entropy(scores.float(), target, reduction="none"), scores.argmax(1) == target
 
 
 def mean_of_rows(table: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:

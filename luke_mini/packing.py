@@ -41,6 +41,22 @@ class PackedBatch:
     mention_offsets: Tensor  # int64 [E + 1], mention k owns mention_positions[offsets[k]:offsets[k + 1]]
     word_lengths: tuple[int, ...]  # words of each sequence
     entity_lengths: tuple[int, ...]  # entities of each sequence, 0 allowed
+    # What attention looks at, made from the lengths: as a tensor and two numbers, which a compiled model can take in.
+    segments: Tensor | None = None  # int32 [batch, 4]: first word row, words, first entity row, entities
+    max_words: int = 0  # of any sequence
+    max_entities: int = 0
+
+    def __post_init__(self):
+        if self.segments is None:
+            object.__setattr__(self, "segments", self._segments().to(self.word_ids.device))
+            object.__setattr__(self, "max_words", max(self.word_lengths, default=0))
+            object.__setattr__(self, "max_entities", max(self.entity_lengths, default=0))
+
+    def _segments(self) -> Tensor:
+        first_word = accumulate(self.word_lengths, initial=0)
+        first_entity = accumulate(self.entity_lengths, initial=self.n_words)
+        rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
+        return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4)
 
     @property
     def n_words(self) -> int:
@@ -59,14 +75,6 @@ class PackedBatch:
     def cu_entities(self) -> Tensor:
         """int32 [batch + 1]: sequence b owns the entity rows W + cu_entities[b] : W + cu_entities[b + 1]."""
         return _cumulative(self.entity_lengths, self.word_ids.device)
-
-    @cached_property
-    def segments(self) -> Tensor:
-        """For the kernels, int32 [batch, 4]: first word row, words, first entity row, entities of each sequence."""
-        first_word = accumulate(self.word_lengths, initial=0)
-        first_entity = accumulate(self.entity_lengths, initial=self.n_words)
-        rows = zip(first_word, self.word_lengths, first_entity, self.entity_lengths)
-        return torch.tensor(list(rows), dtype=torch.int32).view(-1, 4).to(self.word_ids.device)
 
     def to(self, device) -> "PackedBatch":
         return move(self, device)

@@ -55,7 +55,7 @@ def default_precision(device: torch.device, hidden_size: int) -> str:
     tiny (hidden size 128) fp32 is faster, by half and more.
     """
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() and hidden_size > MINI.hidden_size else "fp32"
 
 
@@ -76,11 +76,14 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, prec
     """
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
-    counts = distributed.sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=rank.device))
+    # Numbers that the host knows stay there: copying them to a GPU would wait for all that it still has to do.
+    counts = torch.tensor(local, dtype=torch.float64)
+    if rank.world_size > 1:
+        counts = distributed.sum_over_ranks(counts.to(rank.device))
     # DistributedDataParallel divides by the number of processes; a sum over them is wanted.
     scales = rank.world_size / counts.clamp(min=1)
     sums = {name: torch.zeros(3, dtype=torch.float64, device=rank.device) for name in names}
-    tokens = torch.tensor([sum(batch.n_tokens for batch in micro_batches)], dtype=torch.float64, device=rank.device)
+    tokens = torch.full((1,), sum(batch.n_tokens for batch in micro_batches), dtype=torch.float64, device=rank.device)
     for index, batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with nullcontext() if is_last else distributed.no_sync(model):
@@ -89,8 +92,8 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, prec
             loss = sum(terms[name][0] * scale.float() for name, scale in zip(names, scales))
             loss.backward()
         for name, (loss_sum, hits) in terms.items():
-            seen = [loss_sum.detach(), hits, hits.new_tensor(batch.counts[name])]
-            sums[name] += torch.stack([number.double() for number in seen])
+            sums[name][:2] += torch.stack([loss_sum.detach().double(), hits.double()])
+            sums[name][2] += batch.counts[name]
     return {"tokens": tokens, **sums}
 
 
@@ -419,13 +422,18 @@ def cut_metrics(path: Path, step: int) -> None:
 # --- Prediction and progress ------------------------------------------------------------------------------------------
 
 
+def prediction_precision(device: torch.device) -> str:
+    return default_precision(device, hidden_size=0) if device.type == "cuda" else "fp32"
+
+
 @contextmanager
 def predicting(model: nn.Module) -> Iterator[None]:
-    """`with predicting(model):` eval mode without gradients; restores the previous mode on exit."""
-    was_training = model.training
+    """`with predicting(model):` eval mode without gradients; restores the previous mode on exit. On a GPU in bf16 where
+    it has bf16, whatever the model was trained in: the fast kernels are for half precision."""
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device, prediction_precision(device)):
             yield
     finally:
         model.train(was_training)

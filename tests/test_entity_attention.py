@@ -37,19 +37,26 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 # ---------------------------------------------------------------- reference, in float64 and numpy
 
 
-def kept(seed, stream, rows, columns, keep):
+def counter_start(seed, stream):
+    """The seed, times an odd number, as two words; the upper one tells (sequence, head), the stream, as well."""
+    start = seed * 0x9E3779B97F4A7C15 % 2**64
+    return start % 2**32, start >> 32 ^ stream
+
+
+def kept(start, rows, columns, keep):
     """Dropout mask by position, [rows, columns]: Philox2x32 with 7 rounds, written from its definition.
 
     One draw serves four scores: rows r, r + 8 and columns c, c + 8 of a 16 x 16 block. The counter is (number of the
-    row pair * 65536 + number of the column pair, stream), the key the seed; row r uses the first word of the result and
-    r + 8 the second, column c its lower 16 bits and c + 8 its upper ones. Kept if these are < keep."""
+    row pair * 65536 + number of the column pair, 0), each word xor that of the start; the key is `keep`. Row r uses the
+    first word of the result and r + 8 the second, column c its lower 16 bits and c + 8 its upper ones. Kept if these
+    are < keep."""
     mask, multiplier = np.uint64(0xFFFFFFFF), np.uint64(0xD256D193)
     rows, columns = np.asarray(rows, np.uint64)[:, None], np.asarray(columns, np.uint64)[None, :]
     sixteen, eight = np.uint64(16), np.uint64(8)
     left = (rows // sixteen * eight + rows % eight) * np.uint64(65536) + columns // sixteen * eight + columns % eight
-    right = np.full_like(left, stream)
+    left, right = left ^ np.uint64(start[0]), np.full_like(left, start[1])
     for i in range(7):
-        key = np.uint64((seed + i * 0x9E3779B9) % 2**32)
+        key = np.uint64((keep + i * 0x9E3779B9) % 2**32)
         product = left * multiplier
         left, right = (product >> np.uint64(32)) ^ key ^ right, product & mask
     word = np.where(rows % sixteen < eight, left, right)
@@ -64,7 +71,7 @@ def reference(q_word, q_entity, key, value, d_out, packing, dropout=0.0, seed=0,
     n_rows, heads, head_dim = q_word.shape
     out, lse = torch.zeros_like(q_word), torch.zeros(heads, n_rows, dtype=dtype)
     keep = round((1 - dropout) * 65536)
-    for sequence, (word, n_words, entity, n_entities) in enumerate(packing.segments.tolist()):
+    for sequence, (word, n_words, entity, n_entities) in enumerate(packing[0].tolist()):
         words, entities = torch.arange(word, word + n_words), torch.arange(entity, entity + n_entities)
         rows = torch.cat([words, entities])
         positions = np.r_[0:n_words, -(-n_words // 16) * 16 + np.arange(n_entities)]
@@ -74,7 +81,7 @@ def reference(q_word, q_entity, key, value, d_out, packing, dropout=0.0, seed=0,
             weights = torch.softmax(scores / head_dim**0.5, 1)
             lse[head, rows] = torch.logsumexp(scores.detach() / head_dim**0.5, 1) / np.log(2)
             if dropout:
-                mask = kept(seed, sequence * heads + head, positions, positions, keep)
+                mask = kept(counter_start(seed, sequence * heads + head), positions, positions, keep)
                 weights = weights * torch.from_numpy(mask) * (65536 / keep)
             out = out.index_put((rows, torch.tensor(head)), weights @ value[rows, head])
     return [out.detach(), lse, *torch.autograd.grad(out, [x for x in leaves if x is not None], d_out.to(dtype))]
@@ -98,25 +105,20 @@ def use_tiles(monkeypatch, tiles, tma=False, module=None):
         monkeypatch.setattr(module, "choose_tile", lambda kernel, *_: module.Tile(*sizes[kernel], 4, 2, tma))
 
 
-def make_inputs(words, entities, heads=2, head_dim=64, dtype=torch.float32, scale=1.0, seed=0, padded=False):
-    """q_word, q_entity, key, value, d_out as slices of one wide tensor, and the packing."""
-    words, entities = torch.tensor(words), torch.tensor(entities)
-    if padded:
-        n_word, n_entity = int(words.max()) + 3, int(entities.max()) + 2
-        rows, packing = len(words) * (n_word + n_entity), attention.pack_padded(words, entities, n_word, n_entity)
-    else:
-        cumulative = [torch.cat([x.new_zeros(1), x.cumsum(0)]).int() for x in (words, entities)]
-        packing = attention.pack(*cumulative, int(words.max()), int(entities.max()))
-        rows = int(words.sum() + entities.sum())
-    wide = torch.randn(rows, 5, heads, head_dim, generator=generator(seed)).mul_(scale).to(dtype)
-    return *wide.unbind(1), packing
+def make_inputs(words, entities, heads=2, head_dim=64, dtype=torch.float32, scale=1.0, seed=0):
+    """q_word, q_entity, key, value, d_out as slices of one wide tensor; segments, max_words, max_entities."""
+    first_word = np.cumsum([0, *words])
+    first_entity = first_word[-1] + np.cumsum([0, *entities])
+    segments = torch.tensor(list(zip(first_word, words, first_entity, entities)), dtype=torch.int32)
+    wide = torch.randn(int(first_entity[-1]), 5, heads, head_dim, generator=generator(seed)).mul_(scale).to(dtype)
+    return *wide.unbind(1), (segments, max(words), max(entities))
 
 
 def run(module, q_word, q_entity, key, value, d_out, packing, dropout=0.0, seed=0):
     """The same by the operators behind `entity_attention`."""
-    out, lse = module._attention(q_word, q_entity, key, value, *packing, dropout, seed)
-    inputs = q_word, q_entity, key, value, out, lse
-    gradients = module._attention_backward(d_out, *inputs, *packing, dropout, seed)
+    options = *packing, dropout, torch.tensor(seed)
+    out, lse = module._attention(q_word, q_entity, key, value, *options)
+    gradients = module._attention_backward(d_out, q_word, q_entity, key, value, out, lse, *options)
     return [out, lse, *(g for i, g in enumerate(gradients) if i != 1 or q_entity is not None)]
 
 
@@ -145,13 +147,12 @@ TYPES = FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 OF_EACH_KERNEL = {"forward": (64, 32, 16), "query_gradient": (32, 16, 32), "key_gradient": (16, 64, 32)}
 CASES = [  # tiles, lengths of the sequences' words and entities, what else
     *((SMALL, *RAGGED, {"dtype": dtype, "dropout": dropout}) for dtype in TYPES for dropout in (0.0, 0.1)),
-    *((SMALL, *RAGGED, {"dtype": dtype, "dropout": p, "padded": True}) for dtype, p in ((FP32, 0.1), (FP16, 0.0))),
     *((OF_EACH_KERNEL, (70, 0, 32, 33), (5, 3, 0, 33), {"dtype": dtype, "dropout": dropout, "heads": 1, "tma": True})
       for dtype in (FP32, FP16) for dropout in (0.0, 0.1)),
     # one off a tile; from 0 to 200; other heads
     *(((32, 32, 32), (31, 32, 33, 63, 65), (33, 32, 31, 1, 0), {"dtype": dtype, "heads": 1}) for dtype in (FP32, FP16)),
     ((64, 64, 16), (0, 200, 7, 1), (3, 0, 117, 1), {"dtype": FP16, "dropout": 0.1, "heads": 1}),
-    *((SMALL, *RAGGED, {"dtype": FP16, "head_dim": head_dim}) for head_dim in (32, 128)),
+    (SMALL, *RAGGED, {"dtype": FP16, "head_dim": 32}),
     # the tiles of each GPU: full ones and a rest; float32 has tiles of its own
     *((arch, (300,), (70,), {"dtype": FP16, "dropout": dropout, "heads": 1})
       for arch, dropout in ((80, 0.0), (80, 0.1), (90, 0.1), (100, 0.0))),
@@ -169,6 +170,21 @@ def interpreted_is_as_good_as_plain_pytorch(monkeypatch, tiles, words, entities,
     check(words, entities, **{name: value for name, value in options.items() if name != "tma"})
 
 
+@pytest.mark.parametrize("dtype", [FP32, FP16], ids=str)
+def interpreted_first_rung_is_as_good_as_plain_pytorch(monkeypatch, dtype):
+    from kernels import entity_attention_simple as simple
+
+    monkeypatch.setattr(simple, "TILE", dict(BLOCK_M=32, BLOCK_N=32))
+    *tensors, d_out, packing = make_inputs((37, 0, 20, 1), (5, 3, 0, 33), dtype=dtype)
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    out = simple.SimpleAttention.apply(*leaves, packing[0])
+    found = [out.detach(), *torch.autograd.grad(out, leaves, d_out)]
+    plain, exact = (reference(*tensors, d_out, packing, dtype=kind) for kind in (FP32, torch.float64))
+    del plain[1], exact[1]  # the log-sum-exp is not handed out
+    for each in zip(found, plain, exact, strict=True):
+        assert_as_good(*each, through=dtype)
+
+
 # ---------------------------------------------------------------- properties
 
 
@@ -184,21 +200,6 @@ def interpreted_without_entities_it_is_ordinary_attention(monkeypatch):
             for dtype in (FP32, torch.float64)
         )
         assert_as_good(two[0][first:last], plain, exact)
-
-
-def interpreted_packed_equals_padded(monkeypatch):
-    use_tiles(monkeypatch, SMALL)
-    words, entities = (20, 33, 0), (5, 0, 2)
-    *padded, padding = make_inputs(words, entities, heads=1, padded=True)
-    runs = torch.cat([padding.segments[:, :2], padding.segments[:, 2:]]).tolist()
-    rows = torch.cat([torch.arange(start, start + n) for start, n in runs])
-    packing = make_inputs(words, entities, heads=1)[-1]
-    ours, theirs = run(attention, *[x[rows] for x in padded], packing, 0.1), run(attention, *padded, padding, 0.1)
-    outside = torch.ones(len(padded[0]), dtype=torch.bool)
-    outside[rows] = False
-    for mine, other in zip(ours, theirs, strict=True):
-        if mine.dim() == 3:  # not the log-sum-exp, which has its rows last
-            assert torch.equal(mine, other[rows]) and not other[outside].any()
 
 
 @pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
@@ -230,9 +231,10 @@ def make_mask_kernel():
     import triton.language as tl
 
     @triton.jit
-    def mask_kernel(out, seed, stream, keep, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr,
-                    FIRST_IS_QUERY: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
-        mask = attention._kept((seed, stream, keep), first, second, FIRST, SECOND, FIRST_IS_QUERY, WIDE)
+    def mask_kernel(out, low, high, keep, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr,
+                    FIRST_IS_QUERY: tl.constexpr):  # fmt: skip
+        random = low.to(tl.uint32), high.to(tl.uint32), keep
+        mask = attention._kept(random, first, second, FIRST, SECOND, FIRST_IS_QUERY)
         offsets = tl.arange(0, FIRST)[:, None] * SECOND + tl.arange(0, SECOND)[None, :]
         tl.store(out + offsets, mask.to(tl.int8))
 
@@ -241,17 +243,18 @@ def make_mask_kernel():
 
 @pytest.mark.parametrize("shape", [(16, 16), (128, 32), (32, 128), (64, 64)])
 @pytest.mark.parametrize("wide", [False, True])
-def interpreted_dropout_mask_is_philox(shape, wide):
+def interpreted_dropout_mask_is_philox(monkeypatch, shape, wide):
     """Bit-equal to the independent generator, for any tile, either way round, at the far end of the counters too."""
+    monkeypatch.setattr(attention, "cuda_capability_geq", lambda major: wide)
     kernel = make_mask_kernel()
     far = 2**17 - 128
-    for seed, stream, row, column in ((0, 0, 0, 0), (2**31 + 12345, 70000, 48, 4096), (2**32 - 1, 2**31, far, far)):
-        exact = kept(seed, stream, np.arange(row, row + shape[0]), np.arange(column, column + shape[1]), 58982)
+    for low, high, row, column in ((0, 0, 0, 0), (2**31 + 12345, 70000, 48, 4096), (2**32 - 1, 2**31, far, far)):
+        exact = kept((low, high), np.arange(row, row + shape[0]), np.arange(column, column + shape[1]), 58982)
         for transposed in (False, True):
             first, second = (column, row) if transposed else (row, column)
             size = shape[::-1] if transposed else shape
             out = torch.full(size, -1, dtype=torch.int8)
-            kernel[1,](out, seed - (seed >> 31 << 32), stream, 58982, first, second, *size, not transposed, wide)
+            kernel[1,](out, low, high, 58982, first, second, *size, not transposed)
             assert np.array_equal(out.numpy().T if transposed else out.numpy(), exact)
 
 
@@ -263,10 +266,9 @@ def interpreted_dropout_drops_where_philox_says(monkeypatch):
     nothing = torch.zeros(64, 1, 64)
     one_hot = torch.eye(64)[:, None]
     for seed in (0, -1, 2**40 + 5):
-        out = attention.entity_attention(nothing, nothing, nothing, one_hot, packing, 0.25, seed)
+        out = attention.entity_attention(nothing, nothing, nothing, one_hot, *packing, 0.25, torch.tensor(seed))
         positions = np.r_[0:words, 48 : 48 + entities]
-        folded = (seed ^ (seed >> 32)) % 2**32
-        survived = kept(folded, 0, positions, positions, 49152)
+        survived = kept(counter_start(seed, 0), positions, positions, 49152)
         assert np.array_equal(out[:, 0].numpy() > 0, survived)
         exact = torch.from_numpy(survived).double() / 64 / 0.75
         assert_as_good(out[:, 0], exact.float(), exact)
@@ -275,7 +277,8 @@ def interpreted_dropout_drops_where_philox_says(monkeypatch):
 def interpreted_dropout_statistics():
     """Of 4 million draws as many are kept as should be, and neighbours, heads and seeds do not know of each other."""
     keep, n = 58982, 1024
-    masks = [kept(seed, stream, np.arange(n), np.arange(n), keep) for seed, stream in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    starts = [counter_start(seed, stream) for seed in (0, 1) for stream in (0, 1)]
+    masks = [kept(start, np.arange(n), np.arange(n), keep) for start in starts]
     p = keep / 65536
     assert abs(np.mean(masks) - p) < 4 * np.sqrt(p * (1 - p) / (4 * n * n))
     centred = [m - p for m in masks]
@@ -299,12 +302,11 @@ def interpreted_every_byte_in_bounds_and_written_once(monkeypatch, tma):
     run(attention, *[x.contiguous() for x in tensors], packing, 0.1)
     assert [len(stores) for stores in LAUNCHES] == [2, 3, 2]  # out, lse; delta, dq_word, dq_entity; dk, dv
     assert all((counts == 1).all() for stores in LAUNCHES for counts in stores.values())
-    *tensors, packing = make_inputs((20, 33), (5, 1), dtype=FP16, padded=True)
-    LAUNCHES.clear()
-    run(attention, *tensors, packing)
-    real = 2 * (20 + 33 + 5 + 1)
-    for stores in LAUNCHES:
-        assert all(counts.max() == 1 and counts.sum() in (real, real * 64) for counts in stores.values())
+    LAUNCHES.clear()  # wherever the segments lie
+    strided = torch.full((3, 8), -1, dtype=torch.int32)
+    strided[:, ::2] = packing[0]
+    run(attention, *[x.contiguous() for x in tensors], (strided[:, ::2], 37, 5), 0.1)
+    assert all((counts == 1).all() for stores in LAUNCHES for counts in stores.values())
 
 
 # ---------------------------------------------------------------- PyTorch
@@ -316,7 +318,7 @@ def interpreted_public_function_is_differentiable(monkeypatch):
     leaves = [x.clone().requires_grad_() for x in (q_word, q_entity, key, value)]
     # the sum's gradient is one number seen everywhere (all strides 0), and the inputs are non-contiguous views
     views = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in leaves]
-    attention.entity_attention(*views, packing).sum().backward()
+    attention.entity_attention(*views, *packing).sum().backward()
     ones = torch.ones_like(q_word)
     plain, exact = (reference(*leaves, ones, packing, dtype=dtype)[2:] for dtype in (FP32, torch.float64))
     for leaf, *others in zip(leaves, plain, exact, strict=True):
@@ -328,17 +330,18 @@ def interpreted_operator_contract(monkeypatch):
     use_tiles(monkeypatch, SMALL)
     q_word, q_entity, key, value, d_out, packing = make_inputs((5,), (3,), heads=1, head_dim=32)
     leaves = [x.clone().requires_grad_() for x in (q_word, q_entity, key, value)]
-    torch.library.opcheck(attention._attention, (*leaves, *packing, 0.1, 5))
-    alone = leaves[0], None, *leaves[2:], *packing, 0.0, 5
+    torch.library.opcheck(attention._attention, (*leaves, *packing, 0.1, torch.tensor(5)))
+    alone = leaves[0], None, *leaves[2:], *packing, 0.0, None
     torch.library.opcheck(attention._attention, alone, test_utils=("test_schema", "test_faketensor"))
 
 
 def interpreted_compile_and_autocast(monkeypatch):
     use_tiles(monkeypatch, SMALL)
     q_word, q_entity, key, value, _, packing = make_inputs((20,), (3,), heads=1, head_dim=32)
+    seed = torch.tensor(5)
 
     def loss(q_word, key):
-        return attention.entity_attention(q_word * 2, q_entity, key, value, packing, 0.1, 5).square().sum()
+        return attention.entity_attention(q_word * 2, q_entity, key, value, *packing, 0.1, seed).square().sum()
 
     leaves = [q_word.clone().requires_grad_(), key.clone().requires_grad_()]
     eager = torch.autograd.grad(loss(*leaves), leaves)
@@ -346,7 +349,7 @@ def interpreted_compile_and_autocast(monkeypatch):
     compiled = torch.autograd.grad(compiled_loss(*leaves), leaves)
     assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
     with torch.autocast("cpu", dtype=torch.float16):
-        out = attention.entity_attention(leaves[0], q_entity.half(), leaves[1], value, packing)
+        out = attention.entity_attention(leaves[0], q_entity.half(), leaves[1], value, *packing)
     assert out.dtype == torch.float16
     assert torch.autograd.grad(out.float().sum(), leaves)[0].dtype == torch.float32
 
@@ -354,13 +357,16 @@ def interpreted_compile_and_autocast(monkeypatch):
 def interpreted_bad_input_is_named():
     *tensors, _, packing = make_inputs((5,), (2,), heads=1)
     q_word, q_entity, key, value = tensors
+    segments, *longest = packing
     for message, *arguments in (
-        ("key is .*expected", q_word, q_entity, key[:-1], value, packing),
-        ("value is torch.float16", q_word, q_entity, key, value.half(), packing),
-        ("32, 64 or 128", *(x[..., :16] for x in tensors), packing),
-        ("float16, bfloat16 or float32", *(x.double() for x in tensors), packing),
-        ("segments must be int32", *tensors, packing._replace(segments=packing.segments.long())),
-        ("dropout is 1.0", *tensors, packing, 1.0),
+        ("key is .*expected", q_word, q_entity, key[:-1], value, *packing),
+        ("value is torch.float16", q_word, q_entity, key, value.half(), *packing),
+        ("32 or 64", *(x[..., :16] for x in tensors), *packing),
+        ("float16, bfloat16 or float32", *(x.double() for x in tensors), *packing),
+        ("segments must be int32", *tensors, segments.long(), *longest),
+        ("dropout is 1.0", *tensors, *packing, 1.0),
+        ("needs a seed, one int64", *tensors, *packing, 0.1),
+        ("needs a seed, one int64", *tensors, *packing, 0.1, torch.tensor(1.0)),
     ):
         with pytest.raises(ValueError, match=message):
             attention.entity_attention(*arguments)
@@ -375,7 +381,8 @@ def interpreted_traffic_with_the_tiles_of_each_gpu(monkeypatch, arch):
 
     forward, backward = bench.attention_traffic(arch, batch=1, heads=1)
     assert forward["unique / minimum"] <= 1.001 and backward["unique / minimum"] <= 1.01
-    assert forward["requested / minimum"] <= 2.6 and backward["requested / minimum"] <= 3.9
+    # sm_90: tiles of 64 keys read more; with 128, dk takes 10.2 instructions a score, and one program fills a processor
+    assert forward["requested / minimum"] <= 2.6 and backward["requested / minimum"] <= (4.65 if arch == 90 else 3.9)
     assert forward["flops / ideal"] <= 1.12 and backward["flops / ideal"] <= 1.66
     assert forward["atomics"] == backward["atomics"] == 0
     if arch == 80 and importlib.util.find_spec("transformers"):
@@ -407,7 +414,7 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
     "dk not scaled": ("(dk * (scale * inverse_keep))", "(dk * inverse_keep)"),
     "dv not divided by the kept share": ("(dv * inverse_keep)", "dv"),
     "dv from weights before dropout": ("tl.where(kept, p, 0.0).to(do.dtype)", "p.to(do.dtype)"),
-    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False, TMA)", "BLOCK_N, BLOCK_M, True, TMA)"),
+    "mask not transposed in dk": ("BLOCK_N, BLOCK_M, False)", "BLOCK_N, BLOCK_M, True)"),
     "all heads drop alike in dk": ("head, keep)\n    column = head * HEAD_DIM\n    lse +=",
                                    "0, keep)\n    column = head * HEAD_DIM\n    lse +="),
     "no entity rows in dk and dv": ("for row in range(0, n_entities, BLOCK_M)", "for row in range(0, 0, BLOCK_M)"),
@@ -415,6 +422,12 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
                                            "(q_word, q_word_tiles, stride_q_word)"),
     "entity key tile one row late": ("entity_first, start, n_entities, entity_position + start",
                                      "entity_first, start + 1, n_entities, entity_position + start"),
+    "too many words go unnoticed": ("(n_words <= max_words) &", "(n_words > 0) &"),
+    "too many entities go unnoticed": ("& (n_entities <= max_entities)", "& (n_entities < 100)"),
+    "segments read as if side by side": ("segments.contiguous()", "segments"),
+    "half of the seed ignored": (".to(tl.uint32) ^ stream.to(tl.uint32)", ".to(tl.uint32) * 0 + stream.to(tl.uint32)"),
+    "dropout of one in a million drops all": ("DROPOUT=keep < 65536", "DROPOUT=True"),
+    "nothing kept by a dropout of nearly all": ("max(1, round((1.0", "max(0, round((1.0"),
 }  # fmt: skip
 # Not here, because they change nothing: another lse for missing rows in dk (their q and do are zero), and the current
 # tile's maximum instead of the running one (right until something overflows).
@@ -422,23 +435,28 @@ MUTANTS = {  # what is wrong: (text in the kernels, what replaces it, everywhere
 
 @pytest.fixture(scope="session")
 def mutant_case():
-    inputs = *make_inputs((17, 2), (9, 1), head_dim=32, seed=1), 0.3, 7
-    exact = reference(*inputs)
-    return inputs, exact, worst_of(reference(*inputs, dtype=FP32), exact)
+    """With segments in every second column of a table."""
+    *tensors, (segments, *_) = make_inputs((17, 2), (9, 1), head_dim=32, seed=1)
+    table = torch.full((2, 8), -1, dtype=torch.int32)
+    table[:, ::2] = segments
+    inputs = *tensors, (table[:, ::2], 17, 9), 0.3, 7
+    exact, undropped = reference(*inputs), reference(*inputs[:-2])[0]
+    return inputs, (exact, undropped), worst_of(reference(*inputs, dtype=FP32), exact)
 
 
 def worst_of(found, exact):
-    return max(map(error, found, exact))
+    errors = list(map(error, found, exact))
+    return max(errors) if np.isfinite(errors).all() else np.inf
 
 
-def worst_error(module, inputs, exact):
-    """The worst of all errors, or the forward pass's alone if that is already wrong."""
-    *tensors, d_out, packing, dropout, seed = inputs
-    found = module._attention(*tensors, *packing, dropout, seed)
-    if not worst_of(found, exact) > 1e-3:
-        found += module._attention_backward(d_out, *tensors, *found, *packing, dropout, seed)
-    worst = worst_of(found, exact)
-    return worst if np.isfinite(worst) else np.inf
+def worst_error(module, inputs, expected):
+    """Of all results; of the output with a dropout that rounds to none. Infinite if nearly all is dropped and it is
+    not finite, or if a sequence is longer than said and it is not NaN."""
+    (*tensors, _, packing, _, _), (exact, undropped) = inputs, expected
+    none, most = (module._attention(*tensors, *packing, p, torch.tensor(7))[0] for p in (1e-6, 1 - 1e-6))
+    too_long = (module._attention(*tensors, packing[0], *sizes, 0.0, None)[0][:17] for sizes in ((16, 20), (30, 8)))
+    silent = not most.isfinite().all() or not all(out[:16].isnan().all() for out in too_long)
+    return max(worst_of(run(module, *inputs), exact), error(none, undropped), np.inf if silent else 0.0)
 
 
 def mutant_none_is_close(monkeypatch, mutant_case):

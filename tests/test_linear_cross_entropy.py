@@ -41,7 +41,7 @@ class Launch:
     def __getitem__(self, grid): return lambda *arguments, **_: [out.fill_(1) for out in arguments[self.outputs]]
 
 fused.statistics_kernel, fused.score_gradient_kernel = Launch(slice(4, 8)), Launch(slice(6, 8))
-fused._product = lambda a, b, dtype: a.new_full((len(a), b.shape[1]), 1, dtype=dtype)  # cuBLAS needs no more
+fused._product = lambda a, b, out=None: a.new_full((len(a), b.shape[1]), 1, dtype=torch.float32)  # cuBLAS needs no more
 torch.set_num_threads(1)
 for rows, classes in ((4, 16), (1024, 100_000)):
     x, w = (torch.ones(n, 768, dtype=torch.float16, requires_grad=True) for n in (rows, classes))
@@ -225,8 +225,10 @@ def interpreted_operator_contract():
     torch.library.opcheck(fused._cross_entropy, (hidden, weight, None, target), test_utils=("test_schema",))
 
 
-def interpreted_compile_and_autocast(monkeypatch):
+@pytest.mark.parametrize("transposed", [False, True])
+def interpreted_compile_and_autocast(transposed):
     hidden, weight, bias, target, _ = make_inputs(rows=20, classes=100)
+    hidden = hidden.T.contiguous().T if transposed else hidden
     leaves = [x.requires_grad_() for x in (hidden, weight, bias)]
 
     def loss(hidden, weight, bias):
@@ -279,8 +281,9 @@ MUTANTS = {  # what is wrong: (text in the file, what replaces it, everywhere)
     "softmax without the sum": ("tl.load(lse + row)[:, None])", "tl.max(s, 1)[:, None])"),
     "without the rows' gradients": ("gradient) * row_g[:, None]", "gradient)"),
     "only the last chunk in dx": ("dx += _product", "dx = _product"),
-    "grad_scale left in dw": ("torch.float32) / grad_scale", "torch.float32)"),
-    "grad_scale left in db": ("sum(0) / grad_scale", "sum(0)"),
+    "grad_scale left in dw": ("torch.div(_product(d.T, x), grad_scale,", "torch.div(_product(d.T, x), 1.0,"),
+    "grad_scale left in dw of float32": ("d_weight /= grad_scale", "d_weight /= 1.0"),
+    "grad_scale left in db": ("(d_bias / grad_scale)", "d_bias"),
     "grad_scale left in dx": ("(dx / grad_scale)", "dx"),
     "features read crosswise": ("weight_rows + k)", "weight_rows)"),
 }  # fmt: skip
@@ -288,7 +291,7 @@ MUTANTS = {  # what is wrong: (text in the file, what replaces it, everywhere)
 
 @pytest.fixture(scope="session")
 def mutant_cases():
-    """float16, several tiles, shares and chunks; and ties."""
+    """float16, several tiles, shares and chunks; with a weight in float32, too; and ties."""
     inputs = make_inputs(rows=40, classes=203, features=32, dtype=torch.float16)
     tied = torch.zeros(6, 16), torch.zeros(403, 16), torch.arange(403.0) % 3, torch.tensor([2, 5, 95, 200, 0, 1])
     return inputs, definition(*inputs), tied
@@ -302,7 +305,9 @@ def worst_error(module, cases, monkeypatch):
     loss, hit, lse, gradients = run(module, *inputs)
     misses = int((hit != exact_hit).sum())
     misses += module.linear_cross_entropy(*tied)[1].tolist() != [True] + [False] * 5
-    errors = [error(loss, exact_loss), error(lse, exact_lse), *map(error, gradients, exact)]
+    hidden, weight, *rest = inputs
+    wide = run(module, hidden, weight.float(), *rest)[3]
+    errors = [error(loss, exact_loss), error(lse, exact_lse), *map(error, (*gradients, *wide), (*exact, *exact))]
     return float("inf") if any(e != e for e in errors) else max(*errors, misses)
 
 

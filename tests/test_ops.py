@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from closeness import assert_as_good, assert_same, generator, seeded
+from closeness import assert_as_good, assert_rounded, assert_same, generator, seeded
 
 from luke_mini import ops, ops_cpu
 from luke_mini.packing import PackedBatch
@@ -44,13 +44,15 @@ def random_lengths(seed: int) -> tuple[list[int], list[int]]:
 CASES = [([1], [0]), ([1], [1]), ([5, 1, 7], [2, 0, 3]), ([512], [128]), *(random_lengths(seed) for seed in range(8))]
 
 
+@pytest.mark.parametrize("form", [ops.entity_attention, ops.padded_attention])
 @pytest.mark.parametrize("one_query", [False, True])
 @pytest.mark.parametrize("lengths", CASES, ids=str)
-def test_attention_equals_the_equations(lengths, one_query):
+def test_attention_equals_the_equations(lengths, one_query, form):
+    """That of CPUs, and that of other devices without kernels."""
     batch = packed(*lengths)
     q2w, q2e, key, value = qkv(batch)
     inputs = (q2w, None if one_query else q2e, key, value)
-    ours = value_and_gradients(lambda *x: ops.entity_attention(*x, batch), inputs)
+    ours = value_and_gradients(lambda *x: form(*x, batch), inputs)
     exact = value_and_gradients(lambda *x: ops.entity_attention_equations(*x, batch), inputs)
     for mine, other in zip(ours, exact):
         assert_same(mine, other)
@@ -109,6 +111,13 @@ def test_dropout_mask_statistics(p):
     assert abs(float(neighbours) - p * p) < 5 * (p * p / n) ** 0.5
 
 
+def test_padded_attention_drops_with_its_probability():
+    """Of 64 equal weights on one-hot values; with float32 the mean of what is left is 1."""
+    batch, nothing = packed([40], [24]), torch.zeros(64, 1, 64)
+    out = ops.padded_attention(nothing, nothing, nothing, torch.eye(64)[:, None], batch, 0.25)
+    assert abs(float((out == 0).double().mean()) - 0.25) < 0.05 and abs(float(out.sum()) / 64 - 1) < 0.05
+
+
 def test_dropout_obeys_the_seed_and_the_mode():
     x = torch.ones(50, 50)
     torch.manual_seed(seeded(7))
@@ -124,10 +133,12 @@ def test_linear_cross_entropy_equals_the_definition():
     hidden, weight, bias = (torch.randn(n, generator=draws, dtype=torch.float64) for n in ((9, 5), (31, 5), (31,)))
     target = torch.randint(0, 31, (9,), generator=draws)
     target[3] = (hidden[3] @ weight.T + bias).argmax()
-    loss, hit = ops.linear_cross_entropy(hidden, weight, bias, target)
     scores = hidden @ weight.T + bias
-    assert_same(loss, scores.exp().sum(1).log() - scores[torch.arange(9), target])
-    assert hit.tolist() == [int(row.argmax()) == int(t) for row, t in zip(scores, target)] and hit[3]
+    exact = scores.exp().sum(1).log() - scores[torch.arange(9), target]
+    for form, compare in ((ops.linear_cross_entropy, assert_same), (ops.full_cross_entropy, assert_rounded)):
+        loss, hit = form(hidden, weight, bias, target)
+        compare(loss, exact)
+        assert hit.tolist() == [int(row.argmax()) == int(t) for row, t in zip(scores, target)] and hit[3]
 
 
 def test_mean_of_rows_with_an_empty_and_a_repeated_group():

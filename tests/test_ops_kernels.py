@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo.testing
 from closeness import assert_as_good, by_layer, generator, seeded
 from interpreter import expect_passed, interpreted
 
@@ -29,15 +30,65 @@ def test_in_the_interpreter(output_of):
     expect_passed(output_of("interpreted"))
 
 
-def test_the_choice_is_made_by_device_and_can_be_forced():
+def test_the_choice_is_made_by_device_and_can_be_forced(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: {gpu: (9, 0)}.get(device, (7, 5)))
     assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("torch", "triton")
+    assert ops.backend_for(gpu, torch.float16, 32) == "triton"
+    # float32, another head size, too old a GPU, no Triton, AMD's, which answers as cuda 9.4
+    assert ops.backend_for(gpu, torch.float32) == ops.backend_for(gpu, torch.bfloat16, 128) == "torch"
+    assert ops.backend_for(torch.device("cuda", 0)) == ops.backend_for(torch.device("mps")) == "torch"
+    for owner, name, value in ((ops, "HAS_TRITON", False), (torch.version, "hip", "6.0")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            assert ops.backend_for(gpu) == "torch"
     ops.use_backend("torch")
     assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("torch", "torch")
     ops.use_backend("triton")
     assert (ops.backend_for(cpu), ops.backend_for(gpu)) == ("triton", "triton")
     with pytest.raises(ValueError, match="expected auto, triton or torch"):
         ops.use_backend("cuda")
+
+
+def test_another_device_takes_the_other_form(monkeypatch):
+    """On "meta", where nothing is computed: neither the CPU's operators nor the kernels are reached."""
+    monkeypatch.setattr(ops, "ops_cpu", None)
+    model, batch = make_model_and_batch()
+    terms = model.to("meta")(batch.to("meta"))
+    sum(loss for loss, _ in terms.values()).backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "pooler" not in name)
+
+
+def step(model, batch):
+    torch.manual_seed(5)
+    model.zero_grad()
+    terms = model(batch)
+    sum(loss for loss, _ in terms.values()).backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return found | {name: torch.stack([loss.detach(), hits]) for name, (loss, hits) in terms.items()}
+
+
+def test_a_compiled_model_computes_the_same():
+    """torch.compile without a break in its graph: compiled once for the first batch, once for all that follow."""
+    torch.compiler.reset()
+    model, _ = make_model_and_batch(dropout=0.1)
+    inner, compiled = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), copy.deepcopy(model)
+    training = torch.compile(compiled, backend=inner, fullgraph=True)
+    for n in range(6):
+        batch = make_batch((17 + 6 * n, 40 - 3 * n, 9 + 4 * n), (3, 0, 19 - 2 * n))  # nothing has the same size twice
+        expected = step(model, batch)
+        terms = step(training, batch)
+        found = {name: p.grad for name, p in compiled.named_parameters() if p.grad is not None}
+        found, expected = by_layer(found | {name: terms[name] for name in ("word", "entity")}), by_layer(expected)
+        assert found.keys() == expected.keys() and len(found) > 20
+        for name, gradient in found.items():
+            assert (gradient - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+    assert inner.frame_count <= 2
+    predicting = torch.compile(compiled.luke.eval(), backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for n in range(2):
+            batch = make_batch((5 + n, 30), (2, 2 + n)).packed
+            assert (predicting(batch) - model.luke.eval()(batch)).norm() <= 1e-5 * len(batch.word_ids)
 
 
 def make_model_and_batch(layers=2, dropout=0.0):
@@ -48,19 +99,22 @@ def make_model_and_batch(layers=2, dropout=0.0):
     )  # fmt: skip
     model = LukeForPretraining(shape).train()
     initialize(model, shape, seeded())
-    draws = generator()
-    words, entities = (17, 40, 5), (3, 0, 9)
+    return model, make_batch((17, 40, 5), (3, 0, 9))
+
+
+def make_batch(words, entities):
+    draws, n_words, n_entities = generator(), sum(words), sum(entities)
     batch = packing.PackedBatch(
-        word_ids=torch.randint(4, 211, (62,), generator=draws),
+        word_ids=torch.randint(4, 211, (n_words,), generator=draws),
         word_positions=torch.cat([torch.arange(2, 2 + n) for n in words]),
-        entity_ids=torch.randint(4, 307, (12,), generator=draws),
-        mention_positions=torch.randint(0, 5, (24,), generator=draws),
-        mention_offsets=torch.arange(0, 25, 2),
+        entity_ids=torch.randint(4, 307, (n_entities,), generator=draws),
+        mention_positions=torch.randint(0, 5, (2 * n_entities,), generator=draws),
+        mention_offsets=torch.arange(0, 2 * n_entities + 1, 2),
         word_lengths=words,
         entity_lengths=entities,
     )
-    rows, entity_rows = torch.arange(0, 62, 5), torch.arange(0, 12, 2)
-    return model, PretrainBatch(batch, rows, batch.word_ids[rows], entity_rows, batch.entity_ids[entity_rows])
+    rows, entity_rows = torch.arange(0, n_words, 5), torch.arange(0, n_entities, 2)
+    return PretrainBatch(batch, rows, batch.word_ids[rows], entity_rows, batch.entity_ids[entity_rows])
 
 
 def loss_and_gradients(model, batch, form):

@@ -48,8 +48,10 @@ def test_sequences_of_the_example():
     assert batch.entity_ids.tolist() == [7, 8, 9, 7] and batch.entity_lengths == (3, 0, 1)
     assert batch.word_lengths == (6, 4, 4)
     assert batch.mention_positions.tolist() == [1, 3, 4, 2] and batch.mention_offsets.tolist() == [0, 1, 3, 3, 4]
-    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 5 and {tensor.dtype for tensor in tensors} == {torch.int64}
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    assert tensors.pop("segments").tolist() == [[0, 6, 14, 3], [6, 4, 17, 0], [10, 4, 17, 1]]
+    assert (batch.max_words, batch.max_entities) == (6, 3) and batch.segments.dtype == torch.int32
+    assert len(tensors) == 5 and {tensor.dtype for tensor in tensors.values()} == {torch.int64}
     batch = packing.pack(sequences, pad_id=1, max_mention=1)
     assert batch.mention_positions.tolist() == [1, 3, 2] and batch.mention_offsets.tolist() == [0, 1, 2, 2, 3]
 

@@ -434,3 +434,18 @@ def test_batches_for_prediction():
             assert not model.training and not model(torch.ones(2)).requires_grad
             raise KeyError
         assert model.training is mode and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_predicting_on_a_gpu_is_in_bf16(monkeypatch):
+    """Here on a CPU, told to be as a GPU that has bf16; a CPU itself predicts in float32."""
+    model = torch.nn.Linear(8, 8)
+    with trainer.predicting(model):
+        assert model(torch.ones(1, 8)).dtype == torch.float32
+    monkeypatch.setattr(trainer, "prediction_precision", lambda device: "bf16")
+    with trainer.predicting(model):
+        assert model(torch.ones(1, 8)).dtype == torch.bfloat16
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert trainer.prediction_precision(torch.device("cuda")) == "fp32"  # emulated bf16 is slower than float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert trainer.prediction_precision(torch.device("cuda")) == "bf16"

@@ -8,8 +8,9 @@
 *Static.* Every kernel is launched on a pretended sm_80 (A100), sm_90 (H100) and sm_100 (B200), which compiles it as a
 GPU would have it, and the machine code is read back: registers, spills, shared memory, which tensor-core
 instruction it uses, whether loads are pipelined, and how many instructions the hot loop spends per attention score and
-thread. The hot loop is the innermost loop with tensor-core instructions and the most exponentials, the first of them in
-the program: full tiles of word keys (or of word rows, for the gradient of the keys).
+thread; how many programs a processor holds at a time, and how far ahead of its use a tile is asked for. The hot loop is
+the innermost loop with tensor-core instructions and the most exponentials, the first of them in the program: full tiles
+of word keys (or of word rows, for the gradient of the keys).
 
 *Traffic.* The kernels run in Triton's interpreter while a counter looks at every load, store, product and exponential.
 Requested bytes are what the loads and stores ask for; unique bytes are the 32-byte sectors touched at least once, which
@@ -87,23 +88,26 @@ def compiling(module, names, arch):
         yield compiled
 
 
-def attention_inputs(dtype, head_dim=64, words=512, entities=64, batch=2, heads=2):
-    """q_word, q_entity, key, value and the output's gradient, as slices of one wide tensor; and their packing."""
-    wide = torch.randn(batch * (words + entities), 5, heads, head_dim).to(dtype).unbind(1)
-    lengths = [torch.arange(batch + 1, dtype=torch.int32) * n for n in (words, entities)]
-    return wide, attention.pack(*lengths, words, entities)
+def attention_inputs(dtype, words=512, entities=64, batch=2, heads=2):
+    """q_word, q_entity, key, value, the output's gradient, slices of one wide tensor; segments and longest lengths."""
+    wide = torch.randn(batch * (words + entities), 5, heads, 64).to(dtype).unbind(1)
+    segments = [(b * words, words, batch * words + b * entities, entities) for b in range(batch)]
+    return wide, (torch.tensor(segments, dtype=torch.int32), words, entities)
 
 
-def inspect_attention(arch, dtype=torch.float16, dropout=0.0, head_dim=64):
+def inspect_attention(arch, dtype=torch.float16, dropout=0.0, two_queries=True):
     """Compile and read back the three kernels as `entity_attention` would launch them: dicts of numbers."""
-    (*tensors, d_out), packing = attention_inputs(dtype, head_dim)
+    (q_word, q_entity, *tensors, d_out), packing = attention_inputs(dtype)
+    inputs = q_word, q_entity if two_queries else None, *tensors
+    options = *packing, dropout, torch.tensor(0) if dropout else None
     with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "_architecture", lambda _: arch):
-        out, lse = attention._attention(*tensors, *packing, dropout, -5)
-        attention._attention_backward(d_out, *tensors, out, lse, *packing, dropout, 2**40)
+        out, lse = attention._attention(*inputs, *options)
+        attention._attention_backward(d_out, *inputs, out, lse, *options)
     rows = []
     for name, code in zip(KERNELS, compiled, strict=True):
-        tile = attention.choose_tile(name, arch, dtype, head_dim, dropout)
-        rows.append({"kernel": name, "arch": arch, "dtype": TYPES[dtype], "head_dim": head_dim, "dropout": dropout > 0,
+        tile = attention.choose_tile(name, arch, dtype, dropout)
+        rows.append({"kernel": name, "arch": arch, "dtype": TYPES[dtype], "queries": 1 + two_queries,
+                     "dropout": dropout > 0,
                      "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
                      **read_back(code, tile)})  # fmt: skip
     return rows
@@ -135,8 +139,11 @@ def read_back(compiled, tile):
     per_thread = tile.block_m * tile.block_n / (32 * tile.num_warps)  # scores of one tile that one thread holds
     exponentials = [count(r"\bMUFU\.EX2", loop) for loop in loops]
     hot = loops[int(np.argmax(exponentials))] if loops else []
+    registers = int(re.search(r"REG:(\d+)", usage)[1])
     return {
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "registers": registers,
+        "programs": programs_per_processor(compiled.metadata, registers),
+        **load_and_wait(hot, tile.num_stages),
         "spilled_bytes": int(re.search(r"STACK:(\d+)", usage)[1]) + int(re.search(r"LOCAL:(\d+)", usage)[1]),
         "local_instructions": count(r"\b(LDL|STL)\b", instructions),
         "shared_bytes": compiled.metadata.shared, "tensor_memory_columns": getattr(compiled.metadata, "tmem_size", 0),
@@ -149,6 +156,23 @@ def read_back(compiled, tile):
         "instructions": len(instructions),
         "per_score": round(len(hot) / per_thread, 2),
     }  # fmt: skip
+
+
+def programs_per_processor(metadata, registers):
+    """How many programs a streaming multiprocessor holds at a time, by registers, warps, shared and tensor memory."""
+    shared, columns = metadata.shared, getattr(metadata, "tmem_size", 0)
+    by_registers = 65536 // (-(-registers // 8) * 8 * 32 * metadata.num_warps)
+    by_shared = (164 if metadata.target.arch < 90 else 228) * 1024 // (shared + 1024)  # of each, 1 KB is the system's
+    return min(by_registers, 64 // metadata.num_warps, by_shared, 512 // columns if columns else 64)
+
+
+def load_and_wait(loop, stages):
+    """Of the hot loop: its instructions, and those from its last load to the first wait for what that brings, which comes
+    stages - 1 passes later. A load that has less than a pass is waited for."""
+    load, wait = ([i for i, instruction in enumerate(loop) if re.search(pattern, instruction)] for pattern in
+                  (r"\b(LDGSTS|UTMALDG)\b", r"\bDEPBAR\.LE SB|\bSYNCS\.PHASECHK"))  # fmt: skip
+    ahead = (stages - 1) * len(loop) + wait[0] - load[-1] if load and wait else 0
+    return {"loop": len(loop), "load_to_wait": ahead}
 
 
 def disassemble(cubin):
@@ -245,7 +269,7 @@ class TrafficCounter:
         return Traffic(self.requested, unique, self.flops, self.exponentials, self.atomics)
 
 
-def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64, dropout=0.0):
+def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64):
     """Forward and backward with the tiles of an architecture (float16), as ratios to the least that could do.
 
     The least: forward reads both queries, keys, values and writes the output and its log-sum-exp; backward reads all of
@@ -253,15 +277,15 @@ def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=6
     five backward (ours takes seven, because the gradient of the keys and that of the queries each redo the first two).
     """
     rows = batch * (words + entities)
-    wide, packing = attention_inputs(torch.float16, head_dim, words, entities, batch, heads)
+    wide, packing = attention_inputs(torch.float16, words, entities, batch, heads)
     chosen = attention.choose_tile
     attention.choose_tile = lambda kernel, _, *rest: chosen(kernel, arch, *rest)
     try:
         with TrafficCounter() as counter:
-            out, lse = attention._attention(*wide[:4], *packing, dropout, 0)
+            out, lse = attention._attention(*wide[:4], *packing, 0.0, None)
         forward = counter.traffic()
         with TrafficCounter() as counter:
-            attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, dropout, 0)
+            attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, 0.0, None)
         backward = counter.traffic()
     finally:
         attention.choose_tile = chosen
@@ -353,15 +377,15 @@ def static_table():
     for arch, dtype in itertools.product(ARCHITECTURES, (torch.float16, torch.bfloat16)):
         for weight_dtype, features in ((torch.float32, 256), (dtype, 768)):
             rows += show_each(inspect_cross_entropy(arch, dtype, weight_dtype, features), ("weight", "features"))
-        for dropout in (0.0, 0.1):
-            rows += show_each(inspect_attention(arch, dtype, dropout), ("dropout",))
+        for dropout, two_queries in itertools.product((0.0, 0.1), (True, False)):
+            rows += show_each(inspect_attention(arch, dtype, dropout, two_queries), ("dropout", "queries"))
     return rows
 
 
 def show_each(rows, names):
     for row in rows:
         print(show(row, ("kernel", "arch", "dtype", *names, "tile", "registers", "spilled_bytes", "shared_bytes",
-                         "per_score")), flush=True)  # fmt: skip
+                         "programs", "loop", "load_to_wait", "per_score")), flush=True)  # fmt: skip
     return rows
 
 

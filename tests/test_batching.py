@@ -204,7 +204,7 @@ def test_batch_moves_to_a_device_whole(shards):
     batch = next(batches(shards, RULES, global_batch=4, micro_batch=4))[0]
     moved = batch.to("meta")
     tensors = [value for value in (*vars(moved).values(), *vars(moved.packed).values()) if torch.is_tensor(value)]
-    assert len(tensors) == 9 and all(tensor.device.type == "meta" for tensor in tensors)
+    assert len(tensors) == 10 and all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.counts == batch.counts and moved.n_tokens == batch.n_tokens
 
 

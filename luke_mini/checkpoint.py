@@ -140,7 +140,7 @@ def model_config(settings: dict, entity_aware: bool | None = None) -> ModelConfi
         found.get(name, kind, None)
     found.texts("architectures", [])
     labels = found.get("id2label", dict, {})
-    if any(not key.isdecimal() or not isinstance(label, str) for key, label in labels.items()):
+    if any(not str(key).isdecimal() or not isinstance(label, str) for key, label in labels.items()):
         raise ValueError('config.json: field \'id2label\', expected the names of classes, {"0": "LOC", ...}')
     return ModelConfig(**given)
 

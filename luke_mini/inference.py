@@ -99,15 +99,15 @@ def load(
     # A released checkpoint has no settings of ours: the paper's are the defaults, as far as it has positions, except
     # where its config.json has an entry of the same name (classifier_bias).
     options = {"max_seq_length": min(task.Options().max_seq_length, start.config.longest_input)}
-    options |= {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
-    options |= task.released_options(start) if hasattr(task, "released_options") else {}
+    named = {item.name: settings[item.name] for item in fields(task.Options) if item.name in settings}
+    released = task.released_options(start) if hasattr(task, "released_options") else {}
     ours = settings.get("luke_mini") or {}
-    options |= files.Record(str(folder), ours).get("options", dict, {}) if ours.get("task") == task.NAME else {}
-    if unknown := options.keys() - {item.name for item in fields(task.Options)}:
+    saved = files.Record(str(folder), ours).get("options", dict, {}) if ours.get("task") == task.NAME else {}
+    if unknown := saved.keys() - {item.name for item in fields(task.Options)}:
         raise ValueError(f"{folder}: its config.json has options that {task.NAME} does not know: {', '.join(unknown)}")
     with files.naming(folder):
-        config.check_fields(task.Options, options)
-        options = task.Options(**(options | dict(changes or {})))
+        config.check_fields(task.Options, named | saved)
+        options = task.Options(**(options | named | released | saved | dict(changes or {})))
     finetuning.check_positions(start.config, options)
     with files.naming(folder):
         model = task.build_model(start.config, start.entity_vocab, checkpoint.class_names(start), options)

@@ -34,7 +34,7 @@ def call(*command: str, cwd: Path = ROOT, flags: tuple[str, ...] = ()) -> subpro
         ("finetune.py nre", 2, "did you mean ner?"),
         ("train.py -h --stage 1", 0, "peak learning rate [0.0005]"),
         ("train.py --stage 1", 2, "give --init DIR"),
-        ("train.py --masked-word-prob 2", 2, "must lie in [0, 1)"),
+        ("train.py --masked-word-prob 2", 2, "expected a number, 0 or more, below 1"),
         ("prepare_wiki.py -h", 0, "MediaWiki XML"),
         ("prepare_wiki.py --workers 0", 2, "expected a positive number"),
     ],

@@ -89,6 +89,7 @@ def test_inputs_longer_than_the_positions_are_refused_before_the_first_step(name
     checkpoint.save(tmp_path / "short", model, tiny.tokenizer, tiny.entity_vocab)
     call = [name, "--checkpoint", tmp_path / "short", "--data", toy_data / name, "--out", tmp_path / "out"]
     call += [word for split in inference.TASKS[name].FILES[0] for word in (f"--{split}-examples", 3)]
+    call += ["--max-seq-length", 512]
     refused = "expected at most the checkpoint's 64 positions"
     with pytest.raises(ValueError, match=f"^--max-seq-length 512: {refused}$"):
         finetune.main([*map(str, call)])

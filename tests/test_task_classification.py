@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import finetune
 from luke_mini import files, finetuning, inputs, task_classification
+from luke_mini.distributed import Rank
 from luke_mini.heads import IGNORED
 from luke_mini.initialization import initialize
 from luke_mini.task_classification import NUMBER, Example, Options, make_features, read_examples
@@ -229,7 +230,7 @@ def test_same_scores_and_loss_as_transformers(tiny, tmp_path, labels, gold):
     """Saved by us, opened by transformers, run on its own padded tensors: classes, numbers and choices."""
     transformers = pytest.importorskip("transformers")
     model = build(tiny, labels)
-    job = finetuning.Job(task_classification, Options(), tiny, labels, {}, {}, None, "fp32", tmp_path)
+    job = finetuning.Job(task_classification, Options(), tiny, labels, {}, {}, Rank(0, 1, None), "fp32", tmp_path)
     finetuning.save_model(job, model)
     theirs = getattr(transformers, model.architecture).from_pretrained(tmp_path / "model", attn_implementation="eager")
     assert theirs.config.num_labels == len(labels) or not labels

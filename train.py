@@ -164,9 +164,9 @@ def prepare_out(arguments, rank) -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name in (STATISTICS, HELD_OUT):  # copied beside the model: question answering and linking need them
             (arguments.out / name).unlink(missing_ok=True)
-            if (arguments.data[0] / name).is_file():
-                with files.write_file(arguments.out / name, "wb") as file:
-                    file.write((arguments.data[0] / name).read_bytes())
+            if (source := arguments.data[0] / name).is_file():
+                with open(source, "rb") as old, files.write_file(arguments.out / name, "wb") as new:
+                    shutil.copyfileobj(old, new)
     distributed.barrier()
 
 

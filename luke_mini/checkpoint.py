@@ -21,8 +21,7 @@ from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
 from luke_mini.trainer import saved_steps
 from luke_mini.weights import ENTITY_TABLES, OPTIONAL, TIED, WORD_TABLES, canonical, check_finite, from_released
-from luke_mini.weights import missing_message
-from luke_mini.weights import name_table, read_folder, save_tensors, to_released, unexpected_names
+from luke_mini.weights import missing_message, name_table, read_folder, save_tensors, to_released, unexpected_names
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ def check_exists(folder: Path) -> None:
     elif str(folder).startswith("runs/toyworld"):
         hint = "; the README's first command makes it"
     raise ValueError(f"{folder}: no such folder{hint}")
+
+
+def model_folder(folder: Path) -> Path:
+    """The model/ of what `finetune.py` wrote; any other folder itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def find_folder(folder: Path | str) -> Path:

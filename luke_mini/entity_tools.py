@@ -108,8 +108,7 @@ def masked_sequences(found: Checkpoint, contexts: Sequence[Context]) -> list[pac
     for ids, places in zip(*inputs.token_spans(words, texts, spans)):
         word_ids = np.array([words.bos_id, *ids, words.eos_id], np.int64)
         sequence = packing.Sequence(word_ids, np.array([vocab.mask_id]), places + 1, np.arange(1))
-        room = found.config.max_position_embeddings - found.config.pad_token_id - 1
-        sequences.append(inputs.truncate_around(sequence, room))
+        sequences.append(inputs.truncate_around(sequence, found.config.longest_input))
     return [sequence for sequence in sequences if sequence]
 
 

@@ -59,7 +59,7 @@ class Predictor(NamedTuple):
 def open_checkpoint(folder: str | Path, task: ModuleType | None = None) -> checkpoint.Checkpoint:
     """Reads a checkpoint, a pretraining run or the OUT of a fine-tuning run; drops unused entities."""
     folder = Path(folder)
-    found = checkpoint.read(folder / "model" if (folder / "model").is_dir() else folder)
+    found = checkpoint.read(checkpoint.model_folder(folder))
     return found if task is None or task.ALL_ENTITIES else checkpoint.lite(found)
 
 
@@ -203,7 +203,7 @@ def warn_of_others(path: Path, statistics: Mentions, linker: Predictor) -> None:
 def find_mix(folder: Path, path: Path, statistics: Mentions, linker: Predictor) -> task_disambiguation.Mix:
     """The mix in the model's folder if it was chosen for these statistics, else a new one."""
     Mix, held_out = task_disambiguation.Mix, path.parent / HELD_OUT
-    place = checkpoint.find_folder(folder / "model" if (folder / "model").is_dir() else folder) / MIX
+    place = checkpoint.find_folder(checkpoint.model_folder(folder)) / MIX
     if not held_out.is_file():
         print(f"{held_out}: no such file, so model and prior count alike; prepare_wiki.py writes it", file=sys.stderr)
         return Mix(0.5, 0.0)

@@ -323,7 +323,7 @@ def info(folder: Path) -> list[str]:
     checkpoint.check_exists(folder)
     if (folder / "manifest.json").is_file():
         return _data_info(folder)
-    folder = checkpoint.find_folder(folder / "model" if (folder / "model").is_dir() else folder)
+    folder = checkpoint.find_folder(checkpoint.model_folder(folder))
     if initialization.is_word_model(folder):
         settings, optional = files.read_object(folder / CONFIG), ENTITY_SIDE
         config = checkpoint.model_config(initialization.word_model_shape(folder))

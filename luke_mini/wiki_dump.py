@@ -30,12 +30,15 @@ from functools import cached_property, partial
 from typing import BinaryIO
 from xml.parsers import expat
 
+import numpy as np
+
 from luke_mini.wikitext import ARTICLE, Site, leads_to, normalize_title
 
 CHUNK = 1 << 18  # bytes per read
 MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline consumes
 MAX_BLOCK = 2 << 20  # bytes of a bzip2 block; it holds at most 900,000, and grows little if they are random
 MAX_ELEMENT = 256 << 20  # bytes of text without a tag; MediaWiki's own limit for a page is 2 MB
+MAX_WAITING = 1 << 20  # bytes of a page until its end is there; longer ones are left to expat, which needs not wait
 MAX_TAG = 1 << 20  # bytes of a tag. A comment may be longer
 
 
@@ -178,13 +181,50 @@ def decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
 
 # ------------------------------------------------------------------------------------------------------------------ XML
 
+# The shape that MediaWiki gives to a page, in three parts: before and behind the namespace, and behind the text. A value
+# holds no markup, and no other references than these.
+_REFERENCES = {b"&lt;": b"<", b"&gt;": b">", b"&quot;": b'"', b"&#039;": b"'"}  # and &amp;, which comes last
+_VALUE = rb'[^<>&"]*+(?:&(?:lt|gt|quot|#039|amp);[^<>&"]*+)*+'
+_DETAILS = (
+    rb"(?:\s++|<(?P<name>id|parentid|timestamp|comment|origin|model|format|sha1)>VALUE</(?P=name)>|<contributor>\s*+"
+    rb"(?:<(?P<who>username|ip|id)>VALUE</(?P=who)>\s*+)*</contributor>|<minor ?/>|"
+    rb'<(?:contributor|comment) deleted="deleted" ?/>)*'
+)
+_PAGE, _REVISION, _TAIL = (
+    re.compile(shape.replace(b"DETAILS", _DETAILS).replace(b"VALUE", _VALUE))
+    for shape in (
+        rb"\s*+<page>\s*+<title>(VALUE)</title>\s*+<ns>(-?\d++)</ns>",
+        rb'\s*+<id>\d++</id>\s*+(?:<redirect title="(VALUE)" ?/>\s*+)?(?:<restrictions>VALUE</restrictions>\s*+)?+'
+        rb'<revision>DETAILS<text(?: [\w:]++="VALUE")*+(?: ?(?P<empty>/))?>',
+        rb"(?:</text>)?+DETAILS</revision>\s*+</page>",
+    )
+)
+_OPENER, _PAGE_END = re.compile(rb"\s*+<page>"), b"</page>"
 _FIELDS = {"title", "ns", "text", "role", "namespace", "dbname", "case", "base"}  # the elements whose text is read
 _REDIRECT = re.compile(r"\s*#redirect\W*?\[\[([^\]|]*)", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\]|]*)")
 
 
+def _unescaped(value: bytes) -> str | None:
+    """A value of the XML as text; None if expat must look at it."""
+    for reference, character in _REFERENCES.items():
+        value = value.replace(reference, character)
+    if value.count(b"&") != value.count(b"&amp;"):
+        return None
+    try:
+        text = value.replace(b"&amp;", b"&").decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\ufffe" in text or "\uffff" in text else text
+
+
+def _has_controls(data: bytes) -> bool:
+    """Whether there are characters that XML forbids, or \r, which expat reads as \n."""
+    return np.count_nonzero(np.frombuffer(data, np.uint8) < 32) != data.count(b"\n") + data.count(b"\t")
+
+
 class _Handler:
-    """Callbacks of expat, and the state between them."""
+    """Pages of the usual shape are taken out of the XML before expat sees it; callbacks of expat for all else."""
 
     def __init__(self, path: str):
         self.path = path
@@ -194,10 +234,16 @@ class _Handler:
         self.fields, self.parts = {}, []  # of the open page, by element; of the text of the open element
         self.fed, self.last_tag = 0, 0  # bytes parsed; the byte at which the last tag begins
         self.opening, self.skipped = b"", None  # of an open tag or comment; the end of a comment that is not parsed
+        self.waiting, self.lines = b"", 0  # the beginning of a page; lines that expat has not seen
+        self.page_end, self.is_utf8 = -1 << 30, True  # the byte at which the last </page> begins that expat has seen
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.buffer_size = 1 << 20
+        self.parser.XmlDeclHandler = self._check_encoding
         self.parser.StartElementHandler = self._check_root
+
+    def _check_encoding(self, version: str, encoding: str | None, standalone: int):
+        self.is_utf8 = (encoding or "utf-8").lower() == "utf-8"
 
     def _check_root(self, name: str, attributes: dict[str, str]):
         if name.rpartition(":")[2] != "mediawiki":
@@ -232,6 +278,7 @@ class _Handler:
         elif name == "content":
             self.fields.pop("role", None)
         elif name == "page":
+            self.page_end = self.parser.CurrentByteIndex
             self.fields.pop("role", None)
             self._finish_page(**self.fields)
 
@@ -267,13 +314,57 @@ class _Handler:
         """The pages that end in this chunk of XML."""
         if not self.fed and _INDEX.match(chunk):
             raise ValueError(f"{self.path}: the index of a multistream dump, expected the dump itself")
-        if self.skipped is not None:
-            chunk = self._skip(chunk)
-        self._parse(chunk, is_last)
-        if not is_last:
-            self._check_size(chunk)
+        data, self.waiting, position = self.waiting + chunk, b"", 0
+        is_usual = self.is_utf8 and not _has_controls(data)
+        while position < len(data):
+            # nothing is open in expat but the root element, if the last that it saw was the end of a page
+            if is_usual and self.fed == self.page_end + len(_PAGE_END):
+                position = self._take_pages(data, position)
+                if not is_last and len(data) - position < MAX_WAITING and _OPENER.match(data, position):
+                    if data.find(_PAGE_END, position) < 0:
+                        self.waiting = data[position:]
+                        break
+            end = data.find(_PAGE_END, position) + len(_PAGE_END)
+            end = end if end >= len(_PAGE_END) else len(data)
+            self._feed_expat(data[position:end])
+            position = end
+        if is_last:
+            self._parse(b"", True)
         pages, self.pages = self.pages, []
         return pages
+
+    def _take_pages(self, data: bytes, position: int) -> int:
+        """Reads pages of the usual shape; returns where something else begins."""
+        start = position
+        while page := _PAGE.match(data, position):
+            if page[2] != b"0":
+                end = data.find(_PAGE_END, page.end())
+                if end < 0 or data.find(b"<page>", page.end(), end) >= 0:
+                    break
+                position = end + len(_PAGE_END)
+                continue
+            revision = _REVISION.match(data, page.end())
+            if not revision:
+                break
+            end = revision.end() if revision["empty"] else data.find(b"<", revision.end())
+            tail = _TAIL.match(data, end) if end >= 0 else None
+            if not tail:
+                break
+            redirect = revision[1]
+            values = [_unescaped(value) for value in (page[1], data[revision.end() : end], revision[1] or b"")]
+            if None in values:
+                break
+            title, text, redirect = values
+            self._finish_page(title, "0", text, redirect if revision[1] is not None else None)
+            position = tail.end()
+        self.lines += data.count(b"\n", start, position)
+        return position
+
+    def _feed_expat(self, data: bytes) -> None:
+        if self.skipped is not None:
+            data = self._skip(data)
+        self._parse(data, False)
+        self._check_size(data)
 
     def _check_size(self, chunk: bytes) -> None:
         """Ends what nothing in a dump is as long as; a long comment goes on without expat.
@@ -304,7 +395,7 @@ class _Handler:
             problem = "the XML ends early, the file is truncated" if is_last else "the XML is damaged"
             if self.parser.EndElementHandler is None:  # before the root element
                 problem = "not a MediaWiki XML dump"
-            reason = f"{expat.errors.messages[error.code]} at line {error.lineno}"
+            reason = f"{expat.errors.messages[error.code]} at line {error.lineno + self.lines}"
             raise ValueError(f"{self.path}: {problem} ({reason})") from None
         except (LookupError, ValueError) as error:
             if str(error).startswith(f"{self.path}: "):

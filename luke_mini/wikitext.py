@@ -27,7 +27,7 @@ of them counts as a link to an article that does not exist, so it never becomes 
 import html
 import html.entities
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
 from itertools import accumulate, count, zip_longest
 from operator import eq
@@ -56,8 +56,9 @@ class Paragraph(NamedTuple):
     is_abstract: bool  # before the first heading
 
 
-_GAP = "\0"  # where markup was removed
+# Two characters that are in no dump, as XML forbids them. Not \0: Python is slow to find it.
 _MARK = "\1"  # three around a link, see above
+_GAP = "\2"  # where markup was removed
 
 
 # --------------------------------------------------------------------------------------------------------------- titles
@@ -169,12 +170,12 @@ def _remove_nested(text: str, opener: str, closer: str) -> str:
     return "".join(kept)
 
 
-def _remove_tables(text: str, edges: re.Pattern, left: str = _GAP) -> str:
-    """Removes tables at any depth; what nobody closes ends with the page. edges: of tables, group 1 where one opens."""
+def _remove_tables(text: str) -> str:
+    """Removes tables at any depth; what nobody closes ends with the page."""
     kept, position, depth = [], 0, 0
-    for edge in edges.finditer(text):
+    for edge in _TABLE_EDGE.finditer(text):
         if edge[1]:
-            kept += [] if depth else [text[position : edge.start()], left]
+            kept += [] if depth else [text[position : edge.start()], f"\n{_GAP}"]
             depth += 1
         elif depth:
             depth -= 1
@@ -192,7 +193,6 @@ _CHARACTER = {name: character for names, character in _CHARACTERS.items() for na
 _SHORT_TEMPLATE = re.compile(r"\{\{([^{}|]{1,20})\}\}")
 _PARAMETER = re.compile(r"\{\{\{[^{}]*\}\}\}")
 _TABLE_EDGE = re.compile(rf"\n[ \t{_GAP}:]*(?:(\{{\|)|\|\}})")
-_HTML_TABLE_EDGE = re.compile(r"<(?:(table)|/table)(?:\s[^<>]*)?>", re.IGNORECASE)
 
 
 def _remove_templates_and_tables(text: str) -> str:
@@ -202,23 +202,22 @@ def _remove_templates_and_tables(text: str) -> str:
         text = _SHORT_TEMPLATE.sub(lambda match: _CHARACTER.get(match[1].strip().lower(), match[0]), text)
         text = _remove_nested(text, "{{", "}}")
     if "{|" in text:
-        text = _remove_tables(f"\n{text}", _TABLE_EDGE, f"\n{_GAP}")
-    return _remove_tables(text, _HTML_TABLE_EDGE)
+        text = _remove_tables(f"\n{text}")
+    return text
 
 
 # ------------------------------------------------------------------------------------------------- rewriting what stays
 
-_BLOCK_TAG = re.compile(
-    r"</?(?:p|div|center|blockquote|[uod]l|li|d[td]|h[1-6]|hr|poem|t[rdh]|caption)(?:\s[^<>]*)?/?>", re.IGNORECASE
-)
-_BREAK = re.compile(r"<br(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_BLOCKS = "p|div|center|blockquote|ol|ul|dl|li|dd|dt|h1|h2|h3|h4|h5|h6|hr|poem|tr|td|th|caption"
+_TAG_TEXT = {form.format(name): "\n\n" for name in _BLOCKS.split("|") for form in ("{}", "/{}", "{}/", "/{}/")}
+_TAG_TEXT |= {"br": " ", "br/": " "}  # what a tag becomes, if not a gap
+_TAG = re.compile(r"<(?=/?[a-zA-Z])(?:(/?\w+/?)(?=[\s>]))?[^<>]*>")
 _MAGIC_WORD = re.compile(r"__[^\W\d_]\w*?__")
 _ANY_CASE = frozenset("notoc forcetoc toc nogallery noeditsection notitleconvert notc nocontentconvert nocc".split())
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _EXTERNAL = re.compile(  # [url label], the label with single or double brackets in it
-    r"\[(?=[a-zA-Z/])(?:(?:https?|ftps?|sftp|news|nntp|ircs?|gopher|telnet|git|svn|mms|worldwind|mailto|tel|urn):|//)"
-    r"[^\s\[\]<>\"']*+(?:'(?!')[^\s\[\]<>\"']*+)*+[^\S\n]*+([^\[\]\n]*+(?:(?:\[\[[^\[\]\n]*+\]\]|\[[^\[\]\n]*+\])[^\[\]\n]*+)*+)\]",
+    rf"\[(?=[a-zA-Z/])(?:(?:https?|ftps?|sftp|news|nntp|ircs?|gopher|telnet|git|svn|mms|worldwind|mailto|tel|urn):|//)"
+    rf"[^\s\[\]<>\"'{_MARK}]*+(?:'(?!')[^\s\[\]<>\"'{_MARK}]*+)*+[^\S\n]*+([^\[\]\n]*+(?:(?:\[\[[^\[\]\n]*+\]\]|\[[^\[\]\n]*+\])[^\[\]\n]*+)*+)\]",
     re.IGNORECASE,
 )
 
@@ -247,16 +246,29 @@ def _is_magic(word: str) -> bool:
     return word == word.upper() or not word.isascii() or word.strip("_").lower() in _ANY_CASE
 
 
-def _rewrite_markup(text: str, language: str) -> str:
-    """Rewrites tags, magic words and external links; internal links, bold and italics come later."""
+def _rewrite_words(text: str, language: str) -> str:
+    """Chooses variants and removes magic words."""
     main = language.partition("-")[0] if language.startswith("zh") else language
     if main in _VARIANTS and "-{" in text:
         for _ in range(3):  # rules may be nested
             text = _VARIANT.sub(lambda match: _variant(match, main), text)
     if "__" in text:
         text = _MAGIC_WORD.sub(lambda match: _GAP if _is_magic(match[0]) else match[0], text)
-    text = _BREAK.sub(" ", _BLOCK_TAG.sub("\n\n", text))
-    return _EXTERNAL.sub(rf"\1{_GAP}", _TAG.sub(_GAP, text))
+    return text
+
+
+def _rewrite_tags(text: str) -> str:
+    """Removes tags, and HTML's tables with their contents."""
+    kept, position, depth = [], 0, 0
+    for tag in _TAG.finditer(text):
+        name = (tag[1] or "").lower()
+        if not depth:
+            kept += text[position : tag.start()], _TAG_TEXT.get(name, _GAP)
+            position = tag.end()
+        depth += (name == "table") - (name == "/table" and depth > 0)
+        if name == "/table":
+            position = tag.end()
+    return "".join(kept if depth else [*kept, text[position:]])
 
 
 # ----------------------------------------------------------------------------------------------------- where links lead
@@ -340,8 +352,8 @@ def _wiki(site: Site | str) -> _Wiki:
     letters = tables["trails"].get(site.language, ["a-z"])[0]
     trail = "(?!)" if letters == '""' else f"[{letters}]+" if "'" not in letters else f"(?:[{letters}](?<!')|'(?!'))+"
     no_target = rf"][{{}}<>|\n:%&{_GAP}"
-    target = rf"[^{no_target}\s][^{no_target}]*+"
-    plain_link = re.compile(rf"\[\[({target})(?:\|([^][\n]++))?\]\]((?:{trail})?)")
+    target = rf"[^{no_target}\s/][^{no_target}]*+"
+    plain_link = re.compile(rf"\[\[({target})(?:\|([^][<\n]++))?\]\]((?:{trail})?)")
     title = lru_cache(1 << 16)(partial(normalize_title, language=site.language, case_sensitive=site.case_sensitive))
     return _Wiki(site, prefixes, hidden_link, re.compile(trail), plain_link, title)
 
@@ -457,9 +469,6 @@ def _mark_plain_links(text: str, titles: list[str], wiki: _Wiki) -> str:
 
 def _mark_links(text: str, titles: list[str], wiki: _Wiki) -> str:
     """Replaces links by marks. Links do not nest: in [[a [[b]] c]] only [[b]] is one."""
-    text = _mark_plain_links(text, titles, wiki)
-    if "[[" not in text:
-        return text
     first, *chunks = text.split("[[")
     kept = [first]
     trailing = wiki.trail.match
@@ -485,8 +494,8 @@ _LINE = re.compile(  # a heading, a list item, a rule or an empty line
     r"\n(?:(=.+=[^\S\n]*)|(?:[*#:;]++|-{4,}+)(.*)|(?:[ \t\r][^\S\n]*+)?)(?=\n)"
 )
 _LINKED = re.compile(f"{_MARK}(\\d+){_MARK}([^{_MARK}]*){_MARK}")
-_GAP_AT_END = re.compile(rf"{_GAP}[\s,;]*+[)）]")  # quick to find, before the slow one
-_EMPTY_BRACKETS = re.compile(rf" ?[(（][\s,;]*+{_GAP}[\s,;{_GAP}]*+[)）]")
+_GAP_AT_END = re.compile(rf"{_GAP}(?:[^\S\n]|[,;])*+[)）]")  # quick to find, before the slow one
+_EMPTY_BRACKETS = re.compile(rf"[(（](?:[^\S\n]|[,;])*+{_GAP}(?:[^\S\n]|[,;{_GAP}])*+[)）]")
 
 
 def _remove_quotes(line: str) -> str:
@@ -509,19 +518,19 @@ def _remove_quotes(line: str) -> str:
     return _QUOTES.sub(lambda run: "'" * (apostrophes.get(len(run[0]), 0) + (run.start() == elision)), line)
 
 
-def _clean_line(line: str) -> str:
-    """Without quotes and gaps."""
-    if "''" in line:
-        line = _remove_quotes(line)
-    if _GAP_AT_END.search(line):  # not earlier: ''{{x}}'' is not ''''; the brackets of ({{x}}) go with it
-        line = _EMPTY_BRACKETS.sub("", line)
-    return line.replace(_GAP, "")
+def _remove_gaps(text: str) -> str:
+    """Not earlier: ''{{x}}'' is not ''''."""
+    if _GAP_AT_END.search(text):  # the brackets of ({{x}}) go with it
+        *before, last = _EMPTY_BRACKETS.split(text)
+        text = "".join([*(piece.removesuffix(" ") for piece in before), last])
+    return text.replace(_GAP, "")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
     """(text of a paragraph, whether it is before the first heading), empty ones included. Plain lines are joined."""
-    lines = [_clean_line(line) if _GAP in line or "''" in line else line for line in text.split("\n")]
-    pieces = _LINE.split("\n".join(["", *lines, ""]))  # text, heading, list item, text, ...
+    if "''" in text:
+        text = "\n".join([_remove_quotes(line) if "''" in line else line for line in text.split("\n")])
+    pieces = _LINE.split(f"\n{_remove_gaps(text)}\n")  # text, heading, list item, text, ...
     is_abstract = True
     for block, heading, item in zip_longest(pieces[::3], pieces[1::3], pieces[2::3]):
         yield block, is_abstract
@@ -542,32 +551,27 @@ def _trimmed(match: re.Match) -> str:
 _link = partial(tuple.__new__, Link)  # Link._make, without Python
 
 
-def _is_clean(text: str, surfaces: Sequence[str] = ()) -> bool:
-    """Whether all white space is single spaces (others are not printable), none of them at the edge of a link."""
-    single = text.isprintable() and "  " not in text
-    return single and all(surfaces) and all(map(eq, surfaces, map(str.strip, surfaces)))
-
-
-def _unmarked(block: str) -> tuple[list[str], list[str]]:
-    """(numbers of the links; text, surface, text, surface, text)"""
+def _unmarked(block: str) -> tuple[list[str], list[str], str]:
+    """(numbers of the links; text, surface, text, surface, text; all of these as one)"""
     pieces = block.split(_MARK)  # text, number, surface, text, number, surface, text
     numbers = pieces[1::3]
     del pieces[1::3]
-    return numbers, pieces
+    return numbers, pieces, "".join(pieces)
 
 
 def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | None:
     """Cleans a block and replaces its marks by spans. None if nothing is left."""
-    block = decode_entities(block).strip()
-    if _MARK not in block:
-        text = block if _is_clean(block) else " ".join(block.split())
+    block = decode_entities(block.strip().replace("\n", " "))
+    numbers, pieces, text = _unmarked(block)
+    if "  " in text or not text.isprintable():  # the only printable white space is " "
+        block = " ".join(block.split())
+        numbers, pieces, text = _unmarked(block)
+    if not numbers:
         return Paragraph(text, [], is_abstract) if text else None
-    numbers, pieces = _unmarked(block)
-    text = "".join(pieces)
-    if not _is_clean(text, pieces[1::2]):
-        block = _LINKED.sub(_trimmed, " ".join(block.split()))
-        numbers, pieces = _unmarked(" ".join(block.split()))
-        text = "".join(pieces)
+    surfaces = pieces[1::2]
+    if not all(surfaces) or not all(map(eq, surfaces, map(str.strip, surfaces))):
+        block = _LINKED.sub(_trimmed, block)
+        numbers, pieces, text = _unmarked(" ".join(block.split()))
     ends = list(accumulate(map(len, pieces)))
     links = zip(map(titles.__getitem__, map(int, numbers)), ends[::2], ends[1::2])
     return Paragraph(text, list(map(_link, links)), is_abstract) if text else None
@@ -580,7 +584,8 @@ def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
         text = text.replace(mark, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []
-    text = _remove_hidden_links(_rewrite_markup(text, wiki.site.language), wiki)
-    blocks = _blocks(_mark_links(text, titles, wiki))
+    text = _mark_plain_links(_rewrite_words(text, wiki.site.language), titles, wiki)
+    text = _EXTERNAL.sub(rf"\1{_GAP}", _rewrite_tags(text))
+    blocks = _blocks(_mark_links(_remove_hidden_links(text, wiki), titles, wiki))
     paragraphs = (_paragraph(block, titles, is_abstract) for block, is_abstract in blocks if block)
     return [paragraph for paragraph in paragraphs if paragraph]

@@ -114,8 +114,8 @@ _GONE = (  # tags whose contents are not text of the article
     "ref|references|gallery|timeline|math|chem|ce|code|syntaxhighlight|source|score|graph|hiero|imagemap|categorytree|"
     "templatedata|templatestyles|mapframe|maplink|inputbox|includeonly|style|script"
 )
-# A comment or any tag; with its contents and its closer if there is no "<" between them, as in most <ref>s.
-_OPAQUE = re.compile(r"<(?:!--|([a-zA-Z]+)(?:\s[^<>]*)?/?>(?:(?<!/>)([^<]*+)</\1\s*>)?)")
+# Most of what is removed: a <ref> with its contents, if they have no "<". Otherwise a comment or any tag.
+_OPAQUE = re.compile(r"<(?:ref(?:\s[^<>]*)?/?>(?:(?<=/>)|[^<]*+</ref\s*>)|(!--|[a-zA-Z]+(?=[\s/>]))(?:(?<=--)|[^<>]*>))")
 _CLOSERS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in f"{_GONE}|nowiki|pre".split("|")}
 _CLOSERS["!--"] = re.compile("-->")
 _TO_THE_END = ("!--", "includeonly")  # what hides the rest of the page if nobody closes it
@@ -127,22 +127,27 @@ def _remove_opaque(text: str) -> str:
     kept, position = [], 0
     unclosed = set()  # names without a closer from here on: do not search to the end again for each of many "<ref>"
     for match in _OPAQUE.finditer(text):
-        if match.start() < position:
+        start, end = match.span()
+        if start < position:
             continue
-        name, contents, end = (match[1] or "!--").lower(), match[2] or "", match.end()
+        if match[1] is None:
+            kept += text[position:start], _GAP
+            position = end
+            continue
+        name, contents = match[1].lower(), ""
         if name not in _CLOSERS:
             continue
-        if match[2] is None and not match[0].endswith("/>"):
+        if not match[0].endswith("/>"):
             closer = None if name in unclosed else _CLOSERS[name].search(text, end)
             if closer is None and name not in _TO_THE_END:
                 unclosed.add(name)
                 continue  # the text stays; the tag is removed with the other tags
             close, after = closer.span() if closer else (len(text), len(text))
             contents, end = text[end:close], after
-        kept.append(text[position : match.start()])
+        kept.append(text[position:start])
         position = end
         if name == "!--":
-            if text[match.start() - 1 : match.start()] == "\n" == text[end : end + 1]:
+            if text[start - 1 : start] == "\n" == text[end : end + 1]:
                 position += 1  # remove a comment's whole line: an empty line would end the paragraph
             continue
         kept.append(_GAP)
@@ -156,6 +161,8 @@ def _remove_opaque(text: str) -> str:
 def _remove_nested(text: str, opener: str, closer: str) -> str:
     """Removes everything between an opener and its closer, at any depth; unpaired ones stay."""
     first, *chunks = text.split(opener)
+    if not chunks:
+        return text
     kept, open_at = [first], []
     for chunk in chunks:
         inside, *after = chunk.split(closer)
@@ -190,7 +197,8 @@ _CHARACTERS = {
     "smd|smdash|spmd|spaced mdash|spaced em dash|тире": " — ",
 }  # fmt: skip
 _CHARACTER = {name: character for names, character in _CHARACTERS.items() for name in names.split("|")}
-_SHORT_TEMPLATE = re.compile(r"\{\{([^{}|]{1,20})\}\}")
+# A template without another one in it, its name if that is short and all that it has. {{{ is the edge of a parameter.
+_FLAT_TEMPLATE = re.compile(r"\{\{(?<!\{\{\{)(?:([^{}|]{1,20})|[^{}]*+)\}\}(?!\})")
 _PARAMETER = re.compile(r"\{\{\{[^{}]*\}\}\}")
 _TABLE_EDGE = re.compile(rf"\n[ \t{_GAP}:]*(?:(\{{\|)|\|\}})")
 
@@ -199,9 +207,10 @@ def _remove_templates_and_tables(text: str) -> str:
     if "{{{" in text:
         text = _PARAMETER.sub(_GAP, text)
     if "{{" in text:
-        text = _SHORT_TEMPLATE.sub(lambda match: _CHARACTER.get(match[1].strip().lower(), match[0]), text)
-        text = _remove_nested(text, "{{", "}}")
-    if "{|" in text:
+        pieces = _FLAT_TEMPLATE.split(text)  # text, name, text, ...
+        pieces[1::2] = [_CHARACTER.get(name.strip().lower(), _GAP) if name else _GAP for name in pieces[1::2]]
+        text = _remove_nested("".join(pieces), "{{", "}}")
+    if "{" in text and "{|" in text:  # one character is quicker to find than two
         text = _remove_tables(f"\n{text}")
     return text
 
@@ -490,47 +499,50 @@ def _mark_links(text: str, titles: list[str], wiki: _Wiki) -> str:
 # ----------------------------------------------------------------------------------------------------------- paragraphs
 
 _QUOTES = re.compile("'{2,}")
+_QUOTED = re.compile("''(?:.*'')?'*")  # of a line, all from the first to the last quotes
 _LINE = re.compile(  # a heading, a list item, a rule or an empty line
     r"\n(?:(=.+=[^\S\n]*)|(?:[*#:;]++|-{4,}+)(.*)|(?:[ \t\r][^\S\n]*+)?)(?=\n)"
 )
 _LINKED = re.compile(f"{_MARK}(\\d+){_MARK}([^{_MARK}]*){_MARK}")
-_GAP_AT_END = re.compile(rf"{_GAP}(?:[^\S\n]|[,;])*+[)）]")  # quick to find, before the slow one
-_EMPTY_BRACKETS = re.compile(rf"[(（](?:[^\S\n]|[,;])*+{_GAP}(?:[^\S\n]|[,;{_GAP}])*+[)）]")
+_GAP_AT_END = re.compile(rf"{_GAP}[\s,;]*+[)）]")  # quick to find, before the slow one
+_EMPTY_BRACKETS = re.compile(rf" ?[(（][\s,;]*+{_GAP}[\s,;{_GAP}]*+[)）]")
 
 
-def _remove_quotes(line: str) -> str:
+def _remove_quotes(quoted: re.Match) -> str:
     """''italic'', '''bold''', '''''both'''''. In a run of four or more than five, the first ones are apostrophes.
 
     If bold and italics are both unpaired, as in l'''Express'', one ''' is an apostrophe and '': the first after a
     single letter, otherwise the first after a longer word, otherwise the first (MediaWiki, Parser::doQuotes).
     """
+    line, start = quoted[0], quoted.start()
     if "'''" not in line:
         return line.replace("''", "")
+    before = quoted.string[max(start - 2, 0) : start].rpartition("\n")[2]
+    line = before + line
     runs = list(_QUOTES.finditer(line))
     bold = [run for run in runs if len(run[0]) != 2]
     italics = [run for run in runs if len(run[0]) not in (3, 4)]
     elision = None
     if len(bold) % 2 and len(italics) % 2:
-        before = {run.start(): line[max(run.start() - 2, 0) : run.start()] for run in bold if len(run[0]) < 5}
-        ranked = [(2 if pair[-1:] == " " else pair[:1] != " ", start) for start, pair in before.items()]
+        pairs = {run.start(): line[max(run.start() - 2, 0) : run.start()] for run in bold if len(run[0]) < 5}
+        ranked = [(2 if pair[-1:] == " " else pair[:1] != " ", start) for start, pair in pairs.items()]
         elision = min(ranked, default=(0, None))[1]
     apostrophes = {4: 1} | {len(run[0]): len(run[0]) - 5 for run in runs if len(run[0]) > 5}
-    return _QUOTES.sub(lambda run: "'" * (apostrophes.get(len(run[0]), 0) + (run.start() == elision)), line)
+    line = _QUOTES.sub(lambda run: "'" * (apostrophes.get(len(run[0]), 0) + (run.start() == elision)), line)
+    return line[len(before) :]
 
 
 def _remove_gaps(text: str) -> str:
     """Not earlier: ''{{x}}'' is not ''''."""
     if _GAP_AT_END.search(text):  # the brackets of ({{x}}) go with it
-        *before, last = _EMPTY_BRACKETS.split(text)
-        text = "".join([*(piece.removesuffix(" ") for piece in before), last])
+        lines = text.split("\n")
+        text = "\n".join([_EMPTY_BRACKETS.sub("", line) if _GAP_AT_END.search(line) else line for line in lines])
     return text.replace(_GAP, "")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
     """(text of a paragraph, whether it is before the first heading), empty ones included. Plain lines are joined."""
-    if "''" in text:
-        text = "\n".join([_remove_quotes(line) if "''" in line else line for line in text.split("\n")])
-    pieces = _LINE.split(f"\n{_remove_gaps(text)}\n")  # text, heading, list item, text, ...
+    pieces = _LINE.split(f"\n{_remove_gaps(_QUOTED.sub(_remove_quotes, text))}\n")  # text, heading, list item, text, ...
     is_abstract = True
     for block, heading, item in zip_longest(pieces[::3], pieces[1::3], pieces[2::3]):
         yield block, is_abstract

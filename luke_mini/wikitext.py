@@ -30,7 +30,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
 from itertools import accumulate, count, zip_longest
-from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -560,7 +559,7 @@ def _trimmed(match: re.Match) -> str:
     return f"{' ' * surface.startswith(' ')}{_MARK}{number}{_MARK}{surface.strip()}{_MARK}{' ' * surface.endswith(' ')}"
 
 
-_link = partial(tuple.__new__, Link)  # Link._make, without Python
+_link, _made = partial(tuple.__new__, Link), partial(tuple.__new__, Paragraph)  # Link._make, without Python
 
 
 def _unmarked(block: str) -> tuple[list[str], list[str], str]:
@@ -571,22 +570,26 @@ def _unmarked(block: str) -> tuple[list[str], list[str], str]:
     return numbers, pieces, "".join(pieces)
 
 
-def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph | None:
-    """Cleans a block and replaces its marks by spans. None if nothing is left."""
-    block = decode_entities(block.strip().replace("\n", " "))
-    numbers, pieces, text = _unmarked(block)
+def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph:
+    """Cleans a block and replaces its marks by spans."""
+    block = block.strip()
+    if "\n" in block:
+        block = block.replace("\n", " ")
+    if "&" in block:
+        block = decode_entities(block).strip()
+    numbers, pieces, text = _unmarked(block) if _MARK in block else ([], [block], block)
     if "  " in text or not text.isprintable():  # the only printable white space is " "
         block = " ".join(block.split())
         numbers, pieces, text = _unmarked(block)
     if not numbers:
-        return Paragraph(text, [], is_abstract) if text else None
+        return _made((text, [], is_abstract))
     surfaces = pieces[1::2]
-    if not all(surfaces) or not all(map(eq, surfaces, map(str.strip, surfaces))):
+    if not all(surfaces) or surfaces != list(map(str.strip, surfaces)):
         block = _LINKED.sub(_trimmed, block)
         numbers, pieces, text = _unmarked(" ".join(block.split()))
     ends = list(accumulate(map(len, pieces)))
     links = zip(map(titles.__getitem__, map(int, numbers)), ends[::2], ends[1::2])
-    return Paragraph(text, list(map(_link, links)), is_abstract) if text else None
+    return _made((text, list(map(_link, links)), is_abstract))
 
 
 def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
@@ -600,4 +603,4 @@ def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
     text = _EXTERNAL.sub(rf"\1{_GAP}", _rewrite_tags(text))
     blocks = _blocks(_mark_links(_remove_hidden_links(text, wiki), titles, wiki))
     paragraphs = (_paragraph(block, titles, is_abstract) for block, is_abstract in blocks if block)
-    return [paragraph for paragraph in paragraphs if paragraph]
+    return [paragraph for paragraph in paragraphs if paragraph.text]

@@ -4,9 +4,10 @@ In: the shards of one data folder, or of several (one per language), and `BatchR
 micro-batches of this process (`PretrainBatch`).
 
 One endless *stream* of examples depends on the seed alone; step s takes the positions from s * global_batch up to
-(s + 1) * global_batch. Each process gets a contiguous part of these, cut into micro-batches. Order and masks are drawn
-by counters (see masking.py), so 1 process x 64 sequences, 2 x 32 and 2 accumulated micro-batches of 32 see the same
-examples with the same masks, and the step number is all that is needed to resume.
+(s + 1) * global_batch. These are dealt out to processes and micro-batches by their lengths, so that all have nearly the
+same number of tokens and no process waits for another. Order and masks are drawn by counters (see masking.py), so 1
+process x 64 sequences, 2 x 32 and 2 accumulated micro-batches of 32 see the same examples with the same masks, and the
+step number is all that is needed to resume.
 
 An *epoch* is N consecutive positions, where N is the number of examples in all folders.
 - One folder: every example once per epoch, in a new order. A batch that crosses the end continues with the next epoch.
@@ -17,14 +18,14 @@ An *epoch* is N consecutive positions, where N is the number of examples in all 
   language runs out.
 Masks depend on (example, pass): the next pass masks other words.
 
-Left out on purpose: shuffle buffers (memory-mapped shards are read in any order), sorting by length (no padding to
-save), worker processes (one core makes more than 20,000 sequences per second: tests/bench/bench_batching.py).
+Left out on purpose: shuffle buffers (memory-mapped shards are read in any order), worker processes (one core makes more
+than 20,000 sequences per second: tests/bench/bench_batching.py; a thread of `trainer.Ahead` does it meanwhile).
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, islice, pairwise
+from itertools import count, islice
 from typing import Iterator, Sequence
 
 import numpy as np
@@ -51,6 +52,8 @@ class BatchRules:
     entities: masking.Scheme
     starts_word: np.ndarray | None  # bool [vocabulary] for whole-word masking; None: mask tokens singly (mLUKE)
     mask_words_in_entity_span: bool = False
+    words_only: bool = False  # examples lose their entities
+    predict_page: bool = False  # the page's own entity is a prediction of `<s>`
     seed: int = 0
     sampling_exponent: float = 0.7  # quotas ~ size ** this; 1: proportional, 0: equal (mLUKE: 0.7)
 
@@ -63,11 +66,14 @@ class PretrainBatch(MicroBatch):
     masked_word_labels: Tensor  # [K], the original ids at these rows
     masked_entity_rows: Tensor  # [L], rows of packed.entity_ids, ascending
     masked_entity_labels: Tensor  # [L]
+    page_rows: Tensor | None = None  # [S], rows of `<s>` of sequences whose page is an entity; None: not predicted
+    page_labels: Tensor | None = None  # [S], these entities
 
     @property
     def counts(self) -> dict[str, int]:
         """How many predictions each term of the loss averages over."""
-        return {"word": len(self.masked_word_rows), "entity": len(self.masked_entity_rows)}
+        found = {"word": len(self.masked_word_rows), "entity": len(self.masked_entity_rows)}
+        return found if self.page_rows is None else found | {"page": len(self.page_rows)}
 
 
 def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
@@ -79,13 +85,21 @@ def batch_rules(tokenizer, entity_vocab, recipe: PretrainConfig) -> BatchRules:
         bos_id=tk.bos_id,
         pad_id=tk.pad_id,
         eos_id=tk.eos_id,
-        words=masking.Scheme(tk.mask_id, len(tk), _present(special_words), recipe.masked_word_prob),
-        entities=masking.Scheme(ev.mask_id, len(ev), _present(special_entities), recipe.masked_entity_prob, 0.0, 0.0),
+        words=masking.Scheme(
+            tk.mask_id, len(tk), _present(special_words),
+            recipe.masked_word_prob, recipe.random_word_prob, recipe.unmasked_word_prob,
+        ),
+        entities=masking.Scheme(
+            ev.mask_id, len(ev), _present(special_entities),
+            recipe.masked_entity_prob, recipe.random_entity_prob, recipe.unmasked_entity_prob,
+        ),
         starts_word=tk.starts_word if recipe.whole_word_masking else None,
         mask_words_in_entity_span=recipe.mask_words_in_entity_span,
+        words_only=recipe.words_only,
+        predict_page=recipe.predict_page,
         seed=recipe.seed,
         sampling_exponent=recipe.sampling_exponent,
-    )
+    )  # fmt: skip
 
 
 def _present(ids) -> tuple[int, ...]:
@@ -146,6 +160,11 @@ def _with_ends(word_ids: np.ndarray, word_lengths: np.ndarray, rules: BatchRules
 
 def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> PretrainBatch:
     """Masks and packs B examples; keys uint64 [B], one per example and pass."""
+    if rules.words_only:
+        none = np.zeros(0, np.int64)
+        examples = examples._replace(
+            entity_ids=none, entity_lengths=np.zeros_like(examples.word_lengths), mention_spans=none.reshape(0, 2)
+        )
     word_lengths, entity_lengths = examples.word_lengths, examples.entity_lengths
     starts, ends = examples.mention_spans.T
     masked_entities = masking.mask_entities(examples.entity_ids, entity_lengths, keys, rules.entities)
@@ -172,7 +191,18 @@ def make_batch(examples: Examples, keys: np.ndarray, rules: BatchRules) -> Pretr
         masked_word_labels=torch.from_numpy(masked_words.labels),
         masked_entity_rows=torch.from_numpy(masked_entities.rows),
         masked_entity_labels=torch.from_numpy(masked_entities.labels),
+        **(_pages(examples) if rules.predict_page else {}),
     )
+
+
+def _pages(examples: Examples) -> dict[str, Tensor]:
+    """What to predict from `<s>`. differs from LUKE: pages outside of the vocabulary are left out; there they fail."""
+    begin = np.cumsum(examples.word_lengths + 2) - examples.word_lengths - 2
+    known = examples.page_ids >= 0
+    return {
+        "page_rows": torch.from_numpy(begin[known]),
+        "page_labels": torch.from_numpy(examples.page_ids[known].astype(np.int64)),
+    }
 
 
 def batches(
@@ -188,7 +218,8 @@ def batches(
     """Endless: the micro-batches of process `rank` of `world_size` for each optimizer step from start_step on.
 
     global_batch  sequences per step, across all processes; a multiple of world_size
-    micro_batch   maximum sequences per micro-batch; all processes have the same number, of nearly equal sizes
+    micro_batch   maximum sequences per micro-batch; all processes have the same number, of nearly equal sizes and
+                  tokens, see `deal`
     """
     if len(shards) == 0:
         raise ValueError("the data folders contain no examples")
@@ -199,23 +230,37 @@ def batches(
         )
     if global_batch % world_size:
         raise ValueError(f"a global batch of {global_batch} cannot be split evenly over {world_size} processes")
-    part = global_batch // world_size
-    n_micro = -(-part // micro_batch)
-    cuts = [part * i // n_micro for i in range(n_micro + 1)]
-    starts = count(start_step * global_batch + rank * part, global_batch)
-    return _steps(shards, rules, starts, cuts)
+    n_micro = -(-global_batch // world_size // micro_batch)
+    return _steps(shards, rules, global_batch, n_micro, rank, world_size, start_step)
 
 
-def _steps(shards, rules, starts, cuts):
+def _steps(shards, rules, global_batch, n_micro, rank, world_size, start_step):
     # One epoch's plan is cached: 16 bytes per example; ten million take seconds to plan.
     plan = lru_cache(maxsize=1)(lambda epoch: epoch_plan(rules.seed, epoch, shards.sizes, rules.sampling_exponent))
-    for start in starts:
+    for start in count(start_step * global_batch, global_batch):
+        examples, passes = _lookup(start, start + global_batch, len(shards), plan)
+        hands = deal(shards.lengths[examples], world_size * n_micro)
         step = []
-        for low, high in pairwise(cuts):
-            examples, passes = _lookup(start + low, start + high, len(shards), plan)
-            keys = masking.derive(rules.seed, MASKS, passes, examples)
-            step.append(make_batch(shards.gather(examples), keys, rules))
+        for own in hands[rank * n_micro : (rank + 1) * n_micro]:
+            keys = masking.derive(rules.seed, MASKS, passes[own], examples[own])
+            step.append(make_batch(shards.gather(examples[own]), keys, rules))
         yield step
+
+
+def deal(lengths: np.ndarray, hands: int) -> list[np.ndarray]:
+    """Deals sequences out so that all hands have nearly the same number of tokens, and of sequences (at most one more).
+
+    Like cards, round after round, the longest first; in each round the longest goes to the hand that has least.
+    Returns the indices of each hand, ascending: deal([5, 1, 9, 4], 2) -> [1, 2], [0, 3].
+    """
+    order, tokens = np.argsort(-lengths, kind="stable"), np.zeros(hands, np.int64)
+    owner = np.empty(len(lengths), np.int64)
+    for first in range(0, len(lengths), hands):
+        cards = order[first : first + hands]
+        takes = np.argsort(tokens, kind="stable")[: len(cards)]
+        owner[cards] = takes
+        tokens[takes] += lengths[cards]
+    return [np.flatnonzero(owner == hand) for hand in range(hands)]
 
 
 def _lookup(first, last, epoch_size, plan):

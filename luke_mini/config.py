@@ -1,7 +1,6 @@
-"""Every named setting of luke-mini: model sizes, pretraining stages, the form of a fine-tuning recipe.
+"""Every named setting of luke-mini: model sizes, and the form of the recipes, whose numbers are in `recipes.py`.
 
-In: nothing. Out: frozen dataclasses, published presets as named instances (each number with its source), and the
-command-line flags made from the dataclasses, so that a default is written down once.
+In: nothing. Out: frozen dataclasses, and the command-line flags made from them, so that a default is written down once.
 
 Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3, appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
 RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `ModelConfig` are those of the released
@@ -21,6 +20,7 @@ from typing import get_args
 
 # --- Fields with a range ----------------------------------------------------------------------------------------------
 
+REQUIRED = dataclasses.MISSING  # a field without a default
 KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 
 
@@ -89,6 +89,7 @@ class ModelConfig:
     # transformers sets padding_idx=0 in the entity table, so row 0 gets no gradient as an input. Here no row is padding
     # by default: padding never enters a packed batch, and row 0 of a lite model is [MASK], which must learn.
     freeze_entity_row0: bool = False
+    cls_entity_prediction: bool = False  # a third head: from `<s>` to the embedding of the page's own entity
 
     def __post_init__(self):
         check_fields(type(self), vars(self))
@@ -122,73 +123,53 @@ TINY = replace(
 SIZES = {"tiny": TINY, "mini": MINI, "base": LUKE_BASE, "large": LUKE_LARGE}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """One pretraining run. Defaults: stage 1 of LUKE (paper, section 3.4 and appendix A)."""
+    """One stage of pretraining. The published numbers, which have no default here, are a table in `recipes.py`."""
 
     steps: int = option(0, "optimizer steps; 0 = computed from --epochs", low=0)
-    epochs: float = option(20.0, "passes over the data", low=0)
-    global_batch: int = option(2048, "sequences per optimizer step, across all processes", low=1)
+    epochs: float = option(REQUIRED, "passes over the data", low=0)
+    global_batch: int = option(REQUIRED, "sequences per optimizer step, across all processes", low=1)
     micro_batch: int = option(32, "sequences per forward pass of one process; gradients are accumulated", low=1)
-    learning_rate: float = option(5e-4, "peak learning rate", low=0)
-    warmup_steps: int = option(2500, "steps of linear warm-up, then linear decay to 0", low=0)
-    weight_decay: float = option(0.01, "decoupled; none for biases and LayerNorm", low=0)
-    beta1: float = option(0.9, "Adam's first decay rate", low=0, high=1)
-    # differs from LUKE: the ten configurations that made the released checkpoints have 0.999; the paper says 0.98
-    beta2: float = option(0.98, "Adam's second decay rate (paper: 0.98)", low=0, high=1)
-    eps: float = option(1e-6, "Adam's epsilon", low=0)
-    max_grad_norm: float = option(0.0, "clip the gradient norm; 0 = off, as published", low=0)
-    masked_word_prob: float = option(0.15, "fraction of tokens to predict", low=0, high=1)
-    masked_entity_prob: float = option(0.15, "fraction of entities to predict", low=0, high=1)
-    whole_word_masking: bool = option(True, "mask all tokens of a word together (LUKE: yes, mLUKE: no)")
-    mask_words_in_entity_span: bool = option(False, "mask all words of a mention whose entity is masked")
-    sampling_exponent: float = option(0.7, "several folders: sample proportionally to size ** X (mLUKE: 0.7)")
-    dropout: float = option(0.1, "on hidden states and attention probabilities", low=0, high=1)
-    train_words: bool = option(True, "off: train only the entity side (stage 1)")
+    learning_rate: float = option(REQUIRED, "peak learning rate", low=0)
+    warmup_steps: int = option(REQUIRED, "steps of linear warm-up, then linear decay to 0", low=0)
+    weight_decay: float = option(REQUIRED, "decoupled; none for biases and LayerNorm", low=0)
+    beta1: float = option(REQUIRED, "Adam's first decay rate", low=0, high=1)
+    beta2: float = option(REQUIRED, "Adam's second decay rate", low=0, high=1)
+    eps: float = option(REQUIRED, "Adam's epsilon", low=0)
+    max_grad_norm: float = option(REQUIRED, "clip the gradient norm; 0 = off", low=0)
+    dropout: float = option(REQUIRED, "on hidden states and attention probabilities", low=0, high=1)
+    masked_word_prob: float = option(REQUIRED, "fraction of tokens to predict", low=0, high=1)
+    random_word_prob: float = option(REQUIRED, "fraction of these that a random token replaces", low=0, high=1)
+    unmasked_word_prob: float = option(REQUIRED, "fraction of these that stay; the rest is masked", low=0, high=1)
+    masked_entity_prob: float = option(REQUIRED, "fraction of entities to predict", low=0, high=1)
+    random_entity_prob: float = option(REQUIRED, "fraction of these that a random entity replaces", low=0, high=1)
+    unmasked_entity_prob: float = option(REQUIRED, "fraction of these that stay; the rest is masked", low=0, high=1)
+    whole_word_masking: bool = option(REQUIRED, "mask all tokens of a word together")
+    mask_words_in_entity_span: bool = option(REQUIRED, "mask all words of a mention whose entity is masked")
+    train_words: bool = option(REQUIRED, "off: train only the entity side (stage 1)")
+    words_only: bool = option(REQUIRED, "no entities: train the words alone")
+    freeze_entities: bool = option(REQUIRED, "leave the table of entity embeddings as it is")
+    entity_bias: bool = option(REQUIRED, "a bias for each entity in the masked-entity head")
+    predict_page: bool = option(REQUIRED, "also predict the embedding of the page's own entity, from <s>")
+    entity_aware: bool = option(REQUIRED, "four query matrices in pretraining, too")
+    sampling_exponent: float = option(REQUIRED, "several folders: sample proportionally to size ** X")
     frequency_start: bool = option(False, "random weights: start the heads' biases at log frequencies")
     title_start: bool = option(False, "random weights: start entities as their titles' word embeddings")
-    entity_aware: bool = option(False, "four query matrices in pretraining, too (paper: only in fine-tuning)")
     seed: int = option(0, "random seed of initialization, order, masks and dropout", low=0, high=COUNT)
 
     def __post_init__(self):
         check_fields(type(self), vars(self))
         if not 0 <= self.sampling_exponent <= 1:
             raise ValueError(f"--sampling-exponent {self.sampling_exponent} must lie in [0, 1]")
+        for kind in ("word", "entity"):
+            random, unmasked = (getattr(self, f"{name}_{kind}_prob") for name in ("random", "unmasked"))
+            if random + unmasked > 1:
+                raise ValueError(f"--random-{kind}-prob {random} and --unmasked-{kind}-prob {unmasked}: more than all")
         if self.title_start and not self.entity_aware:
             raise ValueError("--title-start sets the e2w query, so it needs --entity-aware")
-
-
-# The two published stages differ in two things: the trained parameters and the peak learning rate.
-STAGE_1 = PretrainConfig(train_words=False)
-STAGE_2 = replace(STAGE_1, train_words=True, learning_rate=1e-5)
-# From random weights in one stage: our own numbers, from no paper. Larger models need a lower peak rate.
-SCRATCH_BASE = replace(STAGE_2, learning_rate=4e-4, warmup_steps=10000)
-SCRATCH_TINY = replace(
-    SCRATCH_BASE,
-    epochs=4.5,
-    global_batch=16,
-    micro_batch=16,
-    learning_rate=2e-3,
-    warmup_steps=100,
-    max_grad_norm=1.0,
-    masked_word_prob=0.3,  # few steps fit into a few minutes: more predictions per step
-    masked_entity_prob=0.7,  # likewise
-    whole_word_masking=False,  # easier: the other tokens of a word help to predict the masked one
-    dropout=0.0,  # the model underfits: dropout would only slow it
-    title_start=True,
-    entity_aware=True,
-)
-SCRATCH = {
-    "tiny": SCRATCH_TINY,
-    "mini": replace(SCRATCH_TINY, learning_rate=1e-3, global_batch=256, warmup_steps=500, dropout=0.1),
-    "base": SCRATCH_BASE,
-    "large": replace(SCRATCH_BASE, learning_rate=2e-4, warmup_steps=20000),
-}
-
-
-def pretrain_recipe(stage: str, size: str) -> PretrainConfig:
-    """The defaults of `train.py --stage STAGE --size SIZE`."""
-    return {"1": STAGE_1, "2": STAGE_2}[stage] if stage in ("1", "2") else SCRATCH[size]
+        if self.words_only and (self.predict_page or not self.train_words):
+            raise ValueError("--words-only: nothing of the entity side is left to train or to predict")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ with W words and E entities in total:
 
     word_starts    int64  [N + 1]  words of example i: word_starts[i] to word_starts[i + 1]
     entity_starts  int64  [N + 1]  the same for entities
-    page_ids       int32  [N]      entity id of the page's own title, -1 if it has none; not used in training
+    page_ids       int32  [N]      entity id of the page's own title, -1 if it has none
     entity_ids     int32  [E]
     word_ids       uint16 [W]      uint32 if the vocabulary has more than 65,536 words; without <s> and </s>
     mention_spans  uint16 [E, 2]   half-open indices into the example's words
@@ -29,7 +29,6 @@ files: sizes are compared whenever it is opened, hashes only after a file has ch
 """
 
 import filecmp
-import hashlib
 import json
 import re
 import struct
@@ -79,7 +78,7 @@ class Examples(NamedTuple):
     entity_ids: np.ndarray  # [sum of entity_lengths]
     entity_lengths: np.ndarray  # [B]
     mention_spans: np.ndarray  # [sum of entity_lengths, 2]
-    page_ids: np.ndarray | None = None  # [B]; written to disk and not read back
+    page_ids: np.ndarray  # [B]
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
@@ -354,7 +353,10 @@ class Shards:
             parts.append((self._shards[k], rows, indices[rows] - self._first[k]))
         word_lengths, words = _gather_ragged(parts, len(indices), "word", "word_ids")
         entity_lengths, entities, spans = _gather_ragged(parts, len(indices), "entity", "entity_ids", "mention_spans")
-        return Examples(words, word_lengths, entities, entity_lengths, spans)
+        pages = np.full(len(indices), -1, np.int64)
+        for shard, rows, local in parts:
+            pages[rows] = shard["page_ids"][local]
+        return Examples(words, word_lengths, entities, entity_lengths, spans, pages)
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -411,18 +413,13 @@ def open_folders(folders: list[Path], room: int) -> Shards:
 
 def describe_parts(folder: Path) -> dict[str, dict]:
     """{"shard-00000.bin": {"bytes": 134217768, "sha256": "..."}, ...}, all files that training reads."""
-    return {name: {"bytes": size, "sha256": sha256(folder / name)} for name, (size, _) in _stamps(folder).items()}
+    return {name: {"bytes": size, "sha256": files.sha256(folder / name)} for name, (size, _) in _stamps(folder).items()}
 
 
 def part_hashes(folder: Path) -> dict[str, str]:
     """Of what is trained on, for `trainer.check_same_run`."""
     made = files.read_object(folder / MANIFEST).get("files") or describe_parts(folder)
     return {name: part["sha256"][:16] for name, part in made.items() if any(map(Path(name).match, TRAINED_ON))}
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamps(folder: Path) -> dict[str, list[int]]:
@@ -446,7 +443,7 @@ def check_parts(folder: Path, manifest: files.Record) -> None:
     if _is_checked(folder, stamps):
         return
     for name, part in expected.values.items():
-        if sha256(folder / name) != part.get("sha256"):
+        if files.sha256(folder / name) != part.get("sha256"):
             raise ValueError(f"{folder / name}: not what {MANIFEST} has the hash of: {damaged}")
     for path in _shard_paths(folder):
         arrays = open_shard(path)

@@ -17,6 +17,7 @@ expected an integer`; `run` turns it into exit status 2.
 
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -160,6 +161,11 @@ def one_writer(folder: Path | str) -> Iterator[None]:
             writer = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
         time.sleep(0.1)  # the workers of a killed process hold its lock until they notice
     raise ValueError(f"{folder}: {writer} is writing there; wait for it, or give another --out DIR")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -226,7 +226,10 @@ class PredictionHead(nn.Module):
 
 
 class LukeForPretraining(nn.Module):
-    """The encoder with its MLM head ("masked-word head") and masked-entity head, on the masked rows only."""
+    """The encoder with its MLM head ("masked-word head") and masked-entity head, on the masked rows only.
+
+    With cls_entity_prediction a third head predicts, from `<s>`, the embedding of the page's own entity.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -235,12 +238,19 @@ class LukeForPretraining(nn.Module):
         eps = config.layer_norm_eps
         self.word_head = PredictionHead(config.hidden_size, config.hidden_size, config.vocab_size, eps)
         self.entity_head = PredictionHead(config.hidden_size, config.entity_emb_size, config.entity_vocab_size, eps)
+        has_pages = config.cls_entity_prediction
+        self.page_head = nn.Linear(config.hidden_size, config.entity_emb_size) if has_pages else None
 
     def forward(self, batch) -> dict[str, tuple[Tensor, Tensor]]:
-        """batch: `batching.PretrainBatch`. For "word" and "entity": the summed loss and the number of hits."""
+        """batch: `batching.PretrainBatch`. For "word", "entity" and "page": the summed loss and the number of hits."""
         hidden = self.luke(batch.packed)
         word_rows = hidden[batch.masked_word_rows]
         entity_rows = hidden[batch.packed.n_words + batch.masked_entity_rows]
         word = self.word_head.loss(word_rows, self.luke.words.token.weight, batch.masked_word_labels)
         entity = self.entity_head.loss(entity_rows, self.luke.entities.entity.weight, batch.masked_entity_labels)
-        return {name: (loss.sum(), hit.sum()) for name, (loss, hit) in {"word": word, "entity": entity}.items()}
+        terms = {"word": word, "entity": entity}
+        if batch.page_rows is not None:
+            pages = self.luke.entities.entity(batch.page_labels)  # as LUKE: the gradient moves these, too
+            loss = F.mse_loss(self.page_head(hidden[batch.page_rows]), pages, reduction="none").mean(1)
+            terms["page"] = loss, torch.zeros_like(loss)  # a distance has no hits
+        return {name: (loss.sum(), hit.sum()) for name, (loss, hit) in terms.items()}

@@ -330,7 +330,7 @@ def _cross_entropy(
     keep = keep and rows * classes * 4 <= KEPT_BYTES
     row_max = hidden.new_full((rows,), -torch.inf, dtype=accum_dtype)
     row_sum, target_score, hit = torch.zeros_like(row_max), torch.zeros_like(row_max), target < 0
-    kept, buffer = [], None if keep else x.new_empty(CHUNK_BYTES // 4 + rows)
+    kept, buffer = [], None if keep else x.new_empty(rows * chunks(rows, classes)[0][1])
     for start, stop in chunks(rows, classes):
         s = scores(x, weight, bias, start, stop, buffer)
         kept += [s] if keep else []
@@ -358,7 +358,7 @@ def _cross_entropy_backward(
     x, gx = hidden.to(dtype), (hidden * g[:, None]).to(dtype)
     dx, dw, db = _empty_gradients(hidden, weight, bias, needs_hidden, needs_weight, needs_bias)
     sum_dx = hidden.new_zeros(hidden.shape, dtype=accum_dtype)
-    buffer = None if kept else x.new_empty(CHUNK_BYTES // 4 + rows)
+    buffer = None if kept else x.new_empty(rows * chunks(rows, classes)[0][1])
     for number, (start, stop) in enumerate(chunks(rows, classes)):
         s = kept[number] if kept else scores(x, weight, bias, start, stop, buffer)
         d = exponentials(s, lse, bool(kept))

@@ -117,15 +117,19 @@ def linear_schedule(step: int, total_steps: int, warmup_steps: int, peak: float)
     return peak * max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def select_trainable(model: nn.Module, train_words: bool) -> None:
-    """Freezes what a pretraining stage does not train. Stage 1 (train_words off): entity embeddings and head train.
+def select_trainable(model: nn.Module, recipe: PretrainConfig) -> None:
+    """Freezes what a pretraining stage does not train. Stage 1 (train_words off): entity embeddings and heads train.
 
     All that came with the pretrained word model is then frozen, the word head included. The pooler is not used in
-    pretraining and is frozen in both stages.
+    pretraining and is frozen in both stages; the entity side is not, without entities.
     """
+    frozen = ("luke.pooler.",)
+    frozen += ("luke.entities.", "entity_head.") * recipe.words_only
+    frozen += ("luke.entities.entity.",) * recipe.freeze_entities + ("entity_head.bias",) * (not recipe.entity_bias)
     for name, parameter in model.named_parameters():
-        entity_side = name.startswith(("luke.entities.", "entity_head."))
-        parameter.requires_grad_((train_words or entity_side) and not name.startswith("luke.pooler."))
+        entity_side = name.startswith(("luke.entities.", "entity_head.", "page_head."))
+        unused = recipe.words_only and "e2w_e2e." in name
+        parameter.requires_grad_((recipe.train_words or entity_side) and not name.startswith(frozen) and not unused)
 
 
 def freeze_idle(luke: nn.Module, pooler: bool = False, entities: bool = True) -> None:

@@ -20,6 +20,7 @@ On a first reading `PackedBatch` and `pack` are enough. The rest carries batches
 tensors of the Hugging Face interface in (`from_padded`) and out (`scatter_rows`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -77,7 +78,7 @@ class PackedBatch:
         return _cumulative(self.entity_lengths, self.word_ids.device)
 
     def to(self, device) -> "PackedBatch":
-        return move(self, device)
+        return each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class Sequence(NamedTuple):
@@ -136,17 +137,21 @@ class MicroBatch:
         return self.packed.n_words + self.packed.n_entities
 
     def to(self, device) -> "MicroBatch":
-        return move(self, device)
+        return each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "MicroBatch":
+        """In memory from which a GPU copies while the host goes on."""
+        return each_tensor(self, Tensor.pin_memory)
 
 
-def move(part, device):
-    """Moves a tensor, or the tensors in a tuple or dataclass, to a device."""
+def each_tensor(part, act: Callable[[Tensor], Tensor]):
+    """What `act` makes of a tensor, or of the tensors in a tuple or dataclass."""
     if isinstance(part, Tensor):
-        return part.to(device, non_blocking=True)
+        return act(part)
     if isinstance(part, tuple):
-        return tuple(move(item, device) for item in part)
+        return tuple(each_tensor(item, act) for item in part)
     if is_dataclass(part):
-        return replace(part, **{item.name: move(getattr(part, item.name), device) for item in fields(part)})
+        return replace(part, **{item.name: each_tensor(getattr(part, item.name), act) for item in fields(part)})
     return part
 
 

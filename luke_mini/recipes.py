@@ -1,22 +1,139 @@
-"""The fine-tuning recipes: one for each data set with published results, each with its source.
+"""The recipes: how the published models were pretrained, stage by stage, and fine-tuned, data set by data set.
 
-In: what a run's files are, and how large its encoder is. Out: a `Recipe`: numbers for the optimizer, and the options of
-the task (reader, head, decoding) that belong to them. A task's module says which recipe is for which files
-(`recipe_name`); the first recipe of a task is the default for anybody's own data. A run prints the recipe it takes,
-`--recipe NAME` names another one, and each number is a flag.
+Pretraining. Out: a `Pretraining`, whose stages are `PretrainConfig`s; `train.py --recipe NAME` takes it, and the run
+prints every number under the place where it stands.
+
+Fine-tuning. In: what a run's files are, and how large its encoder is. Out: a `Recipe`: numbers for the optimizer, and
+the options of the task (reader, head, decoding) that belong to them. A task's module says which recipe is for which
+files (`recipe_name`); the first recipe of a task is the default for anybody's own data. A run prints the recipe it
+takes, `--recipe NAME` names another one, and each number is a flag.
 
 Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), appendix A and the authors' notes; mLUKE, Ri et al. 2022 (arXiv
 2110.08151) and the configurations published with it; Global ED, Yamada et al. 2022 (arXiv 1909.00426), recipe for AIDA;
 JGLUE's fine-tuning notes (yahoojapan/JGLUE), whose unnamed settings are the defaults of Hugging Face's trainer.
-All of them are for encoders of base and large size. What smaller ones take was measured here: see `SMALLER`.
+All of them are for encoders of base and large size. What smaller ones take was measured here: see `SCRATCH`, `SMALLER`.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import NamedTuple
 
-from luke_mini.config import FinetuneConfig, ModelConfig, as_flag
+from luke_mini.config import SIZES, FinetuneConfig, ModelConfig, PretrainConfig, as_flag
 from luke_mini.tasks import Task
+
+# --- Pretraining ------------------------------------------------------------------------------------------------------
+
+# Where a number stands, in the papers and in the repository studio-ousia/luke:
+CONFIGURATION = "configuration"  # pretraining_config/*_stage*.json; examples/entity_disambiguation/deepspeed_config/*
+SCRIPT = "script"  # luke/pretraining/train.py, its defaults, and how pretraining.md and the notes of Global ED call it
+PAPER = "paper"  # LUKE, section 3 (attention), appendix A (dropout)
+OURS, GIVEN = "ours", "command line"
+
+STAGES = ("luke 1", "luke 2", "mluke 1", "mluke-base 2", "mluke-large 2", "global-ed 1", "global-ed 2")
+# Where paper and configuration differ, as in beta2 (paper: 0.98), we take the configuration: it made the models that
+# one can download. Without bias correction 0.999 makes early steps up to 6.6 times torch's; warm-up damps this.
+# Steps are those of the published data; a run on other data computes its own from the epochs. Norm 0 does not clip.
+PUBLISHED = {
+    #                            LUKE            mLUKE                      Global ED       where it stands
+    # stage                      1       2       1       2 base   2 large   1       2
+    "steps":                     (98168,  98168,  540326, 540326,  540326,   4866,   29196,  CONFIGURATION),
+    "epochs":                    (20.0,   20.0,   20.0,   20.0,    20.0,     1.0,    6.0,    SCRIPT),
+    "global_batch":              (2048,   2048,   2048,   2048,    2048,     2048,   2048,   CONFIGURATION),
+    "learning_rate":             (5e-4,   1e-5,   5e-4,   1e-4,    5e-5,     5e-4,   5e-5,   CONFIGURATION),
+    "warmup_steps":              (2500,   2500,   2500,   2500,    2500,     1000,   1000,   CONFIGURATION),
+    "weight_decay":              (0.01,   0.01,   0.01,   0.01,    0.01,     0.01,   0.01,   CONFIGURATION),
+    "beta1":                     (0.9,    0.9,    0.9,    0.9,     0.9,      0.9,    0.9,    CONFIGURATION),
+    "beta2":                     (0.999,  0.999,  0.999,  0.999,   0.999,    0.999,  0.999,  CONFIGURATION),
+    "eps":                       (1e-6,   1e-6,   1e-6,   1e-6,    1e-6,     1e-6,   1e-6,   CONFIGURATION),
+    "max_grad_norm":             (0.0,    0.0,    0.0,    0.0,     0.0,      1.0,    1.0,    CONFIGURATION),  # 1e4
+    "dropout":                   (0.1,    0.1,    0.1,    0.1,     0.1,      0.1,    0.1,    PAPER),
+    "masked_word_prob":          (0.15,   0.15,   0.15,   0.15,    0.15,     0.0,    0.0,    SCRIPT),
+    "random_word_prob":          (0.1,    0.1,    0.1,    0.1,     0.1,      0.1,    0.1,    SCRIPT),
+    "unmasked_word_prob":        (0.1,    0.1,    0.1,    0.1,     0.1,      0.1,    0.1,    SCRIPT),
+    "masked_entity_prob":        (0.15,   0.15,   0.15,   0.15,    0.15,     0.3,    0.3,    SCRIPT),
+    "random_entity_prob":        (0.0,    0.0,    0.0,    0.0,     0.0,      0.0,    0.0,    SCRIPT),
+    "unmasked_entity_prob":      (0.0,    0.0,    0.0,    0.0,     0.0,      0.0,    0.0,    SCRIPT),
+    "whole_word_masking":        (True,   True,   False,  False,   False,    True,   True,   SCRIPT),
+    "mask_words_in_entity_span": (False,  False,  False,  False,   False,    False,  False,  SCRIPT),
+    "train_words":               (False,  True,   False,  True,    True,     False,  True,   SCRIPT),
+    "words_only":                (False,  False,  False,  False,   False,    False,  False,  SCRIPT),
+    "freeze_entities":           (False,  False,  False,  False,   False,    False,  False,  SCRIPT),
+    "entity_bias":               (True,   True,   True,   True,    True,     True,   True,   SCRIPT),
+    "predict_page":              (False,  False,  False,  False,   False,    False,  False,  SCRIPT),
+    "sampling_exponent":         (0.7,    0.7,    0.7,    0.7,     0.7,      0.7,    0.7,    SCRIPT),
+    "entity_aware":              (False,  False,  False,  False,   False,    False,  False,  PAPER),
+}  # fmt: skip
+# From random weights, in one stage: LUKE's second one but for these numbers of ours. Larger models need a lower rate.
+SCRATCH = {
+    "tiny": {
+        "epochs": 4.5, "global_batch": 16, "micro_batch": 16, "learning_rate": 2e-3, "warmup_steps": 100,
+        "beta2": 0.98, "max_grad_norm": 1.0,
+        "masked_word_prob": 0.3, "masked_entity_prob": 0.7,  # few steps fit into a few minutes: more predictions a step
+        "whole_word_masking": False,  # easier: the other tokens of a word help to predict the masked one
+        "dropout": 0.0,  # the model underfits: dropout would only slow it
+        "title_start": True, "entity_aware": True,
+    },
+    "base": {"learning_rate": 4e-4, "warmup_steps": 10000, "beta2": 0.98},
+    "large": {"learning_rate": 2e-4, "warmup_steps": 20000, "beta2": 0.98},
+}  # fmt: skip
+SCRATCH["mini"] = SCRATCH["tiny"] | {"learning_rate": 1e-3, "global_batch": 256, "warmup_steps": 500, "dropout": 0.1}
+
+
+class Pretraining(NamedTuple):
+    """How a model is pretrained."""
+
+    size: str  # one of `config.SIZES`, unless --init is of another shape
+    source: str
+    stages: tuple[PretrainConfig, ...]
+    words: str = ""  # the word model to begin with, whose tokenizer the data must have; "": random weights
+    data: str = ""  # options of prepare_wiki.py for this model
+    entity_size: int | None = None  # of the entity embeddings, where it is not that of the size
+    steps: tuple[int, ...] = (0, 0)  # as published, stage by stage
+
+
+def published(stage: str) -> PretrainConfig:
+    """A column of the table. Its steps are for the published data: here they follow from the epochs."""
+    column = STAGES.index(stage)
+    return PretrainConfig(**{name: row[column] for name, row in PUBLISHED.items()} | {"steps": 0})
+
+
+def two_stages(size: str, source: str, one: str, two: str, **more) -> Pretraining:
+    steps = tuple(PUBLISHED["steps"][STAGES.index(stage)] for stage in (one, two))
+    return Pretraining(size, source, (published(one), published(two)), steps=steps, **more)
+
+
+PRETRAINING = {
+    **{f"luke-{size}": two_stages(size, "LUKE", "luke 1", "luke 2", words=f"roberta-{size}")
+       for size in ("base", "large")},
+    **{f"mluke-{size}": two_stages(size, "mLUKE", "mluke 1", f"mluke-{size} 2", words=f"xlm-roberta-{size}",
+                                   data="--wikidata FILE --drop-unknown-links")
+       for size in ("base", "large")},
+    "global-ed": two_stages("base", "Global ED", "global-ed 1", "global-ed 2", words="bert-base-uncased",
+                            data="--entities FILE --entities-only", entity_size=768),
+    **{f"scratch-{size}": Pretraining(size, "from random weights", (replace(published("luke 2"), **SCRATCH[size]),))
+       for size in SIZES},
+}  # fmt: skip
+
+
+def by_source(recipe: Pretraining, stage: int, training: PretrainConfig) -> dict[str, list[str]]:
+    """Where a number stands -> the numbers of a run that stand there, as on the command line.
+
+    training: the recipe's stage, changed by the command line.
+    """
+    planned, found = recipe.stages[stage - 1], {}
+    known = planned if recipe.words else published("luke 2")
+    for item in fields(training):
+        value, source = getattr(training, item.name), OURS
+        if value != getattr(planned, item.name):
+            source = GIVEN
+        elif item.name in PUBLISHED and value == getattr(known, item.name):
+            source = PUBLISHED[item.name][-1]
+        if item.name != "steps" or value:
+            found.setdefault(source, []).append(as_flag(item.name, value))
+    return found
+
+
+# --- Fine-tuning ------------------------------------------------------------------------------------------------------
 
 
 class Recipe(NamedTuple):

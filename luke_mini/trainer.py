@@ -11,7 +11,7 @@ A saved step is a folder, whole or absent, with all that a run needs to continue
 
     step-000400/    model files (for pretraining, a complete checkpoint folder)
                     optimizer.safetensors                AdamW's two moments, by parameter name
-                    run.json                             step, configuration, best scores so far
+                    run.json                             step, configuration, best scores so far, hashes of the files
     metrics.jsonl   one line per logged step
 
 There is no random state to keep: the order of the examples, the masks and the seed of dropout are functions of (seed,
@@ -29,7 +29,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -42,10 +43,16 @@ from tqdm import tqdm
 from luke_mini import distributed, files, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
+from luke_mini.packing import MicroBatch
 from luke_mini.weights import check_finite, read_file, save_tensors
 
 HELD = ("step-*", "results.json", "state")  # what says that a folder holds a run, of pretraining or of fine-tuning
 LENGTH = ("steps", "epochs")  # settings that may change when a run is resumed: it becomes longer or shorter
+CLOCK = ("seconds", "tokens_per_second", "entities_per_second", "flop_per_second", "share_of_peak", "loader_share",
+         "memory_gb")  # of metrics.jsonl: what is not the same when a run is repeated, nor after it was resumed
+DISTANCES = ("page",)  # terms of a loss without hits
+SPIKE = 5.0  # times the usual norm of the gradient
+CALM = 20  # steps before any norm is usual, and before a run says how long it will take
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
@@ -64,15 +71,23 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def no_work(batch: MicroBatch) -> float:
+    """Nobody counts operations."""
+    return 0.0
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Ties dropout to (seed, step, rank), so that a resumed run draws what an uninterrupted one would have drawn."""
     torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)
 
 
-def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, precision: str) -> dict[str, Tensor]:
+def accumulate_gradients(
+    model: nn.Module, micro_batches: list, rank: Rank, precision: str, work: Callable[[MicroBatch], float] = no_work
+) -> dict[str, Tensor]:
     """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes.
 
-    Returns this process's sums, float64: "tokens" [1], and for each term [3]: loss, hits, number of predictions.
+    work: the floating-point operations of a micro-batch. Returns this process's sums, float64: "work" [3]: tokens,
+    entities, operations; and for each term [3]: loss, hits, number of predictions.
     """
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
@@ -83,7 +98,7 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, prec
     # DistributedDataParallel divides by the number of processes; a sum over them is wanted.
     scales = rank.world_size / counts.clamp(min=1)
     sums = {name: torch.zeros(3, dtype=torch.float64, device=rank.device) for name in names}
-    tokens = torch.full((1,), sum(batch.n_tokens for batch in micro_batches), dtype=torch.float64, device=rank.device)
+    done = [(batch.n_tokens, batch.packed.n_entities, work(batch)) for batch in micro_batches]
     for index, batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with nullcontext() if is_last else distributed.no_sync(model):
@@ -94,7 +109,7 @@ def accumulate_gradients(model: nn.Module, micro_batches: list, rank: Rank, prec
         for name, (loss_sum, hits) in terms.items():
             sums[name][:2] += torch.stack([loss_sum.detach().double(), hits.double()])
             sums[name][2] += batch.counts[name]
-    return {"tokens": tokens, **sums}
+    return {"work": torch.tensor(done, dtype=torch.float64).sum(0).to(rank.device), **sums}
 
 
 def train(
@@ -108,17 +123,19 @@ def train(
     learning_rate: Callable[[int], float],
     start_step: int = 0,
     out: Path = Path(),
+    work: Callable[[MicroBatch], float] = no_work,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over all processes).
 
-    model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The caller logs, evaluates
-    and saves between the steps, where weights and optimizer are consistent. ValueError before a step whose loss or gradient
-    is NaN or infinite; the weights are still good, and its batch is kept in a file in `out`.
+    model: wrapped by `distributed.wrap`. learning_rate: from the 0-based step to the rate. The sums are those of
+    `accumulate_gradients` and "norm" [2]: the gradient's norm, 1. The caller logs, evaluates and saves between the
+    steps, where weights and optimizer are consistent. ValueError before a step whose loss or gradient is NaN or
+    infinite; the weights are still good, and its batch is kept in a file in `out`.
     """
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
         seed_step(recipe.seed, step, rank.index)
-        own = accumulate_gradients(model, micro_batches, rank, precision)
+        own = accumulate_gradients(model, micro_batches, rank, precision, work)
         joint = distributed.sum_over_ranks(torch.cat([*own.values()])).split([len(terms) for terms in own.values()])
         sums = dict(zip(own, joint))
         if recipe.max_grad_norm > 0:
@@ -130,7 +147,7 @@ def train(
         optimizer.set_learning_rate(learning_rate(step))
         optimizer.step()
         optimizer.zero_grad()
-        yield step + 1, sums
+        yield step + 1, sums | {"norm": torch.stack([norm, torch.ones_like(norm)]).double()}
 
 
 def check_finite_step(sums: dict, norm: Tensor, step: int, rates: list[float], batch: list, out: Path) -> None:
@@ -138,7 +155,7 @@ def check_finite_step(sums: dict, norm: Tensor, step: int, rates: list[float], b
 
     sums: over all processes. norm: of the gradient, which they share. rates: of the step before and of this one.
     """
-    losses = {name: (terms[0] / terms[2].clamp(min=1)).item() for name, terms in sums.items() if name != "tokens"}
+    losses = {name: (terms[0] / terms[2].clamp(min=1)).item() for name, terms in sums.items() if name != "work"}
     found = losses | {"norm of the gradient": norm.item()}
     if all(map(math.isfinite, found.values())):
         return
@@ -165,12 +182,39 @@ class Saving:
     kept: int  # saved steps that stay on disk
     every_steps: int = 0  # 0: use every_minutes
     every_minutes: float = 0.0
+    milestones: frozenset[int] = frozenset()  # steps that are saved, too, and stay
+    report: Callable[[], None] = lambda: None  # what the first process does after each save
 
     def is_due(self, step: int, total_steps: int, since: float) -> bool:
         """since: the time of the last save, in seconds of `time.monotonic`. The last step is always saved."""
+        if step in self.milestones:
+            return True
         if self.every_steps and step < total_steps:
             return step % self.every_steps == 0
         return step == total_steps or time.monotonic() - since > 60 * self.every_minutes
+
+
+class Ahead:
+    """Iterates over `items`; a thread makes the next one while the caller works on this one.
+
+    waited: seconds that the caller had to wait nevertheless. The thread must not draw from torch's generator.
+    """
+
+    def __init__(self, items: Iterable):
+        self.items, self.waited = iter(items), 0.0
+
+    def __iter__(self) -> Iterator:
+        end = object()
+        with ThreadPoolExecutor(1, "loader") as thread:
+            following = thread.submit(next, self.items, end)
+            while True:
+                began = time.perf_counter()
+                item = following.result()
+                self.waited += time.perf_counter() - began
+                if item is end:
+                    return
+                following = thread.submit(next, self.items, end)
+                yield item
 
 
 @contextmanager
@@ -212,38 +256,50 @@ def fit(
     title: str,
     validate: Callable[[int], dict | None] = lambda step: None,
     is_better: Callable[[dict, dict], bool] = lambda found, best: True,
+    measure: Callable[[int], dict] = lambda step: {},
+    work: Callable[[MicroBatch], float] = no_work,
+    peak: float = 0.0,
 ) -> dict:
     """Trains the model from the latest saved step, if any, and leaves it with its last weights or the best ones.
 
     batches: start step -> the lists of micro-batches from there on. validate: step -> scores of the weights after it,
     or None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
+    measure: more numbers of the weights after a step, for metrics.jsonl; {} after most. work: operations of a
+    micro-batch; peak: how many a second all processes could do, 0 if nobody knows.
     Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
     and exit with status 0.
     """
     optimizer = optim.AdamW.of(model, recipe)
     for index, info in enumerate(distributed.gather(saving.info)):
         check_same_run(info, saving.info, f"process {index} of this run")
-    start_step, best, best_weights, sums = load_step(saving, model, optimizer, total_steps)
+    start_step, best, best_weights, state = load_step(saving, model, optimizer, total_steps)
     if rank.is_first:
         cut_metrics(saving.metrics, start_step)
 
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
-    progress, saved = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, sums), time.monotonic()
+    steps = batches(start_step)
+    if rank.device.type == "cuda":
+        steps = ([part.pinned() for part in micro_batches] for micro_batches in steps)
+    loader, saved = Ahead(steps), time.monotonic()
+    progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak)
     steps = train(
-        distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
-        precision=precision, learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent,
+        distributed.wrap(model, rank), optimizer, loader, recipe=recipe, rank=rank, precision=precision,
+        learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent, work=work,
     )  # fmt: skip
-    with stop_asked(rank) as asked:
+    with stop_asked(rank) as asked, closing(progress.bar):  # an error's line begins below the bar
         for step, sums in steps:
-            progress.update(step, sums, learning_rate(step - 1))
+            with progress.aside():
+                measured = measure(step)
+            progress.update(step, sums, learning_rate(step - 1), measured)
             found = validate(step)
             if found and (not best or is_better(found, best)):
                 best, best_weights = found, copy_weights(model) if step < total_steps else None
             stopped = asked()
             if rank.is_first and (stopped or saving.is_due(step, total_steps, saved)):
-                save_step(saving, step, total_steps, optimizer, best, best_weights, progress.sums)
+                save_step(saving, step, total_steps, optimizer, best, best_weights, progress.state())
+                saving.report()
                 saved = time.monotonic()
             if stopped:
                 stop(saving, progress, step)
@@ -295,9 +351,12 @@ def refuse_used(out: Path, wanted: bool) -> None:
 
 def save_step(
     saving: Saving, step: int, total_steps: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None,
-    sums: dict[str, Tensor],
+    state: dict,
 ) -> None:  # fmt: skip
-    """Saves a step and deletes all but the latest ones. OSError when the disk is full. sums: since the last log."""
+    """Saves a step, then deletes all but the latest ones and the milestones. OSError when the disk is full.
+
+    state: of the log, see `Progress.state`.
+    """
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         with files.naming(f"step {step}, not saved"):  # its loss was finite, but was what became of the weights?
             check_finite(optimizer.weights() | optimizer.moments())
@@ -305,21 +364,22 @@ def save_step(
         if best_weights:
             save_tensors(best_weights, folder / "best.safetensors")
         save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
-        waiting = {name: terms.tolist() for name, terms in sums.items()}
-        run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "sums": waiting}
+        hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+        run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "log": state, "files": hashes}
         with files.write_file(folder / "run.json") as file:
             json.dump(run, file, indent=1, allow_nan=False)
     for old in saved_steps(saving.out)[: -saving.kept]:
-        shutil.rmtree(old)
+        if int(old.name[5:]) not in saving.milestones:
+            shutil.rmtree(old)
 
 
 def load_step(
     saving: Saving, model: nn.Module, optimizer: optim.AdamW, total_steps: int
-) -> tuple[int, dict, dict | None, dict[str, Tensor]]:
+) -> tuple[int, dict, dict | None, dict]:
     """If the run resumes, restores model and optimizer from the latest saved step, if any, and says so.
 
-    Returns (steps done, best scores, best weights, sums since the last log). ValueError naming what is missing, damaged
-    or different.
+    Returns (steps done, best scores, best weights, state of the log). ValueError naming what is missing, damaged or
+    different.
     """
     folders = agreed_steps(saving.out) if saving.resume else []
     if not folders:
@@ -331,6 +391,7 @@ def load_step(
             raise ValueError(f"{held}; remove that folder or restart")
     found = files.Record(str(run), files.read_object(run))
     check_same_run(found.values, saving.info, f"{folders[-1]}: saved")
+    check_hashes(folders[-1], found)
     step, scores = found.get("step", int), found.get("best", dict)
     planned = found.get("total_steps", int, total_steps)
     if step > total_steps:
@@ -341,12 +402,17 @@ def load_step(
         print(f"            the learning rate follows {rates}", flush=True)
     optimizer.load_moments(read_state(moments, optimizer.moments()), step)
     saving.read_model(folders[-1])
-    device = optimizer.parameters[0].device
-    sums = {name: torch.tensor(terms, dtype=torch.float64, device=device)
-            for name, terms in found.get("sums", dict, {}).items()}  # fmt: skip
+    state = found.get("log", dict, {})
     if best.exists():
-        return step, scores, read_state(best, model.state_dict()), sums
-    return step, scores, copy_weights(model) if scores else None, sums  # of a run that ended with the best
+        return step, scores, read_state(best, model.state_dict()), state
+    return step, scores, copy_weights(model) if scores else None, state  # of a run that ended with the best
+
+
+def check_hashes(folder: Path, run: files.Record) -> None:
+    """ValueError naming a file of a saved step that is not the one that was saved."""
+    for name, expected in run.get("files", dict, {}).items():
+        if not (folder / name).is_file() or files.sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name}: not what {run.where} has the hash of: missing or damaged")
 
 
 def read_state(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -484,54 +550,104 @@ def peak_memory(device: torch.device) -> float:
 class Progress:
     """Progress bar on the terminal and one JSON line per `every` steps in a file, by the first process.
 
-    A line: step, seconds, tokens_per_second, learning_rate, and for each term `<term>_loss` and `<term>_accuracy`,
-    means over all predictions since the last line on all processes.
+    A line: step, learning_rate, gradient_norm, and for each term `<term>_loss` and `<term>_accuracy`, means over all
+    predictions (and steps) since the last line on all processes; spikes, [step, norm] of gradients SPIKE times as large
+    as usual; what `CLOCK` names; and what `measure` of `fit` found after this step, whatever its number.
     """
 
     def __init__(
-        self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str,
-        sums: dict[str, Tensor],
+        self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str, state: dict,
+        loader: Ahead, peak: float,
     ):  # fmt: skip
         self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
-        self.sums = sums  # since the last line, over all processes, see `accumulate_gradients`
-        self.started = self.last = time.perf_counter()
-        self.start_step, self.tokens = start_step, 0
+        # Since the last line, over all processes, see `train`; the usual norm; steps that it rests on; spikes.
+        self.sums = {name: torch.tensor(terms, dtype=torch.float64, device=rank.device)
+                     for name, terms in state.get("sums", {}).items()}  # fmt: skip
+        self.usual, self.steps, self.spikes = state.get("usual", 0.0), state.get("steps", 0), state.get("spikes", [])
+        self.loader, self.waited, self.peak = loader, 0.0, peak
+        self.started = self.last = self.warm = time.perf_counter()
+        self.start_step, self.tokens, self.flop = start_step, 0, 0.0
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between updates of the bar; few in a log file
         self.bar = tqdm(
             total=total_steps, initial=start_step, desc=title, disable=not rank.is_first, mininterval=pause,
             ncols=79, bar_format="{desc}: {n_fmt}/{total_fmt} steps |{bar}| {elapsed}<{remaining}{postfix}",
         )  # fmt: skip
 
-    def update(self, step: int, sums: dict[str, Tensor], learning_rate: float) -> None:
-        self.sums = {name: seen + self.sums.get(name, 0) for name, seen in sums.items()}
-        self.bar.update()
-        if step % self.every == 0 or step == self.total_steps:
-            self._log(step, learning_rate)
+    def state(self) -> dict:
+        """What a resumed run must know to write the same lines."""
+        sums = {name: terms.tolist() for name, terms in self.sums.items()}
+        return {"sums": sums, "usual": self.usual, "steps": self.steps, "spikes": self.spikes}
 
-    def _log(self, step: int, learning_rate: float) -> None:
-        _, *names = self.sums
-        joint = torch.cat([*self.sums.values()]).tolist()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What the block takes counts as no time of training."""
+        began = time.perf_counter()
+        yield
+        self.last += time.perf_counter() - began
+
+    def update(self, step: int, sums: dict[str, Tensor], learning_rate: float, measured: dict) -> None:
+        self.sums = {name: seen + self.sums.get(name, 0) for name, seen in sums.items()}
+        self._watch(step, sums["norm"][0].item())
+        self.bar.update()
+        if step == self.start_step + CALM // 4:
+            self.warm = time.perf_counter()  # the first steps are slower
+        if step == self.start_step + CALM:
+            self._estimate(step)
+        if step % self.every == 0 or step == self.total_steps or measured:
+            self._log(step, learning_rate, measured)
+
+    def _watch(self, step: int, norm: float) -> None:
+        """Keeps spikes of the gradient's norm, and a running mean of the others."""
+        if self.steps >= CALM and norm > SPIKE * self.usual:
+            self.spikes.append([step, norm])
+            if self.rank.is_first:
+                tqdm.write(f"step {step:,}: the gradient's norm is {norm:.3g}, usually {self.usual:.3g}")
+            norm = SPIKE * self.usual
+        self.steps += 1
+        self.usual += (norm - self.usual) / min(self.steps, 5 * CALM)
+
+    def _estimate(self, step: int) -> None:
+        """Says how long the run will take, and what of."""
+        left, measured = self.total_steps - step, CALM - CALM // 4
+        seconds = (time.perf_counter() - self.warm) / measured
+        if self.rank.is_first and left > 0:
+            hours, processes = left * seconds / 3600, self.rank.world_size
+            total = f", {duration(3600 * hours * processes)} of {processes} processes" * (processes > 1)
+            tqdm.write(f"estimate    {left:,} steps to go in {duration(3600 * hours)} ({seconds:.3g} s a step){total}")
+
+    def _log(self, step: int, learning_rate: float, measured: dict) -> None:
+        parts = torch.cat([*self.sums.values()]).cpu().split([len(terms) for terms in self.sums.values()])
+        sums = {name: terms.tolist() for name, terms in zip(self.sums, parts)}
         now = time.perf_counter()
-        self.tokens += joint[0]
+        (tokens, entities, flop), (norm, steps) = sums.pop("work"), sums.pop("norm")
+        self.tokens, self.flop, seconds = self.tokens + tokens, self.flop + flop, now - self.last
         line = {
             "step": step,
             "seconds": round(now - self.started, 3),
-            "tokens_per_second": round(joint[0] / (now - self.last)),
+            "tokens_per_second": round(tokens / seconds),
+            "entities_per_second": round(entities / seconds),
+            **({"flop_per_second": float(f"{flop / seconds:.4g}")} if flop else {}),
+            **({"share_of_peak": round(flop / seconds / self.peak, 4)} if flop and self.peak else {}),
+            "loader_share": round((self.loader.waited - self.waited) / seconds, 4),
+            "memory_gb": round(peak_memory(self.rank.device) / 1e9, 3),
             "learning_rate": learning_rate,
+            "gradient_norm": norm / steps,
+            **({"spikes": self.spikes} if self.spikes else {}),
         }
-        for index, name in enumerate(names):
-            loss, hits, count = joint[1 + 3 * index : 4 + 3 * index]
+        for name, (loss, hits, count) in sums.items():
             line[f"{name}_loss"] = loss / max(1, count)
-            line[f"{name}_accuracy"] = hits / max(1, count)
-        self.sums, self.last = {}, now
+            if name not in DISTANCES:
+                line[f"{name}_accuracy"] = hits / max(1, count)
+        self.sums, self.last, self.waited, self.spikes = {}, now, self.loader.waited, []
         if not self.rank.is_first:
             return
-        losses = (f"{name} {line[f'{name}_loss']:.2f}" for name in names)
+        losses = (f"{name} {line[f'{name}_loss']:.2f}" for name in sums)
         self.bar.set_postfix_str(f"loss: {', '.join(losses)}", refresh=False)
         if self.path is not None:
             try:
                 with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line, allow_nan=False) + "\n")
+                    known = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+                    file.write(json.dumps(line | known, allow_nan=False) + "\n")
             except OSError as error:  # a full disk has no name
                 raise files.with_path(error, self.path) from None
 
@@ -541,5 +657,14 @@ class Progress:
         steps, seconds = self.bar.n - self.start_step, self.last - self.started
         if steps and seconds:
             speed, memory = short(self.tokens / seconds), peak_memory(self.rank.device) / 1e9
-            print(f"trained     {steps:,} steps in {seconds:.0f} s: {short(self.tokens)} tokens, {speed} per second; "
-                  f"at most {memory:.1f} GB of memory", flush=True)  # fmt: skip
+            share = f", {self.flop / seconds / self.peak:.0%} of the machine's product rate" if self.peak else ""
+            print(f"trained     {steps:,} steps in {seconds:.0f} s: {short(self.tokens)} tokens, {speed} per second"
+                  f"{share}; at most {memory:.1f} GB of memory", flush=True)  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """90 -> 90 s, 5400 -> 90 min, 864000 -> 10 days"""
+    for size, unit, limit in ((1, "s", 120), (60, "min", 7200), (3600, "hours", 172800)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.3g} days"

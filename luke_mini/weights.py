@@ -65,10 +65,12 @@ HEAD_NAMES = {
     "entity_head.dense.*": ["entity_predictions.transform.dense.*"],
     "entity_head.norm.*": ["entity_predictions.transform.LayerNorm.*"],
     "entity_head.bias": ["entity_predictions.bias"],
+    "page_head.weight": ["cls_entity_predictions.decoder.weight"],
+    "page_head.bias": ["cls_entity_predictions.bias"],
     "classifier.*": ["classifier.*"],
 }
 # Parts that not every model has: question answering and token classification come without a pooler.
-OPTIONAL = ("word_head.", "entity_head.", "classifier.", "luke.pooler.")
+OPTIONAL = ("word_head.", "entity_head.", "page_head.", "classifier.", "luke.pooler.")
 # Beginnings of older names and of other models', and what they are called today. A head's one layer is `classifier`.
 OLDER = {
     "feature_extractor.embedder.luke_model.": "luke.",  # AllenNLP
@@ -213,9 +215,10 @@ def name_table(config: ModelConfig) -> dict[str, list[str]]:
                     continue
                 theirs = [name for name in theirs if "w2e" not in name]
             table[f"luke.layers.{layer}.{ours}"] = [f"luke.encoder.layer.{layer}.{name}" for name in theirs]
+    heads = {ours: theirs for ours, theirs in HEAD_NAMES.items() if config.cls_entity_prediction or "page" not in ours}
     return {
         ours.replace("*", kind): [name.replace("*", kind) for name in theirs]
-        for ours, theirs in (table | HEAD_NAMES).items()
+        for ours, theirs in (table | heads).items()
         for kind in (("weight", "bias") if "*" in ours else ("",))
     }
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from luke_mini import batching, masking
+from luke_mini import batching, masking, recipes
 from luke_mini.batching import BatchRules, batches, epoch_order, epoch_plan, make_batch, quotas
-from luke_mini.config import PretrainConfig
 from luke_mini.examples import Example, Shards, flatten, write_shard
 from luke_mini.packing import from_padded
 
@@ -86,13 +85,13 @@ def sequences(batch):
     return result
 
 
-def stream(shards, n_steps, *, world_size=1, rules=RULES, start_step=0, **sizes):
-    """The steps of a run of `world_size` processes; a step is the list of its sequences in order."""
+def stream(shards, n_steps, *, world_size=1, rules=RULES, start_step=0, order=list, **sizes):
+    """The steps of a run of `world_size` processes; a step is its sequences, in order, or sorted."""
     runs = [
         islice(batches(shards, rules, rank=rank, world_size=world_size, start_step=start_step, **sizes), n_steps)
         for rank in range(world_size)
     ]
-    return [[one for step in ranks for batch in step for one in sequences(batch)] for ranks in zip(*runs)]
+    return [order(one for step in ranks for batch in step for one in sequences(batch)) for ranks in zip(*runs)]
 
 
 def pages(steps):
@@ -200,6 +199,27 @@ def test_words_under_a_masked_mention_are_all_predicted():
     assert batch.masked_word_rows.tolist() == list(range(11, 41))  # more than the budget of 9, so nothing else
 
 
+def test_words_only_is_the_same_without_entities(shards):
+    """The words are masked as before, and nothing else is left."""
+    found, whole = (next(batches(shards, replace(RULES, words_only=only), global_batch=9, micro_batch=9))[0]
+                    for only in (True, False))  # fmt: skip
+    assert found.packed.n_entities == len(found.masked_entity_rows) == len(found.packed.mention_positions) == 0
+    assert whole.packed.n_entities > 9 and found.packed.word_lengths == whole.packed.word_lengths
+    assert torch.equal(found.packed.word_ids, whole.packed.word_ids)
+    assert torch.equal(found.masked_word_labels, whole.masked_word_labels)
+
+
+def test_pages_are_predicted_from_the_first_token():
+    """Of sequences whose page is an entity."""
+    made = [example._replace(page_id=page) for example, page in zip(make_examples(4), (7, -1, 299, 0))]
+    keys = masking.derive(0, np.arange(4))
+    batch = make_batch(flatten(made), keys, replace(RULES, predict_page=True))
+    starts = np.cumsum([0, *batch.packed.word_lengths])
+    assert batch.page_rows.tolist() == [starts[0], starts[2], starts[3]] and batch.page_labels.tolist() == [7, 299, 0]
+    assert batch.packed.word_ids[batch.page_rows].tolist() == [RULES.bos_id] * 3 and batch.counts["page"] == 3
+    assert "page" not in make_batch(flatten(made), keys, RULES).counts
+
+
 def test_batch_moves_to_a_device_whole(shards):
     batch = next(batches(shards, RULES, global_batch=4, micro_batch=4))[0]
     moved = batch.to("meta")
@@ -233,7 +253,7 @@ def test_all_orders_of_four_examples_are_equally_likely():
 def test_every_example_once_an_epoch_whatever_the_batch(shards, global_batch):
     """Also where a batch crosses the end of an epoch (7, 64) or holds several (130)."""
     n_steps = -(-150 // global_batch)
-    seen = pages(stream(shards, n_steps, global_batch=global_batch, micro_batch=13))
+    seen = pages(stream(shards, n_steps, global_batch=global_batch, micro_batch=global_batch))
     epochs = [seen[first : first + 50] for first in (0, 50, 100)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
@@ -244,14 +264,15 @@ SPLITS = [(1, 16), (1, 8), (1, 5), (1, 1), (2, 8), (2, 3), (4, 4), (4, 1), (8, 2
 
 @pytest.mark.parametrize("world_size, micro_batch", SPLITS)
 def test_ranks_micro_batches_and_accumulation_change_nothing(shards, world_size, micro_batch):
-    """The same sequences in the same order with the same masks. 8 steps of 16 cross two ends of epochs."""
-    expected = stream(shards, 8, global_batch=16, micro_batch=16)
-    assert stream(shards, 8, global_batch=16, micro_batch=micro_batch, world_size=world_size) == expected
+    """The same sequences with the same masks. 8 steps of 16 cross two ends of epochs."""
+    expected = stream(shards, 8, global_batch=16, micro_batch=16, order=sorted)
+    found = stream(shards, 8, global_batch=16, micro_batch=micro_batch, world_size=world_size, order=sorted)
+    assert found == expected
 
 
 def test_the_same_order_in_other_batch_sizes(shards):
     one_by_one = pages(stream(shards, 120, global_batch=1, micro_batch=1))
-    assert pages(stream(shards, 5, global_batch=24, micro_batch=6)) == one_by_one
+    assert pages(stream(shards, 5, global_batch=24, micro_batch=24))  == one_by_one
 
 
 @pytest.mark.parametrize("step", [1, 3, 9])
@@ -259,8 +280,8 @@ def test_resuming_gives_what_going_on_would_have_given(shards, step):
     whole = stream(shards, 12, global_batch=12, micro_batch=5)
     assert stream(shards, 12 - step, global_batch=12, micro_batch=5, start_step=step) == whole[step:]
     # … also if the run goes on with other processes and micro-batches
-    other = stream(shards, 12 - step, global_batch=12, micro_batch=2, world_size=3, start_step=step)
-    assert other == whole[step:]
+    other = stream(shards, 12 - step, global_batch=12, micro_batch=2, world_size=3, start_step=step, order=sorted)
+    assert other == list(map(sorted, whole[step:]))
 
 
 def test_epochs_mask_differently_and_seeds_too(shards):
@@ -271,9 +292,26 @@ def test_epochs_mask_differently_and_seeds_too(shards):
 
 
 def test_micro_batches_are_even_and_as_many_on_each_rank(shards):
+    sizes, words = [], []
     for rank in range(3):
         step = next(batches(shards, RULES, global_batch=30, micro_batch=4, rank=rank, world_size=3))
-        assert [len(batch.packed.word_lengths) for batch in step] == [3, 3, 4]
+        sizes.append([len(batch.packed.word_lengths) for batch in step])
+        words += [batch.packed.n_words for batch in step]
+    assert sorted(size for step in sizes for size in step) == [3, 3, 3, 3, 3, 3, 4, 4, 4] and {*map(len, sizes)} == {3}
+    assert max(words) - min(words) <= 0.2 * max(words)  # in order: 0.67
+
+
+@pytest.mark.parametrize("n, hands, more", [(64, 4, 0.01), (2048, 64, 0.01), (2048, 256, 0.03), (7, 3, 1), (3, 8, 9)])
+def test_hands_are_even(n, hands, more):
+    """Every sequence once, in order; as many for each, and as many tokens: lengths as those of a Wikipedia. Cut as they
+    come, the largest hand has 9, 8 and 15 % more than the mean."""
+    lengths = np.clip(510 - np.random.default_rng(n).exponential(90, n), 20, 510).astype(int)
+    dealt = batching.deal(lengths, hands)
+    assert sorted(np.concatenate(dealt)) == list(range(n)) and all(np.all(np.diff(hand) > 0) for hand in dealt)
+    assert {len(hand) for hand in dealt} <= {n // hands, -(-n // hands)}
+    tokens = [lengths[hand].sum() for hand in dealt]
+    assert max(tokens) <= (1 + more) * sum(tokens) / hands
+    assert [hand.tolist() for hand in batching.deal(np.array([5, 1, 9, 4]), 2)] == [[1, 2], [0, 3]]
 
 
 # --- Several folders --------------------------------------------------------------------------------------------------
@@ -338,9 +376,9 @@ def test_gather_over_folders_keeps_the_order(tmp_path):
 def test_several_folders_split_and_resume_alike(tmp_path):
     small = make_examples(5, seed=1, first_page=100)
     folders = Shards.open(write_shards(tmp_path / "big", make_examples(40)), write_shards(tmp_path / "small", small))
-    expected = stream(folders, 12, global_batch=12, micro_batch=12)
-    assert stream(folders, 12, global_batch=12, micro_batch=2, world_size=3) == expected
-    assert stream(folders, 5, global_batch=12, micro_batch=5, start_step=7) == expected[7:]
+    expected = stream(folders, 12, global_batch=12, micro_batch=12, order=sorted)
+    assert stream(folders, 12, global_batch=12, micro_batch=2, world_size=3, order=sorted) == expected
+    assert stream(folders, 5, global_batch=12, micro_batch=5, start_step=7, order=sorted) == expected[7:]
     # The small folder is read several times, each time with other masks.
     again = [part for step in expected for part in step if part[0] == 102]
     assert len(again) >= 3 and len({str(part[5:]) for part in again}) > 1
@@ -384,20 +422,28 @@ def test_training_steps_reads_the_recipe_and_stops(shards):
     entity_vocab = type(
         "Vocab", (), {"__len__": lambda self: ENTITIES, "pad_id": 0, "unk_id": 1, "mask_id": 2, "mask2_id": 299}
     )()
-    recipe = PretrainConfig(global_batch=16, micro_batch=4, seed=3)
-    rank = SimpleNamespace(index=1, world_size=2)
+    recipe = replace(recipes.published("luke 2"), global_batch=16, micro_batch=4, seed=3)
+    rank, other = (SimpleNamespace(index=index, world_size=2) for index in (1, 0))
     steps = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, rank, 2, 6))
+    others = list(batching.training_steps(shards, tokenizer, entity_vocab, recipe, other, 2, 6))
     rules = batching.batch_rules(tokenizer, entity_vocab, recipe)
     assert rules.words.special_ids == (0, 1, 2, 3, 4, 598) and rules.entities.special_ids == (0, 1, 2, 299)
     assert (rules.sampling_exponent, rules.mask_words_in_entity_span) == (0.7, False)
     assert rules.words.random == rules.words.unmasked == 0.1 and rules.entities.random == rules.entities.unmasked == 0
-    expected = stream(shards, 4, rules=rules, global_batch=16, micro_batch=16, start_step=2)
-    assert [[one for batch in step for one in sequences(batch)] for step in steps] == [step[8:] for step in expected]
+    expected = stream(shards, 4, rules=rules, global_batch=16, micro_batch=16, start_step=2, order=sorted)
+    parts = [[one for batch in [*step, *rest] for one in sequences(batch)] for step, rest in zip(steps, others)]
+    assert list(map(sorted, parts)) == expected and {len(step) for step in [*steps, *others]} == {2}
     again = batching.training_steps(shards, tokenizer, entity_vocab, recipe, rank, 6, 6)
     assert list(again) == []
     other = replace(recipe, whole_word_masking=False, sampling_exponent=0.3, mask_words_in_entity_span=True)
     rules = batching.batch_rules(tokenizer, entity_vocab, other)
     assert rules.starts_word is None and rules.sampling_exponent == 0.3 and rules.mask_words_in_entity_span
+    shares = dict(random_word_prob=0.2, unmasked_word_prob=0.3, random_entity_prob=0.4, unmasked_entity_prob=0.5)
+    rules = batching.batch_rules(tokenizer, entity_vocab, replace(recipe, **shares, words_only=True))
+    found = (rules.words.random, rules.words.unmasked, rules.entities.random, rules.entities.unmasked)
+    assert found == (0.2, 0.3, 0.4, 0.5)
+    assert rules.words_only and not rules.predict_page
+    assert batching.batch_rules(tokenizer, entity_vocab, replace(recipe, predict_page=True)).predict_page
     with pytest.raises(ValueError, match="--sampling-exponent 1.5 must lie in"):
         replace(recipe, sampling_exponent=1.5)
 

@@ -84,7 +84,7 @@ NOT_HERE = [  # pattern, why the command is not run
 ]
 SMALLER = [  # pattern, what is added to make it small; the last one of an option counts
     (r"^prepare_wiki\.py", "--max-pages 60 --vocab-size 800 --max-seq-length 64 --workers 1 --out made"),
-    (r"^train\.py", "--size tiny --steps 2 --global-batch 4 --micro-batch 4 --precision fp32"),
+    (r"^train\.py", "--steps 2 --global-batch 4 --micro-batch 4 --precision fp32"),
     (r"^finetune\.py mlama", "--test-examples 2 --overwrite"),
     (r"^finetune\.py ner .*--evaluate", "--test-examples 2"),
     (r"^finetune\.py (?!.*--(predict|describe|evaluate)|link|mlama)",

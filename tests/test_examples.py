@@ -24,7 +24,7 @@ from conftest import PEAK, needs_proc, read_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luke_mini import examples, tokenizer_sentencepiece
+from luke_mini import examples, files, tokenizer_sentencepiece
 from luke_mini.examples import Example, Shards, ShardWriter, build_examples, flatten, open_shard, write_shard
 from luke_mini.spans import split_sentences
 
@@ -481,7 +481,7 @@ def test_parts_are_those_that_were_written(whole, name, checked):
 
 def test_hashes_are_computed_once(whole, monkeypatch):
     hashed = []
-    monkeypatch.setattr(examples, "sha256", lambda path, sha256=examples.sha256: hashed.append(path) or sha256(path))
+    monkeypatch.setattr(files, "sha256", lambda path, sha256=files.sha256: hashed.append(path) or sha256(path))
     for expected in (len(json.loads((whole / "manifest.json").read_text())["files"]), 0):
         hashed.clear()
         examples.open_folders([whole], 64)

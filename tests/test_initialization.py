@@ -21,7 +21,7 @@ from test_model import SMALL, build, padded_batch
 
 import finetune
 import train
-from luke_mini import checkpoint, config, inference, initialization, packing, tokenizer
+from luke_mini import checkpoint, config, inference, initialization, packing, recipes, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.initialization import copy_word_positions, initialize
 from luke_mini.model import LukeForPretraining
@@ -107,7 +107,7 @@ def test_sinusoids_fade_with_the_distance():
 
 def test_title_start_needs_entity_aware_attention():
     with pytest.raises(ValueError, match="--title-start .* needs --entity-aware"):
-        replace(config.SCRATCH_TINY, entity_aware=False)
+        replace(recipes.PRETRAINING["scratch-tiny"].stages[0], entity_aware=False)
 
 
 # --- The words of another model ---------------------------------------------------------------------------------------
@@ -259,23 +259,21 @@ def test_finetuning_starts_from_a_word_model(toy_data, tmp_path):
         finetune.main(f"ner --init {tmp_path / 'ner/model'} {options} --overwrite".split())
 
 
-@pytest.mark.parametrize("stage", ["1", "scratch"])
-def test_train_starts_from_a_word_model(stage, toy_data, tmp_path):
+@pytest.mark.parametrize("recipe", ["luke-base --stage 1", "scratch-base"])
+def test_train_starts_from_a_word_model(recipe, toy_data, tmp_path):
     """Two steps of train.py; stage 1 leaves the words alone. Another size is refused."""
     words = tokenizer.load(toy_data / "tokenizer")
     model = words_with_tokenizer(tmp_path / "words", words)
-    common = f"--data {toy_data} --init {tmp_path / 'words'} --out {tmp_path / 'run'} --stage {stage}"
+    common = f"--data {toy_data} --init {tmp_path / 'words'} --out {tmp_path / 'run'} --recipe {recipe}"
     options = "--steps 2 --warmup-steps 1 --global-batch 4 --micro-batch 4 --precision fp32"
     train.main(f"{common} {options}".split())
     found = checkpoint.read(tmp_path / "run")
     assert found.config.max_position_embeddings == 80 and found.config.vocab_size == len(words)
     assert (found.config.num_hidden_layers, found.config.entity_emb_size) == (3, config.TINY.entity_emb_size)
     name = "luke.layers.2.feed_forward.up.weight"
-    assert torch.equal(found.weights[name], model.state_dict()[name]) == (stage == "1")
+    assert torch.equal(found.weights[name], model.state_dict()[name]) == ("--stage 1" in recipe)
     assert (found.weights[name] - model.state_dict()[name]).abs().max() < 0.01
-    with pytest.raises(ValueError, match="3 layers of 128, which is not --size base"):
-        train.main(f"{common} {options} --size base --overwrite".split())
-    again = f"--data {toy_data} --init {tmp_path / 'run'} --out {tmp_path / 'again'} --stage {stage}"
+    again = f"--data {toy_data} --init {tmp_path / 'run'} --out {tmp_path / 'again'} --recipe {recipe}"
     train.main(f"{again} {options}".split())  # a LUKE's shape, too, is that of its folder
     assert checkpoint.read(tmp_path / "again").config == found.config
     with pytest.raises(ValueError, match="for use with --init"):

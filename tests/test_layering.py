@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics ops_cpu packing spans tokenizer "
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wikitext",
-    "examples formats mentions ops optim tasks weights wikidata "
+    "examples formats mentions ops optim report tasks weights wikidata "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
-    "batching corpus download inputs model recipes trainer",
+    "batching corpus cost download inputs model recipes trainer",
     "disambiguation_data heads initialization",
     "checkpoint",
     "entity_tools model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
-    "finetuning",
+    "finetuning pretraining",
     "export inference",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

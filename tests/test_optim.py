@@ -11,7 +11,7 @@ import torch
 from closeness import assert_equal, assert_same, seeded
 from torch import nn
 
-from luke_mini import optim
+from luke_mini import optim, recipes
 from luke_mini.config import TINY
 from luke_mini.model import LukeForPretraining
 
@@ -117,11 +117,11 @@ def test_schedule():
 
 def test_what_each_stage_trains():
     model = LukeForPretraining(replace(TINY, vocab_size=20, entity_vocab_size=9))
-    optim.select_trainable(model, train_words=False)
+    optim.select_trainable(model, recipes.published("luke 1"))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     names = {name for name, _ in model.named_parameters()}
     assert trained == {name for name in names if name.startswith(("luke.entities.", "entity_head."))}
-    optim.select_trainable(model, train_words=True)
+    optim.select_trainable(model, recipes.published("luke 2"))
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"luke.pooler.weight", "luke.pooler.bias"}
 

@@ -284,8 +284,8 @@ def test_entity_disambiguation_is_pretrained_from_the_commands(dump, tmp_path, c
     data = prepare(tmp_path / "data", "--dump", dump, "--entities", tmp_path / "test.jsonl", "--entities-only")
     assert titles(data)[3:-1] == ["Balen", "Lovik"]
     given = f"--data {data} --steps 2 --global-batch 4 --micro-batch 4"
-    given += " --masked-word-prob 0 --masked-entity-prob 0.3"
-    train.main(f"{given} --size tiny --out {tmp_path}/words".split())
+    train.main(f"{given} --out {tmp_path}/words".split())
+    given += " --recipe global-ed"
     as_word_model(checkpoint.find_folder(tmp_path / "words"), tmp_path / "bert")
     train.main(f"{given} --stage 1 --init {tmp_path}/bert --entity-size 32 --out {tmp_path}/1".split())
     train.main(f"{given} --stage 2 --init {tmp_path}/1 --out {tmp_path}/2".split())

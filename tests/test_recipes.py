@@ -37,7 +37,7 @@ def pretrained(toy_data, tmp_path_factory) -> Path:
     scratch, out = (tmp_path_factory.mktemp(name) for name in ("scratch", "stage2"))
     common = f"--data {toy_data} --steps 2 --global-batch 8 --micro-batch 8 --overwrite"
     train.main(f"{common} --out {scratch}".split())
-    train.main(f"{common} --stage 2 --init {scratch} --out {out}".split())
+    train.main(f"{common} --recipe luke-base --stage 2 --init {scratch} --out {out}".split())
     return out
 
 

@@ -5,6 +5,7 @@
 The runs are real ones: train.py in processes of their own, on a small cut of the built-in encyclopedia.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, checkpoint, config, distributed, optim, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, optim, recipes, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -33,7 +35,8 @@ from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
 ROOT = Path(__file__).parent.parent
-RECIPE = replace(config.SCRATCH_TINY, global_batch=8, micro_batch=8, dropout=0.0)
+(SCRATCH,) = recipes.PRETRAINING["scratch-tiny"].stages
+RECIPE = replace(SCRATCH, global_batch=8, micro_batch=8, dropout=0.0)
 
 
 def environment() -> dict:
@@ -120,7 +123,7 @@ def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
-    options = "--size tiny --steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1"
+    options = "--steps 12 --global-batch 4 --micro-batch 2 --dropout 0.1 --save-every 3 --log-every 1"
     return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options.split(), *extra]
 
 
@@ -160,9 +163,8 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     for name in ("model.safetensors", "optimizer.safetensors"):
         expected, found = (load_file(out / "step-000012" / name) for out in (whole, broken))
         assert_equal(found, expected)
-    changing = ("seconds", "tokens_per_second")
     expected, found = (
-        [{k: v for k, v in line.items() if k not in changing} for line in lines(out)] for out in (whole, broken)
+        [{k: v for k, v in line.items() if k not in trainer.CLOCK} for line in lines(out)] for out in (whole, broken)
     )
     assert found == expected and len(found) == 12
 
@@ -244,7 +246,7 @@ def test_a_finished_run_can_be_extended(toy_data, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "resumed     after step 12 of 20\n" in out
     assert "the learning rate follows a schedule of 20 steps from here on, until here of 12\n" in out
-    shares = [line["learning_rate"] / config.SCRATCH_TINY.learning_rate for line in lines(tmp_path)]
+    shares = [line["learning_rate"] / SCRATCH.learning_rate for line in lines(tmp_path)]
     old, new = ([0.5, 1] + [(total - k) / (total - 2) for k in range(2, 20)] for total in (12, 20))
     assert shares == pytest.approx(old[:12] + new[12:])
     assert (tmp_path / "step-000020").is_dir()
@@ -261,14 +263,14 @@ def test_what_a_run_prints(toy_data, tmp_path, capsys):
     said = {line[:12].strip(): line for line in out.splitlines()}
     assert "Config(" not in out and max(map(len, error.replace("\n", "\r").split("\r"))) < 80
     assert "2/2 steps" in error and "loss: entity " in error and " word " in error
-    weights, trained = map(float, re.search(r"tiny: (\S+)M weights, (\S+)M of them trained", said["model"]).groups())
+    weights, trained = map(float, re.search(r"(\S+)M weights, (\S+)M of them trained", said["model"]).groups())
     saved = sum(tensor.numel() for tensor in load_file(tmp_path / "step-000002/model.safetensors").values()) / 1e6
     assert 0.9 * saved < weights <= saved + 0.05 and trained <= weights
     examples = Shards.open(toy_data)
     assert f": {len(examples):,} examples, " in said["data"] and "threads, " in said["device"]
     assert f"2 steps of 4 examples, {8 / len(examples):.3g} epochs" in said["training"]
-    assert "--warmup-steps 100  " in said["recipe"]
-    assert re.search(r"trained     2 steps in \d+ s: \S+ tokens, \S+ per second; at most \d\.\d GB", out)
+    assert "--warmup-steps 100  " in out
+    assert re.search(r"trained     2 steps in \d+ s: \S+ tokens, \S+ per second, \d+% of the machine's product rate; at most \d\.\d GB", out)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_path):
@@ -335,9 +337,28 @@ def test_damaged_files_of_a_saved_step_are_named(toy_data, tmp_path):
         ({name: moments[name] * float("nan")}, f"optimizer.safetensors: the weight {name} has numbers that are not"),
     ):
         save_file(moments | change, step / "optimizer.safetensors")
+        refused("optimizer.safetensors: not what .*run.json has the hash of: missing or damaged")
+        believe(step)
         refused(message)
     save_file({name: moments[name]}, step / "optimizer.safetensors")
+    believe(step)
     refused("optimizer.safetensors: .*: missing, expected")
+    save_file(moments, step / "optimizer.safetensors")
+    believe(step)
+    for path in (step / "model.safetensors", step / "config.json"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        refused(f"{path.name}: not what .*run.json has the hash of: missing or damaged")
+        path.unlink()
+        refused(f"{path.name}: not what .*run.json has the hash of: missing or damaged")
+        path.write_bytes(whole)
+
+
+def believe(step: Path) -> None:
+    """Writes the hashes of the files as they are now."""
+    run = json.loads((step / "run.json").read_text())
+    run["files"] = {name: hashlib.sha256((step / name).read_bytes()).hexdigest() for name in run["files"]}
+    (step / "run.json").write_text(json.dumps(run))
 
 
 def save_steps(out: Path, steps, keep: int) -> list[str]:
@@ -362,6 +383,7 @@ def test_steps_are_ordered_by_number_and_as_many_are_kept_as_asked(tmp_path):
 
 OTHER_STEPS = """
 import sys
+import threading
 from pathlib import Path
 from luke_mini import distributed, files, trainer
 def main():
@@ -449,3 +471,145 @@ def test_predicting_on_a_gpu_is_in_bf16(monkeypatch):
     assert trainer.prediction_precision(torch.device("cuda")) == "fp32"  # emulated bf16 is slower than float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert trainer.prediction_precision(torch.device("cuda")) == "bf16"
+
+
+# --- The log and its neighbors ----------------------------------------------------------------------------------------
+
+
+def logged(tmp_path, norms: list[float], every: int = 10, state: dict | None = None, start: int = 0, total: int = 999):
+    """The lines of a log, and its progress, after steps whose gradients have these norms."""
+    rank, path = Rank(0, 1, torch.device("cpu")), tmp_path / "metrics.jsonl"
+    loader = trainer.Ahead([])
+    progress = trainer.Progress(rank, total, start, every, path, "test", state or {}, loader, 1e9)
+    for step, norm in enumerate(norms, start=start + 1):
+        terms = torch.tensor([6.0 * step, 2.0, 4.0], dtype=torch.float64)
+        sums = {"work": torch.tensor([30.0, 3.0, 5e6], dtype=torch.float64), "word": terms,
+                "norm": torch.tensor([norm, 1.0], dtype=torch.float64)}  # fmt: skip
+        progress.update(step, sums, 0.5, {"held_out_word_loss": float("nan")} if step == 15 else {})
+    return lines(tmp_path), progress
+
+
+def test_lines_of_the_log(tmp_path):
+    found, _ = logged(tmp_path, [1.0] * 9 + [3.0] + [1.0] * 10)
+    assert [line["step"] for line in found] == [10, 15, 20]
+    assert found[0]["gradient_norm"] == pytest.approx(1.2) and found[0]["word_accuracy"] == 0.5
+    assert found[0]["word_loss"] == pytest.approx(sum(6 * step for step in range(1, 11)) / 40)
+    assert found[1]["held_out_word_loss"] is None and "held_out_word_loss" not in found[0]
+    assert set(trainer.CLOCK) <= set(found[0]) and "spikes" not in found[0]
+    for line in found:
+        per_token = line["flop_per_second"] / line["tokens_per_second"]
+        assert per_token == pytest.approx(5e6 / 30, rel=1e-2)
+        assert line["tokens_per_second"] == pytest.approx(10 * line["entities_per_second"], rel=1e-2)
+        assert line["share_of_peak"] == pytest.approx(line["flop_per_second"] / 1e9, rel=1e-3)
+
+
+def test_spikes_of_the_gradient_are_logged_and_a_resumed_log_is_the_same(tmp_path, capsys):
+    norms = [9.0] * 3 + [2.0] * 22 + [11.0, 2.0, 30.0, 2.0, 2.0] + [3.0] * 10
+    whole, progress = logged(tmp_path, norms)
+    usual = [2.0 + 7 * 3 / 25]  # the mean of the first 25
+    assert [line.get("spikes") for line in whole] == [None, None, None, [[28, 30.0]], None]
+    assert "step 28: the gradient's norm is 30, usually" in capsys.readouterr().out
+    assert usual[0] * trainer.SPIKE > 11 and progress.usual < 5
+    for cut in (7, 26, 28, 33):
+        (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+        _, before = logged(tmp_path, norms[:cut])
+        state = json.loads(json.dumps(before.state()))
+        again, _ = logged(tmp_path, norms[cut:], state=state, start=cut)
+        kept, expected = ([{k: v for k, v in line.items() if k not in trainer.CLOCK} for line in log]
+                          for log in (again, whole))  # fmt: skip
+        assert kept == expected
+
+
+def test_no_spikes_before_a_norm_is_usual(tmp_path):
+    found, _ = logged(tmp_path, [1.0] * 5 + [100.0] + [1.0] * 4)
+    assert "spikes" not in found[0]
+
+
+def test_the_next_item_is_made_meanwhile():
+    """While the caller works, the thread makes one item and no more; errors arrive at their place."""
+    made = []
+
+    def items():
+        for number in range(5):
+            made.append(number)
+            yield number
+        raise ValueError("the last one")
+
+    loader, seen = trainer.Ahead(items()), []
+    with pytest.raises(ValueError, match="the last one"):
+        for item in loader:
+            seen.append(item)
+            deadline = time.monotonic() + 5
+            while len(made) < min(item + 2, 5) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.01)
+            assert made == list(range(min(item + 2, 5)))
+    assert seen == [0, 1, 2, 3, 4]
+    assert list(trainer.Ahead([])) == []
+
+
+def test_waiting_for_batches_is_measured():
+    def slow():
+        for number in range(3):
+            time.sleep(0.05)
+            yield number
+
+    busy, idle = trainer.Ahead(slow()), trainer.Ahead(slow())
+    for _ in busy:
+        time.sleep(0.15)
+    list(idle)
+    assert 0.04 < busy.waited < 0.1 < 0.14 < idle.waited
+
+
+def test_an_abandoned_loader_ends_its_thread():
+    loader = iter(trainer.Ahead(iter(range(10))))
+    assert next(loader) == 0
+    loader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_milestones_are_saved_and_stay(toy_data, tmp_path):
+    """--keep-epochs: the last step of each epoch, whatever --save-every and --keep say."""
+    n = len(Shards.open(toy_data))
+    batch = -(-n // 3)  # three steps an epoch, the third one crosses its end
+    options = f"--data {toy_data} --out {tmp_path} --steps 7 --global-batch {batch} --micro-batch 64 --keep 1"
+    train.main(f"{options} --save-every 2 --keep-epochs --recipe scratch-tiny".split())
+    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003", "step-000006", "step-000007"]
+    assert {line["step"] for line in lines(tmp_path) if "held_out_word_loss" in line} == {2, 3, 4, 6, 7}
+
+
+def test_durations():
+    found = [trainer.duration(seconds) for seconds in (7.4, 119, 121, 7199, 7300, 172_000, 2_592_000)]
+    assert found == ["7 s", "119 s", "2 min", "120 min", "2 hours", "48 hours", "30 days"]
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from luke_mini import trainer
+original = trainer.train
+def limited(*given, **named):
+    for done, sums in original(*given, **named):
+        if done == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+        yield done, sums
+trainer.train = limited
+import train
+from luke_mini import files
+files.run(lambda: train.main(sys.argv[1:]), "train.py")
+"""
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 3_000_000])
+def test_a_full_disk_keeps_the_last_good_step(toy_data, tmp_path, size):
+    """From step 4 on no file can be larger than `size`: one line that names a file, and the run resumes from step 3."""
+    script = tmp_path / "full.py"
+    script.write_text(FULL.format(root=str(ROOT), size=size))
+    call = command(toy_data, tmp_path / "run", 1)
+    call[call.index(str(ROOT / "train.py"))] = str(script)
+    done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
+    error = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
+    assert done.returncode == 2 and error.startswith("train.py: error: ") and str(tmp_path / "run") in error, done.stderr
+    assert [path.name for path in trainer.saved_steps(tmp_path / "run")] == ["step-000003"]
+    again = run(toy_data, tmp_path / "run", 1, "--resume")
+    assert again.returncode == 0 and "resumed     after step 3 of 12" in again.stdout

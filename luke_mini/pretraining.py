@@ -121,7 +121,7 @@ def improve_random_weights(model: LukeForPretraining, training, word_tokenizer, 
 class Guess(NamedTuple):
     """A masked mention that the model was asked about."""
 
-    before: str  # what the model sees, its masks as <mask>
+    before: str  # what the model sees, its masks as ▢
     mention: str
     after: str
     title: str  # the right one
@@ -172,7 +172,10 @@ class Validation:
     def measure(self, whole: bool) -> dict[str, float]:
         """Losses and accuracies. whole: also those of a constant guess, and of the model without entities as inputs."""
         found = {f"held_out_{name}": value for name, value in self.scores(self.batches).items()}
-        self.guesses = self.guess() if self.batches else []
+        self.guesses = []
+        for batch in self.batches:
+            if missing := SHOWN - len(self.guesses):
+                self.guesses += self.guess(batch, first_of_each(batch)[:missing])
         if whole and found:
             labels = Counter(label for batch in self.batches for label in batch.masked_entity_labels.tolist())
             hidden = [without_entities(batch, self.vocab.mask_id) for batch in self.batches]
@@ -191,10 +194,9 @@ class Validation:
         return {name: value / counts[name.split("_")[0]] for name, value in sums.items()
                 if counts[name.split("_")[0]] and name.removesuffix("_accuracy") not in trainer.DISTANCES}  # fmt: skip
 
-    def guess(self) -> list[Guess]:
-        """The best guesses for a few masked mentions, all of different sequences of the first batch."""
-        batch, device = self.batches[0], next(self.model.parameters()).device
-        rows = first_of_each(batch)[:SHOWN]
+    def guess(self, batch: PretrainBatch, rows: list[int]) -> list[Guess]:
+        """The best guesses for some masked mentions of a batch."""
+        device = next(self.model.parameters()).device
         with trainer.predicting(self.model):
             states = self.model.luke(batch.packed.to(device))[batch.packed.n_words + batch.masked_entity_rows[rows]]
             scores = self.model.entity_head(states, self.model.luke.entities.entity.weight).float().softmax(1)
@@ -210,7 +212,8 @@ class Validation:
         places = packed.mention_positions[packed.mention_offsets[entity] : packed.mention_offsets[entity + 1]] - 1
         start, end = int(places[0]), int(places[-1]) + 1
         parts = ids[max(0, start - AROUND) : start], ids[start:end], ids[end : end + AROUND]
-        before, mention, after = (self.words.decode(part) for part in parts)
+        mask = self.words.pieces([self.words.mask_id])[0]
+        before, mention, after = (self.words.decode(part).replace(mask, " ▢") for part in parts)
         return Guess(before, mention, after, self.vocab.title(int(batch.masked_entity_labels[row])), guesses)
 
 
@@ -234,11 +237,24 @@ def write_report(out: Path, facts: dict[str, str], guesses: Iterable[Guess]) -> 
     path = out / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     last = lines[-1] if lines else {}
-    now = {name.replace("_", " "): f"{value:.4g}" for name, value in last.items() if isinstance(value, (int, float))}
+    now = {name.replace("_", " "): f"{value:.4g}" for name, value in last.items() if isinstance(value, (int, float))
+           and not name.startswith("held_out_")}  # fmt: skip
     shown = [guess_html(guess) for guess in guesses]
-    parts = [report.grid(curves(lines)), "<h2>The latest numbers</h2>", report.table(now)]
+    parts = [report.grid(curves(lines)), *held_out_table(lines), "<h2>The latest numbers</h2>", report.table(now)]
     parts += ["<h2>Masked mentions of held-out pages, and the best guesses</h2>", report.grid(shown)] if shown else []
     report.write(out / "report.html", f"Pretraining, {out}", [*parts, "<h2>The run</h2>", report.table(facts)])
+
+
+def held_out_table(lines: list[dict]) -> Iterator[str]:
+    """What the latest validation found, in words."""
+    found = next((line for line in reversed(lines) if "held_out_word_accuracy" in line), {})
+    endings = {"": "found", "_from_words_alone": "found with all entities of the input masked",
+               "_of_a_constant": "found by always guessing the most frequent one"}  # fmt: skip
+    rows = {f"masked {label} {words}": f"{100 * found[name]:.1f} %"
+            for term, label in (("word", "words"), ("entity", "entities")) for ending, words in endings.items()
+            if found.get(name := f"held_out_{term}_accuracy{ending}") is not None}  # fmt: skip
+    if rows:
+        yield f"<h2>On pages that were held out, after step {found['step']:,}</h2>{report.table(rows)}"
 
 
 def curves(lines: list[dict]) -> Iterator[str]:
@@ -263,7 +279,7 @@ def guess_html(guess: Guess) -> str:
     marked = f"{text(guess.before)} <mark>{text(guess.mention)}</mark> {text(guess.after)}"
     rows = "".join(f'<li style="--share:{p:.3f}"><span{" class=right" * (title == guess.title)}>{text(title)}</span>'
                    f"<span>{p:.1%}</span></li>" for title, p in guess.guesses)  # fmt: skip
-    return f'<article><p dir="auto">{marked}</p><p class="soft">{text(guess.title)}</p><ol>{rows}</ol></article>'
+    return f'<article><p dir="auto">{marked}</p><p class="soft">right: {text(guess.title)}</p><ol>{rows}</ol></article>'
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------

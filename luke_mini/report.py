@@ -41,7 +41,7 @@ i.dashed { border-top-style: dashed }
 polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round } polyline.dashed { stroke-dasharray: 5 3 }
 table { border-collapse: collapse; font-size: .88rem; width: 100% }
 th { text-align: left; font-weight: 500; color: var(--soft); white-space: nowrap; vertical-align: top;
-  padding-right: 1em }
+  padding-right: 1em; width: 1% }
 td { overflow-wrap: anywhere; white-space: pre-line }
 p { margin: .2rem 0; overflow-wrap: anywhere } mark { background: var(--ground); color: inherit; padding: .1em .2em }
 article { border-top: 1px solid var(--edge); padding: .5rem 0; min-width: 0; font-size: .92rem }

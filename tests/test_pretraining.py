@@ -8,7 +8,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,19 +17,25 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from luke_mini import batching, checkpoint, config, cost, distributed, examples, masking, ops, optim, pretraining
-from luke_mini import recipes, report, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, cost, distributed, examples, ops, optim, pretraining
+from luke_mini import recipes, report, tokenizer
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
 CPU = distributed.Rank(0, 1, torch.device("cpu"))
 
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch):
+    monkeypatch.setattr(cost, "SIDE", 128)
+
+
 # --- Recipes ----------------------------------------------------------------------------------------------------------
 
-# The papers, the released configurations and the original scripts, written down anew: steps as published, epochs, batch,
-# peak rate, warm-up, decay, betas, epsilon, norm (10000 there is off), shares of words and entities predicted, words that
-# become random or stay, whole words, trained words.
+# The papers, the released configurations and the original scripts, written down anew: steps as published, epochs,
+# batch, peak rate, warm-up, decay, betas, epsilon, norm (10000 there is off), shares of words and entities predicted,
+# shares of these words that become random or stay, whole words, trained words.
 SOURCES = """
 luke-base   1  98168 20 2048 5e-4 2500 0.01 0.9 0.999 1e-6 0 0.15 0.15 0.1 0.1 whole   no
 luke-base   2  98168 20 2048 1e-5 2500 0.01 0.9 0.999 1e-6 0 0.15 0.15 0.1 0.1 whole   yes
@@ -45,7 +50,8 @@ global-ed   2  29196  6 2048 5e-5 1000 0.01 0.9 0.999 1e-6 1 0    0.3  0.1 0.1 w
 """
 FLAGS = ("--epochs --global-batch --learning-rate --warmup-steps --weight-decay --beta1 --beta2 --eps --max-grad-norm "
          "--masked-word-prob --masked-entity-prob --random-word-prob --unmasked-word-prob").split()  # fmt: skip
-STANDS = {"configuration": "--global-batch --learning-rate --warmup-steps --weight-decay --beta1 --beta2 --eps --max-grad-norm",
+STANDS = {"configuration": "--global-batch --learning-rate --warmup-steps --weight-decay --beta1 --beta2 --eps "
+                           "--max-grad-norm",
           "script": "--epochs --masked-word-prob --masked-entity-prob --random-word-prob --unmasked-word-prob "
                     "--random-entity-prob --unmasked-entity-prob --sampling-exponent",
           "paper": "--dropout"}  # fmt: skip
@@ -69,7 +75,8 @@ def test_a_run_prints_the_published_numbers_where_they_stand(row, toy_data, tmp_
     for source, expected in STANDS.items():
         assert set(expected.split()) <= set(said[source].split()), source
     switches = said["script"].split()
-    assert ("--whole-word-masking" in switches) == (masking_of == "whole") and ("--train-words" in switches) == (words == "yes")
+    assert ("--whole-word-masking" in switches) == (masking_of == "whole")
+    assert ("--train-words" in switches) == (words == "yes")
     assert {"--no-words-only", "--no-freeze-entities", "--entity-bias", "--no-predict-page"} <= set(switches)
     assert "--no-entity-aware" in said["paper"] and "command" in said and "line" not in said
     data = {"mluke": "--drop-unknown-links", "globa": "--entities-only"}.get(name[:5], "")
@@ -131,7 +138,8 @@ def run(data: Path, out: Path, *options: str) -> dict[str, torch.Tensor]:
 
 
 def test_stage_1_leaves_every_word_side_weight_alone(toy_data, tiny_words, tmp_path):
-    """Bit by bit, but for the rows of <ent> and <ent2>, which the last step gets for downstream tasks, as LUKE's export.
+    """Bit by bit, but for the rows of <ent> and <ent2>, which the last step makes for downstream tasks, as LUKE's
+    export.
     --freeze-entities and --no-entity-bias leave what they name."""
     words = load_file(tiny_words / "model.safetensors")
     options = f"--recipe luke-base --stage 1 --init {tiny_words}"
@@ -144,7 +152,8 @@ def test_stage_1_leaves_every_word_side_weight_alone(toy_data, tiny_words, tmp_p
         tables = "word_embeddings.weight" in name or name in ("lm_head.bias", "lm_head.decoder.bias")
         assert torch.equal(ours[rows], tensor[rows]) if tables else torch.equal(ours, tensor), name
     changed = {name for name in found if "entity" in name}
-    assert any("entity_embeddings.entity_embeddings" in name for name in changed) and found["entity_predictions.bias"].any()
+    assert any("entity_embeddings.entity_embeddings" in name for name in changed)
+    assert found["entity_predictions.bias"].any()
     start = run(toy_data, tmp_path / "0", options, "--learning-rate 0 --weight-decay 0")
     table, bias = "luke.entities.entity.weight", "entity_head.bias"
     frozen = run(toy_data, tmp_path / "2", options, "--freeze-entities --no-entity-bias")
@@ -175,9 +184,9 @@ def made(toy_data, **changes):
 def test_operations_in_closed_form_are_those_that_torch_counts(toy_data, changes, monkeypatch):
     """Of the plain form: every product of the equations, forward and backward, and nothing else."""
     _, model, _, _, batch = made(toy_data, **changes)
-    monkeypatch.setattr(ops, "entity_attention",
-                        lambda q2w, q2e, key, value, batch, _: ops.entity_attention_equations(q2w, q2e, key, value, batch))
-    monkeypatch.setattr(ops, "linear_cross_entropy", ops.full_cross_entropy)  # fmt: skip
+    plain = ops.entity_attention_equations
+    monkeypatch.setattr(ops, "entity_attention", lambda *tensors_and_dropout: plain(*tensors_and_dropout[:-1]))
+    monkeypatch.setattr(ops, "linear_cross_entropy", ops.full_cross_entropy)
     model.train()
     with FlopCounterMode(display=False) as counter:
         sum(loss for loss, _ in model(batch).values()).backward()
@@ -219,7 +228,7 @@ def test_held_out_scores_are_those_of_plain_pytorch(toy_data):
     training, model, words, entities, _ = made(toy_data, entity_aware=True)
     rules = batching.batch_rules(words, entities, training)
     batches = pretraining.hold_out([toy_data], words, entities, rules, 5)
-    assert len(batches) > 3 and sum(len(batch.packed.word_lengths) for batch in batches) <= pretraining.HELD_OUT_EXAMPLES
+    assert 3 < len(batches) <= pretraining.HELD_OUT_EXAMPLES / 5 + 1
     validation = pretraining.Validation(model.train(), batches, words, entities)
     found = validation.measure(whole=True)
     assert model.training
@@ -245,7 +254,8 @@ def test_held_out_pages_are_not_those_of_training(toy_data):
     rules = batching.batch_rules(words, entities, training)
     trained = examples.Shards.open(toy_data)
     texts = {tuple(trained.gather([i]).word_ids.tolist()) for i in range(len(trained))}
-    unmasked = replace(rules, words=replace(rules.words, probability=0.0), entities=replace(rules.entities, probability=0.0))
+    words_alone, entities_alone = replace(rules.words, probability=0.0), replace(rules.entities, probability=0.0)
+    unmasked = replace(rules, words=words_alone, entities=entities_alone)
     for batch in pretraining.hold_out([toy_data], words, entities, unmasked, 1):
         assert tuple(batch.packed.word_ids[1:-1].tolist()) not in texts
 
@@ -253,11 +263,12 @@ def test_held_out_pages_are_not_those_of_training(toy_data):
 def test_guesses_are_about_the_mention_that_is_shown(toy_data):
     """The text around it as the model sees it; a model whose head knows one entity guesses that."""
     training, model, words, entities, _ = made(toy_data, entity_aware=True)
-    favorite = entities.id("Tamovland") if hasattr(entities, "id") else 5
+    favorite = 5
     with torch.no_grad():
         model.entity_head.bias[favorite] = 50.0
     rules = batching.batch_rules(words, entities, training)
-    batches = pretraining.hold_out([toy_data], words, entities, replace(rules, words=replace(rules.words, probability=0.0)), 8)
+    rules = replace(rules, words=replace(rules.words, probability=0.0))
+    batches = pretraining.hold_out([toy_data], words, entities, rules, 8)
     validation = pretraining.Validation(model, batches, words, entities)
     validation.measure(whole=False)
     lines = [json.loads(line) for line in (toy_data / "held_out_links.jsonl").read_text().splitlines()]
@@ -266,7 +277,6 @@ def test_guesses_are_about_the_mention_that_is_shown(toy_data):
     for guess in validation.guesses:
         assert guess.guesses[0] == (entities.title(favorite), pytest.approx(1.0)) and len(guess.guesses) == 5
         assert guess.title == "[UNK]" or (guess.title, guess.mention.strip()) in names
-        assert any(guess.mention.strip() + guess.after in line["text"] or guess.mention.strip() in line["text"] for line in lines)
 
 
 def test_data_without_held_out_pages(toy_data, tmp_path):
@@ -275,3 +285,133 @@ def test_data_without_held_out_pages(toy_data, tmp_path):
     rules = batching.batch_rules(words, entities, training)
     assert pretraining.hold_out([tmp_path], words, entities, rules, 5) == []
     assert pretraining.Validation(model, [], words, entities).measure(whole=True) == {}
+
+
+# --- Switches of the original -----------------------------------------------------------------------------------------
+
+
+def test_the_page_is_predicted_from_the_first_token(toy_data, tmp_path):
+    """The mean over sequences and features of the squared difference; the head is saved under the original's name."""
+    _, model, _, _, batch = made(toy_data, predict_page=True)
+    loss, hits = model(batch)["page"]
+    assert len(batch.page_rows) > 1 and hits == 0
+    states = model.luke(batch.packed)[batch.page_rows]
+    expected = F.mse_loss(model.page_head(states), model.luke.entities.entity.weight[batch.page_labels])
+    assert (loss / batch.counts["page"]).item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    rows = model.luke.entities.entity.weight.grad.abs().sum(1)
+    assert model.page_head.bias.grad.any() and rows[batch.page_labels].gt(0).all()  # not detached, as in LUKE
+    found = run(toy_data, tmp_path / "1", "--predict-page")
+    assert {"page_head.weight", "page_head.bias"} <= found.keys()
+    names = load_file(tmp_path / "1/step-000003/model.safetensors").keys()
+    assert {"cls_entity_predictions.decoder.weight", "cls_entity_predictions.bias"} <= names
+    lines = [json.loads(line) for line in (tmp_path / "1/metrics.jsonl").read_text().splitlines()]
+    assert all("page_loss" in line and "page_accuracy" not in line for line in lines)
+    opened, _, _ = checkpoint.load(tmp_path / "1")
+    assert torch.equal(opened.page_head.weight, found["page_head.weight"])
+    again = f"--recipe luke-base --stage 2 --init {tmp_path / '1'}"  # a stage without the head
+    assert "page_head.bias" not in run(toy_data, tmp_path / "2", again)
+
+
+def test_words_only_trains_the_words_alone(toy_data, tmp_path):
+    start = run(toy_data, tmp_path / "0", "--learning-rate 0 --weight-decay 0")
+    found = run(toy_data, tmp_path / "1", "--words-only")
+    markers = EntityVocab.load(toy_data / "entity_vocab.jsonl")
+    for name in start:
+        side = name.startswith(("luke.entities.", "entity_head.", "luke.pooler.")) or "e2w_e2e" in name
+        same = [torch.equal(one, other) for one, other in zip(start[name], found[name])] if start[name].dim() else []
+        rows = [i for i, equal in enumerate(same) if not equal]
+        assert not rows or rows == [markers.mask2_id] if side else rows, name
+    lines = [json.loads(line) for line in (tmp_path / "1/metrics.jsonl").read_text().splitlines()]
+    assert all(line["word_loss"] > 1 and line["entities_per_second"] == 0 for line in lines)
+
+
+@pytest.mark.parametrize("options, message", [
+    ("--words-only --predict-page", "--words-only: nothing of the entity side is left"),
+    ("--random-word-prob 0.6 --unmasked-word-prob 0.5", "--random-word-prob 0.6 and --unmasked-word-prob 0.5: more"),
+    ("--stage 2", "--stage 2: scratch-tiny has one stage; two have --recipe luke-base, luke-large, mluke-base"),
+    ("--recipe luke-base", "--recipe luke-base has two stages: give --stage 1 or --stage 2"),
+    ("--recipe luke-base --stage 2", "--stage 2 starts from a run of stage 1: give --init DIR"),
+    ("--recipe mluke-large --stage 1", "--stage 1 starts from xlm-roberta-large: give --init DIR"),
+])  # fmt: skip
+def test_options_that_do_not_fit(options, message, capsys):
+    with pytest.raises((ValueError, SystemExit)) as error:
+        train.parse_arguments(options.split())
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page holds; an error if its elements do not nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.texts, self.points = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.points += [value for name, value in attributes if tag == "polyline" and name == "points"]
+        assert not {"src", "href", "onload"} & {name for name, _ in attributes}
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_of_a_run(toy_data, tmp_path):
+    """Refreshed at each save; self-contained; the curves end where the log does; guesses of the last validation."""
+    train.main(f"--data {toy_data} --out {tmp_path} {SMALL} --save-every 2".split())
+    page = Page((tmp_path / "report.html").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    said = " ".join(page.texts)
+    assert "script" not in page.tags and "link" not in page.tags and page.tags.count("svg") == 6
+    assert page.tags.count("article") == pretraining.SHOWN and page.tags.count("li") == 5 * pretraining.SHOWN
+    assert f"{100 * lines[-1]['held_out_entity_accuracy']:.1f} %" in said and "after step 3" in said
+    assert "scratch-tiny" in said and "--steps 3" in said and "prefers-color-scheme: dark" in said
+    for points in page.points:
+        corners = [tuple(map(float, point.split(","))) for point in points.split()]
+        assert all(0 <= x <= report.WIDTH and 0 <= y <= report.HEIGHT for x, y in corners)
+        assert len(corners) == 3 or len(corners) == 2  # of the run and of its validations
+
+
+def test_charts():
+    """A point is where its value is; long curves become shorter, spikes are dots; nothing to draw is no chart."""
+    curves = {"one": [(0, 0.0), (10, 5.0), (20, 10.0)], "one, held out": [(0, 10.0), (20, 10.0)]}
+    straight = Page(report.chart("A <b>", curves))
+    left, right = report.LEFT, report.WIDTH - report.RIGHT
+    top, bottom = report.TOP, report.HEIGHT - report.BOTTOM
+    middle = (left + right) / 2, (top + bottom) / 2
+    assert straight.points[0] == f"{left:.1f},{bottom:.1f} {middle[0]:.1f},{middle[1]:.1f} {right:.1f},{top:.1f}"
+    assert straight.points[1] == f"{left:.1f},{top:.1f} {right:.1f},{top:.1f}"
+    assert "A <b>" in straight.texts and {"2", "4", "10", "20"} <= set(straight.texts)
+    long = [(float(x), float(x % 2)) for x in range(10_000)]
+    thin = report.thinned(long)
+    assert len(thin) <= report.MOST_POINTS and all(y == 0.5 for _, y in thin[:-1]) and thin[0][0] == 24.5
+    assert report.thinned(long[:7]) == long[:7]
+    assert Page(report.chart("x", {"a": [(1, 2.0)]}, marks=[(1, 9.0)])).tags.count("circle") == 1
+    assert report.chart("x", {"a": []}) == ""
+
+
+@pytest.mark.parametrize("low, high, expected", [
+    (0.3, 9.2, [2, 4, 6, 8]), (0, 0.002, [0, 0.0005, 0.001, 0.0015, 0.002]), (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+    (1490, 98168, [20000, 40000, 60000, 80000]),
+])  # fmt: skip
+def test_ticks_are_round(low, high, expected):
+    assert report.ticks(low, high) == pytest.approx(expected)
+
+
+def test_text_of_a_page_is_escaped(tmp_path):
+    report.write(tmp_path / "page.html", "a < b", [report.table({"x": "<script>\x07"})])
+    assert Page((tmp_path / "page.html").read_text()).texts.count("<script>\ufffd") == 1

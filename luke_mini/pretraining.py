@@ -42,10 +42,9 @@ USUAL_SHARE = 0.5  # of the product rate, to foretell a time
 def base_shape(arguments) -> config.ModelConfig:
     """The shape of the recipe, or that of --init; a word model's entities have the size usual beside its words."""
     recipe = recipes.PRETRAINING[arguments.recipe]
-    shape = config.SIZES[recipe.size]
-    if arguments.init is not None:
-        shape = init_shape(arguments.init, recipe)
-    size = arguments.entity_size or recipe.entity_size
+    shape = init_shape(arguments.init, recipe) if arguments.init else config.SIZES[recipe.size]
+    has_entities = arguments.init and not initialization.is_word_model(arguments.init)
+    size = arguments.entity_size or (None if has_entities else recipe.entity_size)
     return replace(shape, entity_emb_size=size) if size else shape
 
 

@@ -140,6 +140,29 @@ def test_dropout_obeys_the_seed_and_the_mode():
     assert ops.dropout(x, 0.2, False) is x and ops.dropout(x, 0.0, True) is x
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_large_linear_layer_is_as_good_as_plain_pytorch(bias):
+    """By another library's products than PyTorch's default; of inputs that are parts of tensors, too."""
+    draws = generator()
+    x, weight = torch.randn(37, 1200, generator=draws)[:, ::2], torch.randn(500, 600, generator=draws)
+    inputs = [x, weight, torch.randn(500, generator=draws) if bias else None]
+    assert weight.numel() > ops_cpu.ONEDNN_SIZE
+    leaves = [None if part is None else part.detach().requires_grad_() for part in inputs]
+    exact_leaves = [None if part is None else part.detach().double().requires_grad_() for part in inputs]
+    exact = value_and_gradients(F.linear, exact_leaves)
+    for found in zip(value_and_gradients(ops.linear, leaves), value_and_gradients(F.linear, leaves), exact):
+        assert_as_good(*found)
+
+
+def test_only_the_gradients_that_are_wanted_are_computed():
+    x, weight = torch.ones(3, 600), torch.ones(500, 600, requires_grad=True)
+    ops.linear(x, weight).sum().backward()
+    assert x.grad is None and torch.equal(weight.grad, torch.full_like(weight, 3))
+    x.requires_grad_()
+    ops.linear(x, weight.detach()).sum().backward()
+    assert torch.equal(x.grad, torch.full_like(x, 500))
+
+
 def test_linear_cross_entropy_equals_the_definition():
     draws = generator()
     hidden, weight, bias = (torch.randn(n, generator=draws, dtype=torch.float64) for n in ((9, 5), (31, 5), (31,)))

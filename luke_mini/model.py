@@ -35,6 +35,11 @@ def table(rows: int, size: int, padding_idx: int | None = None) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False, padding_idx=padding_idx)
 
 
+class Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
 class WordEmbeddings(nn.Module):
     """LayerNorm(A[token] + C[position] + type 0), dropout. -> [words, hidden]"""
 
@@ -95,33 +100,34 @@ class EntityAwareAttention(nn.Module):
         hidden = config.hidden_size
         self.heads = config.num_attention_heads
         self.entity_aware = config.use_entity_aware_attention
-        self.w2w_w2e = nn.Linear(hidden, 2 * hidden if self.entity_aware else hidden)  # of word rows
-        self.e2w_e2e = nn.Linear(hidden, 2 * hidden) if self.entity_aware else None  # of entity rows
-        self.key_value = nn.Linear(hidden, 2 * hidden)
-        self.output = nn.Linear(hidden, hidden)
+        self.w2w_w2e = Linear(hidden, 2 * hidden if self.entity_aware else hidden)  # of word rows
+        self.e2w_e2e = Linear(hidden, 2 * hidden) if self.entity_aware else None  # of entity rows
+        self.key_value = Linear(hidden, 2 * hidden)
+        self.output = Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.attention_dropout = config.attention_probs_dropout_prob
         self.hidden_dropout = config.hidden_dropout_prob
 
-    def queries(self, hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
-        """q2w, to be compared with word keys, and q2e, with entity keys: each [rows, head, head_dim], see `ops`."""
+    def queries(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """Of each row q2w, to be compared with word keys, and q2e, with entity keys, or one for both, see `ops`.
+
+        [rows, hidden] -> [rows, 1 or 2, head, head_dim]
+        """
         rows, size = hidden.shape
-        shape = (rows, self.heads, size // self.heads)
         if not self.entity_aware:
-            return self.w2w_w2e(hidden).view(shape), None
-        if batch.n_entities == 0 and not self.training:  # no entity keys: w2w alone, half the work
-            w2w = F.linear(hidden, self.w2w_w2e.weight[:size], self.w2w_w2e.bias[:size])
-            return w2w.view(shape), None
-        words, entities = hidden.split([batch.n_words, batch.n_entities])  # one backward pass each: no sum of slices
-        both = torch.cat([self.w2w_w2e(words), self.e2w_e2e(entities)])
-        return both.view(rows, 2, self.heads, size // self.heads).unbind(1)
+            both = self.w2w_w2e(hidden)
+        elif batch.n_entities == 0 and not self.training:  # no entity keys: w2w alone, half the work
+            both = ops.linear(hidden, self.w2w_w2e.weight[:size], self.w2w_w2e.bias[:size])
+        else:
+            words, entities = hidden.split([batch.n_words, batch.n_entities])
+            both = torch.cat([self.w2w_w2e(words), self.e2w_e2e(entities)])
+        return both.view(rows, -1, self.heads, size // self.heads)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        rows, size = hidden.shape
-        q2w, q2e = self.queries(hidden, batch)
-        key, value = self.key_value(hidden).view(rows, 2, self.heads, -1).unbind(1)
+        queries = self.queries(hidden, batch)
+        key_value = self.key_value(hidden).view(hidden.shape[0], 2, self.heads, -1)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = ops.entity_attention(q2w, q2e, key, value, batch, dropout).view(rows, size)
+        mixed = ops.entity_attention(queries, key_value, batch, dropout).view_as(hidden)
         return self.norm(hidden + ops.dropout(self.output(mixed), self.hidden_dropout, self.training))
 
 
@@ -130,8 +136,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
@@ -159,7 +165,7 @@ class LukeModel(nn.Module):
         self.words = WordEmbeddings(config)
         self.entities = EntityEmbeddings(config)
         self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if with_pooler else None
+        self.pooler = Linear(config.hidden_size, config.hidden_size) if with_pooler else None
 
     def forward(
         self,
@@ -209,7 +215,7 @@ class PredictionHead(nn.Module):
 
     def __init__(self, hidden_size: int, table_size: int, classes: int, eps: float):
         super().__init__()
-        self.dense = nn.Linear(hidden_size, table_size)
+        self.dense = Linear(hidden_size, table_size)
         self.norm = nn.LayerNorm(table_size, eps=eps)
         self.bias = nn.Parameter(torch.zeros(classes))
 

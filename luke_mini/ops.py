@@ -10,7 +10,7 @@ entities; which matrices make them depends on what i itself is:
     score(i, j) = k_j . q2w_i / sqrt(d) if j is a word, k_j . q2e_i / sqrt(d) if it is an entity
     out_i = sum_j softmax_j(score(i, :))_j v_j      over the words and the entities of i's sequence together
 
-Keys and values are shared. Ordinary attention is the case q2e = q2w, written q2e=None. `entity_attention_equations` is
+Keys and values are shared. Ordinary attention is the case q2e = q2w, one query. `entity_attention_equations` is
 the specification: these equations for one sequence at a time, differentiated by autograd. `entity_attention` is what
 the model calls: the same numbers from Triton kernels (`kernels/`, which say q_word and q_entity) on GPUs where these
 work, from plain PyTorch elsewhere: on a CPU in cache-sized pieces (`ops_cpu.py`), on any other device in few large
@@ -42,7 +42,7 @@ def sequence_rows(batch: PackedBatch) -> list[tuple[slice, slice]]:
 def entity_attention_equations(
     q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, batch: PackedBatch
 ) -> Tensor:
-    """The specification: the equations above, transcribed. Arguments and result as in `entity_attention`."""
+    """The specification: the equations above, transcribed. All [rows, head, head_dim], see `entity_attention`."""
     q2e = q2w if q2e is None else q2e
     out = torch.zeros_like(value)
     for words, entities in sequence_rows(batch):
@@ -58,44 +58,37 @@ def entity_attention_equations(
     return out
 
 
-def entity_attention(
-    q2w: Tensor,
-    q2e: Tensor | None,
-    key: Tensor,
-    value: Tensor,
-    batch: PackedBatch,
-    dropout: float = 0.0,
-) -> Tensor:
+def entity_attention(queries: Tensor, key_value: Tensor, batch: PackedBatch, dropout: float = 0.0) -> Tensor:
     """Entity-aware attention on a packed batch.
 
-    q2w, q2e, key, value [rows, head, head_dim]: all words of the batch, sequence after sequence, then all
-    entities. q2e=None is ordinary attention. dropout: probability of dropping an attention weight (0 when not
-    training). Returns [rows, head, head_dim]; a row attends only to rows of its own sequence.
+    Rows are all words of the batch, sequence after sequence, then all entities. queries [rows, 2, head, head_dim]: q2w
+    and q2e of each, or [rows, 1, ...], one for both, which is ordinary attention. key_value [rows, 2, head, head_dim].
+    dropout: probability of dropping an attention weight (0 when not training). Returns [rows, head, head_dim]; a row
+    attends only to rows of its own sequence.
     """
-    if backend_for(key.device, gpu_dtype(key), key.shape[2]) == "triton":
+    if backend_for(queries.device, gpu_dtype(queries), queries.shape[3]) == "triton":
         from kernels import entity_attention as fused  # imported here: a CPU needs no Triton
 
         # On the device: torch.manual_seed controls dropout, and a replayed CUDA graph drops differently every time.
-        seed = torch.randint(2**62, (1,), device=key.device) if dropout else None
+        seed = torch.randint(2**62, (1,), device=queries.device) if dropout else None
         segments = batch.segments, batch.max_words, batch.max_entities
-        return fused.entity_attention(q2w, q2e, key, value, *segments, dropout, seed)
-    if key.device.type == "cpu":
-        return ops_cpu.packed_attention(q2w, q2e, key, value, batch.segments, dropout)
-    return padded_attention(q2w, q2e, key, value, batch, dropout)
+        q2e = queries[:, 1] if queries.shape[1] == 2 else None
+        return fused.entity_attention(queries[:, 0], q2e, *key_value.unbind(1), *segments, dropout, seed)
+    if queries.device.type == "cpu":
+        return ops_cpu.packed_attention(queries, key_value, batch.segments, dropout)
+    return padded_attention(queries, key_value, batch, dropout)
 
 
-def padded_attention(
-    q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, batch: PackedBatch, dropout: float = 0.0
-) -> Tensor:
+def padded_attention(queries: Tensor, key_value: Tensor, batch: PackedBatch, dropout: float = 0.0) -> Tensor:
     """`entity_attention` by PyTorch's own, on padded rows: the query [q2w, q2e] meets a word's key [k, 0] or an
     entity's [0, k]. For devices that have no better form; the device is never waited for."""
-    total, _, head_dim = key.shape
+    (total, _, _, head_dim), (key, value) = queries.shape, key_value.unbind(1)
     place = torch.arange(batch.max_words + batch.max_entities, device=key.device)
     is_word, number = place < batch.max_words, place - batch.max_words * (place >= batch.max_words)
     first_word, n_words, first_entity, n_entities = batch.segments.long().T[:, :, None]
     exists = number < torch.where(is_word, n_words, n_entities)  # [batch, places]
     rows = torch.where(exists, torch.where(is_word, first_word, first_entity) + number, total)  # of padding: one more
-    query = torch.cat([q2w, q2w if q2e is None else q2e], dim=2)
+    query = torch.cat([queries[:, 0], queries[:, -1]], dim=2)
     words, entities = key.split([batch.n_words, batch.n_entities])
     wide_key = torch.cat([F.pad(words, (0, head_dim)), F.pad(entities, (head_dim, 0))])
     padded = [F.pad(x, (0, 0, 0, 0, 0, 1))[rows].transpose(1, 2) for x in (query, wide_key, value)]
@@ -151,6 +144,13 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
     return x * ops_cpu.dropout_mask(x, p)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, with the faster products on a CPU."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    return ops_cpu.linear(x, weight, bias)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,288 +4,304 @@ Both are operators of their own (`torch.library`): torch.compile takes them as t
 lengths decide what is computed. What is kept for the backward pass is a result of the operator; in a compiled model
 nothing is, as its size would depend on the lengths.
 
-Attention: see `_attention`. Cross-entropy of a linear classifier with very many classes, without holding all
-scores: with hidden rows x_n, one row w_c and one bias b_c a class, and t_n the class that row n should get:
+Attention: see `_attention`. Cross-entropy of a linear classifier with very many classes: with hidden rows x_n, one row
+w_c and one bias b_c a class, and t_n the class that row n should get,
 
     s_nc = x_n . w_c + b_c        lse_n = log sum_c exp(s_nc)        loss_n = lse_n - s_nt
 
 The scores are the trouble: for 1,024 rows and 500,000 entities they are 2 GB in float32, several times over. So the
-classes are taken a chunk at a time. Forward, the largest score so far and the sum of exponentials go along,
+classes are taken a chunk at a time, while its scores are in the cache. Each chunk k has a softmax p of its own, and
+that of all classes is the chunk's times the chunk's share of the sum of exponentials:
 
-    max' = max(max, max_c s_nc)        sum' = sum exp(max - max') + sum_c exp(s_nc - max')
+    lse_nk = log sum_(c in k) exp(s_nc)    lse_n = log sum_k exp(lse_nk)    exp(s_nc - lse_n) = p_nc exp(lse_nk - lse_n)
 
-and in the end lse = max + log sum. Backward, with g_n the gradient of loss_n, a chunk's scores are computed again
-and turned in place into
+Backward, with g_n the gradient of loss_n and d_nc = g_n exp(s_nc - lse_n),
 
-    d_nc = exp(s_nc - lse_n) - [c = t_n]        dx_n = g_n sum_c d_nc w_c        dw_c = sum_n d_nc (g_n x_n)
+    dx_n = sum_c d_nc w_c - g_n w_t        dw_c = sum_n d_nc x_n - sum_(t_n = c) g_n x_n        db_c: without x_n
 
-and db_c = sum_n d_nc g_n. dw and db of a chunk are then done; dx is a sum over the chunks. g stays out of d,
-which saves a pass over it.
-
-The price is four products where the full computation has three. The gain is memory, 10 MB instead of 2.4 GB at 512 rows
-and 500,000 classes, and that scores stay in the cache. On a CPU nine tenths of the time are the four products. The full
-computation saves one of them and fetches 2.4 GB of new pages instead: in all it takes 1.2 to 3 times as long. Where all
-scores together are small, as those of a dozen entities or of a few hundred words are, they are kept for the backward
-pass and the fourth product is saved. Chunks of rows instead of classes, as elsewhere, read the whole table and add to
-all its gradients once a chunk: 14 times slower.
+Where all scores together are small, the p are kept for the backward pass. Elsewhere they are computed again: four
+products where the full computation has three, but 10 MB instead of 2.4 GB at 512 rows and 500,000 classes, whose pages
+alone take longer. Chunks of rows instead of classes read the whole table and add to all its gradients once a chunk: 14
+times slower.
 
 Every row counts: select them before. Left out: ignored targets, class weights, label smoothing.
 """
 
+import ctypes
 import math
+import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-GROUP_AREA = 512 * 512  # a group's sequences x rows^2, at most; one sequence may exceed it
-PART_BYTES = 5 << 18  # float32 scores that attention works on at a time: two such buffers fit a core's cache
-KEPT_SIZE = 256  # rows of a sequence up to which its probabilities are kept for the backward pass
-CHUNK_BYTES = 4 << 20  # float32 scores of one chunk; 1 to 16 MB were within 10 % of each other
-KEPT_BYTES = 64 << 20  # if all scores are no more than this they are kept for the backward pass
+GROUP_AREA = 256 * 256  # a group's sequences x places^2, at most; one sequence may exceed it
+PART_BYTES = 5 << 19  # float32 scores that attention works on at a time, for each thread: 1 to 3 MB were equally fast
+KEPT_SIZE = 256  # places of a sequence up to which its probabilities are kept for the backward pass
+CHUNK_BYTES = 4 << 20  # float32 scores of one chunk of classes; 1 to 16 MB were within 10 % of each other
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+ONEDNN_SIZE = 1 << 18  # elements of a weight from which oneDNN's products are used
+KEPT_BYTES = 256 << 20  # if all scores are no more than this they are kept for the backward pass
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def keep_memory() -> None:
+    """glibc gives the memory of large tensors back to the system when they are freed, and the next step touches new
+    pages, zeroed one by one: a tenth of a training step of base size. From here on the process keeps it."""
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_MAX, 0)  # no tensor has a mapping of its own
+        mallopt(M_TRIM_THRESHOLD, -1)  # the end of the heap is never given back
+
+
+# --- Linear layers ----------------------------------------------------------------------------------------------------
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x weight^T + bias, in float32 by oneDNN in place of MKL, which on processors that are not Intel's leaves up to
+    half of the speed unused. Not for small weights: oneDNN compiles for every new number of rows (0.3 ms)."""
+    is_large = x.dtype == weight.dtype == torch.float32 and weight.numel() > ONEDNN_SIZE
+    use_onednn = is_large and torch.backends.mkldnn.is_available()
+    return _Linear.apply(x, weight, bias) if use_onednn else F.linear(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x, weight), (needs_x, needs_weight, needs_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        dx = _product(grad, weight.T) if needs_x else None
+        dweight = _product(grad.T, x.T) if needs_weight else None
+        return dx, dweight, grad.sum(0) if needs_bias else None
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b^T + bias"""
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
 # --- Attention --------------------------------------------------------------------------------------------------------
 
 
 class Group(NamedTuple):
-    """Sequences of similar size, laid side by side: G sequences of `size` rows.
+    """Sequences of similar length side by side. Each has `size` places: n_word for its words, the rest for its
+    entities; places beyond its own are padding and repeat its first row. A *pair* is a (sequence, head)."""
 
-    Rows 0 to n_word - 1 of each are its words, the rest its entities, both padded at their ends.
+    first: int  # places of all pairs in the groups before
+    pairs: int
+    n_word: int
+    size: int
+    bias: Tensor  # float32 [pairs, 1, size], added to scores: -inf where the key is padding, else 0
+
+    def of(self, x: Tensor, kinds: int) -> Tensor:
+        """This group's part of a tensor of all places: [kinds, pairs, size, head_dim]."""
+        places = slice(kinds * self.first, kinds * (self.first + self.pairs * self.size))
+        return x[places].view(kinds, self.pairs, self.size, -1)
+
+    def parts(self) -> list[slice]:
+        """Pairs whose scores stay in the caches together; each thread has a cache of its own."""
+        step = max(1, torch.get_num_threads() * PART_BYTES // (4 * self.size**2))
+        return [slice(i, min(i + step, self.pairs)) for i in range(0, self.pairs, step)]
+
+
+class Layout(NamedTuple):
+    """Where the rows of a packed batch are in its groups.
+
+    Tensors [rows, kinds, heads, head_dim], of two kinds (queries, or key and value) or one, become [places, head_dim],
+    group after group: one operation brings all rows there, one brings all of them back.
     """
 
-    rows: Tensor  # int64 [G * size], the packed row at each place; places of padding repeat a row of the sequence
-    is_row: Tensor | None  # bool [G, size], False at places of padding; None if there are none
-    n_word: int  # places for words
-    size: int  # places for words and entities
+    groups: list[Group]
+    rows: dict[int, Tensor]  # by kinds: int64, for each place the row of a tensor [rows * kinds * heads, head_dim]
+    places: dict[int, Tensor]  # by kinds: int64, the inverse
+    padding: Tensor  # int64, the places of padding of one kind
+
+    def gather(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[3]).index_select(0, self.rows[x.shape[1]])
+
+    def scatter(self, x: Tensor, like: Tensor) -> Tensor:
+        return x.index_select(0, self.places[like.shape[1]]).view(like.shape)
 
 
-def groups(segments: Tensor) -> list[Group]:
-    """All sequences, in groups that bring many short ones into one product and leave long ones alone."""
-    return _groups(tuple(segments[:, 1].tolist()), tuple(segments[:, 3].tolist()))
+def layout(segments: Tensor, heads: int) -> Layout:
+    return _layout(tuple(segments[:, 1].tolist()), tuple(segments[:, 3].tolist()), heads)
 
 
-@lru_cache(maxsize=4)  # all layers of a model ask for those of one batch
-def _groups(word_lengths: tuple[int, ...], entity_lengths: tuple[int, ...]) -> list[Group]:
+@lru_cache(maxsize=4)  # all layers of a model ask for that of one batch
+def _layout(word_lengths: tuple[int, ...], entity_lengths: tuple[int, ...], heads: int) -> Layout:
     words, entities = np.array(word_lengths, dtype=np.int64), np.array(entity_lengths, dtype=np.int64)
+    first_word, first_entity = np.cumsum(words) - words, words.sum() + np.cumsum(entities) - entities
+    groups, rows, first = [], [], 0
+    for members in _similar(words, entities):
+        n_word, n_entity = int(words[members].max()), int(entities[members].max())
+        sequence, place = members[:, None, None], np.arange(n_word + n_entity)  # [sequence, head, place]
+        is_row = np.where(place < n_word, place < words[sequence], place - n_word < entities[sequence])
+        row = np.where(place < n_word, first_word[sequence] + place, first_entity[sequence] + place - n_word)
+        rows.append((np.where(is_row, row, first_word[sequence]), is_row))
+        bias = np.where(is_row, np.float32(0), np.float32(-math.inf)).repeat(heads, 0)
+        groups.append(Group(first, len(bias), n_word, len(place), torch.from_numpy(bias)))
+        first += len(bias) * len(place)
+    (one, one_back, padding), (two, two_back, _) = (_indices(rows, kinds, heads) for kinds in (1, 2))
+    return Layout(groups, {1: one, 2: two}, {1: one_back, 2: two_back}, padding)
+
+
+def _similar(words: np.ndarray, entities: np.ndarray) -> Iterator[np.ndarray]:
+    """All sequences that have rows, in groups that bring many short ones into one product and leave long ones alone."""
     order = np.argsort(-(words + entities), kind="stable")
-    found, begin = [], 0
+    order, begin = order[(words + entities)[order] > 0], 0
     for end in range(1, len(order) + 1):
         members = order[begin : end + 1]  # with the next one, if there is one
         size = words[members].max() + entities[members].max()
         if end == len(order) or len(members) * size * size > GROUP_AREA:
-            found.append(_group(order[begin:end], words, entities))
+            yield order[begin:end]
             begin = end
-    return found
 
 
-def _group(members: np.ndarray, words: np.ndarray, entities: np.ndarray) -> Group:
-    first_word, first_entity = np.cumsum(words) - words, words.sum() + np.cumsum(entities) - entities
-    n_word, n_entity = int(words[members].max()), int(entities[members].max())
-    column, members = np.arange(n_word + n_entity), members[:, None]
-    is_word = column < n_word
-    is_row = np.where(is_word, column < words[members], column - n_word < entities[members])
-    rows = np.where(is_word, first_word[members] + column, first_entity[members] + column - n_word)
-    rows = np.where(is_row, rows, first_word[members]).ravel()
-    mask = None if is_row.all() else torch.from_numpy(is_row)
-    return Group(torch.from_numpy(rows), mask, n_word, n_word + n_entity)
+def _indices(rows: list[tuple[np.ndarray, np.ndarray]], kinds: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`Layout.rows`, `places`, `padding`. rows: each group's rows and which are no padding, [sequences, 1, places]."""
+    kind, head = np.arange(kinds)[:, None, None, None], np.arange(heads)[:, None]
+    index = [(row * kinds + kind) * heads + head for row, _ in rows]  # [kinds, sequences, heads, places]
+    is_row = np.concatenate([np.broadcast_to(real, part.shape).ravel() for part, (_, real) in zip(index, rows)])
+    index = np.concatenate([part.ravel() for part in index])
+    inverse = np.empty(is_row.sum(), dtype=np.int64)
+    inverse[index[is_row]] = np.flatnonzero(is_row)
+    return torch.from_numpy(index), torch.from_numpy(inverse), torch.from_numpy(np.flatnonzero(~is_row))
 
 
-def packed_attention(
-    q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, segments: Tensor, dropout: float = 0.0
-) -> Tensor:
+def packed_attention(queries: Tensor, key_value: Tensor, segments: Tensor, dropout: float = 0.0) -> Tensor:
     """`ops.entity_attention`; segments as in `PackedBatch`."""
     seed = torch.randint(2**62, (1,)) if dropout else None
     keep = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return _attention(q2w, q2e, key, value, segments, dropout, seed, keep)[0]
+    return _attention(queries, key_value, segments, dropout, seed, keep)[0]
 
 
 @torch.library.custom_op("luke_mini::packed_attention", mutates_args=())
 def _attention(
-    q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, segments: Tensor, dropout: float,
-    seed: Tensor | None, keep: bool,
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    """One group of similar sequences at a time, and in a group as many (sequence, head) pairs as have scores that fit a
-    core's cache. Scores of long sequences are not kept: computing them again costs less than writing them to memory and
-    reading them back. P of short ones is small and kept.
+    queries: Tensor, key_value: Tensor, segments: Tensor, dropout: float, seed: Tensor | None, keep: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """One group of similar sequences at a time, and in a group as many pairs as have scores that fit the caches.
+    Scores of long sequences are not kept: computing them again costs less than writing them to memory and reading them
+    back. P of short ones is small and kept.
 
-    Backward, with S the scaled scores, P = softmax(S), M the dropout mask already divided by the keep probability, G
-    the gradient of the output O (letters as in FlashAttention's appendix):
+    Backward, with S the scores of the scaled queries, P = softmax(S), M the dropout mask already divided by the keep
+    probability, G the gradient of the output O (letters as in FlashAttention's appendix):
 
         dV = (P M)^T G        dP = (G V^T) M        delta_i = sum_j P_ij dP_ij
-        dS = P (dP - delta)   dQ = dS K / sqrt(d)   dK = dS^T Q / sqrt(d)
+        dS = P (dP - delta)   dQ = dS K             dK = dS^T Q
 
     where word columns of dS meet q2w and entity columns meet q2e. delta is also G_i . O_i, which needs no pass
     over P. But where a weight is nearly 1, dP - delta cancels, and only of the same dP do the rounding errors cancel,
     too: with G_i . O_i, gradients of queries and keys lost up to 17 times as much in float32.
     """
-    out, kept = value.new_empty(value.shape), []
-    found = groups(segments)
-    memory = _memory(5, found, key)
-    for number, group in enumerate(found):
-        # qw, qe, k, v: the group's rows of q2w, q2e, key, value
-        qw, qe, k, v = (_take(x, group, m) for x, m in zip((q2w, q2e, key, value), memory))
-        mixed = memory[4][: v.numel()].view_as(v)
+    found, kinds = layout(segments, queries.shape[2]), queries.shape[1]
+    q, kv = found.gather(queries).mul_(queries.shape[3] ** -0.5), found.gather(key_value)
+    mixed, kept = kv.new_empty(len(kv) // 2, kv.shape[1]), []
+    for number, group in enumerate(found.groups):
+        query, (key, value), [out] = group.of(q, kinds), group.of(kv, 2), group.of(mixed, 1)
         keeps = keep and group.size <= KEPT_SIZE
-        space = k.new_empty(len(k), group.size, group.size) if keeps else _buffer(group, k)
-        for part, padding in _parts(group, k):
+        space = key.new_empty(group.pairs if keeps else group.parts()[0].stop, group.size, group.size)
+        for part in group.parts():
             p = space[part] if keeps else space[: part.stop - part.start]
-            _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, padding, p)
+            _probabilities(query[:, part], key[part], group.n_word, group.bias[part], p)
             if dropout:
                 p = p * dropout_mask(p, dropout, hash((int(seed), number, part.start)))
-            torch.bmm(p, v[part], out=mixed[part])
-        _put(out, mixed, group)
+            torch.bmm(p, value[part], out=out[part])
         kept += [space] if keeps else []
-    return out, kept
+    return found.scatter(mixed, key_value[:, :1]).squeeze(1), kept
 
 
 @torch.library.custom_op("luke_mini::packed_attention_backward", mutates_args=())
 def _attention_backward(
-    grad: Tensor, q2w: Tensor, q2e: Tensor | None, key: Tensor, value: Tensor, kept: list[Tensor],
-    segments: Tensor, dropout: float, seed: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q2w, q2e (empty if there is none), key, value."""
-    scale, waiting = key.shape[2] ** -0.5, list(kept)
-    dq2w, dq2e, dk, dv = (key.new_empty(0 if x is None else x.shape) for x in (q2w, q2e, key, value))
-    found = groups(segments)
-    memory = _memory(9, found, key)
-    for number, group in enumerate(found):
-        qw, qe, k, v, g = (_take(x, group, m) for x, m in zip((q2w, q2e, key, value, grad), memory))
-        if group.is_row is not None:  # places of padding repeat some row: they must not count a second time
-            g *= group.is_row.repeat_interleave(key.shape[1], 0)[:, :, None]
-        n_word = group.size if qe is None else group.n_word
-        grad_qw, grad_qe, grad_k, grad_v = (m[: k.numel()].view_as(k) for m in memory[5:])
-        is_kept = bool(kept) and group.size <= KEPT_SIZE
-        space, buffer = waiting.pop(0) if is_kept else _buffer(group, k), _buffer(group, k)
-        for part, padding in _parts(group, k):
-            p = space[part] if is_kept else space[: part.stop - part.start]
-            if not is_kept:
-                _probabilities(qw[part], None if qe is None else qe[part], k[part], group.n_word, padding, p)
-            ds = torch.bmm(g[part], v[part].mT, out=buffer[: len(p)])  # dP, turned into dS in place
+    grad: Tensor, queries: Tensor, key_value: Tensor, kept: list[Tensor], segments: Tensor, dropout: float,
+    seed: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients of queries and of key_value."""
+    found, kinds, scale = layout(segments, queries.shape[2]), queries.shape[1], queries.shape[3] ** -0.5
+    q, kv, g = found.gather(queries).mul_(scale), found.gather(key_value), found.gather(grad.unsqueeze(1))
+    g.index_fill_(0, found.padding, 0)  # it repeats rows, which must not count a second time
+    dq, dkv, waiting = torch.empty_like(q), torch.empty_like(kv), list(kept)
+    for number, group in enumerate(found.groups):
+        query, (key, value), [out] = group.of(q, kinds), group.of(kv, 2), group.of(g, 1)
+        dquery, (dkey, dvalue) = group.of(dq, kinds), group.of(dkv, 2)
+        buffer = key.new_empty(group.parts()[0].stop, group.size, group.size)
+        space = waiting.pop(0) if kept and group.size <= KEPT_SIZE else None
+        again = torch.empty_like(buffer) if space is None else None
+        for part in group.parts():
+            p = again[: part.stop - part.start] if space is None else space[part]
+            if space is None:
+                _probabilities(query[:, part], key[part], group.n_word, group.bias[part], p)
+            ds = torch.bmm(out[part], value[part].mT, out=buffer[: len(p)])  # dP, turned into dS in place
             if dropout:
                 mask = dropout_mask(p, dropout, hash((int(seed), number, part.start)))
                 ds.mul_(mask)
-                torch.bmm((p * mask).mT, g[part], out=grad_v[part])
+                torch.bmm((p * mask).mT, out[part], out=dvalue[part])
             else:
-                torch.bmm(p.mT, g[part], out=grad_v[part])
+                torch.bmm(p.mT, out[part], out=dvalue[part])
             torch._softmax_backward_data(ds, p, 2, p.dtype, grad_input=ds)  # P (dP - delta)
-            scaled_product(ds[:, :, :n_word], k[part, :n_word], scale, grad_qw[part])
-            scaled_product(ds[:, :, :n_word].mT, qw[part], scale, grad_k[part, :n_word])
-            if qe is not None:
-                scaled_product(ds[:, :, n_word:], k[part, n_word:], scale, grad_qe[part])
-                scaled_product(ds[:, :, n_word:].mT, qe[part], scale, grad_k[part, n_word:])
-        for whole, rows in ((dq2w, grad_qw), (dk, grad_k), (dv, grad_v)):
-            _put(whole, rows, group)
-        if qe is not None:
-            _put(dq2e, grad_qe, group)
-    return dq2w, dq2e, dk, dv
+            _score_gradients(ds, query[:, part], key[part], group.n_word, dquery[:, part], dkey[part])
+    return found.scatter(dq.mul_(scale), queries), found.scatter(dkv, key_value)
 
 
 @_attention.register_fake
-def _(q2w, q2e, key, value, segments, dropout, seed, keep):
-    return value.new_empty(value.shape), []
+def _(queries, key_value, segments, dropout, seed, keep):
+    return key_value.new_empty(key_value[:, 0].shape), []
 
 
 @_attention_backward.register_fake
-def _(grad, q2w, q2e, key, value, kept, segments, dropout, seed):
-    return tuple(key.new_empty(0 if x is None else x.shape) for x in (q2w, q2e, key, value))
+def _(grad, queries, key_value, kept, segments, dropout, seed):
+    return torch.empty_like(queries), torch.empty_like(key_value)
 
 
 def _remember_attention(ctx, inputs, output):
-    *tensors, ctx.dropout, seed, _ = inputs
-    ctx.save_for_backward(*tensors, seed, *output[1])
+    queries, key_value, segments, ctx.dropout, seed, _ = inputs
+    ctx.save_for_backward(queries, key_value, segments, seed, *output[1])
     ctx.set_materialize_grads(False)  # what is kept has no gradient
 
 
 def _attention_gradients(ctx, grad, _):
-    *tensors, segments, seed = ctx.saved_tensors[:6]
     if grad is None:
-        return (None,) * 8
-    kept = list(ctx.saved_tensors[6:])
-    gradients = _attention_backward(grad, *tensors, kept, segments, ctx.dropout, seed)
-    return *(None if x is None else g for x, g in zip(tensors, gradients)), *[None] * 4
+        return (None,) * 6
+    queries, key_value, segments, seed, *kept = ctx.saved_tensors
+    gradients = _attention_backward(grad, queries, key_value, kept, segments, ctx.dropout, seed)
+    return *gradients, None, None, None, None
 
 
 _attention.register_autograd(_attention_gradients, setup_context=_remember_attention)
 
 
-def _parts(group: Group, key: Tensor) -> list[tuple[slice, Tensor | None]]:
-    """The (sequence, head) pairs of a group whose scores stay in a core's cache together, and which of their keys are
-    padding (bool, to broadcast over the scores; None: no padding)."""
-    step = len(_buffer(group, key))
-    parts = [slice(i, min(i + step, len(key))) for i in range(0, len(key), step)]
-    if group.is_row is None:
-        return [(part, None) for part in parts]
-    padding = ~group.is_row.repeat_interleave(len(key) // len(group.is_row), 0)[:, None, :]
-    return [(part, padding[part]) for part in parts]
+def _probabilities(query: Tensor, key: Tensor, n_word: int, bias: Tensor, scores: Tensor) -> None:
+    """Fills `scores` with P [pairs, size, size]. query: [kinds, pairs, size, head_dim], scaled.
 
-
-def _buffer(group: Group, key: Tensor) -> Tensor:
-    """Scratch buffer shared by all parts: allocating costs more than the matmul that fills it."""
-    pairs = torch.get_num_threads() * PART_BYTES // (4 * group.size**2)  # each thread has a cache of its own
-    return key.new_empty(min(len(key), max(1, pairs)), group.size, group.size)
-
-
-def _probabilities(qw, qe, k: Tensor, n_word: int, padding: Tensor | None, scores: Tensor) -> None:
-    """Fills `scores` with P [pairs, size, size]."""
-    scale = k.shape[2] ** -0.5
-    # All keys are scored with the word query in one product; the few entity columns are then overwritten.
-    scaled_product(qw, k.mT, scale, scores)
-    if qe is not None and n_word < k.shape[1]:
-        scaled_product(qe, k[:, n_word:].mT, scale, scores[:, :, n_word:])
-    if padding is not None:
-        scores.masked_fill_(padding, -math.inf)
+    All keys are scored with the word query in one product; the few columns of entities are then overwritten. A result
+    that is a part of a tensor would be computed pair by pair, hence the copy.
+    """
+    bias = bias.to(key.dtype)
+    torch.baddbmm(bias, query[0], key.mT, out=scores)
+    if len(query) > 1 and n_word < key.shape[1]:
+        scores[:, :, n_word:] = torch.baddbmm(bias[:, :, n_word:], query[1], key[:, n_word:].mT)
     torch.softmax(scores, dim=2, out=scores)
 
 
-def scaled_product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
-    """out = scale * a b, batch by batch; the scale costs nothing inside of the product."""
-    torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
-
-
-def _memory(pieces: int, found: list[Group], key: Tensor) -> Tensor:
-    """Scratch buffers for the rows of one group, shared by all groups: allocating costs more than copying."""
-    _, heads, head_dim = key.shape
-    return key.new_empty(pieces, max(len(group.rows) for group in found) * heads * head_dim)
-
-
-def _take(x: Tensor | None, group: Group, memory: Tensor) -> Tensor | None:
-    """The rows of a group's sequences, copied: [rows, head, head_dim] -> [G * head, size, head_dim], contiguous."""
-    if x is None:
-        return None
-    _, heads, head_dim = x.shape
-    shape = len(group.rows) // group.size * heads, group.size, head_dim
-    taken = memory[: math.prod(shape)].view(shape)
-    if len(group.rows) == group.size:  # one sequence: two runs of rows, each copied at once
-        for places, rows in _runs(group):
-            taken[:, places] = x[rows].transpose(0, 1)
-    else:
-        rows = x.index_select(0, group.rows).view(-1, group.size, heads, head_dim)
-        taken.view(-1, heads, group.size, head_dim).copy_(rows.transpose(1, 2))
-    return taken
-
-
-def _put(whole: Tensor, part: Tensor, group: Group) -> None:
-    """The inverse of `_take`, into the rows of `whole`; places of padding are dropped."""
-    _, heads, head_dim = whole.shape
-    if len(group.rows) == group.size:
-        for places, rows in _runs(group):
-            whole[rows] = part[:, places].transpose(0, 1)
+def _score_gradients(ds: Tensor, query: Tensor, key: Tensor, n_word: int, dquery: Tensor, dkey: Tensor) -> None:
+    """From dS, fills the gradients of the (scaled) queries and of the keys, in the same way."""
+    torch.bmm(ds.mT, query[0], out=dkey)
+    if len(query) == 1:
+        torch.bmm(ds, key, out=dquery[0])
         return
-    rows = part.view(-1, heads, group.size, head_dim).transpose(1, 2)
-    if group.is_row is None:
-        whole.index_copy_(0, group.rows, rows.reshape(-1, heads, head_dim))
-    else:
-        whole[group.rows[group.is_row.view(-1)]] = rows[group.is_row]
-
-
-def _runs(group: Group) -> list[tuple[slice, slice]]:
-    """For a group of one sequence, the places and the packed rows of its words and of its entities."""
-    places = slice(0, group.n_word), slice(group.n_word, group.size)
-    firsts = [int(group.rows[span.start]) for span in places if span.start < span.stop]
-    return [(span, slice(first, first + span.stop - span.start)) for span, first in zip(places, firsts)]
+    torch.bmm(ds[:, :, :n_word], key[:, :n_word], out=dquery[0])
+    torch.bmm(ds[:, :, n_word:], key[:, n_word:], out=dquery[1])
+    if n_word < key.shape[1]:
+        dkey[:, n_word:] = torch.bmm(ds[:, :, n_word:].mT, query[1])
 
 
 def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
@@ -324,28 +340,26 @@ def linear_cross_entropy(
 def _cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """One chunk of classes at a time; letters as in the equations above."""
-    rows, classes = len(hidden), len(weight)
-    x, accum_dtype = hidden.to(dtype), torch.promote_types(dtype, torch.float32)
-    keep = keep and rows * classes * 4 <= KEPT_BYTES
-    row_max = hidden.new_full((rows,), -torch.inf, dtype=accum_dtype)
-    row_sum, target_score, hit = torch.zeros_like(row_max), torch.zeros_like(row_max), target < 0
-    kept, buffer = [], None if keep else x.new_empty(rows * chunks(rows, classes)[0][1])
-    for start, stop in chunks(rows, classes):
+    """Loss, hit, lse_n and, if they are kept, the p of every chunk and then all lse_nk [chunks, rows]."""
+    rows, x, accum_dtype = len(hidden), hidden.to(dtype), torch.promote_types(dtype, torch.float32)
+    keep = keep and rows * len(weight) * 4 <= KEPT_BYTES
+    target_score, hit = hidden.new_zeros(rows, dtype=accum_dtype), torch.zeros_like(target, dtype=torch.bool)
+    tops, lses, kept, buffer = [], [], [], None if keep else x.new_empty(CHUNK_BYTES // 4 + rows)
+    for start, stop in chunks(rows, len(weight)):
         s = scores(x, weight, bias, start, stop, buffer)
-        kept += [s] if keep else []
-        top = s.amax(1).to(accum_dtype)
-        row, column = targets_within(target, start, stop)
-        target_score[row] = s[row, column].to(accum_dtype)
-        hit &= top <= row_max  # no longer, if this chunk has a better class than the target
-        leads = (target_score[row] > row_max[row]) & (target_score[row] == top[row])
-        row, column = row[leads], column[leads]
-        hit[row] = s[row].argmax(1) == column
-        new_max = torch.maximum(row_max, top)
-        row_sum = row_sum * (row_max - new_max).exp() + exponentials(s, new_max, keep).sum(1)
-        row_max = new_max
-    lse = row_max + row_sum.log()
-    return lse - target_score, hit, lse, kept
+        top = s.amax(1)
+        row = ((target >= start) & (target < stop)).nonzero()[:, 0]
+        target_score[row] = s[row, target[row] - start].to(accum_dtype)
+        row = row[target_score[row] == top[row]]
+        hit[row] = s[row].argmax(1) == target[row] - start
+        p, lse = softmax(s, top, accum_dtype)
+        tops.append(top)
+        lses.append(lse)
+        kept += [p.to(dtype)] if keep else []
+    best, lses = torch.stack(tops).argmax(0), torch.stack(lses)
+    hit &= best == target // chunk_size(rows)
+    lse = lses.logsumexp(0)
+    return lse - target_score, hit, lse, [*kept, lses] if keep else []
 
 
 @torch.library.custom_op("luke_mini::chunked_cross_entropy_backward", mutates_args=())
@@ -354,24 +368,30 @@ def _cross_entropy_backward(
     dtype: torch.dtype, needs_hidden: bool, needs_weight: bool, needs_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of hidden, weight and bias; empty where not needed."""
-    (rows, classes), accum_dtype = (len(hidden), len(weight)), lse.dtype
-    x, gx = hidden.to(dtype), (hidden * g[:, None]).to(dtype)
+    rows, x = len(hidden), hidden.to(dtype)
     dx, dw, db = _empty_gradients(hidden, weight, bias, needs_hidden, needs_weight, needs_bias)
-    sum_dx = hidden.new_zeros(hidden.shape, dtype=accum_dtype)
-    buffer = None if kept else x.new_empty(rows * chunks(rows, classes)[0][1])
-    for number, (start, stop) in enumerate(chunks(rows, classes)):
-        s = kept[number] if kept else scores(x, weight, bias, start, stop, buffer)
-        d = exponentials(s, lse, bool(kept))
-        d[targets_within(target, start, stop)] -= 1
+    sum_dx = weight[target].to(dtype).to(lse.dtype).mul_(-g[:, None]) if needs_hidden else None
+    buffer = None if kept else x.new_empty(CHUNK_BYTES // 4 + rows)
+    for number, (start, stop) in enumerate(chunks(rows, len(weight))):
+        if kept:
+            p, part = kept[number], kept[-1][number]
+        else:
+            s = scores(x, weight, bias, start, stop, buffer)
+            p, part = softmax(s, s.amax(1), lse.dtype)
+        d = p * (g * (part - lse).exp())[:, None]
         if needs_bias:
-            db[start:stop] = d.T @ g
+            db[start:stop] = d.sum(0)
         d = d.to(dtype)
         if needs_hidden:
             add_product(sum_dx, d, weight[start:stop].to(dtype))
         if needs_weight:
-            dw[start:stop] = d.T @ gx
+            put_product(dw[start:stop], d.T, x)
     if needs_hidden:
-        torch.mul(sum_dx, g[:, None], out=dx)
+        dx.copy_(sum_dx)
+    if needs_weight:
+        dw.index_add_(0, target, (x * -g[:, None]).to(dw.dtype))
+    if needs_bias:
+        db.index_add_(0, target, -g.to(db.dtype))
     return dx, dw, db
 
 
@@ -408,11 +428,15 @@ def _cross_entropy_gradients(ctx, g, *_):
 _cross_entropy.register_autograd(_cross_entropy_gradients, setup_context=_remember_cross_entropy)
 
 
-def chunks(rows: int, classes: int) -> list[tuple[int, int]]:
-    """First class and the one after the last, for every chunk. Scores that are few enough to be kept are one chunk."""
+def chunk_size(rows: int) -> int:
     size = max(1, CHUNK_BYTES // (4 * max(1, rows)))
     # A power of two: with sizes that change from step to step, bfloat16 products on a CPU are compiled every time.
-    size = classes if rows * classes * 4 <= KEPT_BYTES else 1 << size.bit_length() - 1
+    return 1 << size.bit_length() - 1
+
+
+def chunks(rows: int, classes: int) -> list[tuple[int, int]]:
+    """First class and the one after the last, for every chunk."""
+    size = chunk_size(rows)
     return [(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
@@ -423,22 +447,23 @@ def scores(x: Tensor, weight: Tensor, bias: Tensor | None, start: int, stop: int
     return torch.mm(x, w, out=out) if bias is None else torch.addmm(bias[start:stop].to(x.dtype), x, w, out=out)
 
 
+def softmax(s: Tensor, top: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """p of a chunk, in place unless `dtype` is wider, and its log-sum-exp. top: the largest score of each row."""
+    p = torch.softmax(s, 1, out=s) if s.dtype == dtype else torch.softmax(s, 1, dtype=dtype)
+    return p, top - p.amax(1).log()  # the largest p is 1 / sum_c exp(s_nc - top_n)
+
+
+def put_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out = a b"""
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
+
+
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a b"""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:
         total += a @ b
-
-
-def exponentials(s: Tensor, shift: Tensor, keep: bool) -> Tensor:
-    """exp(s - shift), a shift a row, in the type of shift; in place unless s is to be kept."""
-    if keep or s.dtype != shift.dtype:
-        return (s - shift[:, None]).exp_()
-    return s.sub_(shift[:, None]).exp_()
-
-
-def targets_within(target: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Rows whose target lies in the chunk, and its column there."""
-    row = ((target >= start) & (target < stop)).nonzero()[:, 0]
-    return row, target[row] - start

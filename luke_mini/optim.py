@@ -59,20 +59,20 @@ class AdamW(torch.optim.Optimizer):
             self._update(group)
 
     def _update(self, group: dict) -> None:
-        parameters, (beta1, beta2), step_size = group["params"], group["betas"], group["lr"]
+        """All in one pass over parameters, gradients and moments: torch's AdamW with other numbers.
+
+        torch's decays first, which is the same with the rate lr (1 - lr weight_decay) and a decay that makes the
+        product of both lr weight_decay again. Its bias correction vanishes after infinitely many steps.
+        """
+        parameters, (beta1, beta2) = group["params"], group["betas"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         first, second = ([self.state[p][name] for p in parameters] for name in MOMENTS)
-        torch._foreach_lerp_(first, grads, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
-        denominators = torch._foreach_sqrt(second)
-        if group["bias_correction"]:  # makes m and v unbiased (Kingma & Ba 2015, section 3)
-            torch._foreach_div_(denominators, math.sqrt(1 - beta2 ** group["updates"]))
-            step_size /= 1 - beta1 ** group["updates"]
-        torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_addcdiv_(parameters, first, denominators, value=-step_size)
-        if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        steps = torch.tensor(group["updates"] if group["bias_correction"] else math.inf, device=parameters[0].device)
+        kept = 1 - group["lr"] * group["weight_decay"]
+        torch._fused_adamw_(
+            parameters, grads, first, second, [], [steps.float()] * len(parameters), lr=group["lr"] * kept, beta1=beta1,
+            beta2=beta2, weight_decay=group["weight_decay"] / kept, eps=group["eps"], amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def moments(self) -> dict[str, Tensor]:
         """Both moments of every parameter, by name "exp_avg.<parameter>"; not copies."""

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from luke_mini import distributed, files, optim
+from luke_mini import distributed, files, ops_cpu, optim
 from luke_mini.config import MINI, FinetuneConfig, PretrainConfig
 from luke_mini.distributed import Rank
 from luke_mini.packing import MicroBatch
@@ -269,6 +269,8 @@ def fit(
     Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
     and exit with status 0.
     """
+    if rank.device.type == "cpu":
+        ops_cpu.keep_memory()
     optimizer = optim.AdamW.of(model, recipe)
     for index, info in enumerate(distributed.gather(saving.info)):
         check_same_run(info, saving.info, f"process {index} of this run")

@@ -28,6 +28,18 @@ def qkv(batch: PackedBatch, heads=3, head_dim=8, seed=0):
     return [torch.randn(shape, generator=draws, dtype=torch.float64).requires_grad_() for _ in range(4)]
 
 
+def joined(form):
+    """A form of the attention that takes queries together, and key and value, as a function of the four."""
+
+    def function(q2w, q2e, key, value, *rest):
+        return form(torch.stack([q2w] if q2e is None else [q2w, q2e], 1), torch.stack([key, value], 1), *rest)
+
+    return function
+
+
+entity_attention, padded_attention = joined(ops.entity_attention), joined(ops.padded_attention)
+
+
 def value_and_gradients(function, inputs, seed=1):
     out = function(*inputs)
     weight = torch.randn(out.shape, generator=generator(seed), dtype=torch.float64).to(out.dtype)
@@ -44,7 +56,7 @@ def random_lengths(seed: int) -> tuple[list[int], list[int]]:
 CASES = [([1], [0]), ([1], [1]), ([5, 1, 7], [2, 0, 3]), ([512], [128]), *(random_lengths(seed) for seed in range(8))]
 
 
-@pytest.mark.parametrize("form", [ops.entity_attention, ops.padded_attention])
+@pytest.mark.parametrize("form", [entity_attention, padded_attention])
 @pytest.mark.parametrize("one_query", [False, True])
 @pytest.mark.parametrize("lengths", CASES, ids=str)
 def test_attention_equals_the_equations(lengths, one_query, form):
@@ -70,7 +82,7 @@ def test_attention_in_float32_is_as_good_as_the_equations(lengths, sure):
     inputs = [x.clone().requires_grad_() for x in inputs]
     exact = value_and_gradients(lambda *x: ops.entity_attention_equations(*x, batch), exact_inputs)
     plain = value_and_gradients(lambda *x: ops.entity_attention_equations(*x, batch), inputs)
-    ours = value_and_gradients(lambda *x: ops.entity_attention(*x, batch), inputs)
+    ours = value_and_gradients(lambda *x: entity_attention(*x, batch), inputs)
     for found in zip(ours, plain, exact):
         assert_as_good(*found)
 
@@ -82,7 +94,7 @@ def test_attention_backward_with_dropout_is_the_derivative_of_its_forward():
 
     def function(*x):
         torch.manual_seed(seeded(3))
-        return ops.entity_attention(*x, batch, 0.3)
+        return entity_attention(*x, batch, 0.3)
 
     assert torch.autograd.gradcheck(function, inputs, atol=1e-6)
 
@@ -92,10 +104,10 @@ def test_the_comparison_detects_swapped_queries_and_shifted_lengths():
     q2w, q2e, key, value = qkv(batch)
     exact = ops.entity_attention_equations(q2w, q2e, key, value, batch)
     for wrong in (
-        ops.entity_attention(q2e, q2w, key, value, batch),
-        ops.entity_attention(q2w, q2e, key, value, packed([4, 5], [3, 2])),
-        ops.entity_attention(q2w, q2e, key, value, packed([5, 4], [2, 3])),
-        ops.entity_attention(q2w, None, key, value, batch),
+        entity_attention(q2e, q2w, key, value, batch),
+        entity_attention(q2w, q2e, key, value, packed([4, 5], [3, 2])),
+        entity_attention(q2w, q2e, key, value, packed([5, 4], [2, 3])),
+        entity_attention(q2w, None, key, value, batch),
     ):
         assert (wrong - exact).norm() > 1e-2 * exact.norm()
 
@@ -114,7 +126,7 @@ def test_dropout_mask_statistics(p):
 def test_padded_attention_drops_with_its_probability():
     """Of 64 equal weights on one-hot values; with float32 the mean of what is left is 1."""
     batch, nothing = packed([40], [24]), torch.zeros(64, 1, 64)
-    out = ops.padded_attention(nothing, nothing, nothing, torch.eye(64)[:, None], batch, 0.25)
+    out = padded_attention(nothing, nothing, nothing, torch.eye(64)[:, None], batch, 0.25)
     assert abs(float((out == 0).double().mean()) - 0.25) < 0.05 and abs(float(out.sum()) / 64 - 1) < 0.05
 
 
@@ -126,6 +138,29 @@ def test_dropout_obeys_the_seed_and_the_mode():
     torch.manual_seed(seeded(7))
     assert torch.equal(first, ops.dropout(x, 0.2, True))
     assert ops.dropout(x, 0.2, False) is x and ops.dropout(x, 0.0, True) is x
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_large_linear_layer_is_as_good_as_plain_pytorch(bias):
+    """By another library's products than PyTorch's default; of inputs that are parts of tensors, too."""
+    draws = generator()
+    x, weight = torch.randn(37, 1200, generator=draws)[:, ::2], torch.randn(500, 600, generator=draws)
+    inputs = [x, weight, torch.randn(500, generator=draws) if bias else None]
+    assert weight.numel() > ops_cpu.ONEDNN_SIZE
+    leaves = [None if part is None else part.detach().requires_grad_() for part in inputs]
+    exact_leaves = [None if part is None else part.detach().double().requires_grad_() for part in inputs]
+    exact = value_and_gradients(F.linear, exact_leaves)
+    for found in zip(value_and_gradients(ops.linear, leaves), value_and_gradients(F.linear, leaves), exact):
+        assert_as_good(*found)
+
+
+def test_only_the_gradients_that_are_wanted_are_computed():
+    x, weight = torch.ones(3, 600), torch.ones(500, 600, requires_grad=True)
+    ops.linear(x, weight).sum().backward()
+    assert x.grad is None and torch.equal(weight.grad, torch.full_like(weight, 3))
+    x.requires_grad_()
+    ops.linear(x, weight.detach()).sum().backward()
+    assert torch.equal(x.grad, torch.full_like(x, 500))
 
 
 def test_linear_cross_entropy_equals_the_definition():

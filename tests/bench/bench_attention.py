@@ -63,7 +63,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = sum(WORDS) + sum(ENTITIES)
     tensors = [torch.randn(rows, heads, HEAD_DIM, generator=generator).to(dtype) for _ in range(5)]
-    ours = [x.clone().requires_grad_() for x in tensors[:4]]
+    ours = [torch.stack(tensors[i : i + 2], 1).requires_grad_() for i in (0, 2)]  # both queries; key and value
     padded = [pad(x, batch, heads)[0] for x in tensors]
     mask, n_word = pad(tensors[0], batch, heads)[1].to(dtype), max(WORDS)
     word_parts = [x[:, :n_word].clone().requires_grad_() for x in padded[:2]]
@@ -84,7 +84,8 @@ def main() -> None:
     their_out, their_gradients = their_step()
     is_row = pad(torch.ones_like(tensors[0]), batch, heads)[0]
     tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-    pairs = (out, their_out.flatten(2)), (gradients[2], their_gradients[4]), (gradients[3], their_gradients[5])
+    d_key, d_value = gradients[1].unbind(1)
+    pairs = (out, their_out.flatten(2)), (d_key, their_gradients[4]), (d_value, their_gradients[5])
     for mine, other in pairs:
         mine = pad(mine.detach(), batch, heads)[0]
         assert (mine - other * is_row).norm() < tolerance * mine.norm()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.functional as F
 from closeness import seeded
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
@@ -184,9 +185,13 @@ def made(toy_data, **changes):
 def test_operations_in_closed_form_are_those_that_torch_counts(toy_data, changes, monkeypatch):
     """Of the plain form: every product of the equations, forward and backward, and nothing else."""
     _, model, _, _, batch = made(toy_data, **changes)
-    plain = ops.entity_attention_equations
-    monkeypatch.setattr(ops, "entity_attention", lambda *tensors_and_dropout: plain(*tensors_and_dropout[:-1]))
-    monkeypatch.setattr(ops, "linear_cross_entropy", ops.full_cross_entropy)
+
+    def attention(queries, key_value, batch, dropout):
+        return ops.entity_attention_equations(queries[:, 0], queries[:, -1], *key_value.unbind(1), batch)
+
+    plain = {"entity_attention": attention, "linear_cross_entropy": ops.full_cross_entropy, "linear": F.linear}
+    for name, function in plain.items():
+        monkeypatch.setattr(ops, name, function)
     model.train()
     with FlopCounterMode(display=False) as counter:
         sum(loss for loss, _ in model(batch).values()).backward()

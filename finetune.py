@@ -108,7 +108,8 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="without --ner: how often a name must be a link "
                         f"[{DISAMBIGUATION.options().min_link_probability}]")  # fmt: skip
     parser.add_argument("--min-probability", type=float, metavar="X",
-                        help="no title for mentions that are less probable [chosen by held-out links]")  # fmt: skip
+                        help="no title for mentions that are less probable "
+                        "[chosen by held-out links; with --model-weight 0]")  # fmt: skip
     parser.add_argument("--model-weight", type=float, metavar="X",
                         help="of the model, the rest is the prior's; 1: the model alone [likewise]")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],

@@ -140,7 +140,12 @@ from luke_mini.mentions import find_statistics
 def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
-    trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+    with distributed.one_writer(out, rank):
+        trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+        _train(task, arguments, rank, source, out)
+
+
+def _train(task, arguments, rank, source: Path, out: Path) -> None:
     checkpoint.check_exists(source)  # before its data: a name of a released model gets the command to download it
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
@@ -266,7 +271,7 @@ def answers_to(lines: list[tuple[str, str]], answer: Callable, faults: list[str]
             first, reason = int(found[1]) - 1, str(error)[found.end() :]
         yield from answers_to(lines[:first], answer, faults)
         faults.append(lines[first][0])
-        print(f"finetune.py: error: {faults[-1]}{reason}", file=sys.stderr)
+        print(f"finetune.py: error: {faults[-1]}{files.one_line(reason)}", file=sys.stderr)
         lines = lines[first + 1 :]
 
 
@@ -320,7 +325,8 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 train(task, arguments, rank)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt("--resume goes on from the last saved step, if there is one" * task.TRAINS) from None
+                stays = "--resume goes on from the last saved step, if there is one" * task.TRAINS
+                raise KeyboardInterrupt(stays) from None
 
 
 if __name__ == "__main__":

@@ -309,8 +309,10 @@ def save_step(
         run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "sums": waiting}
         with files.write_file(folder / "run.json") as file:
             json.dump(run, file, indent=1, allow_nan=False)
+    for leftover in saving.out.glob(".step-*.tmp"):  # of killed processes, at steps that may never be saved again
+        shutil.rmtree(leftover)
     for old in saved_steps(saving.out)[: -saving.kept]:
-        shutil.rmtree(old)
+        files.remove_folder(old)
 
 
 def load_step(

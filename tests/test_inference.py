@@ -365,7 +365,7 @@ def test_a_mix_that_cannot_be_kept_is_used_and_said(words, tmp_path, capsys):
     place.mkdir()  # so that no file can take its name
     linker, _ = inference.load_linker(folder, path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert linker.options.model_weight > 0 and "written to" not in line and f"; not kept: [Errno 21]" in line
+    assert linker.options.model_weight > 0 and "written to" not in line and "; not kept: [Errno 21]" in line
     assert str(place) in line and [*folder.glob(".*")] == []
 
 

@@ -8,6 +8,7 @@ The runs are real ones: train.py in processes of their own, on a small cut of th
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -358,6 +359,17 @@ def test_steps_are_ordered_by_number_and_as_many_are_kept_as_asked(tmp_path):
     (tmp_path / "b/step-7").mkdir()  # made by hand: 7 comes after 6, whatever its length
     (tmp_path / "b/step-best").mkdir()
     assert [path.name for path in trainer.saved_steps(tmp_path / "b")] == ["step-000006", "step-7"]
+
+
+def test_a_save_removes_what_killed_saves_and_removals_left(tmp_path, monkeypatch):
+    for leftover in (".step-000002.0123abcd.tmp", ".step-000004.4567cdef.tmp"):
+        (tmp_path / leftover / "part").mkdir(parents=True)
+    assert save_steps(tmp_path, (5, 6), 1) == ["step-000006"]
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **named: None)  # killed as soon as it begins to remove
+    assert save_steps(tmp_path, (7,), 1) == ["step-000007"]
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob(".step-000006.*.tmp"))) == 1
+    assert save_steps(tmp_path, (8,), 1) == [path.name for path in tmp_path.iterdir()] == ["step-000008"]
 
 
 OTHER_STEPS = """

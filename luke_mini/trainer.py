@@ -29,7 +29,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -235,7 +235,7 @@ def fit(
         distributed.wrap(model, rank), optimizer, batches(start_step), recipe=recipe, rank=rank,
         precision=precision, learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent,
     )  # fmt: skip
-    with stop_asked(rank) as asked:
+    with closing(progress.bar), stop_asked(rank) as asked:  # an error is a line of its own
         for step, sums in steps:
             progress.update(step, sums, learning_rate(step - 1))
             found = validate(step)

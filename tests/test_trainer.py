@@ -282,12 +282,13 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_
     assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, tmp_path):
-    """The steps from before stay as they are; the batch can be read."""
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, tmp_path, capsys):
+    """The steps from before stay as they are; the batch can be read; the error stands on a line of its own."""
     options = ["--data", str(toy_data), "--out", str(tmp_path), "--steps", "9", "--save-every", "1", "--log-every", "1"]
     options += ["--global-batch", "4", "--micro-batch", "2", "--warmup-steps", "5", "--learning-rate", "1e15"]
     with pytest.raises(ValueError, match=r"^step \d: the loss is not finite \(entity .*nan.*\), lear") as error:
         train.main(options)
+    assert capsys.readouterr().err.endswith("\n")
     failed = int(re.match(r"step (\d)", str(error.value))[1])
     saved = trainer.saved_steps(tmp_path)
     assert int(saved[-1].name[5:]) == failed - 1 == len(lines(tmp_path)) and "Infinity" not in str(lines(tmp_path))

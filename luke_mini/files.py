@@ -241,9 +241,11 @@ class Record(NamedTuple):
 
 
 def check(name: str, value, kind: type):
-    """The value itself, if it is of the kind; a whole number is a number too."""
+    """The value itself, if it is of the kind; a whole number is a number too, unless no float is as large."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = {int: is_number and isinstance(value, int), float: is_number}.get(kind, isinstance(value, kind))
+    is_whole = is_number and isinstance(value, int)
+    is_float = is_number and not (is_whole and abs(value) > sys.float_info.max)
+    fits = {int: is_whole, float: is_float}.get(kind, isinstance(value, kind))
     if not fits:
         shown = json.dumps(value, ensure_ascii=False)
         raise ValueError(f"{name} is {shown if len(shown) < 60 else shown[:60] + '...'}, expected {KINDS[kind]}")

@@ -182,6 +182,7 @@ def test_spans_and_nested_records(tmp_path):
     [
         ("{", lambda r: r, "line 1, column 2: invalid JSON"),
         ("[1]", lambda r: r, "line 1 is .1., expected an object"),
+        (f'{{"a": {10**400}}}', lambda r: r.get("a", float), "field 'a' is 100+\\.\\.\\., expected a number"),
         ('{"a": 1}', lambda r: r.get("b", str), "line 1: field 'b' is missing, expected a string"),
         ('{"a": "1"}', lambda r: r.get("a", int), "line 1: field 'a' is \"1\", expected an integer"),
         ('{"a": true}', lambda r: r.get("a", int), "field 'a' is true, expected an integer"),

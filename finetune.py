@@ -108,7 +108,8 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="without --ner: how often a name must be a link "
                         f"[{DISAMBIGUATION.options().min_link_probability}]")  # fmt: skip
     parser.add_argument("--min-probability", type=float, metavar="X",
-                        help="no title for mentions that are less probable [chosen by held-out links]")  # fmt: skip
+                        help="no title for mentions that are less probable "
+                        "[chosen by held-out links; with --model-weight 0]")  # fmt: skip
     parser.add_argument("--model-weight", type=float, metavar="X",
                         help="of the model, the rest is the prior's; 1: the model alone [likewise]")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],
@@ -139,7 +140,12 @@ from luke_mini.mentions import find_statistics
 def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
-    trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+    with distributed.one_writer(out, rank):
+        trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+        _train(task, arguments, rank, source, out)
+
+
+def _train(task, arguments, rank, source: Path, out: Path) -> None:
     checkpoint.check_exists(source)  # before its data: a name of a released model gets the command to download it
     files = find_files(task, arguments, source)
     start = checkpoint.start_from_words(source) if arguments.init else inference.open_checkpoint(source, task)
@@ -265,7 +271,7 @@ def answers_to(lines: list[tuple[str, str]], answer: Callable, faults: list[str]
             first, reason = int(found[1]) - 1, str(error)[found.end() :]
         yield from answers_to(lines[:first], answer, faults)
         faults.append(lines[first][0])
-        print(f"finetune.py: error: {faults[-1]}{reason}", file=sys.stderr)
+        print(f"finetune.py: error: {faults[-1]}{files.one_line(reason)}", file=sys.stderr)
         lines = lines[first + 1 :]
 
 
@@ -319,7 +325,8 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 train(task, arguments, rank)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt("--resume goes on from the last saved step, if there is one" * task.TRAINS) from None
+                stays = "--resume goes on from the last saved step, if there is one" * task.TRAINS
+                raise KeyboardInterrupt(stays) from None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ and costs nothing, with a single process.
 
 import io
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -41,8 +43,31 @@ def setup() -> Rank:
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         return Rank(0, 1, device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Rank(dist.get_rank(), dist.get_world_size(), device)
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    backend, store = "nccl" if device.type == "cuda" else "gloo", fresh_store(store, rank, world_size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    return Rank(rank, world_size, device)
+
+
+def fresh_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
+    """A part of the store in which nothing lies yet, the same for all processes.
+
+    `torchrun --max-restarts` starts all workers again with the store of those that it stopped, whose addresses are still
+    there (github.com/pytorch/pytorch/issues/135712), and machines do not agree on the number of restarts. So the first
+    process chooses a name and tells it to each of the others, which ask under a word of their own, until all know it.
+    """
+    own = secrets.token_hex(8)
+    if rank:
+        store.set(f"asks/{rank}", own)
+        name = store.get(f"name/{own}").decode()
+        store.add(f"{name}/known", 1)
+        return dist.PrefixStore(name, store)
+    asks = [f"asks/{other}" for other in range(1, world_size)]
+    while store.add(f"{own}/known", 0) < len(asks):
+        for word in (store.get(key).decode() for key in asks if store.check([key])):
+            store.set(f"name/{word}", own)
+        time.sleep(0.01)
+    return dist.PrefixStore(own, store)
 
 
 def cleanup() -> None:

@@ -76,8 +76,17 @@ def write_folder(path: Path | str) -> Iterator[Path]:
         if path.exists():
             path.rename(outgoing)
         temporary.rename(path)
-    shutil.rmtree(outgoing, ignore_errors=True)
+    _remove(outgoing)
     sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, if it is there, under another name: a killed process leaves nothing that is half there."""
+    outgoing = _own_name(path)
+    with suppress(FileNotFoundError):
+        path.rename(outgoing)
+    _remove(outgoing)
+    _remove_leftovers(path)
 
 
 def _own_name(path: Path) -> Path:
@@ -88,10 +97,7 @@ def _own_name(path: Path) -> Path:
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A file or folder beside `path` with a name of its own, locked while the block runs; an error removes it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        with _opened(leftover) as handle:
-            if _lock(handle):  # its writer was killed
-                _remove(leftover)
+    _remove_leftovers(path)
     temporary = _own_name(path)
     try:
         make(temporary)
@@ -101,6 +107,13 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     except BaseException as error:
         _remove(temporary)
         raise with_path(error, path, temporary) from None
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with suppress(FileNotFoundError), _opened(leftover) as handle:
+            if _lock(handle):  # its writer was killed
+                _remove(leftover)
 
 
 def _remove(path: Path) -> None:
@@ -139,11 +152,12 @@ def _names(path: Path, handle: int) -> bool:
 def one_writer(folder: Path | str) -> Iterator[None]:
     """`with one_writer(OUT):` ValueError if another process is in such a block; a killed one is not.
 
-    The lock is the system's, on OUT/.lock, a file that says whose it is and goes away in the end.
+    The lock is the system's, on OUT/.lock, a file that says whose it is and goes away in the end. So does OUT, if it is
+    new and nothing was written.
     """
-    path = Path(folder) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, is_new = Path(folder) / ".lock", not Path(folder).exists()
     for _ in range(TRIES):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
             held = _lock(handle)
             if held is not False and _names(path, handle):  # not one that has just gone away
@@ -157,6 +171,9 @@ def one_writer(folder: Path | str) -> Iterator[None]:
                     yield
                 finally:
                     path.unlink(missing_ok=True)
+                    with suppress(OSError):  # it holds something
+                        if is_new:
+                            path.parent.rmdir()
                 return
             writer = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
         time.sleep(0.1)  # the workers of a killed process hold its lock until they notice
@@ -230,9 +247,11 @@ class Record(NamedTuple):
 
 
 def check(name: str, value, kind: type):
-    """The value itself, if it is of the kind; a whole number is a number too."""
+    """The value itself, if it is of the kind; a whole number is a number too, unless no float is as large."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = {int: is_number and isinstance(value, int), float: is_number}.get(kind, isinstance(value, kind))
+    is_whole = is_number and isinstance(value, int)
+    is_float = is_number and not (is_whole and abs(value) > sys.float_info.max)
+    fits = {int: is_whole, float: is_float}.get(kind, isinstance(value, kind))
     if not fits:
         shown = json.dumps(value, ensure_ascii=False)
         raise ValueError(f"{name} is {shown if len(shown) < 60 else shown[:60] + '...'}, expected {KINDS[kind]}")
@@ -356,12 +375,18 @@ def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"{name}: error: {error}{looked_in(error)}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}{looked_in(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         stays = str(error) or interrupted
         print(f"{name}: interrupted{stays and '; '}{stays}", file=sys.stderr)
         sys.exit(130)
+
+
+def one_line(error: object, longest: int = 1000) -> str:
+    """A message that may quote a damaged file: escapes in place of line ends and the like, of a long one both ends."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(error))
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 
 
 def looked_in(error: ValueError | OSError) -> str:

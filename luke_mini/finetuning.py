@@ -47,7 +47,6 @@ import hashlib
 import json
 import math
 import platform
-import shutil
 import statistics
 import time
 from collections import Counter
@@ -63,8 +62,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from luke_mini import checkpoint, config, distributed, recipes, trainer
-from luke_mini.files import write_file
+from luke_mini import checkpoint, config, recipes, trainer
+from luke_mini.files import remove_folder, write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
@@ -455,15 +454,10 @@ def run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[b
     """
     if len(recipes) > 1 and "dev" not in job.examples:
         raise ValueError("several learning rates need a dev file to choose by: --dev FILE")
-    with distributed.one_writer(job.out, job.rank):
-        _run(job, recipes, seeds, kinds, files)
-
-
-def _run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[bool], files: dict[str, Path]) -> None:
     if job.rank.is_first and not job.resume:
         unfinish(job)
         for old in ("state", "model"):
-            shutil.rmtree(job.out / old, ignore_errors=True)
+            remove_folder(job.out / old)
     reports = {}
     for random_weights in kinds:
         kind = "random weights" if random_weights else "pretrained"
@@ -474,7 +468,7 @@ def _run(job: Job, recipes: list[FinetuneConfig], seeds: list[int], kinds: list[
     if job.rank.is_first:
         save_results(job, reports, files)
         if len(recipes) * len(seeds) > 1:  # of a grid too much to keep; a single run can be made longer
-            shutil.rmtree(job.out / "state", ignore_errors=True)
+            remove_folder(job.out / "state")
         print_results(job, reports)
 
 

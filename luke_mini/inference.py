@@ -15,7 +15,6 @@ Linking has three steps, and your own dump is enough for all of them:
                      masked-entity head of a pretrained one, and by the share of the links that lead to a title
 """
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,7 +167,7 @@ def load_linker(
 
     mentions: file of the statistics, else those in the model's folder or near it. Model and prior are mixed as the
     held-out links beside the statistics suggest, which linking.json in the model's folder keeps; without such links
-    they count alike. changes: task options that replace these.
+    they count alike. changes: task options that replace these; with a model_weight nothing is chosen.
     """
     path = Path(mentions or own_statistics(folder))
     linker = load(folder, task_disambiguation.NAME, changes, device)
@@ -176,7 +175,7 @@ def load_linker(
         raise ValueError("the linking model is a lite one: its entity vocabulary has no titles to choose from")
     statistics, changes = Mentions.load(path), dict(changes or {})
     warn_of_others(path, statistics, linker)
-    if not {"model_weight", "min_probability"} <= changes.keys():
+    if "model_weight" not in changes:  # a threshold fits the mix that it was chosen for, and no other
         found = find_mix(Path(folder), path, statistics, linker)
         changes = {"model_weight": found.model_weight, "min_probability": found.min_probability} | changes
     linker = linker._replace(options=replace(linker.options, **changes | {"mentions": str(path)}))
@@ -213,12 +212,16 @@ def find_mix(folder: Path, path: Path, statistics: Mentions, linker: Predictor) 
         return Mix(**known)
     records = list(files.read_json_lines(held_out))
     found = task_disambiguation.choose_mix(linker, statistics, records)._replace(data=data)
+    kept = f"written to {place}"
+    try:
+        with files.write_file(place) as file:
+            json.dump(found._asdict(), file, indent=1)
+    except OSError as error:  # a full disk, or a folder of somebody else's: chosen again next time
+        kept = f"not kept: {error}"
     threshold = f"--min-probability {found.nil_probability:.2g} leaves out best what means something else; "
     print(f"model and prior weighed by {found.links} held-out links: the prior finds {found.prior_right}, "
-          f"with {found.model_weight:g} of the model {found.right}; {threshold * (found.nil_probability > 0)}"
-          f"written to {place}", file=sys.stderr)  # fmt: skip
-    with contextlib.suppress(OSError), files.write_file(place) as file:
-        json.dump(found._asdict(), file, indent=1)
+          f"with {found.model_weight:g} of the model {found.right}; {threshold * (found.nil_probability > 0)}{kept}",
+          file=sys.stderr)  # fmt: skip
     return found
 
 

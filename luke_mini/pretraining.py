@@ -370,7 +370,7 @@ def prepare_out(arguments, rank) -> None:
         return
     if rank.is_first:
         for folder in steps:
-            shutil.rmtree(folder)
+            files.remove_folder(folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name in (STATISTICS, HELD_OUT):  # copied beside the model: question answering and linking need them
             (arguments.out / name).unlink(missing_ok=True)

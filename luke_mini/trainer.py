@@ -290,7 +290,7 @@ def fit(
         distributed.wrap(model, rank), optimizer, loader, recipe=recipe, rank=rank, precision=precision,
         learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent, work=work,
     )  # fmt: skip
-    with stop_asked(rank) as asked, closing(progress.bar):  # an error's line begins below the bar
+    with closing(progress.bar), stop_asked(rank) as asked:  # an error is a line of its own, below the bar
         for step, sums in steps:
             with progress.aside():
                 measured = measure(step)
@@ -370,9 +370,11 @@ def save_step(
         run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "log": state, "files": hashes}
         with files.write_file(folder / "run.json") as file:
             json.dump(run, file, indent=1, allow_nan=False)
+    for leftover in saving.out.glob(".step-*.tmp"):  # of killed processes, at steps that may never be saved again
+        shutil.rmtree(leftover)
     for old in saved_steps(saving.out)[: -saving.kept]:
         if int(old.name[5:]) not in saving.milestones:
-            shutil.rmtree(old)
+            files.remove_folder(old)
 
 
 def load_step(

@@ -5,6 +5,7 @@ pytest tests/test_files.py
 """
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,31 @@ def test_what_a_killed_writer_left_goes_away_and_nothing_else(tmp_path, write):
     assert sorted(tmp_path.iterdir()) == sorted([path, *own])
 
 
+DIES_AT = """
+import os, signal, sys
+from pathlib import Path
+from luke_mini import files
+def die(event, _):
+    if event == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+files.remove_folder(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["os.rename", "os.remove", "os.rmdir", "none"])
+def test_a_folder_is_whole_or_gone_whenever_its_remover_dies(tmp_path, moment):
+    folder = tmp_path / "state"
+    for name in ("a/b", "c"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(name)
+    end = subprocess.run([sys.executable, "-c", DIES_AT, folder, moment], cwd=ROOT).returncode
+    assert (end == 0) == (moment == "none") and folder.exists() == (moment == "os.rename")
+    assert not folder.exists() or [(folder / name).read_text() for name in ("a/b", "c")] == ["a/b", "c"]
+    files.remove_folder(folder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_leaves_what_was_there(tmp_path):
     for path, write in ((tmp_path / "file", files.write_file), (tmp_path / "folder", files.write_folder)):
         with write(path):
@@ -99,6 +125,16 @@ def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
         with files.one_writer(out):
             assert f"process {os.getpid()} on" in (out / ".lock").read_text()
     assert not list(out.iterdir())
+
+
+def test_a_writer_that_fails_leaves_no_empty_folder_of_its_own(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for out in (mine, tmp_path / "new", tmp_path / "used"):
+        with pytest.raises(KeyError), files.one_writer(out):
+            (tmp_path / "used/made").touch() if out.name == "used" else None
+            raise KeyError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "used"]
 
 
 def test_a_disk_without_locks_says_so(tmp_path, monkeypatch, capsys):
@@ -146,6 +182,7 @@ def test_spans_and_nested_records(tmp_path):
     [
         ("{", lambda r: r, "line 1, column 2: invalid JSON"),
         ("[1]", lambda r: r, "line 1 is .1., expected an object"),
+        (f'{{"a": {10**400}}}', lambda r: r.get("a", float), "field 'a' is 100+\\.\\.\\., expected a number"),
         ('{"a": 1}', lambda r: r.get("b", str), "line 1: field 'b' is missing, expected a string"),
         ('{"a": "1"}', lambda r: r.get("a", int), "line 1: field 'a' is \"1\", expected an integer"),
         ('{"a": true}', lambda r: r.get("a", int), "field 'a' is true, expected an integer"),
@@ -245,3 +282,13 @@ def test_a_missing_relative_path_says_where_it_was_looked_for(tmp_path, monkeypa
     with pytest.raises(SystemExit, match="2"):
         run(main, "train.py")
     assert capsys.readouterr().err == f"train.py: error: {error}{f' (looked in {tmp_path})' * looked}\n"
+
+
+def test_whatever_a_damaged_file_holds_its_error_is_one_line(tmp_path, capsys):
+    path = write(tmp_path, json.dumps({"a\nb\u2028\x1b[2J": 1, "9" * 5000: 2}))
+    with pytest.raises(SystemExit, match="2"):
+        run(lambda: read_json(path).get("c", str), "it")
+    (line,) = capsys.readouterr().err.splitlines()
+    where = f"it: error: {path}: field 'c' is missing, expected a string"
+    assert line.startswith(f"{where}; fields: a\\nb\\u2028\\x1b[2J, 99")
+    assert line.endswith("99") and len(line) < 1100

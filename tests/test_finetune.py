@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -473,6 +474,20 @@ def test_a_finished_run_can_be_extended(run, tmp_path, monkeypatch, capsys, sele
     after = json.loads(results.read_text())["results"]["pretrained"]
     assert after["recipe"]["epochs"] == 2
     assert select == "last" or after["scores"] == scores["results"]["pretrained"]["scores"]
+
+
+def test_a_run_that_ends_meanwhile_is_not_overwritten(run, tmp_path, monkeypatch):
+    """Whoever gets the lock looks whether the folder is free."""
+
+    @contextmanager
+    def locked(out, rank):
+        (tmp_path / "results.json").write_text("another's")
+        yield
+
+    monkeypatch.setattr(finetune.distributed, "one_writer", locked)
+    with pytest.raises(ValueError, match="holds a run already"):
+        run("ner", tmp_path)
+    assert (tmp_path / "results.json").read_text() == "another's"
 
 
 def test_no_run_is_written_into_another(run, pretrained, tmp_path):

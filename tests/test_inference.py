@@ -22,7 +22,7 @@ from luke_mini import checkpoint, finetuning, inference, task_disambiguation, ta
 from luke_mini import views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.mentions import HELD_OUT, STATISTICS, from_links
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions, from_links
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
@@ -356,6 +356,31 @@ def test_the_model_counts_only_where_held_out_links_say_so(words, tmp_path, caps
     assert inference.load_linker(folder, more)[0].options.model_weight == 0 and "20 held-out" in capsys.readouterr().err
     inference.load_linker(folder, more, {"model_weight": 0.3, "min_probability": 0.1})
     assert json.loads((folder / inference.MIX).read_text())["links"] == 20
+
+
+def test_a_mix_that_cannot_be_kept_is_used_and_said(words, tmp_path, capsys):
+    folder = pretrained(tmp_path / "model", words, "Ada, Oklahoma")
+    path = held_out(tmp_path / "data", *[(f"Ada met {k}.", "Ada", "Ada, Oklahoma") for k in range(8)])
+    place = folder / inference.MIX
+    place.mkdir()  # so that no file can take its name
+    linker, _ = inference.load_linker(folder, path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert linker.options.model_weight > 0 and "written to" not in line and "; not kept: [Errno 21]" in line
+    assert str(place) in line and [*folder.glob(".*")] == []
+
+
+def test_a_given_model_weight_takes_no_threshold_from_the_mix(words, tmp_path):
+    """Held-out links would choose the prior, and a threshold for it."""
+    folder = pretrained(tmp_path / "model", words, "Ada, Oklahoma")
+    path = held_out(tmp_path / "data", *[("In Berg.", "Berg", "Hill")] * 3)
+    mix = {"model_weight": 0.0, "min_probability": 0.5, "nil_probability": 0.5, "links": 3, "prior_right": 0, "right": 0}
+    statistics = Mentions.load(path)
+    data = f"{len(statistics)} names, {statistics.links.sum()} links, "
+    data += f"{(path.parent / HELD_OUT).stat().st_size} bytes held out"
+    (folder / inference.MIX).write_text(json.dumps(mix | {"data": data}))
+    found = [inference.load_linker(folder, path, changes)[0].options
+             for changes in ({}, {"model_weight": 0.3}, {"min_probability": 0.2})]  # fmt: skip
+    assert [(one.model_weight, one.min_probability) for one in found] == [(0.0, 0.5), (0.3, 0.0), (0.0, 0.2)]
 
 
 def test_statistics_are_the_runs_own_and_others_are_named(words, tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -284,12 +285,13 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(toy_data, tmp_
     assert done.returncode == 2 and "optimizer.safetensors: missing" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, tmp_path):
-    """The steps from before stay as they are; the batch can be read."""
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, tmp_path, capsys):
+    """The steps from before stay as they are; the batch can be read; the error stands on a line of its own."""
     options = ["--data", str(toy_data), "--out", str(tmp_path), "--steps", "9", "--save-every", "1", "--log-every", "1"]
     options += ["--global-batch", "4", "--micro-batch", "2", "--warmup-steps", "5", "--learning-rate", "1e15"]
     with pytest.raises(ValueError, match=r"^step \d: the loss is not finite \(entity .*nan.*\), lear") as error:
         train.main(options)
+    assert capsys.readouterr().err.endswith("\n")
     failed = int(re.match(r"step (\d)", str(error.value))[1])
     saved = trainer.saved_steps(tmp_path)
     assert int(saved[-1].name[5:]) == failed - 1 == len(lines(tmp_path)) and "Infinity" not in str(lines(tmp_path))
@@ -380,6 +382,17 @@ def test_steps_are_ordered_by_number_and_as_many_are_kept_as_asked(tmp_path):
     (tmp_path / "b/step-7").mkdir()  # made by hand: 7 comes after 6, whatever its length
     (tmp_path / "b/step-best").mkdir()
     assert [path.name for path in trainer.saved_steps(tmp_path / "b")] == ["step-000006", "step-7"]
+
+
+def test_a_save_removes_what_killed_saves_and_removals_left(tmp_path, monkeypatch):
+    for leftover in (".step-000002.0123abcd.tmp", ".step-000004.4567cdef.tmp"):
+        (tmp_path / leftover / "part").mkdir(parents=True)
+    assert save_steps(tmp_path, (5, 6), 1) == ["step-000006"]
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **named: None)  # killed as soon as it begins to remove
+    assert save_steps(tmp_path, (7,), 1) == ["step-000007"]
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob(".step-000006.*.tmp"))) == 1
+    assert save_steps(tmp_path, (8,), 1) == [path.name for path in tmp_path.iterdir()] == ["step-000008"]
 
 
 OTHER_STEPS = """

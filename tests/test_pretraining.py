@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import torch.nn.functional as F
 from closeness import seeded
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode

@@ -26,13 +26,12 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 if sys.version_info < (3, 11):
     sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
@@ -42,6 +41,7 @@ from luke_mini import config, files
 DUMPS = Path("dumps")  # what --wiki downloads
 MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
+WORK = "work"  # folder of the stages in DIR, while it is not finished
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 FILE, NUMBER = {"type": Path, "metavar": "FILE"}, {"type": int, "metavar": "N"}
 
@@ -117,11 +117,12 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, download, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld
-from luke_mini import toyworld_tasks, wiki_dump, wikidata
+from luke_mini import corpus, download, examples, stages, tokenizer, tokenizer_bpe, tokenizer_sentencepiece
+from luke_mini import toyworld, toyworld_tasks, wiki_dump, wikidata
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
-from luke_mini.mentions import HELD_OUT, STATISTICS
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions
+from luke_mini.stages import Stage
 from luke_mini.wikitext import normalize_title, parse
 
 
@@ -188,11 +189,18 @@ def clear_out(arguments: argparse.Namespace) -> None:
         written = [folder / name for name in (MANIFEST, CHECKED, STATISTICS, HELD_OUT)]
         for old in [*written, *sorted(folder.glob("shard-*.bin"))]:
             old.unlink(missing_ok=True)
+    arguments.made_of = None
     if not any(arguments.sources.values()):
-        print("writing the built-in encyclopedia")
         arguments.sources = {languages[0]: [out / "dump.xml.bz2"]}
-        toyworld.write_dump(out / "dump.xml.bz2", arguments.seed)
-        toyworld_tasks.write_tasks(out, arguments.seed)
+        arguments.made_of = {"built-in": arguments.seed}
+        Stage(out / WORK, "encyclopedia", arguments.made_of).once(partial(write_encyclopedia, out, arguments.seed))
+
+
+def write_encyclopedia(out: Path, seed: int, done: Path) -> None:
+    print("writing the built-in encyclopedia")
+    toyworld.write_dump(out / "dump.xml.bz2", seed)
+    toyworld_tasks.write_tasks(out, seed)
+    done.touch()
 
 
 @contextmanager
@@ -216,13 +224,14 @@ def ticking(title: str) -> Iterator[None]:
         progress.close()
 
 
-def parse_sources(arguments: argparse.Namespace, store: BinaryIO) -> list[corpus.Corpus]:
-    """The first pass over each language."""
-    characters, corpora = SAMPLE_CHARACTERS // len(arguments.sources), []  # equal shares for small languages
+def parse_pages(arguments: argparse.Namespace, work: Path) -> list[corpus.Corpus]:
+    """Stages 1 and 2, pages -> paragraphs with links and counts: each language in a folder of its own."""
+    corpora = []
     for language, paths in arguments.sources.items():
-        sample = None if arguments.tokenizer else corpus.TextSample(characters, arguments.seed)
-        pages = corpus.Corpus(store, arguments.workers, language, sample)
-        pages.parse(paths, corpus.read_jsonl if arguments.jsonl else corpus.read_dump, arguments.max_pages)
+        rules = corpus.Rules(bool(arguments.jsonl), language, arguments.max_pages, not arguments.no_mentions)
+        folder = work / language if len(arguments.sources) > 1 else work
+        pages = corpus.Corpus(folder, arguments.workers, rules)
+        pages.parse(paths, arguments.made_of or {"sources": list(map(stages.describe, paths))})
         if not pages.links and not (pages.titles and arguments.sentences_without_entities):
             where = f"{' '.join(map(str, paths))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
@@ -230,13 +239,35 @@ def parse_sources(arguments: argparse.Namespace, store: BinaryIO) -> list[corpus
     return corpora
 
 
-def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus]):
-    texts, size = [text for pages in corpora for text in pages.sample.texts()], arguments.vocab_size
-    given = texts, size, arguments.folders[0] / "tokenizer"
+def make_vocabulary(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]) -> EntityVocab:
+    """Stage 3."""
+    if arguments.entity_vocab:
+        return arguments.entity_vocab
+    options = "entities entities_only entity_vocab_size keep_red_links min_count min_languages".split()
+    made_of = {name: getattr(arguments, name) for name in options}
+    made_of["wikidata"] = arguments.wikidata and stages.describe(arguments.wikidata)
+    stage = Stage(work, "vocabulary", {"pages": [pages.stage.key for pages in corpora], **made_of})
+    return EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+
+
+def make_tokenizer(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]):
+    """Stage 4."""
+    if arguments.tokenizer:
+        return arguments.tokenizer
+    made_of = {name: getattr(arguments, name) for name in ("vocab_size", "pieces", "seed")}
+    stage = Stage(work, "tokenizer", {"pages": [pages.stage.key for pages in corpora], **made_of})
+    return tokenizer.load(stage.once(partial(train_tokenizer, arguments, corpora)))
+
+
+def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus], folder: Path) -> None:
+    characters = SAMPLE_CHARACTERS // len(corpora)  # equal shares for small languages
+    texts = [text for pages in corpora for text in pages.sample(characters, arguments.seed)]
+    size = arguments.vocab_size
     with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
         if arguments.pieces == "byte-bpe":
-            return tokenizer_bpe.train(*given)
-        return tokenizer_sentencepiece.train(*given, arguments.pieces)
+            tokenizer_bpe.train(texts, size, folder)
+        else:
+            tokenizer_sentencepiece.train(texts, size, folder, arguments.pieces)
 
 
 def count_entities(arguments: argparse.Namespace, corpora: list[corpus.Corpus]) -> EntityVocab:
@@ -295,21 +326,20 @@ def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: 
 
 
 def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab: EntityVocab) -> dict:
-    """Writes the folder of a language but its manifest; returns the contents of that."""
-    if not arguments.no_mentions:
-        write_held_out(arguments, pages, folder)
-        pages.count_mentions(arguments.keep_red_links).save(folder / STATISTICS)
-    write_titles(pages, folder)
+    """Stage 5, shards and mention statistics: all of a language's folder but its manifest; -> the contents of that."""
     shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an older one may have other files
     words.save(folder / "tokenizer")
     vocab.save(folder / "entity_vocab.jsonl")
+    write_titles(pages, folder)
+    names = None
+    if not arguments.no_mentions:
+        write_held_out(arguments, pages, folder)
+        names = make_names(arguments, pages)
     entity_ids = vocab.link_table(pages.redirects, pages.language)
-    written, lost = pages.write_examples(
-        folder, words, entity_ids=entity_ids,
-        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
-        max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
-        sentences_without_entities=arguments.sentences_without_entities,
-    )  # fmt: skip
+    stage = make_examples(arguments, pages, folder, words, vocab, entity_ids, names)
+    if names:
+        pages.join_mentions(stage, names).save(folder / STATISTICS)
+    written, lost = pages.join_examples(stage, folder, len(words))
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
     links = resolve_counts(pages.links, pages.redirects)
@@ -318,21 +348,42 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
         "sources": [file.name for file in paths], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
         "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
-        "characters": pages.characters,
+        "characters": sum(part.made["characters"] for part in pages.parts),
         "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
 
+def make_names(arguments: argparse.Namespace, pages: corpus.Corpus) -> Mentions:
+    """The names of all titles, kept for the next run, too."""
+    made_of = {"pages": pages.stage.key, "any_title": arguments.keep_red_links, "held_out": len(pages.held_out)}
+    stage = Stage(pages.work, "titles", made_of)
+    return Mentions.load(stage.once(lambda path: pages.names(arguments.keep_red_links).save(path)))
+
+
+def make_examples(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path, words, vocab, entity_ids, names) -> Stage:
+    rules = {name: getattr(arguments, name) for name in ("max_seq_length", "abstract_only", "sentences_without_entities")}
+    read = [folder / "entity_vocab.jsonl", *sorted((folder / "tokenizer").iterdir())]
+    made_of = {"pages": pages.stage.key, "held_out": len(pages.held_out), **rules,
+               "drop_unknown_links": arguments.drop_unknown_links, "names": names and arguments.keep_red_links,
+               "vocabularies": {file.name: stages.sha256(file) for file in read}}  # fmt: skip
+    stage = Stage(pages.work, "examples", made_of)
+    unk = None if arguments.drop_unknown_links else vocab.unk_id
+    build = partial(examples.build_examples, tokenizer=words, language=pages.language, entity_ids=entity_ids,
+                    unk_entity_id=unk, **rules)  # fmt: skip
+    pages.make_examples(stage, corpus.Making(build, len(words), pages.held_out, names and names.trie))
+    return stage
+
+
 def prepare(arguments: argparse.Namespace) -> list[dict]:
-    """Writes everything but the manifests; returns their contents."""
-    with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
-        corpora = parse_sources(arguments, store)
-        words = arguments.tokenizer or train_tokenizer(arguments, corpora)
-        vocab = arguments.entity_vocab or count_entities(arguments, corpora)
-        parts = zip(corpora, arguments.sources.values(), arguments.folders)
-        return [write_data(arguments, *part, words, vocab) for part in parts]
+    """All stages; writes everything but the manifests, and returns their contents."""
+    work = arguments.out / WORK
+    corpora = parse_pages(arguments, work)
+    vocab = make_vocabulary(arguments, work, corpora)
+    words = make_tokenizer(arguments, work, corpora)
+    parts = zip(corpora, arguments.sources.values(), arguments.folders)
+    return [write_data(arguments, *part, words, vocab) for part in parts]
 
 
 def print_summary(made: dict, folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
@@ -368,7 +419,8 @@ def main(argv: list[str] | None = None) -> None:
             with files.write_file(folder / MANIFEST) as file:
                 json.dump(manifest, file, indent=1, ensure_ascii=False)
             print_summary(manifest, folder, arguments, time.monotonic() - start)
+        shutil.rmtree(arguments.out / WORK)
 
 
 if __name__ == "__main__":
-    files.run(main, "prepare_wiki.py", "the next run starts over")
+    files.run(main, "prepare_wiki.py", "the same command goes on")

@@ -18,6 +18,11 @@ DIR (of --out) then holds, whatever the number of workers,
     disambiguation/ classification/ mlama/
 
 Several languages have a folder each, DIR/de DIR/en DIR/sw, with the same tokenizer/ and entity_vocab.jsonl.
+
+Five stages: pages -> paragraphs with links and counts -> entity vocabulary -> tokenizer -> examples and mention statistics.
+Their parts wait in DIR/work until all is done: a killed run goes on where it was, with the same command.
+Many machines, one DIR: `--part 1/8` to `8/8` (parse), `--merge` (vocabularies), `--part 1/8` to `8/8` once more (make
+examples), `--merge` (the folder): an array job, a job, an array job, a job. The bytes are those of one machine.
 """
 
 import argparse
@@ -26,12 +31,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 if sys.version_info < (3, 11):
     sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
@@ -84,6 +91,14 @@ def add_content_flags(parser: argparse.ArgumentParser) -> None:
                          help="keep N articles to weigh model and prior in linking [1 in 50, at most 500]")  # fmt: skip
 
 
+def share(text: str) -> tuple[int, int]:
+    """ "3/8" -> (2, 8)"""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text}: expected a part and their number, as 3/8")
+    return int(match[1]) - 1, int(match[2])
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = config.Parser(description=__doc__)
     add_source_flags(parser)
@@ -96,6 +111,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add_content_flags(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", default=os.cpu_count(), **NUMBER, help="processes [%(default)s]")
+    several = run.add_mutually_exclusive_group()
+    several.add_argument("--part", type=share, metavar="I/N", help="do the I-th of N parts of what is due, and stop")
+    several.add_argument("--merge", action="store_true", help="join what all parts have made, make none")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
     if not (arguments.dump or arguments.wiki or arguments.jsonl):
@@ -122,7 +140,7 @@ from luke_mini import toyworld, toyworld_tasks, wiki_dump, wikidata
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
 from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions
-from luke_mini.stages import Stage
+from luke_mini.stages import Incomplete, Share, Stage
 from luke_mini.wikitext import normalize_title, parse
 
 
@@ -180,7 +198,7 @@ def read_entities(path: Path) -> list[str]:
 
 
 def clear_out(arguments: argparse.Namespace) -> None:
-    """Removes older data from DIR. Writes the built-in encyclopedia if there is no source."""
+    """Removes older data from DIR, except for the stages. Writes the built-in encyclopedia if there is no source."""
     out, languages = arguments.out, [*arguments.sources]
     arguments.folders = [out] if len(languages) == 1 else [out / language for language in languages]
     for folder in [out, *arguments.folders]:
@@ -230,12 +248,14 @@ def parse_pages(arguments: argparse.Namespace, work: Path) -> list[corpus.Corpus
     for language, paths in arguments.sources.items():
         rules = corpus.Rules(bool(arguments.jsonl), language, arguments.max_pages, not arguments.no_mentions)
         folder = work / language if len(arguments.sources) > 1 else work
-        pages = corpus.Corpus(folder, arguments.workers, rules)
+        pages = corpus.Corpus(folder, arguments.workers, rules, arguments.share)
         pages.parse(paths, arguments.made_of or {"sources": list(map(stages.describe, paths))})
+        corpora.append(pages)
+    for pages, paths in zip(corpora, arguments.sources.values()):
+        pages.count()
         if not pages.links and not (pages.titles and arguments.sentences_without_entities):
             where = f"{' '.join(map(str, paths))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
-        corpora.append(pages)
     return corpora
 
 
@@ -246,7 +266,7 @@ def make_vocabulary(arguments: argparse.Namespace, work: Path, corpora: list[cor
     options = "entities entities_only entity_vocab_size keep_red_links min_count min_languages".split()
     made_of = {name: getattr(arguments, name) for name in options}
     made_of["wikidata"] = arguments.wikidata and stages.describe(arguments.wikidata)
-    stage = Stage(work, "vocabulary", {"pages": [pages.stage.key for pages in corpora], **made_of})
+    stage = Stage(work, "vocabulary", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
     return EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
 
 
@@ -255,7 +275,7 @@ def make_tokenizer(arguments: argparse.Namespace, work: Path, corpora: list[corp
     if arguments.tokenizer:
         return arguments.tokenizer
     made_of = {name: getattr(arguments, name) for name in ("vocab_size", "pieces", "seed")}
-    stage = Stage(work, "tokenizer", {"pages": [pages.stage.key for pages in corpora], **made_of})
+    stage = Stage(work, "tokenizer", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
     return tokenizer.load(stage.once(partial(train_tokenizer, arguments, corpora)))
 
 
@@ -315,9 +335,7 @@ def write_titles(pages: corpus.Corpus, folder: Path) -> None:
 
 def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path) -> None:
     """Of a dump some pages; of the built-in encyclopedia, which trains on all pages, other articles about the same."""
-    built_in = not (arguments.dump or arguments.jsonl)
-    pages.hold_out(0 if built_in else arguments.held_out_pages)
-    other = toyworld.other_articles(arguments.seed) if built_in else ()
+    other = () if arguments.dump or arguments.jsonl else toyworld.other_articles(arguments.seed)
     found = [corpus.Document(title, parse(text)) for title, text in other] or pages.held_out_documents()
     lines = [line for document in found for line in corpus.linked_texts(document, pages.redirects)]
     if lines:
@@ -325,21 +343,58 @@ def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: 
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab: EntityVocab) -> dict:
-    """Stage 5, shards and mention statistics: all of a language's folder but its manifest; -> the contents of that."""
+class Made(NamedTuple):
+    """Stage 5 of a language, in parts."""
+
+    stage: Stage
+    names: Mentions | None
+    entity_ids: dict[str, int]
+
+
+def make_parts(arguments: argparse.Namespace, pages: corpus.Corpus, words, vocab: EntityVocab) -> Made:
+    """Stage 5: examples, and how many pages contain each name."""
+    built_in, names = not (arguments.dump or arguments.jsonl), None
+    if not arguments.no_mentions:
+        pages.hold_out(0 if built_in else arguments.held_out_pages)
+        names = make_names(arguments, pages)
+    options = "max_seq_length abstract_only sentences_without_entities".split()
+    rules = {name: getattr(arguments, name) for name in options}
+    made_of = {"pages": pages.stage.key, "held_out": len(pages.held_out), "vocabularies": hashes(words, vocab), **rules,
+               "unk": not arguments.drop_unknown_links, "names": names and arguments.keep_red_links}  # fmt: skip
+    stage = Stage(pages.work, "examples", made_of, arguments.share)
+    entity_ids = vocab.link_table(pages.redirects, pages.language)
+    build = partial(
+        examples.build_examples, tokenizer=words, language=pages.language, entity_ids=entity_ids,
+        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id, **rules,
+    )  # fmt: skip
+    pages.make_examples(stage, corpus.Making(build, len(words), pages.held_out, names and names.trie))
+    return Made(stage, names, entity_ids)
+
+
+def make_names(arguments: argparse.Namespace, pages: corpus.Corpus) -> Mentions:
+    made_of = {"pages": pages.stage.key, "any_title": arguments.keep_red_links, "held_out": len(pages.held_out)}
+    stage = Stage(pages.work, "titles", made_of, arguments.share)
+    return Mentions.load(stage.once(lambda path: pages.names(arguments.keep_red_links).save(path)))
+
+
+def hashes(words, vocab: EntityVocab) -> dict[str, str]:
+    """Of the files that they are saved as."""
+    with tempfile.TemporaryDirectory() as folder:
+        words.save(Path(folder) / "tokenizer")
+        vocab.save(Path(folder) / "entity_vocab.jsonl")
+        return {path.name: stages.sha256(path) for path in sorted(Path(folder).rglob("*.*"))}
+
+
+def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab, made: Made) -> dict:
+    """Writes the folder of a language but its manifest; returns the contents of that."""
+    if made.names:
+        write_held_out(arguments, pages, folder)
+        pages.join_mentions(made.stage, made.names).save(folder / STATISTICS)
+    write_titles(pages, folder)
     shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an older one may have other files
     words.save(folder / "tokenizer")
     vocab.save(folder / "entity_vocab.jsonl")
-    write_titles(pages, folder)
-    names = None
-    if not arguments.no_mentions:
-        write_held_out(arguments, pages, folder)
-        names = make_names(arguments, pages)
-    entity_ids = vocab.link_table(pages.redirects, pages.language)
-    stage = make_examples(arguments, pages, folder, words, vocab, entity_ids, names)
-    if names:
-        pages.join_mentions(stage, names).save(folder / STATISTICS)
-    written, lost = pages.join_examples(stage, folder, len(words))
+    written, lost = pages.join_examples(made.stage, folder, len(words))
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
     links = resolve_counts(pages.links, pages.redirects)
@@ -349,41 +404,25 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
         "max_seq_length": arguments.max_seq_length,
         "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
         "characters": sum(part.made["characters"] for part in pages.parts),
-        "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
+        "links": links.total(), "links_to_known_entities": sum(links[title] for title in made.entity_ids),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
 
-def make_names(arguments: argparse.Namespace, pages: corpus.Corpus) -> Mentions:
-    """The names of all titles, kept for the next run, too."""
-    made_of = {"pages": pages.stage.key, "any_title": arguments.keep_red_links, "held_out": len(pages.held_out)}
-    stage = Stage(pages.work, "titles", made_of)
-    return Mentions.load(stage.once(lambda path: pages.names(arguments.keep_red_links).save(path)))
-
-
-def make_examples(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path, words, vocab, entity_ids, names) -> Stage:
-    rules = {name: getattr(arguments, name) for name in ("max_seq_length", "abstract_only", "sentences_without_entities")}
-    read = [folder / "entity_vocab.jsonl", *sorted((folder / "tokenizer").iterdir())]
-    made_of = {"pages": pages.stage.key, "held_out": len(pages.held_out), **rules,
-               "drop_unknown_links": arguments.drop_unknown_links, "names": names and arguments.keep_red_links,
-               "vocabularies": {file.name: stages.sha256(file) for file in read}}  # fmt: skip
-    stage = Stage(pages.work, "examples", made_of)
-    unk = None if arguments.drop_unknown_links else vocab.unk_id
-    build = partial(examples.build_examples, tokenizer=words, language=pages.language, entity_ids=entity_ids,
-                    unk_entity_id=unk, **rules)  # fmt: skip
-    pages.make_examples(stage, corpus.Making(build, len(words), pages.held_out, names and names.trie))
-    return stage
-
-
 def prepare(arguments: argparse.Namespace) -> list[dict]:
-    """All stages; writes everything but the manifests, and returns their contents."""
+    """All stages; writes everything but the manifests, and returns their contents. None: others have to go on."""
     work = arguments.out / WORK
     corpora = parse_pages(arguments, work)
     vocab = make_vocabulary(arguments, work, corpora)
     words = make_tokenizer(arguments, work, corpora)
-    parts = zip(corpora, arguments.sources.values(), arguments.folders)
-    return [write_data(arguments, *part, words, vocab) for part in parts]
+    made = [make_parts(arguments, pages, words, vocab) for pages in corpora]
+    if arguments.part:
+        return []
+    for parts, pages in zip(made, corpora):
+        parts.stage.require(len(pages.parts))
+    folders = zip(corpora, arguments.sources.values(), arguments.folders)
+    return [write_data(arguments, *folder, words, vocab, parts) for folder, parts in zip(folders, made)]
 
 
 def print_summary(made: dict, folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
@@ -408,12 +447,22 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     start = time.monotonic()
     open_input(arguments)  # before anything is deleted
-    with files.one_writer(arguments.out):
+    part = arguments.part
+    arguments.share = Share(*part) if part else Share(count=0 if arguments.merge else 1)
+    with files.one_writer(arguments.out / WORK / f"part-{part[0] + 1}-of-{part[1]}" if part else arguments.out):
         clear_out(arguments)
         try:
             made = prepare(arguments)
+        except Incomplete as missing:
+            if not part and not (arguments.merge and missing.stage.name == "examples" and missing.is_untouched):
+                raise ValueError(f"{missing}: run all of --part 1/N to N/N, or neither --part nor --merge") from None
+            made = []
         except OSError as error:
             raise files.with_path(error, arguments.out) from None
+        if not made:
+            print(f"{arguments.out / WORK}: parts are made; next, when all are, --merge" if part else
+                  f"{arguments.out / WORK}: vocabularies are made; next --part once more, or neither")  # fmt: skip
+            return
         for folder, manifest in zip(arguments.folders, made):
             manifest["files"] = examples.describe_parts(folder)
             with files.write_file(folder / MANIFEST) as file:

@@ -12,6 +12,7 @@ one piece, or its examples.
 import hashlib
 import heapq
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
 from luke_mini.examples import Examples, ShardWriter, flatten, open_shard, write_shard
 from luke_mini.pieces import Piece, cut, line_number, lines, read_pages
-from luke_mini.stages import Stage, read_block, skip_block, write_block
+from luke_mini.stages import Share, Stage, read_block, skip_block, write_block
 from luke_mini.wiki_dump import Page
 from luke_mini.wikitext import Link, Paragraph, Site
 
@@ -272,9 +273,9 @@ def _between(arrays: dict[str, np.ndarray], first: int, end: int) -> Examples:
 class Corpus:
     """The parsed pages of a language, in the parts of a stage, and what is counted in all of them."""
 
-    def __init__(self, work: Path, workers: int, rules: Rules):
+    def __init__(self, work: Path, workers: int, rules: Rules, share: Share = Share()):
         """work: the folder of the stages."""
-        self.work, self.workers, self.rules, self.language = work, workers, rules, rules.language
+        self.work, self.workers, self.rules, self.share, self.language = work, workers, rules, share, rules.language
         self.parts: list[Part] = []
         self.titles: set[str] = set()
         self.redirects: dict[str, str] = {}  # title -> target, one step
@@ -285,21 +286,31 @@ class Corpus:
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
 
     def parse(self, paths: Sequence[Path], made_of: dict) -> None:
-        """Makes the parts that are missing, and adds up their counts.
+        """Makes the parts that are missing.
 
         differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
         examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
         """
-        pieces = cut(paths, self.rules.is_jsonl)
-        borders = [[piece.start, piece.end] for piece in pieces]
-        self.stage = Stage(self.work, "pages", {**made_of, **self.rules._asdict(), "pieces": borders})
-        with tqdm(total=sum(piece.size for piece in pieces), desc="pages", **BYTES) as progress:
-            for number in self.stage.run(parse, self.rules, pieces, self.workers):
-                self._add(number, pieces[number])
-                progress.update(pieces[number].size)
-                progress.set_postfix_str(f"{sum(part.made['pages'] for part in self.parts):,} pages")
-                if self._is_enough(number, pieces[number]):
+        self.pieces = cut(paths, self.rules.is_jsonl)
+        borders = [[piece.start, piece.end] for piece in self.pieces]
+        made_of |= self.rules._asdict() | {"pieces": borders}
+        self.stage, pages, start = Stage(self.work, "pages", made_of, self.share), 0, time.monotonic()
+        with tqdm(total=sum(piece.size for piece in self.pieces), desc="pages", **BYTES) as progress:
+            for number in self.stage.run(parse, self.rules, self.pieces, self.workers):
+                pages += self.stage.record(number)["pages"]
+                progress.update(self.pieces[number].size)
+                progress.set_postfix_str(f"{pages:,} pages, {pages / (time.monotonic() - start):,.0f}/s")
+                if pages >= (self.rules.max_pages or sys.maxsize):
                     break
+
+    def count(self) -> None:
+        """Adds up the counts of all parts."""
+        for number, piece in enumerate(self.pieces):
+            if self.stage.record(number) is None:
+                self.stage.require(len(self.pieces))
+            self._add(number, piece)
+            if self._is_enough(number, piece):
+                break
         for part in self.parts:
             counts = part.counts()
             self.titles.update(counts.titles)
@@ -363,7 +374,7 @@ class Corpus:
         """The names of all titles, still without the pages that contain them. any_title: entities need no page."""
         groups = [self.parts[k : k + RUNS] for k in range(0, len(self.parts), RUNS)]
         tasks = [[(part.path, part.made["rows_at"]) for part in group] for group in groups]
-        stage = Stage(self.work, "names", {"pages": self.stage.key})
+        stage = Stage(self.work, "names", {"pages": self.stage.key})  # by one machine
         runs = [_read_rows(stage.path(number), 0) for number in stage.run(_merge, None, tasks, self.workers)]
         held_out = chain.from_iterable(paragraphs for _, paragraphs in self.held_out_documents())
         without = sorted((*pair, -count) for pair, count in mentions.count_links(held_out).items())

@@ -8,7 +8,8 @@
 A stage is a folder, `pages-3fa9c27e41b0`, named after a hash of what it is made of, which stage.json in it says in full:
 other inputs or options have another folder, and a stage that is whole is not made again. Part 12 is the files `00012*`;
 `00012.json`, written last, has their sizes and hashes and what the function returned. A part without it does not count,
-so a killed run loses only the parts that its workers were at, and several machines can make parts of one stage.
+so a killed run loses only the parts that its workers were at, and several machines can make parts of one stage, each
+its `Share`.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from luke_mini import files
 
@@ -82,12 +83,29 @@ def in_order(function: Callable, state, tasks: Iterable, workers: int) -> Iterat
 def describe(path: Path) -> list:
     """A source in what a stage is made of: name, size, and time of its last change."""
     stat = path.stat()
-    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+class Share(NamedTuple):
+    """The parts that a process makes: every count-th one. A share of several makes no stage that has only one part."""
+
+    index: int = 0
+    count: int = 1  # 0: none at all, others have made them
+
+
+class Incomplete(ValueError):
+    """Parts are missing that are not of this process's share."""
+
+    def __init__(self, stage: "Stage", missing: list[int], parts: int):
+        names = ", ".join(f"{number:05d}" for number in missing[:5]) + ", ..." * (len(missing) > 5)
+        super().__init__(f"{stage.folder}: {len(missing):,} of {parts:,} parts are missing ({names})")
+        self.stage, self.is_untouched = stage, len(missing) == parts
 
 
 class Stage:
-    def __init__(self, work: Path, name: str, made_of: dict):
+    def __init__(self, work: Path, name: str, made_of: dict, share: Share = Share()):
         """made_of: everything that its parts depend on, to be written as JSON."""
+        self.share = share
         self._made_of = json.dumps({"version": VERSION, **made_of}, ensure_ascii=False, indent=1, sort_keys=True)
         self.name, self.key = name, hashlib.sha256(self._made_of.encode()).hexdigest()[:12]
         self.folder = work / f"{name}-{self.key}"
@@ -107,17 +125,23 @@ class Stage:
         return None
 
     def run(self, function: Callable, state, tasks: Sequence, workers: int) -> Iterator[int]:
-        """Makes what is missing: calls function(state, task, path) -> dict in worker processes.
+        """Makes what is missing of its share: calls function(state, task, path) -> dict in worker processes.
 
-        Yields the number of each part when it and all before it are there.
+        Yields the number of each part of the share, in order, when it is there.
         """
-        missing = self._begin(range(len(tasks)))
+        own = range(self.share.index, len(tasks), self.share.count) if self.share.count else range(0)
+        missing = self._begin(own)
         given = ((self, number, tasks[number]) for number in missing)
         made = in_order(_make, (function, state), given, min(workers, len(missing))) if missing else iter(())
-        for number in range(len(tasks)):
+        for number in own:
             if number in missing:
                 next(made)
             yield number
+
+    def require(self, parts: int) -> None:
+        """Raises `Incomplete` unless all parts are there."""
+        if missing := [number for number in range(parts) if self.record(number) is None]:
+            raise Incomplete(self, missing, parts)
 
     def make(self, number: int, function: Callable, state, task) -> None:
         """Makes a part in this process, also if it is there."""
@@ -125,16 +149,18 @@ class Stage:
 
     def once(self, function: Callable[[Path], object]) -> Path:
         """The only part of a stage, made by function(path), in this process, if it is missing."""
+        if self.share.count > 1:
+            self.require(1)
         if self._begin([0]):
             self.make(0, lambda *_: function(self.path(0)), None, None)
         return self.path(0)
 
-    def _begin(self, numbers: Iterable[int]) -> set[int]:
+    def _begin(self, numbers: Iterable[int]) -> list[int]:
         """Which of these parts are missing."""
         if not (self.folder / "stage.json").is_file():
             with files.write_file(self.folder / "stage.json") as file:
                 file.write(self._made_of)
-        return {number for number in numbers if self.record(number) is None}
+        return [number for number in numbers if self.record(number) is None]
 
 
 def _make(state: tuple[Callable, object], task: tuple[Stage, int, object]) -> None:

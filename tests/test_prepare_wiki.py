@@ -425,6 +425,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
         ("--max-seq-length 0", "--max-seq-length 0: expected a positive number"), ("--nonsense", "--nonsense"),
         ("--dump a --wiki b", "not allowed with"), ("--entities a --entity-vocab b", "not allowed with"),
         ("--entities-only", "--entities-only: expected --entities FILE"),
+        ("--part 3/2", "argument --part: 3/2: expected a part and their number, as 3/8"), ("--part 1/2 --merge", "not"),
         ("--held-out-pages -1", "--held-out-pages -1: expected 0 or more"),
         *(("--help", group) for group in ("where from", "where to", "sizes", "what goes in", "the run")),
     ],
@@ -477,7 +478,7 @@ DONE = ["corpus.parse", "count_entities", "train_tokenizer", "corpus.Corpus.name
 
 @pytest.mark.parametrize(
     ("name", "done"),
-    [("make_vocabulary", 1), ("train_tokenizer", 2), ("corpus.Corpus.names", 3), ("make_examples", 4),
+    [("make_vocabulary", 1), ("train_tokenizer", 2), ("corpus.Corpus.names", 3), ("corpus.Corpus.make_examples", 4),
      ("corpus.Corpus.join_examples", 5), ("print_summary", 5)],
 )  # fmt: skip
 def test_killed_runs_leave_no_manifest_and_the_next_goes_on(made, dump, tmp_path, monkeypatch, name, done):
@@ -522,6 +523,33 @@ def test_pieces_change_nothing(made, in_streams, tmp_path, monkeypatch, workers)
     monkeypatch.setattr(pieces, "SMALLEST", 200)
     assert len(pieces.cut([in_streams])) > 10
     assert contents(prepare(tmp_path, "--dump", in_streams, f"--workers {workers}")) == contents(made)
+
+
+@pytest.mark.parametrize("by_parts_again", [True, False])
+def test_parts_on_several_machines_merge_to_the_same_bytes(made, in_streams, tmp_path, monkeypatch, capsys, by_parts_again):
+    """Parse by parts, merge, make examples by parts (or all of them at once), merge; too early is an error."""
+    monkeypatch.setattr(pieces, "SMALLEST", 200)
+
+    def again(*options) -> str:
+        prepare(tmp_path, "--dump", in_streams, *options)
+        assert contents(tmp_path).keys() <= contents(made).keys() or (tmp_path / "work").is_dir()
+        return capsys.readouterr().out
+
+    assert "parts are made; next, when all are, --merge" in again("--part 2/3")
+    with pytest.raises(ValueError, match=r"work/pages-\w+: \d+ of \d+ parts are missing \(00000, 00002, .*--part 1/N"):
+        again("--merge")
+    again("--part 1/3")
+    again("--part 3/3")
+    monkeypatch.setattr(prepare_wiki.corpus, "parse", pytest.fail)
+    if by_parts_again:
+        assert "vocabularies are made; next --part once more, or neither" in again("--merge")
+        for part in ("--part 1/2", "--part 2/2"):
+            assert "next, when all are, --merge" in again(part) and not (tmp_path / "manifest.json").exists()
+        monkeypatch.setattr(prepare_wiki.corpus, "make_examples", pytest.fail)
+        again("--merge")
+    else:
+        again()
+    assert contents(tmp_path) == contents(made)
 
 
 def test_two_at_once_are_never_mixed(made, dump, tmp_path):

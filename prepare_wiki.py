@@ -19,8 +19,8 @@ DIR (of --out) then holds, whatever the number of workers,
 
 Several languages have a folder each, DIR/de DIR/en DIR/sw, with the same tokenizer/ and entity_vocab.jsonl.
 
-Five stages: pages -> paragraphs with links and counts -> entity vocabulary -> tokenizer -> examples and mention statistics.
-Their parts wait in DIR/work until all is done: a killed run goes on where it was, with the same command.
+Five stages: pages -> paragraphs with links and counts -> entity vocabulary -> tokenizer -> examples and statistics. What
+they make waits in DIR/work until all is done: a killed run goes on where it was, with the same command.
 Many machines, one DIR: `--part 1/8` to `8/8` (parse), `--merge` (vocabularies), `--part 1/8` to `8/8` once more (make
 examples), `--merge` (the folder): an array job, a job, an array job, a job. The bytes are those of one machine.
 """

@@ -2,8 +2,8 @@
 
 In:  MediaWiki dumps, or .jsonl files with one document per line, as `prepare_wiki.py --help` shows it.
 Out: `parse` writes a part for each piece of the sources: documents, and what is counted in them (titles, redirects,
-     links, names). `Corpus` adds the counts up and reads documents again; `write_examples` makes, part by part, examples
-     and the pages that contain each name, and joins them. Nothing depends on the number of worker processes.
+     links, names). `Corpus` adds the counts up and reads documents again; `make_examples` makes of each part examples
+     and how many pages contain each name, which `Corpus` joins. Nothing depends on the number of worker processes.
 
 A dump is parsed once. Memory grows with the number of titles and links, not with the text: a worker holds the counts of
 one piece, or its examples.
@@ -243,7 +243,7 @@ def _blocks(part: Part) -> Iterator[list[Document]]:
 
 
 def _joined(stage: Stage, parts: int) -> Iterator[Examples]:
-    """The examples of 16 pages at a time, counted through all parts, so that shards do not depend on where parts end."""
+    """The examples of 16 pages at a time, counted through all parts: shards do not depend on where parts end."""
     waiting, pages = [], 0
     for number in range(parts):
         arrays, made = open_shard(stage.path(number)), stage.record(number)["examples"]
@@ -263,8 +263,10 @@ def _between(arrays: dict[str, np.ndarray], first: int, end: int) -> Examples:
     """Some examples of a shard."""
     word_starts, entity_starts = (arrays[name][first : end + 1] for name in ("word_starts", "entity_starts"))
     words, entities = slice(word_starts[0], word_starts[-1]), slice(entity_starts[0], entity_starts[-1])
-    return Examples(arrays["word_ids"][words], np.diff(word_starts), arrays["entity_ids"][entities],
-                    np.diff(entity_starts), arrays["mention_spans"][entities], arrays["page_ids"][first:end])  # fmt: skip
+    return Examples(
+        arrays["word_ids"][words], np.diff(word_starts), arrays["entity_ids"][entities], np.diff(entity_starts),
+        arrays["mention_spans"][entities], arrays["page_ids"][first:end],
+    )  # fmt: skip
 
 
 # --- A language -------------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ Surfaces are compared by their words: lower case, without accents, each punctuat
 In scripts without spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a mention may
 start and end anywhere; in all others at the borders of words. This depends on the script, not on the language.
 
-Pages that contain a name can be counted only when all names are known: `count_links` reads the parsed text first, then
-`count_pages` finds all names at once with a trie. The names of a whole Wikipedia are never in memory as Python objects
-(some 20 GB): they come as sorted rows, one run for each part of the dump, which are merged into arrays. Its nodes are 64-bit hashes of the first words of names in one sorted
-array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page take a step at once.
-(Two of 30 million random nodes are equal with probability 2e-5.)
+The names of a whole Wikipedia do not fit into memory as Python objects (some 20 GB): every part of the dump has its
+sorted rows of them, `name_rows`, which are merged and come to `from_rows` one by one. Pages that contain a name can be
+counted only when all names are known: then `count_pages` finds all of them at once with a trie. Its nodes are 64-bit
+hashes of the first words of names in one sorted array: small enough for a whole Wikipedia, shared by worker processes,
+and all positions of a page take a step at once. (Two of 30 million random nodes are equal with probability 2e-5.)
 
 Left out: LUKE's other source of the same numbers (p(e|m) files).
 """
@@ -401,10 +401,9 @@ def from_rows(rows: Iterable[Row]) -> Mentions:
     for rank, title in enumerate(sorted(number)):
         titles.append(title)
         ranks[number[title]] = rank
-    total = np.frombuffer(links, np.int64)
-    rows_of_names = np.frombuffer(first, np.int64), ranks[np.frombuffer(title_ids, np.int32)], np.frombuffer(counts, np.int64)
-    trie = _trie(np.frombuffer(hashes, np.uint64), np.frombuffer(words, np.int64))
-    return Mentions(*names.arrays(), total, total, *rows_of_names, *titles.arrays(), *trie)
+    links, first, counts, words = (np.frombuffer(numbers, np.int64) for numbers in (links, first, counts, words))
+    title_ids, trie = ranks[np.frombuffer(title_ids, np.int32)], _trie(np.frombuffer(hashes, np.uint64), words)
+    return Mentions(*names.arrays(), links, links, first, title_ids, counts, *titles.arrays(), *trie)
 
 
 def _ranked(rows: Iterable[Row]) -> list[tuple[str, int]]:

@@ -7,8 +7,8 @@
     gzip        cannot be cut: one piece
 
 Every piece begins with the head of its dump (language, namespaces), which is read again. The cuts depend on the files
-alone, so results do not depend on the number of workers. All pieces of a file together have each page once; a block that
-is damaged, cut short or lost is an error in the piece before or after it. A small file is one piece.
+alone, so results do not depend on the number of workers. All pieces of a file together have each page once; a block
+that is damaged, cut short or lost is an error in its piece or the one before it. A small file is one piece.
 """
 
 from collections.abc import Iterator

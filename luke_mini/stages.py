@@ -1,15 +1,14 @@
 """Work that outlives its process: a stage is cut into parts, each made once, by any worker of any run, and kept.
 
     stage = Stage(OUT / "work", "pages", {"sources": [...], "language": "en"})     what its parts are made of
-    for number in stage.run(function, state, tasks, workers):                      function(state, task, path) -> dict
-        ...                                                                        where part `number` is missing
-    stage.record(number)                                                           what the function returned
+    for number in stage.run(function, state, tasks, workers):     function(state, task, path) -> dict, where part
+        ...                                                       `number` is missing; path: where it goes
+    stage.record(number)                                          what the function returned
 
-A stage is a folder, `pages-3fa9c27e41b0`, named after a hash of what it is made of, which stage.json in it says in full:
-other inputs or options have another folder, and a stage that is whole is not made again. Part 12 is the files `00012*`;
-`00012.json`, written last, has their sizes and hashes and what the function returned. A part without it does not count,
-so a killed run loses only the parts that its workers were at, and several machines can make parts of one stage, each
-its `Share`.
+A stage is a folder, `pages-3fa9c27e41b0`, named after a hash of what it is made of, which is in its stage.json: other
+inputs or options have another folder, and what is there is not made again. Part 12 is the files `00012*`; `00012.json`,
+written last, has their sizes and hashes and what the function returned. A part without it does not count, so a killed
+run loses only the parts that its workers were at, and several machines can make parts of one stage, each its `Share`.
 """
 
 import hashlib

@@ -382,7 +382,7 @@ def hashes(words, vocab: EntityVocab) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         words.save(Path(folder) / "tokenizer")
         vocab.save(Path(folder) / "entity_vocab.jsonl")
-        return {path.name: stages.sha256(path) for path in sorted(Path(folder).rglob("*.*"))}
+        return {path.name: files.sha256(path) for path in sorted(Path(folder).rglob("*.*"))}
 
 
 def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab, made: Made) -> dict:

@@ -168,15 +168,10 @@ def _make(state: tuple[Callable, object], task: tuple[Stage, int, object]) -> No
     made = function(own_state, own_task, path)
     held = [file for found in sorted(path.parent.glob(path.name + "*"))
             for file in (sorted(found.rglob("*")) if found.is_dir() else [found]) if file.is_file()]  # fmt: skip
-    described = {str(file.relative_to(stage.folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    described = {str(file.relative_to(stage.folder)): {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
                  for file in held if file.suffix != ".json" or file.parent != path.parent}  # fmt: skip
     with files.write_file(path.with_suffix(".json")) as file:
         json.dump({"made": made or {}, "files": described}, file, ensure_ascii=False)
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- Blocks -----------------------------------------------------------------------------------------------------------

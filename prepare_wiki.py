@@ -18,6 +18,11 @@ DIR (of --out) then holds, whatever the number of workers,
     disambiguation/ classification/ mlama/
 
 Several languages have a folder each, DIR/de DIR/en DIR/sw, with the same tokenizer/ and entity_vocab.jsonl.
+
+Five stages: pages -> paragraphs with links and counts -> entity vocabulary -> tokenizer -> examples and statistics. What
+they make waits in DIR/work until all is done: a killed run goes on where it was, with the same command.
+Many machines, one DIR: `--part 1/8` to `8/8` (parse), `--merge` (vocabularies), `--part 1/8` to `8/8` once more (make
+examples), `--merge` (the folder): an array job, a job, an array job, a job. The bytes are those of one machine.
 """
 
 import argparse
@@ -31,8 +36,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 if sys.version_info < (3, 11):
     sys.exit("prepare_wiki.py: needs Python 3.11 or newer, this is " + sys.version.split()[0])
@@ -42,6 +48,7 @@ from luke_mini import config, files
 DUMPS = Path("dumps")  # what --wiki downloads
 MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
+WORK = "work"  # folder of the stages in DIR, while it is not finished
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
 FILE, NUMBER = {"type": Path, "metavar": "FILE"}, {"type": int, "metavar": "N"}
 
@@ -84,6 +91,14 @@ def add_content_flags(parser: argparse.ArgumentParser) -> None:
                          help="keep N articles to weigh model and prior in linking [1 in 50, at most 500]")  # fmt: skip
 
 
+def share(text: str) -> tuple[int, int]:
+    """ "3/8" -> (2, 8)"""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text}: expected a part and their number, as 3/8")
+    return int(match[1]) - 1, int(match[2])
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = config.Parser(description=__doc__)
     add_source_flags(parser)
@@ -96,6 +111,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add_content_flags(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", default=os.cpu_count(), **NUMBER, help="processes [%(default)s]")
+    several = run.add_mutually_exclusive_group()
+    several.add_argument("--part", type=share, metavar="I/N", help="do the I-th of N parts of what is due, and stop")
+    several.add_argument("--merge", action="store_true", help="join what all parts have made, make none")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
     if not (arguments.dump or arguments.wiki or arguments.jsonl):
@@ -117,11 +135,12 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, download, examples, tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld
-from luke_mini import toyworld_tasks, wiki_dump, wikidata
+from luke_mini import corpus, download, examples, stages, tokenizer, tokenizer_bpe, tokenizer_sentencepiece
+from luke_mini import toyworld, toyworld_tasks, wiki_dump, wikidata
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
-from luke_mini.mentions import HELD_OUT, STATISTICS
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions
+from luke_mini.stages import Incomplete, Share, Stage
 from luke_mini.wikitext import normalize_title, parse
 
 
@@ -179,7 +198,7 @@ def read_entities(path: Path) -> list[str]:
 
 
 def clear_out(arguments: argparse.Namespace) -> None:
-    """Removes older data from DIR. Writes the built-in encyclopedia if there is no source."""
+    """Removes older data from DIR, except for the stages. Writes the built-in encyclopedia if there is no source."""
     out, languages = arguments.out, [*arguments.sources]
     arguments.folders = [out] if len(languages) == 1 else [out / language for language in languages]
     for folder in [out, *arguments.folders]:
@@ -188,11 +207,18 @@ def clear_out(arguments: argparse.Namespace) -> None:
         written = [folder / name for name in (MANIFEST, CHECKED, STATISTICS, HELD_OUT)]
         for old in [*written, *sorted(folder.glob("shard-*.bin"))]:
             old.unlink(missing_ok=True)
+    arguments.made_of = None
     if not any(arguments.sources.values()):
-        print("writing the built-in encyclopedia")
         arguments.sources = {languages[0]: [out / "dump.xml.bz2"]}
-        toyworld.write_dump(out / "dump.xml.bz2", arguments.seed)
-        toyworld_tasks.write_tasks(out, arguments.seed)
+        arguments.made_of = {"built-in": arguments.seed}
+        Stage(out / WORK, "encyclopedia", arguments.made_of).once(partial(write_encyclopedia, out, arguments.seed))
+
+
+def write_encyclopedia(out: Path, seed: int, done: Path) -> None:
+    print("writing the built-in encyclopedia")
+    toyworld.write_dump(out / "dump.xml.bz2", seed)
+    toyworld_tasks.write_tasks(out, seed)
+    done.touch()
 
 
 @contextmanager
@@ -216,27 +242,52 @@ def ticking(title: str) -> Iterator[None]:
         progress.close()
 
 
-def parse_sources(arguments: argparse.Namespace, store: BinaryIO) -> list[corpus.Corpus]:
-    """The first pass over each language."""
-    characters, corpora = SAMPLE_CHARACTERS // len(arguments.sources), []  # equal shares for small languages
+def parse_pages(arguments: argparse.Namespace, work: Path) -> list[corpus.Corpus]:
+    """Stages 1 and 2, pages -> paragraphs with links and counts: each language in a folder of its own."""
+    corpora = []
     for language, paths in arguments.sources.items():
-        sample = None if arguments.tokenizer else corpus.TextSample(characters, arguments.seed)
-        pages = corpus.Corpus(store, arguments.workers, language, sample)
-        pages.parse(paths, corpus.read_jsonl if arguments.jsonl else corpus.read_dump, arguments.max_pages)
+        rules = corpus.Rules(bool(arguments.jsonl), language, arguments.max_pages, not arguments.no_mentions)
+        folder = work / language if len(arguments.sources) > 1 else work
+        pages = corpus.Corpus(folder, arguments.workers, rules, arguments.share)
+        pages.parse(paths, arguments.made_of or {"sources": list(map(stages.describe, paths))})
+        corpora.append(pages)
+    for pages, paths in zip(corpora, arguments.sources.values()):
+        pages.count()
         if not pages.links and not (pages.titles and arguments.sentences_without_entities):
             where = f"{' '.join(map(str, paths))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
-        corpora.append(pages)
     return corpora
 
 
-def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus]):
-    texts, size = [text for pages in corpora for text in pages.sample.texts()], arguments.vocab_size
-    given = texts, size, arguments.folders[0] / "tokenizer"
+def make_vocabulary(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]) -> EntityVocab:
+    """Stage 3."""
+    if arguments.entity_vocab:
+        return arguments.entity_vocab
+    options = "entities entities_only entity_vocab_size keep_red_links min_count min_languages".split()
+    made_of = {name: getattr(arguments, name) for name in options}
+    made_of["wikidata"] = arguments.wikidata and stages.describe(arguments.wikidata)
+    stage = Stage(work, "vocabulary", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
+    return EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+
+
+def make_tokenizer(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]):
+    """Stage 4."""
+    if arguments.tokenizer:
+        return arguments.tokenizer
+    made_of = {name: getattr(arguments, name) for name in ("vocab_size", "pieces", "seed")}
+    stage = Stage(work, "tokenizer", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
+    return tokenizer.load(stage.once(partial(train_tokenizer, arguments, corpora)))
+
+
+def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus], folder: Path) -> None:
+    characters = SAMPLE_CHARACTERS // len(corpora)  # equal shares for small languages
+    texts = [text for pages in corpora for text in pages.sample(characters, arguments.seed)]
+    size = arguments.vocab_size
     with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
         if arguments.pieces == "byte-bpe":
-            return tokenizer_bpe.train(*given)
-        return tokenizer_sentencepiece.train(*given, arguments.pieces)
+            tokenizer_bpe.train(texts, size, folder)
+        else:
+            tokenizer_sentencepiece.train(texts, size, folder, arguments.pieces)
 
 
 def count_entities(arguments: argparse.Namespace, corpora: list[corpus.Corpus]) -> EntityVocab:
@@ -284,9 +335,7 @@ def write_titles(pages: corpus.Corpus, folder: Path) -> None:
 
 def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path) -> None:
     """Of a dump some pages; of the built-in encyclopedia, which trains on all pages, other articles about the same."""
-    built_in = not (arguments.dump or arguments.jsonl)
-    pages.hold_out(0 if built_in else arguments.held_out_pages)
-    other = toyworld.other_articles(arguments.seed) if built_in else ()
+    other = () if arguments.dump or arguments.jsonl else toyworld.other_articles(arguments.seed)
     found = [corpus.Document(title, parse(text)) for title, text in other] or pages.held_out_documents()
     lines = [line for document in found for line in corpus.linked_texts(document, pages.redirects)]
     if lines:
@@ -294,22 +343,58 @@ def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: 
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab: EntityVocab) -> dict:
-    """Writes the folder of a language but its manifest; returns the contents of that."""
+class Made(NamedTuple):
+    """Stage 5 of a language, in parts."""
+
+    stage: Stage
+    names: Mentions | None
+    entity_ids: dict[str, int]
+
+
+def make_parts(arguments: argparse.Namespace, pages: corpus.Corpus, words, vocab: EntityVocab) -> Made:
+    """Stage 5: examples, and how many pages contain each name."""
+    built_in, names = not (arguments.dump or arguments.jsonl), None
     if not arguments.no_mentions:
+        pages.hold_out(0 if built_in else arguments.held_out_pages)
+        names = make_names(arguments, pages)
+    options = "max_seq_length abstract_only sentences_without_entities".split()
+    rules = {name: getattr(arguments, name) for name in options}
+    made_of = {"pages": pages.stage.key, "held_out": len(pages.held_out), "vocabularies": hashes(words, vocab), **rules,
+               "unk": not arguments.drop_unknown_links, "names": names and arguments.keep_red_links}  # fmt: skip
+    stage = Stage(pages.work, "examples", made_of, arguments.share)
+    entity_ids = vocab.link_table(pages.redirects, pages.language)
+    build = partial(
+        examples.build_examples, tokenizer=words, language=pages.language, entity_ids=entity_ids,
+        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id, **rules,
+    )  # fmt: skip
+    pages.make_examples(stage, corpus.Making(build, len(words), pages.held_out, names and names.trie))
+    return Made(stage, names, entity_ids)
+
+
+def make_names(arguments: argparse.Namespace, pages: corpus.Corpus) -> Mentions:
+    made_of = {"pages": pages.stage.key, "any_title": arguments.keep_red_links, "held_out": len(pages.held_out)}
+    stage = Stage(pages.work, "titles", made_of, arguments.share)
+    return Mentions.load(stage.once(lambda path: pages.names(arguments.keep_red_links).save(path)))
+
+
+def hashes(words, vocab: EntityVocab) -> dict[str, str]:
+    """Of the files that they are saved as."""
+    with tempfile.TemporaryDirectory() as folder:
+        words.save(Path(folder) / "tokenizer")
+        vocab.save(Path(folder) / "entity_vocab.jsonl")
+        return {path.name: files.sha256(path) for path in sorted(Path(folder).rglob("*.*"))}
+
+
+def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path, words, vocab, made: Made) -> dict:
+    """Writes the folder of a language but its manifest; returns the contents of that."""
+    if made.names:
         write_held_out(arguments, pages, folder)
-        pages.count_mentions(arguments.keep_red_links).save(folder / STATISTICS)
+        pages.join_mentions(made.stage, made.names).save(folder / STATISTICS)
     write_titles(pages, folder)
     shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an older one may have other files
     words.save(folder / "tokenizer")
     vocab.save(folder / "entity_vocab.jsonl")
-    entity_ids = vocab.link_table(pages.redirects, pages.language)
-    written, lost = pages.write_examples(
-        folder, words, entity_ids=entity_ids,
-        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id,
-        max_seq_length=arguments.max_seq_length, abstract_only=arguments.abstract_only,
-        sentences_without_entities=arguments.sentences_without_entities,
-    )  # fmt: skip
+    written, lost = pages.join_examples(made.stage, folder, len(words))
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
     links = resolve_counts(pages.links, pages.redirects)
@@ -318,21 +403,26 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
         "sources": [file.name for file in paths], "language": pages.language,
         "max_seq_length": arguments.max_seq_length,
         "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
-        "characters": pages.characters,
-        "links": links.total(), "links_to_known_entities": sum(links[title] for title in entity_ids),
+        "characters": sum(part.made["characters"] for part in pages.parts),
+        "links": links.total(), "links_to_known_entities": sum(links[title] for title in made.entity_ids),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
 
 
 def prepare(arguments: argparse.Namespace) -> list[dict]:
-    """Writes everything but the manifests; returns their contents."""
-    with tempfile.TemporaryFile(dir=arguments.out) as store:  # has no name, so a killed process leaves nothing behind
-        corpora = parse_sources(arguments, store)
-        words = arguments.tokenizer or train_tokenizer(arguments, corpora)
-        vocab = arguments.entity_vocab or count_entities(arguments, corpora)
-        parts = zip(corpora, arguments.sources.values(), arguments.folders)
-        return [write_data(arguments, *part, words, vocab) for part in parts]
+    """All stages; writes everything but the manifests, and returns their contents. None: others have to go on."""
+    work = arguments.out / WORK
+    corpora = parse_pages(arguments, work)
+    vocab = make_vocabulary(arguments, work, corpora)
+    words = make_tokenizer(arguments, work, corpora)
+    made = [make_parts(arguments, pages, words, vocab) for pages in corpora]
+    if arguments.part:
+        return []
+    for parts, pages in zip(made, corpora):
+        parts.stage.require(len(pages.parts))
+    folders = zip(corpora, arguments.sources.values(), arguments.folders)
+    return [write_data(arguments, *folder, words, vocab, parts) for folder, parts in zip(folders, made)]
 
 
 def print_summary(made: dict, folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
@@ -357,18 +447,29 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     start = time.monotonic()
     open_input(arguments)  # before anything is deleted
-    with files.one_writer(arguments.out):
+    part = arguments.part
+    arguments.share = Share(*part) if part else Share(count=0 if arguments.merge else 1)
+    with files.one_writer(arguments.out / WORK / f"part-{part[0] + 1}-of-{part[1]}" if part else arguments.out):
         clear_out(arguments)
         try:
             made = prepare(arguments)
+        except Incomplete as missing:
+            if not part and not (arguments.merge and missing.stage.name == "examples" and missing.is_untouched):
+                raise ValueError(f"{missing}: run all of --part 1/N to N/N, or neither --part nor --merge") from None
+            made = []
         except OSError as error:
             raise files.with_path(error, arguments.out) from None
+        if not made:
+            print(f"{arguments.out / WORK}: parts are made; next, when all are, --merge" if part else
+                  f"{arguments.out / WORK}: vocabularies are made; next --part once more, or neither")  # fmt: skip
+            return
         for folder, manifest in zip(arguments.folders, made):
             manifest["files"] = examples.describe_parts(folder)
             with files.write_file(folder / MANIFEST) as file:
                 json.dump(manifest, file, indent=1, ensure_ascii=False)
             print_summary(manifest, folder, arguments, time.monotonic() - start)
+        shutil.rmtree(arguments.out / WORK)
 
 
 if __name__ == "__main__":
-    files.run(main, "prepare_wiki.py", "the next run starts over")
+    files.run(main, "prepare_wiki.py", "the same command goes on")

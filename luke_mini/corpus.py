@@ -1,43 +1,42 @@
-"""A corpus in passes: dumps or your own documents -> parsed pages -> counts, mention statistics, shards of examples.
+"""A corpus in stages: dumps or your own documents -> paragraphs with links and counts -> statistics and examples.
 
 In:  MediaWiki dumps, or .jsonl files with one document per line, as `prepare_wiki.py --help` shows it.
-Out: what `Corpus` counts while it parses (titles, redirects, links, a sample of the text), and what its further passes
-     over the parsed pages make of them. The results are the same for any number of worker processes.
+Out: `parse` writes a part for each piece of the sources: documents, and what is counted in them (titles, redirects,
+     links, names). `Corpus` adds the counts up and reads documents again; `make_examples` makes of each part examples
+     and how many pages contain each name, which `Corpus` joins. Nothing depends on the number of worker processes.
 
-Parsed pages wait in a temporary file, because reading and parsing them again takes longer. Memory grows with the number
-of titles and links, not with the text.
+A dump is parsed once. Memory grows with the number of titles and links, not with the text: a worker holds the counts of
+one piece, or its examples.
 """
 
 import hashlib
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
-import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import heapq
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.examples import Examples, ShardWriter, build_examples, flatten
-from luke_mini.wiki_dump import Page, read_dump
+from luke_mini.examples import Examples, ShardWriter, flatten, open_shard, write_shard
+from luke_mini.pieces import Piece, cut, line_number, lines, read_pages
+from luke_mini.stages import Share, Stage, read_block, skip_block, write_block
+from luke_mini.wiki_dump import Page
 from luke_mini.wikitext import Link, Paragraph, Site
 
 NO_ARTICLE = ("Image:", "File:", "Category:")  # LUKE skips pages with these prefixes
-PAGES_PER_TASK = 16  # fixed, so that results do not depend on the number of workers
-TASKS_IN_FLIGHT = 4  # per worker, so that no worker waits while the consumer is busy
-HASHES = 1 << 32
+PAGES_PER_BLOCK = 16  # of documents; shards end after such a number of pages, too
+RUNS = 64  # sorted rows of so many parts are merged at a time
+ROWS_PER_BLOCK = 4096
+BYTES = {"unit": "B", "unit_scale": True, "disable": None}  # of a bar
 
 
 class Document(NamedTuple):
@@ -48,15 +47,19 @@ class Document(NamedTuple):
 # --- Sources ----------------------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, on_bytes: Callable[[int], object] | None = None) -> Iterator[Document]:
-    """Yields the documents of a .jsonl file. `on_bytes(n)` is called for every n bytes read."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if on_bytes:
-                on_bytes(len(line))
-            if line := line.strip():
-                record = files.parse_record(line, f"{path}, line {number}")
-                yield Document(_read_title(record), list(map(_read_paragraph, record.list("paragraphs"))))
+def read_jsonl(piece: Piece) -> Iterator[Document]:
+    """The documents of a piece of a .jsonl file."""
+    for position, line in lines(piece):
+        if line := line.strip():
+            try:
+                yield _read_document(files.parse_record(line, str(piece.path)))
+            except ValueError:  # once more, with the number of the line
+                where = f"{piece.path}, line {line_number(piece.path, position)}"
+                yield _read_document(files.parse_record(line, where))
+
+
+def _read_document(record: files.Record) -> Document:
+    return Document(_read_title(record), list(map(_read_paragraph, record.list("paragraphs"))))
 
 
 def _read_title(record: files.Record) -> str:
@@ -89,153 +92,193 @@ def linked_texts(document: Document, redirects: Mapping[str, str]) -> Iterator[d
             yield {"id": document.title, "text": text, "spans": spans}
 
 
-# --- Work in processes ------------------------------------------------------------------------------------------------
-
-_state = None  # of this worker process: set once, because it can be too large to send with every task
+# --- Pages -> paragraphs with links and counts ------------------------------------------------------------------------
 
 
-def _start(state) -> None:
-    global _state
-    _state = state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+class Counts(NamedTuple):
+    """Of the documents of a part."""
+
+    titles: list[str]  # in order
+    characters: list[int]  # of text, of each
+    redirects: dict[str, str]  # title -> target, one step
+    links: Counter[str]  # title as linked -> links
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers; without this they would wait for tasks forever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+class Rules(NamedTuple):
+    """How pages are parsed."""
+
+    is_jsonl: bool
+    language: str | None  # None: that of the dump
+    max_pages: int | None
+    with_names: bool  # rows for the mention statistics
 
 
-def _run(function: Callable, task):
-    return function(_state, task)
+def parse(rules: Rules, piece: Piece, path: Path) -> dict:
+    """Writes a part: blocks of documents, their `Counts`, blocks of rows; for `Stage.run`.
 
-
-def in_order(function: Callable, state, tasks: Iterable, workers: int) -> Iterator:
-    """Yields function(state, task) for every task, in order. function: of a module, not a closure.
-
-    Unlike `multiprocessing.Pool.imap` it reads tasks only as far ahead as needed (a dump does not fit into memory) and
-    raises ChildProcessError (an OSError) if a worker is killed. Worker exceptions propagate; pending tasks are
-    cancelled.
+    Redirects behind the last of max_pages articles do not count.
     """
-    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(state,))
-    waiting: deque = deque()
-    try:
-        pool.submit(int).result()  # start the processes before `tasks` can start threads: fork would copy their locks
-        for task in tasks:
-            waiting.append(pool.submit(_run, function, task))
-            if len(waiting) >= TASKS_IN_FLIGHT * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise ChildProcessError("a worker process died, perhaps for lack of memory: try fewer workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    counts, blocks, rows, site = Counts([], [], {}, Counter()), 0, [], {}
+    pages = islice(_articles(piece, rules, counts.redirects, site), rules.max_pages)
+    with files.write_file(path, "wb") as file:
+        while documents := [_parsed(page, rules.language) for page in islice(pages, PAGES_PER_BLOCK)]:
+            write_block(file, documents)
+            blocks += 1
+            _count(documents, counts)
+            if rules.with_names:
+                rows.append(mentions.name_rows((part for page in documents for part in page.paragraphs), ()))
+        counts_at = file.tell()
+        write_block(file, counts)
+        rows_at = file.tell()
+        if rules.with_names:
+            rows.append(mentions.name_rows((), chain(counts.titles, counts.redirects)))
+            _write_rows(file, mentions.merge_rows(rows))
+    return {"pages": len(counts.titles), "redirects": len(counts.redirects), "characters": sum(counts.characters),
+            "links": counts.links.total(), "blocks": blocks, "counts_at": counts_at, "max_pages": rules.max_pages,
+            "rows_at": rows_at, **site}  # fmt: skip
 
 
-def to_bytes(documents: list[Document]) -> bytes:
-    return zlib.compress(pickle.dumps(documents, protocol=5), level=1)
+def _articles(piece: Piece, rules: Rules, redirects: dict[str, str], site: dict) -> Iterator[Page | Document]:
+    """Articles and documents; keeps redirects, and what the dump says of its wiki."""
+    for page in read_jsonl(piece) if rules.is_jsonl else read_pages(piece):
+        if not rules.is_jsonl:
+            site |= {"language": page.language, "wiki": page.wiki,
+                     "case_sensitive": bool(page.site and page.site.case_sensitive)}  # fmt: skip
+        if getattr(page, "redirect", None):
+            redirects[page.title] = page.redirect
+        elif not page.title.startswith(NO_ARTICLE):
+            yield page
 
 
-def from_bytes(block: bytes) -> list[Document]:
-    return pickle.loads(zlib.decompress(block))
-
-
-# What the workers run; `block` is the bytes of some documents.
-
-
-def parse_pages(language: str | None, pages: list[Page | Document]) -> tuple[bytes, list[str], Counter[str], int]:
-    """Documents as bytes; their titles; how often each title is linked; characters of text.
-
-    Pages are parsed in `language`, or their own if None.
-    """
-    documents = [
-        page if isinstance(page, Document)
-        else Document(page.title, wikitext.parse(page.wikitext, _rules(page, language)))
-        for page in pages
-    ]  # fmt: skip
-    paragraphs = [paragraph for _, paragraphs in documents for paragraph in paragraphs]
-    links = Counter(link.title for paragraph in paragraphs for link in paragraph.links)
-    return to_bytes(documents), [title for title, _ in documents], links, sum(len(text) for text, _, _ in paragraphs)
-
-
-def _rules(page: Page, language: str | None) -> Site:
+def _parsed(page: Page | Document, language: str | None) -> Document:
+    """language: None for the page's own."""
+    if isinstance(page, Document):
+        return page
     site = page.site or Site(page.language)
-    return site._replace(language=language) if language else site
+    return Document(page.title, wikitext.parse(page.wikitext, site._replace(language=language) if language else site))
 
 
-def _on_documents(state, block: bytes):
-    """Runs a function on the documents of a block that are held out, or on the others."""
-    function, own_state, held_out, wanted = state
-    return function(own_state, [page for page in from_bytes(block) if (page.title in held_out) == wanted])
+def _count(documents: list[Document], counts: Counts) -> None:
+    for title, paragraphs in documents:
+        counts.titles.append(title)
+        counts.characters.append(sum(len(text) for text, _, _ in paragraphs))
+        counts.links.update(link.title for paragraph in paragraphs for link in paragraph.links)
 
 
-def _themselves(_, documents: list[Document]) -> list[Document]:
-    return documents
+def _write_rows(file, rows: Iterator[mentions.Row]) -> None:
+    while block := list(islice(rows, ROWS_PER_BLOCK)):
+        write_block(file, block)
 
 
-def _linked_names(_, documents: list[Document]) -> Counter[tuple[str, str]]:
-    return mentions.count_links(paragraph for _, paragraphs in documents for paragraph in paragraphs)
-
-
-def _pages_with_names(trie: mentions.Trie, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-    return mentions.count_pages(trie, [[text for text, _, _ in paragraphs] for _, paragraphs in documents])
-
-
-def _make_examples(build: Callable, documents: list[Document]) -> tuple[Examples, Counter[str]]:
-    """The examples, and how many links became no entity by reason."""
-    lost: Counter[str] = Counter()
-    made = [example for title, paragraphs in documents for example in build(paragraphs, title, lost=lost)]
-    return flatten(made), lost
-
-
-# --- Passes -----------------------------------------------------------------------------------------------------------
-
-
-class TextSample:
-    """Whole documents with at most `limit` characters in total, chosen by their titles and the seed alone.
-
-    Documents whose title hashes below a threshold are kept; the threshold is halved when the text exceeds the limit. So
-    memory is bounded, and the order of the documents and the number of workers do not matter.
-    """
-
-    def __init__(self, limit: int, seed: int):
-        self.limit, self.seed, self.threshold = limit, seed, HASHES
-        self._kept: list[tuple[int, list[str]]] = []
-        self._characters = 0
-
-    def _hash(self, title: str) -> int:
-        return int.from_bytes(hashlib.blake2b(f"{self.seed} {title}".encode(), digest_size=4).digest())
-
-    def wants(self, title: str) -> bool:
-        """Whether a document with this title would be kept."""
-        return self._hash(title) < self.threshold
-
-    def offer(self, document: Document) -> None:
-        if not self.wants(document.title):
+def _read_rows(path: Path, start: int) -> Iterator[mentions.Row]:
+    with open(path, "rb") as file:
+        file.seek(start)
+        try:
+            while True:
+                yield from read_block(file)
+        except EOFError:
             return
-        texts = [paragraph.text for paragraph in document.paragraphs]
-        self._kept.append((self._hash(document.title), texts))
-        self._characters += sum(map(len, texts))
-        while self._characters > self.limit and len(self._kept) > 1:
-            self.threshold //= 2
-            self._kept = [(key, texts) for key, texts in self._kept if key < self.threshold]
-            self._characters = sum(len(text) for _, texts in self._kept for text in texts)
 
-    def texts(self) -> Iterator[str]:
-        for _, texts in sorted(self._kept):
-            yield from texts
+
+def _merge(_, runs: list[tuple[Path, int]], path: Path) -> dict:
+    """Writes the rows of several parts as one run; for `Stage.run`."""
+    with files.write_file(path, "wb") as file:
+        _write_rows(file, mentions.merge_rows(_read_rows(*run) for run in runs))
+    return {}
+
+
+class Part(NamedTuple):
+    """What `parse` has written."""
+
+    path: Path
+    made: dict
+
+    def counts(self) -> Counts:
+        with open(self.path, "rb") as file:
+            file.seek(self.made["counts_at"])
+            return read_block(file)
+
+    def documents(self, wanted: set[int] | None = None) -> Iterator[Document]:
+        """Of all blocks, or of those wanted."""
+        with open(self.path, "rb") as file:
+            for number in range(self.made["blocks"]):
+                if wanted is None or number in wanted:
+                    yield from read_block(file)
+                else:
+                    skip_block(file)
+
+
+# --- Paragraphs -> examples and mention statistics --------------------------------------------------------------------
+
+
+class Making(NamedTuple):
+    """What examples are made with."""
+
+    build: Callable  # `build_examples` with all but paragraphs, title and lost
+    words: int  # in the vocabulary
+    held_out: frozenset[str]  # titles of pages that are not in examples and statistics
+    trie: mentions.Trie | None
+
+
+def make_examples(making: Making, part: Part, path: Path) -> dict:
+    """Writes the examples of a part as a shard, and the number of its pages that contain each name; for `Stage.run`."""
+    made, numbers, lost = [], [], Counter()
+    for block in _blocks(part):
+        examples = [[] if title in making.held_out else list(making.build(paragraphs, title, lost=lost))
+                    for title, paragraphs in block]  # fmt: skip
+        made.append(flatten(list(chain.from_iterable(examples))))
+        numbers += map(len, examples)
+    if making.trie:
+        pages = ([text for text, _, _ in paragraphs] for title, paragraphs in part.documents()
+                 if title not in making.held_out)  # fmt: skip
+        with files.write_file(f"{path}.pages", "wb") as file:
+            np.save(file, np.stack(mentions.count_pages(making.trie, pages)).astype(np.int32))
+    write_shard(path, made or [flatten([])], making.words)
+    return {"examples": numbers, "lost": lost}
+
+
+def _blocks(part: Part) -> Iterator[list[Document]]:
+    documents = part.documents()
+    return iter(lambda: list(islice(documents, PAGES_PER_BLOCK)), [])
+
+
+def _joined(stage: Stage, parts: int) -> Iterator[Examples]:
+    """The examples of 16 pages at a time, counted through all parts: shards do not depend on where parts end."""
+    waiting, pages = [], 0
+    for number in range(parts):
+        arrays, made = open_shard(stage.path(number)), stage.record(number)["examples"]
+        ends, page = [0, *accumulate(made)], 0
+        while page < len(made):
+            stop = min(len(made), page + PAGES_PER_BLOCK - pages)
+            waiting.append(_between(arrays, ends[page], ends[stop]))
+            page, pages = stop, (pages + stop - page) % PAGES_PER_BLOCK
+            if pages == 0:
+                yield Examples(*map(np.concatenate, zip(*waiting)))
+                waiting = []
+    if waiting:
+        yield Examples(*map(np.concatenate, zip(*waiting)))
+
+
+def _between(arrays: dict[str, np.ndarray], first: int, end: int) -> Examples:
+    """Some examples of a shard."""
+    word_starts, entity_starts = (arrays[name][first : end + 1] for name in ("word_starts", "entity_starts"))
+    words, entities = slice(word_starts[0], word_starts[-1]), slice(entity_starts[0], entity_starts[-1])
+    return Examples(
+        arrays["word_ids"][words], np.diff(word_starts), arrays["entity_ids"][entities], np.diff(entity_starts),
+        arrays["mention_spans"][entities], arrays["page_ids"][first:end],
+    )  # fmt: skip
+
+
+# --- A language -------------------------------------------------------------------------------------------------------
 
 
 class Corpus:
-    """Parsed pages in a temporary file `store`, and what is counted while they are parsed.
+    """The parsed pages of a language, in the parts of a stage, and what is counted in all of them."""
 
-    language: of the texts; None takes the language of the dumps, which must be the same in all of them.
-    """
-
-    def __init__(self, store: BinaryIO, workers: int, language: str | None = None, sample: TextSample | None = None):
-        self.store, self.workers, self.language, self.sample = store, workers, language, sample
+    def __init__(self, work: Path, workers: int, rules: Rules, share: Share = Share()):
+        """work: the folder of the stages."""
+        self.work, self.workers, self.rules, self.share, self.language = work, workers, rules, share, rules.language
+        self.parts: list[Part] = []
         self.titles: set[str] = set()
         self.redirects: dict[str, str] = {}  # title -> target, one step
         self.links: Counter[str] = Counter()  # title as linked -> links
@@ -243,89 +286,135 @@ class Corpus:
         self.characters = 0  # of text, all paragraphs
         self.wiki = ""  # see `wiki_dump.Page`
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
-        self._start, self._lengths = 0, []  # of the blocks in the store, which several languages can share
 
-    def parse(self, paths: Sequence[Path], reader: Callable = read_dump, max_pages: int | None = None) -> None:
-        """The first pass. reader: `read_dump` or `read_jsonl`.
+    def parse(self, paths: Sequence[Path], made_of: dict) -> None:
+        """Makes the parts that are missing.
 
         differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
         examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
         """
-        given, self._start = self.language, self.store.seek(0, os.SEEK_END)
-        pages = islice(self._read(paths, reader, given), max_pages)
-        tasks = iter(lambda: list(islice(pages, PAGES_PER_TASK)), [])
-        for block, titles, links, characters in in_order(parse_pages, given, tasks, self.workers):
-            self._lengths.append(self.store.write(block))
-            self.titles.update(titles)
-            self.links.update(links)
-            self.characters += characters
-            if self.sample and any(map(self.sample.wants, titles)):
-                for document in from_bytes(block):
-                    self.sample.offer(document)
+        self.pieces = cut(paths, self.rules.is_jsonl)
+        borders = [[piece.start, piece.end] for piece in self.pieces]
+        made_of |= self.rules._asdict() | {"pieces": borders}
+        self.stage, pages, start = Stage(self.work, "pages", made_of, self.share), 0, time.monotonic()
+        with tqdm(total=sum(piece.size for piece in self.pieces), desc="pages", **BYTES) as progress:
+            for number in self.stage.run(parse, self.rules, self.pieces, self.workers):
+                pages += self.stage.record(number)["pages"]
+                progress.update(self.pieces[number].size)
+                progress.set_postfix_str(f"{pages:,} pages, {pages / (time.monotonic() - start):,.0f}/s")
+                if pages >= (self.rules.max_pages or sys.maxsize):
+                    break
 
-    def _read(self, paths: Sequence[Path], reader: Callable, given: str | None) -> Iterator[Page | Document]:
-        """Yields articles and documents with a progress bar; keeps redirects."""
-        size = sum(path.stat().st_size for path in paths)
-        with tqdm(total=size, desc="1/2 pages", unit="B", unit_scale=True, disable=None) as progress:
-            for path in paths:
-                for page in reader(path, progress.update):
-                    language = getattr(page, "language", self.language)
-                    self.language, self.wiki = self.language or language, self.wiki or getattr(page, "wiki", "")
-                    if language != self.language and not given:
-                        raise ValueError(f"{path}: language {language}, but {self.language} in the files before")
-                    site = getattr(page, "site", None)
-                    self.case_sensitive = site.case_sensitive if site else False
-                    if getattr(page, "redirect", None):
-                        self.redirects[page.title] = page.redirect
-                    elif not page.title.startswith(NO_ARTICLE):
-                        yield page
+    def count(self) -> None:
+        """Adds up the counts of all parts."""
+        for number, piece in enumerate(self.pieces):
+            if self.stage.record(number) is None:
+                self.stage.require(len(self.pieces))
+            self._add(number, piece)
+            if self._is_enough(number, piece):
+                break
+        for part in self.parts:
+            counts = part.counts()
+            self.titles.update(counts.titles)
+            self.redirects.update(counts.redirects)
+            self.links.update(counts.links)
+
+    def _add(self, number: int, piece: Piece) -> None:
+        part = Part(self.stage.path(number), self.stage.record(number))
+        language = part.made.get("language", self.language)
+        self.language, self.wiki = self.language or language, self.wiki or part.made.get("wiki", "")
+        if language != self.language and not self.rules.language:
+            raise ValueError(f"{piece.path}: language {language}, but {self.language} in the files before")
+        self.case_sensitive |= part.made.get("case_sensitive", False)
+        self.parts.append(part)
+
+    def _is_enough(self, number: int, piece: Piece) -> bool:
+        """Whether there are max_pages; the last part is made anew, if it has more."""
+        *before, last = self.parts
+        left = (self.rules.max_pages or sys.maxsize) - sum(part.made["pages"] for part in before)
+        if last.made["pages"] < left:
+            return False
+        if last.made["max_pages"] != left:
+            self.stage.make(number, parse, self.rules._replace(max_pages=left), piece)
+            self.parts[-1] = Part(last.path, self.stage.record(number))
+        return True
+
+    def documents(self, wanted: Callable[[str], bool]) -> Iterator[Document]:
+        """Those whose titles are wanted; blocks without any are not read."""
+        for part in self.parts:
+            blocks = {k // PAGES_PER_BLOCK for k, title in enumerate(part.counts().titles) if wanted(title)}
+            yield from (page for page in part.documents(blocks) if wanted(page.title))
+
+    def sample(self, limit: int, seed: int) -> list[str]:
+        """The texts of whole documents with at most `limit` characters in total (or of a single one), chosen by title
+        and seed alone: those whose hash is below a power of two."""
+        characters, documents = [0] * 33, [0] * 33  # by the bits that their hash needs
+        for part in self.parts:
+            counts = part.counts()
+            for title, length in zip(counts.titles, counts.characters):
+                bits = _hash(title, seed).bit_length()
+                characters[bits] += length
+                documents[bits] += 1
+        while sum(characters) > limit and sum(documents) > 1:
+            characters.pop()
+            documents.pop()
+        bound = 1 << len(characters) - 1
+        kept = self.documents(lambda title: _hash(title, seed) < bound)
+        texts = sorted((_hash(title, seed), [part.text for part in paragraphs]) for title, paragraphs in kept)
+        return [text for _, parts in texts for text in parts]
 
     def hold_out(self, n: int | None) -> None:
         """Keeps n pages for `held_out_documents` alone, chosen by their titles; None: 1 in 50, at most 500."""
         n = min(len(self.titles) // 50, 500) if n is None else n
-        by_hash = sorted(self.titles, key=lambda title: hashlib.blake2b(title.encode(), digest_size=8).digest())
-        self.held_out = frozenset(by_hash[:n])
+        key = partial(heapq.nsmallest, n, key=lambda title: hashlib.blake2b(title.encode(), digest_size=8).digest())
+        self.held_out = frozenset(key(self.titles))
 
     def held_out_documents(self) -> Iterator[Document]:
-        for documents in self._map(_themselves, None, "held-out pages", held_out=True) if self.held_out else ():
-            yield from documents
+        return self.documents(self.held_out.__contains__) if self.held_out else iter(())
 
-    def _map(self, function: Callable, state, title: str, held_out: bool = False) -> Iterator:
-        """function(state, documents) for every block in the store, in order; of the pages held out, or all others."""
-        self.store.seek(self._start)
-        lengths = tqdm(self._lengths, desc=title, unit=" blocks", disable=None)
-        state = function, state, self.held_out, held_out
-        return in_order(_on_documents, state, map(self.store.read, lengths), self.workers)
+    def names(self, any_title: bool) -> mentions.Mentions:
+        """The names of all titles, still without the pages that contain them. any_title: entities need no page."""
+        groups = [self.parts[k : k + RUNS] for k in range(0, len(self.parts), RUNS)]
+        tasks = [[(part.path, part.made["rows_at"]) for part in group] for group in groups]
+        stage = Stage(self.work, "names", {"pages": self.stage.key})  # by one machine
+        runs = [_read_rows(stage.path(number), 0) for number in stage.run(_merge, None, tasks, self.workers)]
+        held_out = chain.from_iterable(paragraphs for _, paragraphs in self.held_out_documents())
+        without = sorted((*pair, -count) for pair, count in mentions.count_links(held_out).items())
+        return mentions.from_rows(self._resolved(mentions.merge_rows([*runs, without]), any_title))
 
-    def count_mentions(self, any_title: bool) -> mentions.Mentions:
-        """Two passes: all names, then the pages that contain them. any_title: entities need no page of their own."""
-
-        def entity(title: str) -> str | None:
+    def _resolved(self, rows: Iterator[mentions.Row], any_title: bool) -> Iterator[mentions.Row]:
+        for name, title, links in rows:
             target = resolve_redirect(title, self.redirects)
-            return target if (any_title or target in self.titles) and not target.startswith(NO_ARTICLE) else None
+            has_page = target in self.titles
+            if has_page or links and any_title and not target.startswith(NO_ARTICLE):
+                yield name, target, links
 
-        links: Counter[tuple[str, str]] = Counter()
-        for title in chain(self.titles, self.redirects):
-            if entity(title) in self.titles:
-                links.update(dict.fromkeys(mentions.title_names(title), 0))
-        for names in self._map(_linked_names, None, "mentions: names"):
-            links.update(names)
-        table = mentions.from_links(links, entity)
-        pages = np.zeros(len(table), np.int64)
-        for names, counts in self._map(_pages_with_names, table.trie, "mentions: pages"):
-            pages[names] += counts
-        return replace(mentions.with_pages(table, pages), wiki=np.frombuffer(self.wiki.encode(), np.uint8))
+    def make_examples(self, stage: Stage, making: Making) -> None:
+        total = sum(part.made["pages"] for part in self.parts)
+        with tqdm(total=total, desc="examples", unit=" pages", disable=None) as progress:
+            for number in stage.run(make_examples, making, self.parts, self.workers):
+                progress.update(self.parts[number].made["pages"])
 
-    def write_examples(self, folder: Path, tokenizer, **rules) -> tuple[dict[str, int], dict[str, int]]:
-        """The last pass: the numbers of shards, examples, words, entities; of links that became no entity, by reason.
+    def join_examples(self, stage: Stage, folder: Path, words: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Writes the shards. -> the numbers of shards, examples, words, entities; of links lost, by reason.
 
-        rules: arguments of `build_examples`.
+        words: in the vocabulary.
         """
-        build = partial(build_examples, tokenizer=tokenizer, language=self.language, **rules)
-        writer = ShardWriter(folder, len(tokenizer))
-        lost: Counter[str] = Counter()
-        for block, lost_here in self._map(_make_examples, build, "2/2 examples"):
+        writer, lost = ShardWriter(folder, words), Counter()
+        for block in _joined(stage, len(self.parts)):
             writer.write(block)
-            lost += lost_here
         writer.close()
+        for number in range(len(self.parts)):
+            lost += stage.record(number)["lost"]
         return writer.counts, dict(sorted(lost.items()))
+
+    def join_mentions(self, stage: Stage, names: mentions.Mentions) -> mentions.Mentions:
+        pages = np.zeros(len(names), np.int64)
+        for number in range(len(self.parts)):
+            found, counts = np.load(f"{stage.path(number)}.pages")
+            pages[found] += counts
+        return replace(mentions.with_pages(names, pages), wiki=np.frombuffer(self.wiki.encode(), np.uint8))
+
+
+def _hash(title: str, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed} {title}".encode(), digest_size=4).digest())

@@ -9,22 +9,26 @@ Surfaces are compared by their words: lower case, without accents, each punctuat
 In scripts without spaces between words (Chinese, Japanese, Thai, ...) every character is a word, so that a mention may
 start and end anywhere; in all others at the borders of words. This depends on the script, not on the language.
 
-Pages that contain a name can be counted only when all names are known: `count_links` reads the parsed text first, then
-`count_pages` finds all names at once with a trie. Its nodes are 64-bit hashes of the first words of names in one sorted
-array: small enough for a whole Wikipedia, shared by worker processes, and all positions of a page take a step at once.
-(Two of 30 million random nodes are equal with probability 2e-5.)
+The names of a whole Wikipedia do not fit into memory as Python objects (some 20 GB): every part of the dump has its
+sorted rows of them, `name_rows`, which are merged and come to `from_rows` one by one. Pages that contain a name can be
+counted only when all names are known: then `count_pages` finds all of them at once with a trie. Its nodes are 64-bit
+hashes of the first words of names in one sorted array: small enough for a whole Wikipedia, shared by worker processes,
+and all positions of a page take a step at once. (Two of 30 million random nodes are equal with probability 2e-5.)
 
 Left out: LUKE's other source of the same numbers (p(e|m) files).
 """
 
+import heapq
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -120,25 +124,33 @@ def _hashes(text: str) -> list[int]:
 Trie = tuple[np.ndarray, np.ndarray]  # nodes, uint64, ascending; the name that ends in each, int32, or -1
 
 
-def make_trie(names: Sequence[str]) -> Trie:
+def make_trie(names: Iterable[str]) -> Trie:
     """A node is the hash of the first words of a name: `hash of the words before * BASE + hash of the word`.
 
     names: normalized and different, of at least one word. ValueError if two have the same hash.
     """
-    lengths = np.fromiter((name.count(" ") + 1 for name in names), np.int64)
-    flat = np.fromiter((_hash(word) for name in names for word in name.split(" ")), np.uint64)
+    hashes, lengths = array("Q"), array("q")
+    for name in names:
+        words = name.split(" ")
+        hashes.extend(map(_hash, words))
+        lengths.append(len(words))
+    return _trie(np.frombuffer(hashes, np.uint64), np.frombuffer(lengths, np.int64))
+
+
+def _trie(flat: np.ndarray, lengths: np.ndarray) -> Trie:
+    """flat: the hashes of the words of all names; lengths: how many each has."""
     first = np.cumsum(lengths) - lengths
-    value = np.zeros(len(names), np.uint64)
+    value = np.zeros(len(lengths), np.uint64)
     levels = []
     for depth in range(lengths.max(initial=0)):
         longer = lengths > depth
         value[longer] = value[longer] * BASE + flat[first[longer] + depth]
         levels.append(value[longer])
     nodes = np.unique(np.concatenate(levels)) if levels else value
-    if len(np.unique(value)) < len(names):
-        raise ValueError(f"two of the {len(names)} names are equal or have equal hashes: expected different names")
+    if len(np.unique(value)) < len(value):
+        raise ValueError(f"two of the {len(value)} names are equal or have equal hashes: expected different names")
     ends = np.full(len(nodes), -1, np.int32)
-    ends[np.searchsorted(nodes, value)] = np.arange(len(names))
+    ends[np.searchsorted(nodes, value)] = np.arange(len(value))
     return nodes, ends
 
 
@@ -201,6 +213,25 @@ def title_names(title: str) -> list[tuple[str, str]]:
     return [(name, title) for name in sorted(names) if name and name.count(" ") < MAX_WORDS]
 
 
+Row = tuple[str, str, int]  # name, title, links with that name to it; 0: the title has the name by itself
+
+
+def name_rows(paragraphs: Iterable[Paragraph], titles: Iterable[str]) -> list[Row]:
+    """The names in links, and those of the titles themselves, sorted; titles as linked."""
+    rows = {(*pair, 0) for title in titles for pair in title_names(title)}
+    return sorted(rows.union((*pair, count) for pair, count in count_links(paragraphs).items()))
+
+
+def merge_rows(runs: Iterable[Iterable[Row]]) -> Iterator[Row]:
+    """Sorted rows of several parts -> sorted rows; links add up, and a row of 0 links stays beside them."""
+    for pair, rows in groupby(heapq.merge(*runs), key=itemgetter(0, 1)):
+        counts = [count for _, _, count in rows]
+        if 0 in counts:
+            yield *pair, 0
+        if links := sum(counts):
+            yield *pair, links
+
+
 # --- The statistics ---------------------------------------------------------------------------------------------
 
 
@@ -218,10 +249,18 @@ class Mention(NamedTuple):
     certainty: float = 1.0  # that it means an article at all, see `Mentions.certainty`
 
 
-def _pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All strings as UTF-8, one after the other, and where each ends."""
-    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
-    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(e) for e in encoded], dtype=np.int64)
+class _Strings:
+    """Grows: all strings as UTF-8, one after the other, and where each ends."""
+
+    def __init__(self):
+        self.text, self.ends = bytearray(), array("q")
+
+    def append(self, string: str) -> None:
+        self.text += string.encode("utf-8", "surrogatepass")
+        self.ends.append(len(self.text))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.frombuffer(self.text, np.uint8), np.frombuffer(self.ends, np.int64)
 
 
 def _string(text: np.ndarray, ends: np.ndarray, index: int) -> str:
@@ -334,37 +373,53 @@ def find_statistics(places: Iterable[Path]) -> Path | None:
 def from_links(
     links: Mapping[tuple[str, str], int], resolve: Callable[[str], str | None] = lambda title: title
 ) -> Mentions:
-    """From (name, title as linked) -> links; `resolve` follows redirects, None for titles that are not entities.
+    """`from_rows`, from (name, title as linked) -> links; `resolve` follows redirects, None: not an entity."""
+    resolved = ((name, resolve(title), count) for (name, title), count in links.items())
+    return from_rows(sorted(row for row in resolved if row[1] is not None))
 
-    0 links: a name that the title has without a link, see `title_names`.
+
+def from_rows(rows: Iterable[Row]) -> Mentions:
+    """From rows whose names are in alphabetical order. A pair may come several times, also with fewer than 0 links.
 
     Every name has link probability 1 until `with_pages`.
     """
-    by_name: dict[str, Counter[str]] = {}
-    for (name, title), count in links.items():
-        if (target := resolve(title)) is not None:
-            by_name.setdefault(name, Counter())[target] += count
-    names = sorted(by_name)
-    total = np.array([by_name[name].total() for name in names], np.int64)
-    titles = [sorted(by_name.pop(name).items(), key=lambda pair: (-pair[1], pair[0])) for name in names]
-    return _assemble(names, [row[:MAX_TITLES] for row in titles], total, total)
+    names, titles, links, hashes, words = _Strings(), _Strings(), array("q"), array("Q"), array("q")
+    first, title_ids, counts, number = array("q", [0]), array("i"), array("q"), {}
+    for name, group in groupby(rows, key=itemgetter(0)):
+        ranked = _ranked(group)
+        if not ranked:
+            continue
+        names.append(name)
+        links.append(sum(count for _, count in ranked))
+        title_ids.extend(number.setdefault(title, len(number)) for title, _ in ranked[:MAX_TITLES])
+        counts.extend(count for _, count in ranked[:MAX_TITLES])
+        first.append(len(counts))
+        found = name.split(" ")
+        hashes.extend(map(_hash, found))
+        words.append(len(found))
+    ranks = np.empty(len(number), np.int32)
+    for rank, title in enumerate(sorted(number)):
+        titles.append(title)
+        ranks[number[title]] = rank
+    links, first, counts, words = (np.frombuffer(numbers, np.int64) for numbers in (links, first, counts, words))
+    title_ids, trie = ranks[np.frombuffer(title_ids, np.int32)], _trie(np.frombuffer(hashes, np.uint64), words)
+    return Mentions(*names.arrays(), links, links, first, title_ids, counts, *titles.arrays(), *trie)
+
+
+def _ranked(rows: Iterable[Row]) -> list[tuple[str, int]]:
+    """The titles of a name, most frequent first, then by title."""
+    counts, own = Counter(), set()
+    for _, title, count in rows:
+        counts[title] += count
+        if not count:
+            own.add(title)
+    kept = ((title, count) for title, count in counts.items() if count or title in own)
+    return sorted(kept, key=lambda pair: (-pair[1], pair[0]))
 
 
 def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
     """pages int64 [names]: how many contain each name. A rare link has candidates, too, but `detect` passes over it."""
     return replace(mentions, pages=pages)
-
-
-def _assemble(
-    names: list[str], titles: list[list[tuple[str, int]]], links: np.ndarray, pages: np.ndarray
-) -> Mentions:
-    """Flat arrays from sorted names with the (title, count) pairs of each."""
-    all_titles = sorted({title for row in titles for title, _ in row})
-    number = {title: index for index, title in enumerate(all_titles)}
-    first = np.cumsum([0, *map(len, titles)], dtype=np.int64)
-    title_ids = np.array([number[title] for row in titles for title, _ in row], np.int32)
-    counts = np.array([count for row in titles for _, count in row], np.int64)
-    return Mentions(*_pack(names), links, pages, first, title_ids, counts, *_pack(all_titles), *make_trie(names))
 
 
 # --- Detectors for question answering ---------------------------------------------------------------------------------

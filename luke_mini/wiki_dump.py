@@ -96,16 +96,28 @@ _NO_STREAM = "no stream begins where it should"
 _MISSING = "a block is missing"
 
 
-def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The blocks of all streams of a bzip2 file, each as a bzip2 file.
+def block_after(file: BinaryIO, byte: int) -> int | None:
+    """The bit at which the first block behind a byte of a bzip2 file begins; None if none is near."""
+    file.seek(byte)
+    data = file.read(MAX_BLOCK)
+    return next((8 * byte + bit for bit, mark, _ in _find_marks(data, 0) if mark == _BLOCK_MARK), None)
+
+
+def bzip2_blocks(file: BinaryIO, start: int | None = None, end: int | None = None) -> Iterator[bytes]:
+    """The blocks of all streams of a bzip2 file, each as a bzip2 file; or those that begin at the bits start to end.
+
+    At each of these bits a block has to begin.
 
     EOFError if the file ends inside a stream, ValueError if it holds something else between streams, or lacks a block.
     A mark occurs by chance inside a block once in 2**48 bits and reads as damage: one English dump in about 1,500.
     """
     data = b""  # begins with the open block, or between streams with the next stream; bit positions count from here
-    in_block, block_start = False, 0
+    in_block, block_start = start is not None, (start or 0) % 8
+    before = (start or 0) // 8  # bytes of the file before the data
     stream = 0  # byte at which the next stream begins, its header of 4 bytes first
-    searched, checksum, is_last = 0, 0, False
+    searched, checksum, is_last = 6 * in_block, None if start else 0, False  # None: blocks before are not known
+    if start:
+        file.seek(before)
     while not is_last:
         piece = file.read(CHUNK)
         is_last = not piece
@@ -115,11 +127,14 @@ def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
                 raise EOFError
             if in_block:
                 yield _wrap_block(data, block_start, bit)
-            elif bit != stream * 8 + 32 or not _HEADER.match(data, stream):
+            if end is not None and 8 * before + bit >= end:
+                return
+            if not in_block and (bit != stream * 8 + 32 or not _HEADER.match(data, stream)):
                 raise ValueError(_NO_STREAM)
             if in_block := mark == _BLOCK_MARK:
-                block_start, checksum = bit, (checksum << 1 | checksum >> 31) & 0xFFFFFFFF ^ sum_
-            elif checksum != sum_:
+                block_start = bit
+                checksum = checksum if checksum is None else (checksum << 1 | checksum >> 31) & 0xFFFFFFFF ^ sum_
+            elif checksum not in (None, sum_):
                 raise ValueError(_MISSING)
             else:
                 stream, checksum = -(-(bit + 80) // 8), 0
@@ -130,6 +145,7 @@ def bzip2_blocks(file: BinaryIO) -> Iterator[bytes]:
         if not in_block and len(data) - stream > 15:  # there should have been a mark
             raise ValueError(_NO_STREAM)
         data, searched, stream, block_start = data[done:], searched - done, stream - done, block_start - done * 8
+        before += done
     rest = data[stream:-1]
     if in_block or b"BZh".startswith(rest[:3]) and rest:
         raise EOFError
@@ -153,7 +169,10 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _bzip2_chunks(file: BinaryIO) -> Iterator[bytes]:
+def _bzip2_chunks(file: BinaryIO, start: int | None, end: int | None) -> Iterator[bytes]:
+    if start is not None or end is not None:  # a piece of several, which are read in parallel
+        yield from map(bz2.decompress, bzip2_blocks(file, start, end))
+        return
     threads = min(_processors(), MAX_THREADS)
     if threads == 1:  # nothing to gain from blocks, and a sixth of the time to lose
         yield from _bzip2_in_a_row(file)
@@ -175,16 +194,21 @@ _OTHER_FILES = {  # what else is on a dump server, or in a folder, by its first 
 _INDEX = re.compile(rb"\d+:\d+:")  # offset:id:title
 
 
-def decompressed(file: BinaryIO, path: str) -> Iterator[bytes]:
-    """The XML in chunks of at most a megabyte. ValueError if the file is damaged, OSError if the disk is."""
+def decompressed(
+    file: BinaryIO, path: str, start: int | None = None, end: int | None = None
+) -> Iterator[bytes]:
+    """The XML in chunks of at most a megabyte. ValueError if the file is damaged, OSError if the disk is.
+
+    start, end: as of `bzip2_blocks`.
+    """
     head = file.peek(8)[:8]
     if not head:
         raise ValueError(f"{path}: the file is empty, expected a dump")
-    for start, kind in _OTHER_FILES.items():
-        if head.startswith(start):
+    for magic, kind in _OTHER_FILES.items():
+        if head.startswith(magic):
             raise ValueError(f"{path}: {kind}, expected .xml, .xml.bz2 or .xml.gz: unpack it first")
     if head[:3] == b"BZh":
-        chunks, kind = _bzip2_chunks(file), "bzip2"
+        chunks, kind = _bzip2_chunks(file, start, end), "bzip2"
     elif head[:2] == b"\x1f\x8b":
         chunks, kind = iter(partial(gzip.GzipFile(fileobj=file).read, CHUNK), b""), "gzip"
     else:
@@ -424,6 +448,14 @@ class _Handler:
             raise ValueError(f"{self.path}: {error}, expected a MediaWiki XML dump in UTF-8") from None
 
 
+def parse_xml(chunks: Iterator[bytes], path: str) -> Iterator[Page]:
+    """The pages of a dump that comes in chunks of XML; path: its name in errors."""
+    handler = _Handler(path)
+    for chunk in chunks:
+        yield from handler.feed(chunk)
+    yield from handler.feed(b"", is_last=True)
+
+
 def read_dump(path: str | os.PathLike, on_bytes: Callable[[int], object] | None = None) -> Iterator[Page]:
     """Yields the pages of namespace 0 of one dump file, in file order.
 
@@ -431,16 +463,18 @@ def read_dump(path: str | os.PathLike, on_bytes: Callable[[int], object] | None 
     the file cannot be read, ValueError (one line with the file's name) if it is empty, truncated, damaged or not a
     dump. A dump without pages yields nothing.
     """
-    path = os.fspath(path)
-    handler = _Handler(path)
-    reported = 0
+    path, reported = os.fspath(path), 0
     with open(path, "rb") as file:
-        for chunk in decompressed(file, path):
-            yield from handler.feed(chunk)
-            if on_bytes:
-                on_bytes(file.tell() - reported)
-                reported = file.tell()
-        yield from handler.feed(b"", is_last=True)
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal reported
+            for chunk in decompressed(file, path):
+                yield chunk
+                if on_bytes:
+                    on_bytes(file.tell() - reported)
+                    reported = file.tell()
+
+        yield from parse_xml(chunks(), path)
 
 
 def language_of(path: str | os.PathLike) -> str | None:

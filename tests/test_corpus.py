@@ -1,25 +1,18 @@
-"""Sources: .jsonl files, finding a dump. Worker processes: order, how far ahead tasks are read, errors, dying workers,
-a dying parent. The tokenizer's sample. (test_prepare_wiki.py has the passes from end to end.)
+"""Sources: .jsonl files. Parts of a corpus: documents, counts, their sum. The tokenizer's sample. (test_prepare_wiki.py
+has the stages from end to end.)
 
     pytest tests/test_corpus.py
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from luke_mini.corpus import HASHES, TASKS_IN_FLIGHT, Corpus, Document, TextSample
-from luke_mini.corpus import from_bytes, in_order, parse_pages, read_jsonl, to_bytes
-from luke_mini.wiki_dump import Page
+from luke_mini import pieces
+from luke_mini.corpus import Corpus, Document, Part, Rules, parse, read_jsonl
+from luke_mini.pieces import Piece
 from luke_mini.wikitext import Link, Paragraph
-
-ROOT = Path(__file__).parent.parent
 
 OSLO = {"title": "oslo", "paragraphs": [{"text": "In Norway.", "links": [{"title": "norway#x", "start": 3, "end": 9}]}]}
 
@@ -28,13 +21,12 @@ def test_jsonl_by_hand(tmp_path):
     """Titles stand as they are, also those that would be others on a wiki; links may be missing or in any order."""
     unsorted = [{"title": "B", "start": 1, "end": 3}, {"title": "A", "start": 0, "end": 1}]
     second = {"title": "x_y", "paragraphs": [{"text": "a b"}, {"text": "a b", "is_abstract": True, "links": unsorted}]}
-    path, read = tmp_path / "c.jsonl", []
+    path = tmp_path / "c.jsonl"
     path.write_text(f"{json.dumps(OSLO)}\n\n{json.dumps(second)}\n", encoding="utf-8")
-    assert list(read_jsonl(path, read.append)) == [
+    assert list(read_jsonl(Piece(path, 1))) == [
         Document("oslo", [Paragraph("In Norway.", [Link("norway#x", 3, 9)], False)]),
         Document("x_y", [Paragraph("a b", [], False), Paragraph("a b", [Link("A", 0, 1), Link("B", 1, 3)], True)]),
     ]
-    assert sum(read) == path.stat().st_size
 
 
 def with_link(**link) -> dict:
@@ -69,129 +61,101 @@ def test_bad_lines_are_named(tmp_path, line, what):
     bad = line if isinstance(line, str) else json.dumps(line)
     path.write_bytes(f"{json.dumps(OSLO)}\n{bad}\n".encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=what) as error:
-        list(read_jsonl(path))
+        list(read_jsonl(Piece(path, 1)))
     assert str(error.value).startswith(f"{path}, line 2") and "\n" not in str(error.value)
 
 
-def test_pages_become_documents():
-    pages = [
-        Page("A", None, "[[B]] and [[b|x]]\n\n[[C]]", "en"),
-        Document("D", [Paragraph("e B", [Link("B", 2, 3)], False)]),
-    ]
-    block, titles, links, characters = parse_pages(None, pages)
-    assert titles == ["A", "D"] and links == {"B": 3, "C": 1} and characters == len("B and x") + len("C") + len("e B")
-    assert [document.title for document in from_bytes(block)] == titles
-    assert from_bytes(block)[0].paragraphs[1] == Paragraph("C", [Link("C", 0, 1)], True)
-    assert from_bytes(to_bytes([])) == []
+# --- Parts ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_language_decides_what_a_category_is():
-    page = Page("A", None, "[[Kategorie:X]] [[B]]", "en")
-    assert set(parse_pages(None, [page])[2]) == {"Kategorie:X", "B"}
-    assert set(parse_pages("de", [page])[2]) == {"B"}
+def write_dump(path: Path, *pages: tuple[str, str | None, str], language: str = "en") -> Piece:
+    body = "".join(
+        f"<page><title>{title}</title><ns>0</ns>" + (f'<redirect title="{target}" />' if target else "")
+        + f"<revision><text>{text}</text></revision></page>\n" for title, target, text in pages
+    )  # fmt: skip
+    path.write_text(f'<mediawiki xml:lang="{language}">\n{body}</mediawiki>\n')
+    return Piece(path, path.stat().st_size)
+
+
+def parsed(piece: Piece, language: str | None = None, max_pages: int | None = None, is_jsonl: bool = False) -> Part:
+    path = piece.path.with_suffix(".part")
+    return Part(path, parse(Rules(is_jsonl, language, max_pages, True), piece, path))
+
+
+def test_pages_become_documents(tmp_path):
+    part = parsed(write_dump(tmp_path / "x.xml", ("A", None, "[[B]] and [[b|x]]\n\n[[C]]"), ("D", None, "e")))
+    first, second = part.documents()
+    assert first.paragraphs == [
+        Paragraph("B and x", [Link("B", 0, 1), Link("B", 6, 7)], True), Paragraph("C", [Link("C", 0, 1)], True)
+    ]  # fmt: skip
+    assert second == Document("D", [Paragraph("e", [], True)]) and list(part.documents({1})) == []
+    assert part.counts() == (["A", "D"], [len("B and x") + len("C"), 1], {}, {"B": 2, "C": 1})
+    assert {name: part.made[name] for name in ("pages", "redirects", "characters", "links")} == {
+        "pages": 2, "redirects": 0, "characters": 9, "links": 3}  # fmt: skip
+
+
+def test_own_documents_stay_as_they_are(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps(OSLO) + "\n")
+    part = parsed(Piece(tmp_path / "x.jsonl", 1), "en", is_jsonl=True)
+    assert list(part.documents()) == list(read_jsonl(Piece(tmp_path / "x.jsonl", 1)))
+    assert part.counts().links == {"norway#x": 1}
+
+
+def test_the_language_decides_what_a_category_is(tmp_path):
+    piece = write_dump(tmp_path / "x.xml", ("A", None, "[[Kategorie:X]] [[B]]"))
+    assert set(parsed(piece).counts().links) == {"Kategorie:X", "B"}
+    assert set(parsed(piece, "de").counts().links) == {"B"}
 
 
 def test_what_is_no_article_is_skipped(tmp_path):
-    """Redirects and LUKE's three prefixes; max_pages counts articles. The language is the dump's."""
-    pages = [Page("A", "B", "", "de"), Page("File:C", None, "[[B]]", "de"), Page("B", None, "[[A]]", "de"),
-             Document("Category:D", []), Page("E", None, "[[A]] [[B]]", "de"), Page("F", None, "x", "de")]  # fmt: skip
-    (tmp_path / "dump").touch()
-    with open(tmp_path / "store", "w+b") as store:
-        corpus = Corpus(store, 1)
-        corpus.parse([tmp_path / "dump"], lambda path, on_bytes: pages, max_pages=2)
-    assert corpus.titles == {"B", "E"} and corpus.redirects == {"A": "B"} and corpus.language == "de"
-    assert corpus.links == {"A": 2, "B": 1} and corpus.characters == len("A") + len("A B")
+    """Redirects and LUKE's prefixes; max_pages counts articles, and what follows them does not count."""
+    pages = [("A", "B", ""), ("File:C", None, "[[B]]"), ("B", None, "[[A]]"), ("Category:D", None, ""),
+             ("E", None, "[[A]] [[B]]"), ("G", "E", ""), ("F", None, "x")]  # fmt: skip
+    part = parsed(write_dump(tmp_path / "x.xml", *pages, language="de"), max_pages=2)
+    assert part.counts() == (["B", "E"], [1, 3], {"A": "B"}, {"A": 2, "B": 1}) and part.made["language"] == "de"
+    assert parsed(write_dump(tmp_path / "x.xml", *pages)).counts().redirects == {"A": "B", "G": "E"}
 
 
-# --- Worker processes -------------------------------------------------------------------------------------------------
-
-
-def add_slowly(state: int, task: int) -> tuple[int, int]:
-    time.sleep(0.02 if task % 5 == 0 else 0)  # so that results are ready out of order
-    return state + task, os.getpid()
-
-
-def fail_at_seven(kill: bool, task: int) -> int:
-    if task == 7 and kill:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task == 7:
-        raise ValueError(f"no {task}")
-    return task
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_order(workers):
-    found = list(in_order(add_slowly, 100, range(40), workers))
-    assert [result for result, _ in found] == list(range(100, 140))
-    assert 1 <= len({process for _, process in found}) <= workers and os.getpid() not in {p for _, p in found}
-
-
-def test_tasks_are_read_only_a_little_ahead():
-    read = []
-    results = in_order(add_slowly, 0, (read.append(k) or k for k in range(1000)), 2)
-    for _ in range(3):
-        next(results)
-    assert len(read) <= 3 + TASKS_IN_FLIGHT * 2
-    results.close()
-    assert list(in_order(add_slowly, 0, [], 2)) == []
-
-
-def test_an_exception_comes_through_and_a_dead_worker_is_an_error_not_a_hang():
-    results = in_order(fail_at_seven, False, range(1000), 2)
-    assert [next(results) for _ in range(7)] == list(range(7))
-    with pytest.raises(ValueError, match="no 7"):
-        next(results)
-    with pytest.raises(ChildProcessError, match="worker process died"):
-        list(in_order(fail_at_seven, True, range(1000), 2))
-
-
-ENDLESS = """
-from itertools import count
-from luke_mini.corpus import in_order
-from tests.test_corpus import add_slowly
-for _, process in in_order(add_slowly, 0, count(), 2):
-    print(process, flush=True)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_a_killed_parent():
-    with subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
-        workers = {int(parent.stdout.readline()) for _ in range(20)}
-        parent.kill()
-    deadline = time.monotonic() + 60
-    while any(_is_running(worker) for worker in workers):
-        assert time.monotonic() < deadline, "worker processes outlive their parent"
-        time.sleep(0.05)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+@pytest.mark.parametrize("max_pages", [1, 39, 40, 41, 100, None])
+def test_parts_add_up_to_the_whole(tmp_path, monkeypatch, max_pages):
+    """Of pieces of 500 bytes, whatever the number of pages wanted."""
+    pages = [(f"P{k}", f"P{k // 7}" if k % 3 == 0 else None, f"[[P{k + 1}]] [[P{k % 5}]] {'x ' * (k % 50)}.")
+             for k in range(150)]  # fmt: skip
+    piece = write_dump(tmp_path / "x.xml", *pages)
+    counts = parsed(piece, max_pages=max_pages).counts()
+    monkeypatch.setattr(pieces, "SMALLEST", 500)
+    for _ in range(2):  # once more, from the parts that are there
+        whole = Corpus(tmp_path / "work", 2, Rules(False, None, max_pages, True))
+        whole.parse([piece.path], {})
+        whole.count()
+        assert (whole.titles, whole.redirects, whole.links) == (set(counts.titles), counts.redirects, counts.links)
+        assert len(whole.parts) > 20 or max_pages in (1, 39, 40, 41)
+        assert [page.title for page in whole.documents(lambda title: True)] == counts.titles
+        assert [page.title for page in whole.documents(lambda title: title.endswith("7"))] == [
+            title for title in counts.titles if title.endswith("7")]  # fmt: skip
 
 
 # --- The sample -------------------------------------------------------------------------------------------------------
 
 
-def test_sample_is_bounded_and_does_not_depend_on_the_order():
+def test_sample_is_bounded_and_does_not_depend_on_the_order(tmp_path):
     texts = {f"Page {k}": [f"text {k}", "x" * (k % 50)] for k in range(1000)}
 
-    def taken(titles, seed=0, limit=5000) -> TextSample:
-        sample = TextSample(limit, seed)
-        for title in titles:
-            sample.offer(Document(title, [Paragraph(text, [], False) for text in texts[title]]))
-            assert sum(map(len, sample.texts())) <= limit
+    def taken(titles, seed=0, limit=5000) -> list[str]:
+        lines = [{"title": title, "paragraphs": [{"text": text} for text in texts[title]]} for title in titles]
+        path = tmp_path / "x.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)))
+        corpus = Corpus(tmp_path, 1, Rules(True, "en", None, True))
+        corpus.parts = [parsed(Piece(path, 1), "en", is_jsonl=True)]
+        sample = corpus.sample(limit, seed)
+        assert sum(map(len, sample)) <= limit or len(sample) == len(texts[titles[0]])
         return sample
 
-    first = taken(texts)
-    assert list(first.texts()) == list(taken(reversed(texts)).texts())
-    assert 1000 < sum(map(len, first.texts())) <= 5000  # whole thing: about 33,000, so three or four halvings
-    assert HASHES // first.threshold in (8, 16)
-    assert all(first.wants(text.replace("text", "Page")) for text in first.texts() if text.startswith("text"))
-    assert set(taken(texts, seed=1).texts()) != set(first.texts())
-    assert len(list(taken(texts, limit=10**6).texts())) == 2000
-    sample = TextSample(10, 0)
-    sample.offer(Document("Long", [Paragraph("x" * 100, [], False)]))
-    assert list(sample.texts()) == ["x" * 100]  # a single long document stays
+    first = taken([*texts])
+    assert first == taken([*texts][::-1])
+    assert 1000 < sum(map(len, first)) <= 5000  # whole thing: about 33,000, so three or four halvings
+    assert 60 < len(first) // 2 < 160
+    assert set(taken([*texts], seed=1)) != set(first)
+    assert len(taken([*texts], limit=10**6)) == 2000
+    texts["Long"] = ["x" * 100]
+    assert taken(["Long"], limit=10) == ["x" * 100]  # a single long document stays

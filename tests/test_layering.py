@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "config distributed entity_vocab files masking metrics ops_cpu packing spans tokenizer "
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wikitext",
-    "examples formats mentions ops optim report tasks weights wikidata "
+    "examples formats mentions ops optim pieces report stages tasks weights wikidata "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
     "batching corpus cost download inputs model recipes trainer",
     "disambiguation_data heads initialization",

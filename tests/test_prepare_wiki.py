@@ -27,7 +27,7 @@ from test_commands import as_word_model
 import finetune
 import prepare_wiki
 import train
-from luke_mini import checkpoint, disambiguation_data, examples, files, tokenizer, wiki_dump, wikitext
+from luke_mini import checkpoint, disambiguation_data, examples, files, pieces, tokenizer, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, build_examples
 from luke_mini.mentions import HELD_OUT, Mentions
@@ -425,6 +425,7 @@ def test_unusable_input_gives_one_line(dump, tmp_path, monkeypatch, assert_one_l
         ("--max-seq-length 0", "--max-seq-length 0: expected a positive number"), ("--nonsense", "--nonsense"),
         ("--dump a --wiki b", "not allowed with"), ("--entities a --entity-vocab b", "not allowed with"),
         ("--entities-only", "--entities-only: expected --entities FILE"),
+        ("--part 3/2", "argument --part: 3/2: expected a part and their number, as 3/8"), ("--part 1/2 --merge", "not"),
         ("--held-out-pages -1", "--held-out-pages -1: expected 0 or more"),
         *(("--help", group) for group in ("where from", "where to", "sizes", "what goes in", "the run")),
     ],
@@ -472,15 +473,83 @@ prepare_wiki.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["train_tokenizer", "corpus.Corpus.write_examples", "print_summary"])
-def test_killed_runs_leave_no_manifest_and_the_next_starts_over(made, dump, tmp_path, name):
-    """Killed after the first pass, before the second and, to show that a run can also end too late, at the very end."""
+DONE = ["corpus.parse", "count_entities", "train_tokenizer", "corpus.Corpus.names", "corpus.make_examples"]
+
+
+@pytest.mark.parametrize(
+    ("name", "done"),
+    [("make_vocabulary", 1), ("train_tokenizer", 2), ("corpus.Corpus.names", 3), ("corpus.Corpus.make_examples", 4),
+     ("corpus.Corpus.join_examples", 5), ("print_summary", 5)],
+)  # fmt: skip
+def test_killed_runs_leave_no_manifest_and_the_next_goes_on(made, dump, tmp_path, monkeypatch, name, done):
+    """Killed before each stage and, to show that a run can also end too late, at the very end. What was done before is
+    not done again."""
     (tmp_path / "manifest.json").write_text("of an older run")
     (tmp_path / examples.NAME.format(3)).write_text("of an older run with more shards")
     killed = run(KILLED.format(name=name), "--dump", dump, "--out", tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "manifest.json").exists() == (name == "print_summary")
+    for again in DONE[:done]:
+        monkeypatch.setattr(f"prepare_wiki.{again}", pytest.fail)
     assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
+
+
+IN_PIECES = "from luke_mini import pieces; pieces.SMALLEST = 200; "  # and then SCRIPT
+
+
+@pytest.fixture(scope="module")
+def in_streams(dump, tmp_path_factory) -> Path:
+    """The same dump with a stream for every other page, so that it can be cut."""
+    path = tmp_path_factory.mktemp("streams") / dump.name
+    parts = re.split(rb"(?=<page>)", bz2.decompress(dump.read_bytes()))
+    path.write_bytes(b"".join(bz2.compress(b"".join(parts[k : k + 2])) for k in range(0, len(parts), 2)))
+    return path
+
+
+def test_killed_at_any_moment(made, in_streams, tmp_path):
+    """Two workers, or one. The second run has other options, the others go on with the work of the first."""
+    given = ["--dump", in_streams, "--out", tmp_path]
+    for delay, options in (0.7, ["--workers", "2"]), (0.9, ["--abstract-only"]), (1.1, ["--workers", "1"]), (1.3, []):
+        command = [sys.executable, "-c", IN_PIECES + SCRIPT, *given, *options]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            time.sleep(delay)
+            process.kill()
+    finished = run(IN_PIECES + SCRIPT, *given)
+    assert finished.returncode == 0 and contents(tmp_path) == contents(made)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pieces_change_nothing(made, in_streams, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(pieces, "SMALLEST", 200)
+    assert len(pieces.cut([in_streams])) > 10
+    assert contents(prepare(tmp_path, "--dump", in_streams, f"--workers {workers}")) == contents(made)
+
+
+@pytest.mark.parametrize("by_parts_again", [True, False])
+def test_parts_on_several_machines_merge_to_the_same_bytes(made, in_streams, tmp_path, monkeypatch, capsys, by_parts_again):
+    """Parse by parts, merge, make examples by parts (or all of them at once), merge; too early is an error."""
+    monkeypatch.setattr(pieces, "SMALLEST", 200)
+
+    def again(*options) -> str:
+        prepare(tmp_path, "--dump", in_streams, *options)
+        assert contents(tmp_path).keys() <= contents(made).keys() or (tmp_path / "work").is_dir()
+        return capsys.readouterr().out
+
+    assert "parts are made; next, when all are, --merge" in again("--part 2/3")
+    with pytest.raises(ValueError, match=r"work/pages-\w+: \d+ of \d+ parts are missing \(00000, 00002, .*--part 1/N"):
+        again("--merge")
+    again("--part 1/3")
+    again("--part 3/3")
+    monkeypatch.setattr(prepare_wiki.corpus, "parse", pytest.fail)
+    if by_parts_again:
+        assert "vocabularies are made; next --part once more, or neither" in again("--merge")
+        for part in ("--part 1/2", "--part 2/2"):
+            assert "next, when all are, --merge" in again(part) and not (tmp_path / "manifest.json").exists()
+        monkeypatch.setattr(prepare_wiki.corpus, "make_examples", pytest.fail)
+        again("--merge")
+    else:
+        again()
+    assert contents(tmp_path) == contents(made)
 
 
 def test_two_at_once_are_never_mixed(made, dump, tmp_path):
@@ -509,7 +578,7 @@ ShardWriter.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
 
 def test_ctrl_c_says_so_in_one_line(dump, tmp_path):
     result = run(INTERRUPTED + SCRIPT, "--dump", dump, "--out", tmp_path)
-    assert result.returncode == 130 and result.stderr == "prepare_wiki.py: interrupted; the next run starts over\n"
+    assert result.returncode == 130 and result.stderr == "prepare_wiki.py: interrupted; the same command goes on\n"
     assert "manifest.json" not in contents(tmp_path)
 
 

@@ -75,12 +75,12 @@ def _keys(first, start, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _load(tensor, row, exists, stride, channel):
+def load(tensor, row, exists, stride, channel):
     return tl.load(tensor + row[:, None] * stride + channel[None, :], mask=exists[:, None], other=0.0)
 
 
 @triton.jit
-def _store(tensor, row, exists, stride, channel, tile):
+def store(tensor, row, exists, stride, channel, tile):
     addresses = tensor + row[:, None] * stride + channel[None, :]
     tl.store(addresses, tile.to(tensor.dtype.element_ty), mask=exists[:, None])
 
@@ -90,7 +90,7 @@ def _attend(acc, row_sum, row_max, q, key, value, first, count, stride, channel,
     """Bring a run of keys into the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
     for start in range(0, count, BLOCK_N):
         row, exists = _keys(first, start, count, BLOCK_N)
-        k, v = _load(key, row, exists, stride, channel), _load(value, row, exists, stride, channel)
+        k, v = load(key, row, exists, stride, channel), load(value, row, exists, stride, channel)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)  # exp(x) = exp2(x log2 e)
         s = tl.where(exists[None, :], s, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(s, 1))
@@ -114,13 +114,13 @@ def forward_kernel(q_word, q_entity, key, value, out, lse, segments, stride, n_r
     channel = head * HEAD_DIM + tl.arange(0, HEAD_DIM)
     acc, row_sum = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    q = _load(q_word, row, exists, stride, channel)
+    q = load(q_word, row, exists, stride, channel)
     acc, row_sum, row_max = _attend(acc, row_sum, row_max, q, key, value, word_first, n_words, stride, channel, scale,
                                     BLOCK_N)
-    q = _load(q_entity, row, exists, stride, channel)
+    q = load(q_entity, row, exists, stride, channel)
     acc, row_sum, row_max = _attend(acc, row_sum, row_max, q, key, value, entity_first, n_entities, stride, channel,
                                     scale, BLOCK_N)
-    _store(out, row, exists, stride, channel, acc / row_sum[:, None])
+    store(out, row, exists, stride, channel, acc / row_sum[:, None])
     tl.store(lse + head.to(tl.int64) * n_rows + row, row_max + tl.log2(row_sum), mask=exists)
 
 
@@ -130,7 +130,7 @@ def _query_gradient(q, do, lse, delta, key, value, first, count, stride, channel
     dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     for start in range(0, count, BLOCK_N):
         row, exists = _keys(first, start, count, BLOCK_N)
-        k, v = _load(key, row, exists, stride, channel), _load(value, row, exists, stride, channel)
+        k, v = load(key, row, exists, stride, channel), load(value, row, exists, stride, channel)
         p = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E) - lse[:, None])
         dp = tl.dot(do, tl.trans(v), input_precision="ieee")
         ds = tl.where(exists[None, :], p * (dp - delta[:, None]), 0.0)
@@ -148,18 +148,18 @@ def query_gradient_kernel(q_word, q_entity, key, value, out, d_out, lse, delta, 
         return
     row, exists = _rows(segment, start, BLOCK_M)
     channel, statistics = head * HEAD_DIM + tl.arange(0, HEAD_DIM), head.to(tl.int64) * n_rows + row
-    o, do = _load(out, row, exists, stride, channel), _load(d_out, row, exists, stride, channel)
+    o, do = load(out, row, exists, stride, channel), load(d_out, row, exists, stride, channel)
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     tl.store(delta + statistics, row_delta, mask=exists)
     row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
-    q = _load(q_word, row, exists, stride, channel)
+    q = load(q_word, row, exists, stride, channel)
     dq = _query_gradient(q, do, row_lse, row_delta, key, value, word_first, n_words, stride, channel, scale, HEAD_DIM,
                          BLOCK_M, BLOCK_N)
-    _store(dq_word, row, exists, stride, channel, dq)
-    q = _load(q_entity, row, exists, stride, channel)
+    store(dq_word, row, exists, stride, channel, dq)
+    q = load(q_entity, row, exists, stride, channel)
     dq = _query_gradient(q, do, row_lse, row_delta, key, value, entity_first, n_entities, stride, channel, scale,
                          HEAD_DIM, BLOCK_M, BLOCK_N)
-    _store(dq_entity, row, exists, stride, channel, dq)
+    store(dq_entity, row, exists, stride, channel, dq)
 
 
 @triton.jit
@@ -175,19 +175,19 @@ def key_gradient_kernel(q_word, q_entity, key, value, d_out, lse, delta, dk, dv,
         return
     key_row, key_exists = _keys(first, start, count, BLOCK_N)
     channel, statistics = head * HEAD_DIM + tl.arange(0, HEAD_DIM), head.to(tl.int64) * n_rows
-    k, v = _load(key, key_row, key_exists, stride, channel), _load(value, key_row, key_exists, stride, channel)
+    k, v = load(key, key_row, key_exists, stride, channel), load(value, key_row, key_exists, stride, channel)
     sum_dk, sum_dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32), tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
     for number in range(0, n_words + n_entities, BLOCK_M):
         row, exists = _rows(segment, number, BLOCK_M)
-        q, do = _load(query, row, exists, stride, channel), _load(d_out, row, exists, stride, channel)
+        q, do = load(query, row, exists, stride, channel), load(d_out, row, exists, stride, channel)
         row_lse = tl.load(lse + statistics + row, mask=exists, other=float("inf"))  # a missing row: exp2(s - inf) = 0
         row_delta = tl.load(delta + statistics + row, mask=exists, other=0.0)
         p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2_E) - row_lse[None, :])
         sum_dv = tl.dot(p.to(do.dtype), do, sum_dv, input_precision="ieee")
         ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - row_delta[None, :])
         sum_dk = tl.dot(ds.to(q.dtype), q, sum_dk, input_precision="ieee")
-    _store(dk, key_row, key_exists, stride, channel, sum_dk * scale)
-    _store(dv, key_row, key_exists, stride, channel, sum_dv)
+    store(dk, key_row, key_exists, stride, channel, sum_dk * scale)
+    store(dv, key_row, key_exists, stride, channel, sum_dv)
 
 
 class SimpleAttention(torch.autograd.Function):

@@ -46,6 +46,7 @@ from kernels import linear_cross_entropy as cross_entropy
 KERNELS = ("forward", "query_gradient", "key_gradient")
 CROSS_ENTROPY_KERNELS = ("statistics", "score_gradient")
 ARCHITECTURES = (80, 90, 100)
+PRODUCT = r"\b(HMMA|HGMMA|UTC\w*MMA)\b"  # a matmul of the tensor cores
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # ---------------------------------------------------------------- compiled code
@@ -137,13 +138,13 @@ def read_back(compiled, tile):
     ptx = compiled.asm["ptx"]
     instructions, loops = loops_of(sass)
     per_thread = tile.block_m * tile.block_n / (32 * tile.num_warps)  # scores of one tile that one thread holds
-    exponentials = [count(r"\bMUFU\.EX2", loop) for loop in loops]
-    hot = loops[int(np.argmax(exponentials))] if loops else []
+    exponentials = [count(r"\bMUFU\.EX2", instructions[loop]) for loop in loops]
+    hot = loops[int(np.argmax(exponentials))] if loops else slice(0, 0)
     registers = int(re.search(r"REG:(\d+)", usage)[1])
     return {
         "registers": registers,
         "programs": programs_per_processor(compiled.metadata, registers),
-        **load_and_wait(hot, tile.num_stages),
+        **load_and_use(instructions[: hot.start], instructions[hot]),
         "spilled_bytes": int(re.search(r"STACK:(\d+)", usage)[1]) + int(re.search(r"LOCAL:(\d+)", usage)[1]),
         "local_instructions": count(r"\b(LDL|STL)\b", instructions),
         "shared_bytes": compiled.metadata.shared, "tensor_memory_columns": getattr(compiled.metadata, "tmem_size", 0),
@@ -154,7 +155,7 @@ def read_back(compiled, tile):
         "narrow_loads": len(re.findall(r"\bld\.global[^;]*\.[bu]16\b", ptx)),
         "atomics": len(re.findall(r"\b(atom|red)\.global", ptx)),
         "instructions": len(instructions),
-        "per_score": round(len(hot) / per_thread, 2),
+        "per_score": round(len(instructions[hot]) / per_thread, 2),
     }  # fmt: skip
 
 
@@ -166,13 +167,19 @@ def programs_per_processor(metadata, registers):
     return min(by_registers, 64 // metadata.num_warps, by_shared, 512 // columns if columns else 64)
 
 
-def load_and_wait(loop, stages):
-    """Of the hot loop: its instructions, and those from its last load to the first wait for what that brings, which comes
-    stages - 1 passes later. A load that has less than a pass is waited for."""
-    load, wait = ([i for i, instruction in enumerate(loop) if re.search(pattern, instruction)] for pattern in
-                  (r"\b(LDGSTS|UTMALDG)\b", r"\bDEPBAR\.LE SB|\bSYNCS\.PHASECHK"))  # fmt: skip
-    ahead = (stages - 1) * len(loop) + wait[0] - load[-1] if load and wait else 0
-    return {"loop": len(loop), "load_to_wait": ahead}
+def load_and_use(before, loop):
+    """How early the hot loop asks for a tile, from the order of the machine code. As many tiles as were asked for before
+    the loop, `ahead`, a load in pass i brings that of pass i + ahead. In instructions: `load_to_wait`, from the last
+    load of a tile to the first wait for it; `second_next`, how long before the first product of a tile the tile after
+    the next one is asked for (negative: after it)."""
+    copy = r"\bUTMALDG\b" if count(r"\bUTMALDG\b", loop) else r"\bLDGSTS\b"
+    load, wait, product = ([i for i, instruction in enumerate(loop) if re.search(pattern, instruction)] for pattern in
+                           (copy, r"\bDEPBAR\.LE SB|\bSYNCS\.PHASECHK", PRODUCT))  # fmt: skip
+    if not (load and wait):
+        return {"loop": len(loop), "ahead": 0, "load_to_wait": 0, "second_next": -len(loop)}
+    ahead = count(copy, before) // len(load)
+    return {"loop": len(loop), "ahead": ahead, "load_to_wait": ahead * len(loop) + wait[0] - load[-1],
+            "second_next": (ahead - 2) * len(loop) + product[0] - load[-1]}  # fmt: skip
 
 
 def disassemble(cubin):
@@ -187,7 +194,7 @@ def disassemble(cubin):
 
 
 def loops_of(sass):
-    """All instructions, and the instructions of each innermost loop that has tensor-core instructions."""
+    """All instructions, and where among them is each innermost loop that has tensor-core instructions."""
     instructions, labels = [], {}
     for line in sass.splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
@@ -199,9 +206,9 @@ def loops_of(sass):
         target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction)
         if target and labels.get(target[1], end + 1) <= end:
             spans.append((labels[target[1]], end + 1))
-    spans = [s for s in spans if count(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", instructions[slice(*s)])]
+    spans = [s for s in spans if count(PRODUCT, instructions[slice(*s)])]
     inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    return instructions, [instructions[slice(*s)] for s in sorted(inner)]
+    return instructions, [slice(*s) for s in sorted(inner)]
 
 
 def count(pattern, instructions):
@@ -385,7 +392,7 @@ def static_table():
 def show_each(rows, names):
     for row in rows:
         print(show(row, ("kernel", "arch", "dtype", *names, "tile", "registers", "spilled_bytes", "shared_bytes",
-                         "programs", "loop", "load_to_wait", "per_score")), flush=True)  # fmt: skip
+                         "programs", "loop", "load_to_wait", "second_next", "per_score")), flush=True)  # fmt: skip
     return rows
 
 

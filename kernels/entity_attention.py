@@ -1,10 +1,10 @@
-"""Entity-aware attention, the fast form. Picture, equations and kernels are those of `entity_attention_simple.py`, which
-is to be read first; here is what this file adds.
+"""Entity-aware attention, the fast form. Picture, equations and kernels are those of `entity_attention_simple.py`, to
+be read first; here is what this file adds.
 
-*Three parts*. A loop over keys, or over rows, has three parts: full tiles of words, the rest of the words, entities.
+*Three parts*. A loop over keys, or over rows, has three parts: full tiles of words; the rest of the words; entities.
 Full tiles need no mask; on sm_90 and newer a tensor descriptor fetches them: one thread asks the copy engine for the
-whole tile. The other two are masked and read by pointers: rows of another sequence are never read, a NaN there does not
-spread. `tl.static_range` is a loop of the compiler: it makes three loops of one text, with PART a constant in each.
+whole tile. The others are masked, read by pointers, and of keys the tiles are smaller. Rows of another sequence are
+never read, a NaN there does not spread.
 
 *Dropout*. With z_ij a random 0 or 1 and c = 1 / (share of ones):
 
@@ -21,23 +21,28 @@ entities:
       position    0 ............ 36     37 .. 47    48 ............. 52
       row         word_first + 0..36    no row      entity_first + 0..4
 
-TABLE
+*What each addition buys* on sm_90 (`bench_kernels.py --rungs`). Instructions per score of the forward kernel, of the
+queries' and of the keys' gradient; programs that a processor holds; bytes asked for, in minima, forward and backward:
 
-*Tried, but costly* (instructions per score in the hot loop):
-  tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
-  (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit numbers, and shuffles;
-  the seed as Philox's key: more registers of a thread, spills on sm_90; a constant as its key: 22 instead of 20 on
-  sm_100; every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1; one loop for full and
-  masked tiles, or a loop over the tiles of a program: spills (sm_80: 80 bytes; sm_90, three stages: 48 to 272).
+      first rung             13.4  12.6  12.9     3 3 2     4.2  4.6
+      full tiles unmasked     9.4   7.9   9.6     3 3 2     4.2  4.6
+      tensor descriptors      8.8   7.6   9.7     3 3 2     4.2  4.6
+      each kernel's tile      6.6   6.2   9.7     2 2 2     2.6  4.6
+      loads further ahead     6.6   6.2   9.8     2 2 2     2.6  4.6     asked for a pass before, in dk two passes
+
+*Tried, but costly* (instructions per score): tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making
+the mask with tl.join: +11 (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit
+numbers, and shuffles; the seed as Philox's key: spills on sm_90; the words' rest in one tile: spills on sm_100.
 
 *Limits*: head_dim 32, 64; 131,072 positions per sequence (dropout's counter); differentiable once. *Relative error*
 against float64 on the same inputs: in float32 that of plain PyTorch (2e-7); in float16 (3e-4) and bfloat16 (3e-3) less
 than one rounding of the type. If a row has nearly all its weight on one key, dp - delta nearly cancels, and delta from
 o loses float32's last digits; `ops_cpu.py`, which has p, sums over it instead. *Tested with* triton 3.7.1 in the
-interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Memory traffic*, for 512 words and 64
-entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
+interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. For 512 words and 64
+entities, the layer in transformers moves 30 times the bytes forward, 15 times backward.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -50,19 +55,16 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kernels.entity_attention_simple import LOG2_E, load, store
 
 
-# ---------------------------------------------------------------- pieces that all three kernels use
-
-
 @triton.jit
 def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, MASKED: tl.constexpr,
                TMA: tl.constexpr):
-    """Rows start, start + 1, ... of the run of `count` rows that begins at row `first`: [ROWS, HEAD_DIM].
-    MASKED: rows past the end of the run are zero and not read. Otherwise no row may be past it."""
+    """[ROWS, HEAD_DIM] of the run of `count` rows that begins at row `first`, from its row number `start` on. source: a
+    pointer to the head's first column, a descriptor, a stride. MASKED: rows past the end are zero and not read."""
     pointer, tiles, stride = source
     if TMA and not MASKED:
         return tiles.load([first + start, column])
     lanes = tl.arange(0, ROWS)
-    base = pointer + (first + start).to(tl.int64) * stride + column
+    base = pointer + (first + start).to(tl.int64) * stride
     offsets = lanes[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
     if MASKED:
         return tl.load(base + offsets, mask=(lanes < count - start)[:, None], other=0.0)
@@ -71,8 +73,7 @@ def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM
 
 @triton.jit
 def _segment(segments, sequence):
-    """One sequence: its first word row, number of words, first entity row, number of entities, and the position of its
-    first entity (the number of words rounded up to a multiple of 16)."""
+    """Of a sequence: first word row, number of words, first entity row, number of entities, position of the first."""
     row = segments + 4 * sequence
     n_words = tl.load(row + 1)
     return tl.load(row), n_words, tl.load(row + 2), tl.load(row + 3), (n_words + 15) // 16 * 16
@@ -91,9 +92,8 @@ def _rows(segment, position, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def _part(segment, PART: tl.constexpr, BLOCK: tl.constexpr):
-    """What a loop walks over, in three parts: full tiles of words, the rest of the words, entities. Of a part: the
-    number of its first row within the run of words or entities, and of the first behind it; the run's first row, how
-    many it has, and the position of its first."""
+    """Part of a sequence, a piece of its run of words or entities: numbers, in the run, of its first row and of the one
+    behind its last; the run's first row, number of rows, first position."""
     word_first, n_words, entity_first, n_entities, entity_position = segment
     begin, end, first, count, position = 0, n_words // BLOCK * BLOCK, word_first, n_words, 0
     if PART == 1:
@@ -105,8 +105,7 @@ def _part(segment, PART: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _random(seed, sequence, head, keep):
-    """Two words for dropout's counter, of seed and stream, and the share of scores kept, times 65536. An odd factor
-    tells neighbouring seeds apart in both words."""
+    """Two words for dropout's counter, and `keep`. An odd factor tells neighbouring seeds apart in both words."""
     start = tl.load(seed).to(tl.uint64) * 0x9E3779B97F4A7C15
     stream = sequence * tl.num_programs(1) + head
     return start.to(tl.uint32), (start >> 32).to(tl.uint32) ^ stream.to(tl.uint32), keep
@@ -122,9 +121,9 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
     upper_a = tl.reshape(tl.arange(0, 2) == 1, [1, 2, 1, 1, 1, 1])
     upper_b = tl.reshape(tl.arange(0, 2) == 1, [1, 1, 1, 1, 2, 1])
     if FIRST_IS_QUERY:
-        low = (a << 16) ^ low_start ^ b
+        low, upper_row, upper_column = (a << 16) ^ low_start ^ b, upper_a, upper_b
     else:
-        low = (b << 16) ^ low_start ^ a
+        low, upper_row, upper_column = (b << 16) ^ low_start ^ a, upper_b, upper_a
     high = tl.zeros_like(low) + high_start
     key = keep.to(tl.uint32)  # any number would do; this one needs no register of a thread, being a kernel's argument
     for _ in tl.static_range(7):
@@ -134,12 +133,8 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
         else:
             low, high = tl.umulhi(low, 0xD256D193) ^ key ^ high, low * 0xD256D193
         key += 0x9E3779B9
-    if FIRST_IS_QUERY:
-        word = tl.where(upper_a, high, low)
-        draw = tl.where(upper_b, word, word << 16)
-    else:
-        word = tl.where(upper_b, high, low)
-        draw = tl.where(upper_a, word, word << 16)
+    word = tl.where(upper_row, high, low)
+    draw = tl.where(upper_column, word, word << 16)
     return tl.reshape(draw < (keep.to(tl.uint32) << 16), [FIRST, SECOND])
 
 
@@ -159,13 +154,11 @@ def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, ls
     if position >= entity_position + n_entities:
         return
     row, exists = _rows(segment, position, BLOCK_M)
-    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
+    random, column = _random(seed, sequence, head, keep), head * HEAD_DIM
+    keys, values = (key + column, key_tiles, stride_key), (value + column, value_tiles, stride_value)
     channel = column + tl.arange(0, HEAD_DIM)
     scale_log2 = scale * LOG2_E
-    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc, row_sum = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     q = load(q_word, row, exists, stride_q_word, channel)
     for PART in tl.static_range(3):
@@ -208,19 +201,15 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
     if position >= entity_position + n_entities:
         return
     row, exists = _rows(segment, position, BLOCK_M)
-    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
+    random, column = _random(seed, sequence, head, keep), head * HEAD_DIM
+    keys, values = (key + column, key_tiles, stride_key), (value + column, value_tiles, stride_value)
     channel = column + tl.arange(0, HEAD_DIM)
-    do = load(d_out, row, exists, stride_d_out, channel)
-    o = load(out, row, exists, stride_out, channel)
+    o, do = load(out, row, exists, stride_out, channel), load(d_out, row, exists, stride_d_out, channel)
     statistics = head.to(tl.int64) * n_rows + row
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1) * (keep / 65536.0)  # delta / c
     tl.store(delta + statistics, row_delta, mask=exists)
     row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
-    scale_log2 = scale * LOG2_E
-    final_scale = scale * 65536.0 / keep
-    dq_out = dq_word
+    scale_log2, final_scale, dq_out = scale * LOG2_E, scale * 65536.0 / keep, dq_word
     dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     q = load(q_word, row, exists, stride_q_word, channel)
     for PART in tl.static_range(3):
@@ -251,31 +240,26 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
 
 
 @triton.jit
-def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segment, first, start, count, key_position,
-                  stride_key, stride_value, stride_dk, column, scale, random,
-                  HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DROPOUT: tl.constexpr,
-                  TMA: tl.constexpr):
+def _key_gradient(keys, values, dk_out, dv_out, stride_dk, queries, d_outs, lse, delta, segment, first, start, count,
+                  key_position, column, scale, random, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr,
+                  BLOCK_N: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """dk and dv of the keys start, start + 1, ... of a run of keys: all words or all entities of a sequence. Scores are
     transposed, [keys, rows], so that p and ds are the left operand of a matmul directly from registers."""
-    scale_log2 = scale * LOG2_E
-    k = _load_rows((key, key, stride_key), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
-    v = _load_rows((value, value, stride_value), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
-    dk = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
-    dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
-    lanes = tl.arange(0, BLOCK_M)
+    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    dk, dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32), tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
+    scale_log2, lanes = scale * LOG2_E, tl.arange(0, BLOCK_M)
     for PART in tl.static_range(3):
         begin, end, row_first, n_rows, row_position = _part(segment, PART, BLOCK_M)
         for row in tl.range(begin, end, BLOCK_M, num_stages=1 if PART > 0 else None):
             q = _load_rows(queries, row_first, row, n_rows, column, BLOCK_M, HEAD_DIM, PART > 0, TMA)
             do = _load_rows(d_outs, row_first, row, n_rows, column, BLOCK_M, HEAD_DIM, PART > 0, TMA)
             statistics = row_first + row + lanes
-            if PART > 0:  # a row that does not exist: p = exp2(s - inf) = 0
-                exists = lanes < n_rows - row
-                row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
-                row_delta = tl.load(delta + statistics, mask=exists, other=0.0)
-            else:
-                row_lse = tl.load(lse + statistics)
-                row_delta = tl.load(delta + statistics)
+            if PART == 0:
+                row_lse, row_delta = tl.load(lse + statistics), tl.load(delta + statistics)
+            else:  # a row that does not exist: p = exp2(s - inf) = 0
+                row_lse = tl.load(lse + statistics, mask=lanes < n_rows - row, other=float("inf"))
+                row_delta = tl.load(delta + statistics, mask=lanes < n_rows - row, other=0.0)
             p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale_log2 - row_lse[None, :])
             dp = tl.dot(v, tl.trans(do), input_precision="ieee")
             if DROPOUT:
@@ -303,31 +287,29 @@ def key_gradient_kernel(q_word, q_entity, q_word_tiles, q_entity_tiles, key, val
     tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
-    lse += head.to(tl.int64) * n_rows
-    delta += head.to(tl.int64) * n_rows
-    d_outs = (d_out, d_out_tiles, stride_d_out)
+    random, column, statistics = _random(seed, sequence, head, keep), head * HEAD_DIM, head.to(tl.int64) * n_rows
+    keys, values = (key + column, key, stride_key), (value + column, value, stride_value)
+    d_outs = (d_out + column, d_out_tiles, stride_d_out)
     n_word_tiles = tl.cdiv(n_words, BLOCK_N[0])
     start = (tile - n_word_tiles) * BLOCK_N[2]
     if tile < n_word_tiles:
         start = tile * BLOCK_N[0]
-        _key_gradient(key, value, dk, dv, (q_word, q_word_tiles, stride_q_word), d_outs, lse, delta, segment,
-                      word_first, start, n_words, start, stride_key, stride_value, stride_dk, column, scale, random,
-                      HEAD_DIM, BLOCK_M, BLOCK_N[0], DROPOUT, TMA)
+        _key_gradient(keys, values, dk, dv, stride_dk, (q_word + column, q_word_tiles, stride_q_word), d_outs,
+                      lse + statistics, delta + statistics, segment, word_first, start, n_words, start, column, scale,
+                      random, HEAD_DIM, BLOCK_M, BLOCK_N[0], DROPOUT, TMA)
     elif start < n_entities:
-        _key_gradient(key, value, dk, dv, (q_entity, q_entity_tiles, stride_q_entity), d_outs, lse, delta, segment,
-                      entity_first, start, n_entities, entity_position + start, stride_key, stride_value, stride_dk,
-                      column, scale, random, HEAD_DIM, BLOCK_M, BLOCK_N[2], DROPOUT, TMA)
+        _key_gradient(keys, values, dk, dv, stride_dk, (q_entity + column, q_entity_tiles, stride_q_entity), d_outs,
+                      lse + statistics, delta + statistics, segment, entity_first, start, n_entities,
+                      entity_position + start, column, scale, random, HEAD_DIM, BLOCK_M, BLOCK_N[2], DROPOUT, TMA)
 
 
 # ---------------------------------------------------------------- launching
 
 
 class Tile(NamedTuple):
-    """A kernel's tile sizes. A program of the forward kernel and of the queries' gradient owns block_m rows and walks
-    full tiles of block_n words, then the rest and the entities block_e at a time; one of the keys' gradient owns block_n
-    words or block_e entities and walks the rows block_m at a time."""
+    """Tile sizes. A program of the forward kernel or the queries' gradient owns block_m rows and walks full tiles of
+    block_n words, then the rest and the entities block_e at a time; one of the keys' gradient owns block_n words or
+    block_e entities and walks the rows block_m at a time."""
 
     block_m: int
     block_n: int
@@ -361,23 +343,21 @@ def choose_tile(kernel, arch, dtype, dropout):
 
 def _launch_options(tile, head_dim, keep):
     """The constexpr and compile options of a launch. BLOCK_N: keys of a tile in each of the three parts."""
-    return dict(
-        HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=(tile.block_n, tile.block_e, tile.block_e),
-        DROPOUT=keep < 65536, TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages,
-    )  # fmt: skip
+    return dict(HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=(tile.block_n, tile.block_e, tile.block_e),
+                DROPOUT=keep < 65536, TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages)  # fmt: skip
 
 
-def _architecture(device):
+def architecture(device):
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8  # no GPU: the interpreter
     return {9: 90, 10: 100}.get(major, 80)
 
 
-def _readable(tensor):
-    """The tensor itself where the kernels can read it (heads side by side, rows 16-byte aligned), else a copy."""
-    rows, heads, head_dim = tensor.shape
-    row_bytes, size = tensor.stride(0) * tensor.element_size(), heads * head_dim
-    side_by_side = tensor.stride(2) == 1 and (heads == 1 or tensor.stride(1) == head_dim) and tensor.stride(0) >= size
-    return tensor if side_by_side and row_bytes % 16 == 0 and tensor.data_ptr() % 16 == 0 else tensor.contiguous()
+def readable(tensor):
+    """The tensor itself where kernels can read it, else a copy: the numbers of a row lie side by side, and every row
+    begins behind the one before, at a multiple of 16 bytes."""
+    aligned = tensor.stride(0) * tensor.element_size() % 16 == 0 and tensor.data_ptr() % 16 == 0
+    apart = tensor.stride(0) >= math.prod(tensor.shape[1:])
+    return tensor if aligned and apart and tensor[:1].is_contiguous() else tensor.contiguous()
 
 
 def _tiles_of(tile, rows, *tensors):
@@ -387,10 +367,6 @@ def _tiles_of(tile, rows, *tensors):
     n_rows, heads, head_dim = tensors[0].shape
     size, block = [n_rows, heads * head_dim], [rows, head_dim]
     return [TensorDescriptor(x, size, [x.stride(0), 1], block) for x in tensors]
-
-
-def _row_strides(*tensors):
-    return [x.stride(0) for x in tensors]
 
 
 def _kept_of_65536(dropout):
@@ -408,13 +384,13 @@ def _attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tens
     """out and lse [heads, rows] (base 2)."""
     n_rows, heads, head_dim = q_word.shape
     two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
-    q_word, q_entity, key, value = map(_readable, (q_word, q_entity if two_queries else q_word, key, value))
+    q_word, q_entity, key, value = map(readable, (q_word, q_entity if two_queries else q_word, key, value))
     out, lse = q_word.new_empty(q_word.shape), q_word.new_empty(heads, n_rows, dtype=torch.float32)
-    tile = choose_tile("forward", _architecture(out.device), out.dtype, dropout)
+    tile = choose_tile("forward", architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         forward_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
             q_word, q_entity, key, value, *_tiles_of(tile, tile.block_n, key, value), out, lse,
-            segments, segments if seed is None else seed, *_row_strides(q_word, q_entity, key, value, out),
+            segments, segments if seed is None else seed, *[x.stride(0) for x in (q_word, q_entity, key, value, out)],
             n_rows, max_words, max_entities, head_dim**-0.5, keep,
             TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
@@ -429,23 +405,23 @@ def _attention_backward(d_out: Tensor, q_word: Tensor, q_entity: Tensor | None, 
     n_rows, heads, head_dim = q_word.shape
     two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
     q_word, q_entity, key, value, d_out = map(
-        _readable, (q_word, q_entity if two_queries else q_word, key, value, d_out))
+        readable, (q_word, q_entity if two_queries else q_word, key, value, d_out))
     dq_word, dk, dv, delta = (torch.empty_like(x) for x in (out, out, out, lse))
     dq_entity = torch.empty_like(out) if two_queries else out.new_empty(0)
     seed, numbers = segments if seed is None else seed, (n_rows, head_dim**-0.5, keep)
-    tile = choose_tile("query_gradient", _architecture(out.device), out.dtype, dropout)
+    tile = choose_tile("query_gradient", architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         query_gradient_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
             q_word, q_entity, key, value, *_tiles_of(tile, tile.block_n, key, value), out, d_out, lse, delta, dq_word,
-            dq_entity, segments, seed, *_row_strides(q_word, q_entity, key, value, out, d_out), *numbers,
-            TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
+            dq_entity, segments, seed, *[x.stride(0) for x in (q_word, q_entity, key, value, out, d_out)],
+            *numbers, TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
-        tile = choose_tile("key_gradient", _architecture(out.device), out.dtype, dropout)
+        tile = choose_tile("key_gradient", architecture(out.device), out.dtype, dropout)
         n_tiles = triton.cdiv(max_words, tile.block_n) + triton.cdiv(max_entities, tile.block_e)
         q_word_tiles, q_entity_tiles, d_out_tiles = _tiles_of(tile, tile.block_m, q_word, q_entity, d_out)
         key_gradient_kernel[n_tiles, heads, segments.shape[0]](
             q_word, q_entity, q_word_tiles, q_entity_tiles, key, value, d_out, d_out_tiles, lse, delta, dk, dv,
-            segments, seed, *_row_strides(q_word, q_entity, key, value, d_out, dk), *numbers,
+            segments, seed, *[x.stride(0) for x in (q_word, q_entity, key, value, d_out, dk)], *numbers,
             **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
     return dq_word, dq_entity, dk, dv

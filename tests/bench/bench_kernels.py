@@ -3,6 +3,7 @@
     python tests/bench/bench_kernels.py                      all tables
     python tests/bench/bench_kernels.py --static             only the compiled code (two minutes on one core)
     python tests/bench/bench_kernels.py --traffic            only bytes, FLOPs and exponentials (seconds)
+    python tests/bench/bench_kernels.py --rungs              what each addition to the first rung buys, on sm_90
     python tests/bench/bench_kernels.py --json out.json      the same numbers for a program to read
 
 *Static.* Every kernel is launched on a pretended sm_80 (A100), sm_90 (H100) and sm_100 (B200), which compiles it as a
@@ -41,6 +42,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from kernels import entity_attention as attention
+from kernels import entity_attention_simple as simple
 from kernels import linear_cross_entropy as cross_entropy
 
 KERNELS = ("forward", "query_gradient", "key_gradient")
@@ -101,7 +103,7 @@ def inspect_attention(arch, dtype=torch.float16, dropout=0.0, two_queries=True):
     (q_word, q_entity, *tensors, d_out), packing = attention_inputs(dtype)
     inputs = q_word, q_entity if two_queries else None, *tensors
     options = *packing, dropout, torch.tensor(0) if dropout else None
-    with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "_architecture", lambda _: arch):
+    with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "architecture", lambda _: arch):
         out, lse = attention._attention(*inputs, *options)
         attention._attention_backward(d_out, *inputs, out, lse, *options)
     rows = []
@@ -112,6 +114,16 @@ def inspect_attention(arch, dtype=torch.float16, dropout=0.0, two_queries=True):
                      "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
                      **read_back(code, tile)})  # fmt: skip
     return rows
+
+
+def inspect_first_rung(arch, dtype=torch.float16):
+    """The same for the kernels of `entity_attention_simple.py`."""
+    (*tensors, d_out), packing = attention_inputs(dtype)
+    with compiling(simple, KERNELS, arch) as compiled:
+        simple.SimpleAttention.apply(*(x.requires_grad_() for x in tensors), packing[0]).backward(d_out)
+    sides = simple.TILE["BLOCK_M"], simple.TILE["BLOCK_N"], simple.TILE["BLOCK_N"]
+    tile = attention.Tile(*sides, simple.TILE["num_warps"], simple.TILE["num_stages"], False)
+    return [read_back(code, tile) for code in compiled]
 
 
 def inspect_cross_entropy(arch, dtype=torch.bfloat16, weight_dtype=torch.float32, features=256):
@@ -276,8 +288,8 @@ class TrafficCounter:
         return Traffic(self.requested, unique, self.flops, self.exponentials, self.atomics)
 
 
-def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64):
-    """Forward and backward with the tiles of an architecture (float16), as ratios to the least that could do.
+def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64, first_rung=False):
+    """Forward and backward with the tiles of an architecture, or by the first rung, as ratios to the least that could do.
 
     The least: forward reads both queries, keys, values and writes the output and its log-sum-exp; backward reads all of
     these and the output's gradient, writes four gradients. FLOPs: two products of all queries with all keys forward,
@@ -285,17 +297,17 @@ def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=6
     """
     rows = batch * (words + entities)
     wide, packing = attention_inputs(torch.float16, words, entities, batch, heads)
-    chosen = attention.choose_tile
-    attention.choose_tile = lambda kernel, _, *rest: chosen(kernel, arch, *rest)
-    try:
+    chosen, leaves = attention.choose_tile, [x.clone().requires_grad_() for x in wide[:4]]
+    with mock.patch.object(attention, "choose_tile", lambda kernel, _, *rest: chosen(kernel, arch, *rest)):
         with TrafficCounter() as counter:
-            out, lse = attention._attention(*wide[:4], *packing, 0.0, None)
+            if first_rung:
+                out = simple.SimpleAttention.apply(*leaves, packing[0])
+            else:
+                out = attention.entity_attention(*leaves, *packing)
         forward = counter.traffic()
         with TrafficCounter() as counter:
-            attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, 0.0, None)
+            out.backward(wide[4])
         backward = counter.traffic()
-    finally:
-        attention.choose_tile = chosen
     tensor, statistic = rows * heads * head_dim * 2, rows * heads * 4
     scores = batch * heads * (words + entities) ** 2
     least = {"forward": (5 * tensor + statistic, 2), "backward": (10 * tensor + statistic, 5)}
@@ -345,6 +357,36 @@ def eager_traffic(words=512, entities=64, batch=2, heads=2, head_dim=64, dropout
     with Tally() as backward:
         torch.autograd.grad(out, [word, entity, *layer.parameters()], gradients)
     return forward.bytes, backward.bytes
+
+
+# ---------------------------------------------------------------- what each addition buys
+
+RUNGS = {  # the tile in place of a kernel's own; None: the first rung itself
+    "first rung": None,
+    "full tiles unmasked": lambda own: attention.Tile(64, 64, 64, 4, 2, False),
+    "tensor descriptors": lambda own: attention.Tile(64, 64, 64, 4, 2, True),
+    "each kernel's tile": lambda own: own._replace(num_stages=2),
+    "loads further ahead": lambda own: own,
+}
+
+
+def rung(name, arch, interpreted):
+    """Of forward, gradient of the queries, of the keys: instructions per score, programs of a processor; in the
+    interpreter the bytes that forward and backward ask for, in minima."""
+    own, change = attention.choose_tile, RUNGS[name] or (lambda tile: tile)
+    with mock.patch.object(attention, "choose_tile", lambda *arguments: change(own(*arguments))):
+        if interpreted:
+            rows = attention_traffic(arch, batch=1, heads=1, first_rung=RUNGS[name] is None)
+            return {"requested / minimum": [row["requested / minimum"] for row in rows]}
+        rows = inspect_first_rung(arch) if RUNGS[name] is None else inspect_attention(arch)
+        return {key: [row[key] for row in rows] for key in ("per_score", "programs", "load_to_wait", "spilled_bytes")}
+
+
+def rungs_table(interpreted, arch=90):
+    rows = [{"rung": name, **rung(name, arch, interpreted)} for name in RUNGS]
+    for row in rows:
+        print(show(row, row), flush=True)
+    return rows
 
 
 # ---------------------------------------------------------------- roofline: an estimate
@@ -417,17 +459,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--static", action="store_true", help="only the compiled code")
     parser.add_argument("--traffic", action="store_true", help="only bytes, FLOPs, exponentials, in the interpreter")
+    parser.add_argument("--rungs", action="store_true", help="only what each addition buys; interpreted: its bytes")
     parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args()
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     results = {}
-    if args.static or not args.traffic:
+    if args.rungs:
+        results["rungs"] = rungs_table(interpreted)
+    elif args.static or not args.traffic:
         if interpreted:
             raise SystemExit("--static compiles: run it without TRITON_INTERPRET")
         results["static"] = static_table()
-    if args.traffic or not args.static:
+    if args.traffic or not (args.static or args.rungs):
         results["traffic"] = traffic_table() if interpreted else interpreted_traffic()
-    if not (args.static or args.traffic):
+    if not (args.static or args.traffic or args.rungs):
         results["roofline, estimated"] = roofline()
         for row in results["roofline, estimated"]:
             print("estimate ", show(row, row))

@@ -1,5 +1,10 @@
-"""Entity-aware attention, the fast form. Its picture, equations and kernels are those of `entity_attention_simple.py`,
-which is to be read first; here is what this file adds.
+"""Entity-aware attention, the fast form. Picture, equations and kernels are those of `entity_attention_simple.py`, to
+be read first; here is what this file adds.
+
+*Three parts*. A loop over keys, or over rows, has three parts: full tiles of words; the rest of the words; entities.
+Full tiles need no mask; on sm_90 and newer a tensor descriptor fetches them: one thread asks the copy engine for the
+whole tile. The others are masked, read by pointers, and of keys the tiles are smaller. Rows of another sequence are
+never read, a NaN there does not spread.
 
 *Dropout*. With z_ij a random 0 or 1 and c = 1 / (share of ones):
 
@@ -16,27 +21,28 @@ entities:
       position    0 ............ 36     37 .. 47    48 ............. 52
       row         word_first + 0..36    no row      entity_first + 0..4
 
-*Full tiles* need no mask. On sm_90 and newer a tensor descriptor fetches them: one thread asks the copy engine for the
-whole tile. The rest of a run of keys (or rows) is masked and read by pointers: rows of another sequence are never read,
-a NaN there does not spread.
+*What each addition buys* on sm_90 (`bench_kernels.py --rungs`). Instructions per score of the forward kernel, of the
+queries' and of the keys' gradient; programs that a processor holds; bytes asked for, in minima, forward and backward:
 
-*Grid*: axis 0 tiles of rows or of keys, axis 1 heads, axis 2 sequences.
+      first rung             13.4  12.6  12.9     3 3 2     4.2  4.6
+      full tiles unmasked     9.4   7.9   9.6     3 3 2     4.2  4.6
+      tensor descriptors      8.8   7.6   9.7     3 3 2     4.2  4.6
+      each kernel's tile      6.6   6.2   9.7     2 2 2     2.6  4.6
+      loads further ahead     6.6   6.2   9.8     2 2 2     2.6  4.6     asked for a pass before, in dk two passes
+
+*Tried, but costly* (instructions per score): tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making
+the mask with tl.join: +11 (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit
+numbers, and shuffles; the seed as Philox's key: spills on sm_90; the words' rest in one tile: spills on sm_100.
 
 *Limits*: head_dim 32, 64; 131,072 positions per sequence (dropout's counter); differentiable once. *Relative error*
 against float64 on the same inputs: in float32 that of plain PyTorch (2e-7); in float16 (3e-4) and bfloat16 (3e-3) less
 than one rounding of the type. If a row has nearly all its weight on one key, dp - delta nearly cancels, and delta from
 o loses float32's last digits; `ops_cpu.py`, which has p, sums over it instead. *Tested with* triton 3.7.1 in the
-interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. *Memory traffic*, for 512 words and 64
-entities: 1/30 of the bytes of the layer in transformers forward, 1/15 backward.
-
-*Tried, but costly* (instructions per score in the hot loop; `tests/bench/bench_kernels.py` says how they are counted):
-  tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making the mask with tl.join: +3 (forward), +11
-  (dk) on sm_80, where the compiler mistakes a join before a matmul for the unpacking of 4-bit numbers, and shuffles;
-  the seed as Philox's key: more registers of a thread, spills on sm_90; a constant as its key: 22 instead of 20 on
-  sm_100; every key tile masked and read by pointers: +2 to +3; dropout's c inside the loops: +1; one body of a tile for
-  full and masked ones, or a loop over the tiles of a program: spills (sm_80: 80 bytes; sm_90, three stages: 48 to 272).
+interpreter and as machine code for sm_80, sm_90, sm_100; not yet run on a GPU. For 512 words and 64
+entities, the layer in transformers moves 30 times the bytes forward, 15 times backward.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -46,22 +52,19 @@ from torch import Tensor
 from triton.language.target_info import cuda_capability_geq
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-# ---------------------------------------------------------------- pieces that all three kernels use
+from kernels.entity_attention_simple import LOG2_E, load, store
 
 
 @triton.jit
 def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, MASKED: tl.constexpr,
                TMA: tl.constexpr):
-    """Rows start, start + 1, ... of the run of `count` rows that begins at row `first`: [ROWS, HEAD_DIM].
-    MASKED: rows past the end of the run are zero and not read. Otherwise no row may be past it."""
+    """[ROWS, HEAD_DIM] of the run of `count` rows that begins at row `first`, from its row number `start` on. source: a
+    pointer to the head's first column, a descriptor, a stride. MASKED: rows past the end are zero and not read."""
     pointer, tiles, stride = source
     if TMA and not MASKED:
         return tiles.load([first + start, column])
     lanes = tl.arange(0, ROWS)
-    base = pointer + (first + start).to(tl.int64) * stride + column
+    base = pointer + (first + start).to(tl.int64) * stride
     offsets = lanes[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
     if MASKED:
         return tl.load(base + offsets, mask=(lanes < count - start)[:, None], other=0.0)
@@ -70,15 +73,14 @@ def _load_rows(source, first, start, count, column, ROWS: tl.constexpr, HEAD_DIM
 
 @triton.jit
 def _segment(segments, sequence):
-    """One sequence: its first word row, number of words, first entity row, number of entities, and the position of its
-    first entity (the number of words rounded up to a multiple of 16)."""
+    """Of a sequence: first word row, number of words, first entity row, number of entities, position of the first."""
     row = segments + 4 * sequence
     n_words = tl.load(row + 1)
     return tl.load(row), n_words, tl.load(row + 2), tl.load(row + 3), (n_words + 15) // 16 * 16
 
 
 @triton.jit
-def _query_rows(segment, position, BLOCK_M: tl.constexpr):
+def _rows(segment, position, BLOCK_M: tl.constexpr):
     """The rows [BLOCK_M] (int64) at positions position, position + 1, ..., and which of these have a row."""
     word_first, n_words, entity_first, n_entities, entity_position = segment
     position += tl.arange(0, BLOCK_M)
@@ -89,9 +91,21 @@ def _query_rows(segment, position, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
+def _part(segment, PART: tl.constexpr, BLOCK: tl.constexpr):
+    """Part of a sequence, a piece of its run of words or entities: numbers, in the run, of its first row and of the one
+    behind its last; the run's first row, number of rows, first position."""
+    word_first, n_words, entity_first, n_entities, entity_position = segment
+    begin, end, first, count, position = 0, n_words // BLOCK * BLOCK, word_first, n_words, 0
+    if PART == 1:
+        begin, end = end, n_words
+    if PART == 2:
+        end, first, count, position = n_entities, entity_first, n_entities, entity_position
+    return begin, end, first, count, position
+
+
+@triton.jit
 def _random(seed, sequence, head, keep):
-    """Two words for dropout's counter, of seed and stream, and the share of scores kept, times 65536. An odd factor
-    tells neighbouring seeds apart in both words."""
+    """Two words for dropout's counter, and `keep`. An odd factor tells neighbouring seeds apart in both words."""
     start = tl.load(seed).to(tl.uint64) * 0x9E3779B97F4A7C15
     stream = sequence * tl.num_programs(1) + head
     return start.to(tl.uint32), (start >> 32).to(tl.uint32) ^ stream.to(tl.uint32), keep
@@ -107,9 +121,9 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
     upper_a = tl.reshape(tl.arange(0, 2) == 1, [1, 2, 1, 1, 1, 1])
     upper_b = tl.reshape(tl.arange(0, 2) == 1, [1, 1, 1, 1, 2, 1])
     if FIRST_IS_QUERY:
-        low = (a << 16) ^ low_start ^ b
+        low, upper_row, upper_column = (a << 16) ^ low_start ^ b, upper_a, upper_b
     else:
-        low = (b << 16) ^ low_start ^ a
+        low, upper_row, upper_column = (b << 16) ^ low_start ^ a, upper_b, upper_a
     high = tl.zeros_like(low) + high_start
     key = keep.to(tl.uint32)  # any number would do; this one needs no register of a thread, being a kernel's argument
     for _ in tl.static_range(7):
@@ -119,110 +133,58 @@ def _kept(random, first, second, FIRST: tl.constexpr, SECOND: tl.constexpr, FIRS
         else:
             low, high = tl.umulhi(low, 0xD256D193) ^ key ^ high, low * 0xD256D193
         key += 0x9E3779B9
-    if FIRST_IS_QUERY:
-        word = tl.where(upper_a, high, low)
-        draw = tl.where(upper_b, word, word << 16)
-    else:
-        word = tl.where(upper_b, high, low)
-        draw = tl.where(upper_a, word, word << 16)
+    word = tl.where(upper_row, high, low)
+    draw = tl.where(upper_column, word, word << 16)
     return tl.reshape(draw < (keep.to(tl.uint32) << 16), [FIRST, SECOND])
 
 
-# ---------------------------------------------------------------- forward
-
-
-@triton.jit
-def _forward_tile(acc, row_sum, row_max, q, keys, values, first, start, count, column, scale, random,
-                  row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr,
-                  DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Add a tile of keys to the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
-    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
-    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
-    s = tl.dot(q, tl.trans(k), input_precision="ieee")
-    if MASKED:
-        s = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], s, float("-inf"))
-    new_max = tl.maximum(row_max, tl.max(s, 1) * scale)
-    p = tl.exp2(s * scale - new_max[:, None])
-    rescale = tl.exp2(row_max - new_max)
-    row_sum = row_sum * rescale + tl.sum(p, 1)
-    acc = acc * rescale[:, None]
-    if DROPOUT:
-        kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
-        p = tl.where(kept, p, 0.0)  # after row_sum: dropout does not change the softmax's sum
-    acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
-    return acc, row_sum, new_max
+# ---------------------------------------------------------------- the three kernels
 
 
 @triton.jit(do_not_specialize=["n_rows", "max_words", "max_entities", "keep"])
 def forward_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, out, lse, segments, seed,
                    stride_q_word, stride_q_entity, stride_key, stride_value, stride_out,
                    n_rows, max_words, max_entities, scale, keep,
-                   HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-                   TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
+                   HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TWO_QUERIES: tl.constexpr,
+                   DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """out and lse of BLOCK_M rows of one sequence and head. *_tiles: descriptors of the same tensors, if TMA."""
     position, head, sequence = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
     if position >= entity_position + n_entities:
         return
-    row, exists = _query_rows(segment, position, BLOCK_M)
-    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
-    channels = column + tl.arange(0, HEAD_DIM)[None, :]
+    row, exists = _rows(segment, position, BLOCK_M)
+    random, column = _random(seed, sequence, head, keep), head * HEAD_DIM
+    keys, values = (key + column, key_tiles, stride_key), (value + column, value_tiles, stride_value)
+    channel = column + tl.arange(0, HEAD_DIM)
     scale_log2 = scale * LOG2_E
-    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc, row_sum = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    # words: full tiles, then the rest
-    q = tl.load(q_word + row[:, None] * stride_q_word + channels, mask=exists[:, None], other=0.0)
-    full = n_words // BLOCK_N * BLOCK_N
-    for start in range(0, full, BLOCK_N):
-        acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, word_first, start, n_words,
-                                              column, scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM,
-                                              DROPOUT, False, TMA)
-    if full < n_words:
-        acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, word_first, full, n_words,
-                                              column, scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM,
-                                              DROPOUT, True, TMA)
-    # entities: the other query, the same running softmax
-    if n_entities > 0:
-        if TWO_QUERIES:
-            q = tl.load(q_entity + row[:, None] * stride_q_entity + channels, mask=exists[:, None], other=0.0)
-        for start in range(0, n_entities, BLOCK_E):
-            acc, row_sum, row_max = _forward_tile(acc, row_sum, row_max, q, keys, values, entity_first, start,
-                                                  n_entities, column, scale_log2, random, position, entity_position,
-                                                  BLOCK_M, BLOCK_E, HEAD_DIM, DROPOUT, True, TMA)
+    q = load(q_word, row, exists, stride_q_word, channel)
+    for PART in tl.static_range(3):
+        if PART == 2 and TWO_QUERIES:
+            q = load(q_entity, row, exists, stride_q_entity, channel)
+        begin, end, first, count, key_position = _part(segment, PART, BLOCK_N[0])
+        for start in range(begin, end, BLOCK_N[PART]):
+            k = _load_rows(keys, first, start, count, column, BLOCK_N[PART], HEAD_DIM, PART > 0, TMA)
+            v = _load_rows(values, first, start, count, column, BLOCK_N[PART], HEAD_DIM, PART > 0, TMA)
+            s = tl.dot(q, tl.trans(k), input_precision="ieee")
+            if PART > 0:
+                s = tl.where((tl.arange(0, BLOCK_N[PART]) < count - start)[None, :], s, float("-inf"))
+            new_max = tl.maximum(row_max, tl.max(s, 1) * scale_log2)
+            p = tl.exp2(s * scale_log2 - new_max[:, None])
+            rescale = tl.exp2(row_max - new_max)
+            row_sum = row_sum * rescale + tl.sum(p, 1)
+            acc = acc * rescale[:, None]
+            if DROPOUT:
+                kept = _kept(random, position, key_position + start, BLOCK_M, BLOCK_N[PART], True)
+                p = tl.where(kept, p, 0.0)  # after row_sum: dropout does not change the softmax's sum
+            acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
+            row_max = new_max
     fits = (n_words <= max_words) & (n_entities <= max_entities)  # else there are too few programs: not in silence
     acc = acc * (tl.where(fits, 65536.0 / keep, float("nan")) / row_sum)[:, None]
-    tl.store(out + row[:, None] * stride_out + channels, acc.to(out.dtype.element_ty), mask=exists[:, None])
+    store(out, row, exists, stride_out, channel, acc)
     tl.store(lse + head.to(tl.int64) * n_rows + row, row_max + tl.log2(row_sum), mask=exists)
-
-
-# ---------------------------------------------------------------- backward: the two queries
-
-
-@triton.jit
-def _query_gradient_tile(dq, q, do, lse, delta, keys, values, first, start, count, column, scale, random,
-                         row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                         HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Add one tile of keys to dq: recomputes p from lse, then ds / c."""
-    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
-    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, MASKED, TMA)
-    s = tl.dot(q, tl.trans(k), input_precision="ieee")
-    p = tl.exp2(s * scale - lse[:, None])
-    if MASKED:
-        p = tl.where((tl.arange(0, BLOCK_N) < count - start)[None, :], p, 0.0)
-    if DROPOUT or TMA:
-        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
-        if DROPOUT:
-            kept = _kept(random, row_position, key_position + start, BLOCK_M, BLOCK_N, True)
-            dp = tl.where(kept, dp, 0.0)
-        ds = p * (dp - delta[:, None])
-    else:  # on sm_80 a matmul can start from any accumulator for free; newer tensor cores would have to write it first
-        minus_delta = tl.zeros([BLOCK_M, BLOCK_N], tl.float32) - delta[:, None]
-        ds = p * tl.dot(do, tl.trans(v), minus_delta, input_precision="ieee")
-    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
 
 
 @triton.jit(do_not_specialize=["n_rows", "keep"])
@@ -230,7 +192,7 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
                           dq_entity, segments, seed,
                           stride_q_word, stride_q_entity, stride_key, stride_value, stride_out, stride_d_out,
                           n_rows, scale, keep,
-                          HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+                          HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                           TWO_QUERIES: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
     """delta, dq_word and dq_entity of BLOCK_M rows of one sequence and head."""
     position, head, sequence = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
@@ -238,112 +200,80 @@ def query_gradient_kernel(q_word, q_entity, key, value, key_tiles, value_tiles, 
     word_first, n_words, entity_first, n_entities, entity_position = segment
     if position >= entity_position + n_entities:
         return
-    row, exists = _query_rows(segment, position, BLOCK_M)
-    keys, values = (key, key_tiles, stride_key), (value, value_tiles, stride_value)
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
-    channels = column + tl.arange(0, HEAD_DIM)[None, :]
-    out_offsets = row[:, None] * stride_out + channels  # dq_word and dq_entity have the layout of `out`
-    do = tl.load(d_out + row[:, None] * stride_d_out + channels, mask=exists[:, None], other=0.0)
-    o = tl.load(out + out_offsets, mask=exists[:, None], other=0.0)
+    row, exists = _rows(segment, position, BLOCK_M)
+    random, column = _random(seed, sequence, head, keep), head * HEAD_DIM
+    keys, values = (key + column, key_tiles, stride_key), (value + column, value_tiles, stride_value)
+    channel = column + tl.arange(0, HEAD_DIM)
+    o, do = load(out, row, exists, stride_out, channel), load(d_out, row, exists, stride_d_out, channel)
     statistics = head.to(tl.int64) * n_rows + row
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1) * (keep / 65536.0)  # delta / c
     tl.store(delta + statistics, row_delta, mask=exists)
     row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
-    scale_log2 = scale * LOG2_E
-    final_scale = scale * 65536.0 / keep
-    # words
-    q = tl.load(q_word + row[:, None] * stride_q_word + channels, mask=exists[:, None], other=0.0)
+    scale_log2, final_scale, dq_out = scale * LOG2_E, scale * 65536.0 / keep, dq_word
     dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    full = n_words // BLOCK_N * BLOCK_N
-    for start in range(0, full, BLOCK_N):
-        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, word_first, start, n_words, column,
-                                  scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False, TMA)
-    if full < n_words:
-        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, word_first, full, n_words, column,
-                                  scale_log2, random, position, 0, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True, TMA)
-    # entities: with two queries, dq_entity is a separate sum
-    last = dq_word
-    if TWO_QUERIES:
-        tl.store(dq_word + out_offsets, (dq * final_scale).to(dq_word.dtype.element_ty), mask=exists[:, None])
-        last = dq_entity
-        dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-        if n_entities > 0:
-            q = tl.load(q_entity + row[:, None] * stride_q_entity + channels, mask=exists[:, None], other=0.0)
-    for start in range(0, n_entities, BLOCK_E):
-        dq = _query_gradient_tile(dq, q, do, row_lse, row_delta, keys, values, entity_first, start, n_entities,
-                                  column, scale_log2, random, position, entity_position, BLOCK_M, BLOCK_E, HEAD_DIM,
-                                  DROPOUT, True, TMA)
-    tl.store(last + out_offsets, (dq * final_scale).to(last.dtype.element_ty), mask=exists[:, None])
-
-
-# ---------------------------------------------------------------- backward: keys and values
-
-
-@triton.jit
-def _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, first, start, count, column, scale, random,
-                       row_position, key_position, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                       HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr):
-    """Add one tile of rows to dk and dv. All scores are transposed, [keys, rows], so that p and ds are the left operand
-    of a matmul directly from registers."""
-    q = _load_rows(queries, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
-    do = _load_rows(d_outs, first, start, count, column, BLOCK_M, HEAD_DIM, MASKED, TMA)
-    lanes = tl.arange(0, BLOCK_M)
-    lse += first + start
-    delta += first + start
-    if MASKED:  # a row that does not exist: p = exp2(s - inf) = 0
-        exists = lanes < count - start
-        row_lse = tl.load(lse + lanes, mask=exists, other=float("inf"))
-        row_delta = tl.load(delta + lanes, mask=exists, other=0.0)
-    else:
-        row_lse = tl.load(lse + lanes)
-        row_delta = tl.load(delta + lanes)
-    s = tl.dot(k, tl.trans(q), input_precision="ieee")  # transposed: [keys, rows]
-    p = tl.exp2(s * scale - row_lse[None, :])
-    dp = tl.dot(v, tl.trans(do), input_precision="ieee")
-    if DROPOUT:
-        kept = _kept(random, key_position, row_position + start, BLOCK_N, BLOCK_M, False)
-        dv = tl.dot(tl.where(kept, p, 0.0).to(do.dtype), do, dv, input_precision="ieee")
-        dp = tl.where(kept, dp, 0.0)
-    else:
-        dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-    ds = p * (dp - row_delta[None, :])
-    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
-    return dk, dv
+    q = load(q_word, row, exists, stride_q_word, channel)
+    for PART in tl.static_range(3):
+        if PART == 2 and TWO_QUERIES:  # dq_entity is a separate sum
+            store(dq_word, row, exists, stride_out, channel, dq * final_scale)
+            dq_out = dq_entity
+            dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+            q = load(q_entity, row, exists, stride_q_entity, channel)
+        begin, end, first, count, key_position = _part(segment, PART, BLOCK_N[0])
+        for start in range(begin, end, BLOCK_N[PART]):
+            k = _load_rows(keys, first, start, count, column, BLOCK_N[PART], HEAD_DIM, PART > 0, TMA)
+            v = _load_rows(values, first, start, count, column, BLOCK_N[PART], HEAD_DIM, PART > 0, TMA)
+            s = tl.dot(q, tl.trans(k), input_precision="ieee")
+            p = tl.exp2(s * scale_log2 - row_lse[:, None])
+            if PART > 0:
+                p = tl.where((tl.arange(0, BLOCK_N[PART]) < count - start)[None, :], p, 0.0)
+            if DROPOUT or TMA:
+                dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+                if DROPOUT:
+                    kept = _kept(random, position, key_position + start, BLOCK_M, BLOCK_N[PART], True)
+                    dp = tl.where(kept, dp, 0.0)
+                ds = p * (dp - row_delta[:, None])
+            else:  # on sm_80 a matmul can start from any accumulator for free; newer ones would have to write it first
+                minus_delta = tl.zeros_like(s) - row_delta[:, None]
+                ds = p * tl.dot(do, tl.trans(v), minus_delta, input_precision="ieee")
+            dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    store(dq_out, row, exists, stride_out, channel, dq * final_scale)  # which has the layout of `out`
 
 
 @triton.jit
-def _key_gradient(key, value, dk_out, dv_out, queries, d_outs, lse, delta, segment, first, start, count, key_position,
-                  stride_key, stride_value, stride_dk, column, scale, random,
-                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, DROPOUT: tl.constexpr,
-                  TMA: tl.constexpr):
-    """dK and dV of the keys start, start + 1, ... of a run of keys: all words or all entities of a sequence."""
-    word_first, n_words, entity_first, n_entities, entity_position = segment
-    scale_log2 = scale * LOG2_E
-    k = _load_rows((key, key, stride_key), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
-    v = _load_rows((value, value, stride_value), first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
-    dk = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
-    dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
-    full = n_words // BLOCK_M * BLOCK_M
-    for row in range(0, full, BLOCK_M):
-        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, word_first, row, n_words, column,
-                                    scale_log2, random, 0, key_position, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, False,
-                                    TMA)
-    if full < n_words:
-        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, word_first, full, n_words, column,
-                                    scale_log2, random, 0, key_position, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, True,
-                                    TMA)
-    for row in range(0, n_entities, BLOCK_M):
-        dk, dv = _key_gradient_tile(dk, dv, k, v, queries, d_outs, lse, delta, entity_first, row, n_entities, column,
-                                    scale_log2, random, entity_position, key_position, BLOCK_M, BLOCK_N, HEAD_DIM,
-                                    DROPOUT, True, TMA)
-    low_start, high_start, keep = random
-    inverse_keep = 65536.0 / keep
-    lanes = tl.arange(0, BLOCK_N)
-    offsets = ((first + start + lanes).to(tl.int64)[:, None] * stride_dk + column + tl.arange(0, HEAD_DIM)[None, :])
-    exists = (lanes < count - start)[:, None]
-    tl.store(dk_out + offsets, (dk * (scale * inverse_keep)).to(dk_out.dtype.element_ty), mask=exists)
-    tl.store(dv_out + offsets, (dv * inverse_keep).to(dv_out.dtype.element_ty), mask=exists)
+def _key_gradient(keys, values, dk_out, dv_out, stride_dk, queries, d_outs, lse, delta, segment, first, start, count,
+                  key_position, column, scale, random, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr,
+                  BLOCK_N: tl.constexpr, DROPOUT: tl.constexpr, TMA: tl.constexpr):
+    """dk and dv of the keys start, start + 1, ... of a run of keys: all words or all entities of a sequence. Scores are
+    transposed, [keys, rows], so that p and ds are the left operand of a matmul directly from registers."""
+    k = _load_rows(keys, first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    v = _load_rows(values, first, start, count, column, BLOCK_N, HEAD_DIM, True, False)
+    dk, dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32), tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
+    scale_log2, lanes = scale * LOG2_E, tl.arange(0, BLOCK_M)
+    for PART in tl.static_range(3):
+        begin, end, row_first, n_rows, row_position = _part(segment, PART, BLOCK_M)
+        for row in tl.range(begin, end, BLOCK_M, num_stages=1 if PART > 0 else None):
+            q = _load_rows(queries, row_first, row, n_rows, column, BLOCK_M, HEAD_DIM, PART > 0, TMA)
+            do = _load_rows(d_outs, row_first, row, n_rows, column, BLOCK_M, HEAD_DIM, PART > 0, TMA)
+            statistics = row_first + row + lanes
+            if PART == 0:
+                row_lse, row_delta = tl.load(lse + statistics), tl.load(delta + statistics)
+            else:  # a row that does not exist: p = exp2(s - inf) = 0
+                row_lse = tl.load(lse + statistics, mask=lanes < n_rows - row, other=float("inf"))
+                row_delta = tl.load(delta + statistics, mask=lanes < n_rows - row, other=0.0)
+            p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale_log2 - row_lse[None, :])
+            dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+            if DROPOUT:
+                kept = _kept(random, key_position, row_position + row, BLOCK_N, BLOCK_M, False)
+                dv = tl.dot(tl.where(kept, p, 0.0).to(do.dtype), do, dv, input_precision="ieee")
+                dp = tl.where(kept, dp, 0.0)
+            else:
+                dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+            ds = p * (dp - row_delta[None, :])
+            dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    number, inverse_keep = start + tl.arange(0, BLOCK_N), 65536.0 / random[2]
+    row, exists, channel = (first + number).to(tl.int64), number < count, column + tl.arange(0, HEAD_DIM)
+    store(dk_out, row, exists, stride_dk, channel, dk * (scale * inverse_keep))
+    store(dv_out, row, exists, stride_dk, channel, dv * inverse_keep)
 
 
 @triton.jit(do_not_specialize=["n_rows", "keep"])
@@ -351,36 +281,35 @@ def key_gradient_kernel(q_word, q_entity, q_word_tiles, q_entity_tiles, key, val
                         dk, dv, segments, seed,
                         stride_q_word, stride_q_entity, stride_key, stride_value, stride_d_out, stride_dk,
                         n_rows, scale, keep,
-                        HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
-                        DROPOUT: tl.constexpr, TMA: tl.constexpr):
-    """dk and dv of BLOCK_N words or BLOCK_E entities of one sequence and head."""
+                        HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DROPOUT: tl.constexpr,
+                        TMA: tl.constexpr):
+    """dk and dv of BLOCK_N words or entities of one sequence and head."""
     tile, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     segment = _segment(segments, sequence)
     word_first, n_words, entity_first, n_entities, entity_position = segment
-    random = _random(seed, sequence, head, keep)
-    column = head * HEAD_DIM
-    lse += head.to(tl.int64) * n_rows
-    delta += head.to(tl.int64) * n_rows
-    d_outs = (d_out, d_out_tiles, stride_d_out)
-    n_word_tiles = tl.cdiv(n_words, BLOCK_N)
-    start = (tile - n_word_tiles) * BLOCK_E
+    random, column, statistics = _random(seed, sequence, head, keep), head * HEAD_DIM, head.to(tl.int64) * n_rows
+    keys, values = (key + column, key, stride_key), (value + column, value, stride_value)
+    d_outs = (d_out + column, d_out_tiles, stride_d_out)
+    n_word_tiles = tl.cdiv(n_words, BLOCK_N[0])
+    start = (tile - n_word_tiles) * BLOCK_N[2]
     if tile < n_word_tiles:
-        _key_gradient(key, value, dk, dv, (q_word, q_word_tiles, stride_q_word), d_outs, lse, delta, segment,
-                      word_first, tile * BLOCK_N, n_words, tile * BLOCK_N, stride_key, stride_value, stride_dk, column,
-                      scale, random, BLOCK_M, BLOCK_N, HEAD_DIM, DROPOUT, TMA)
+        start = tile * BLOCK_N[0]
+        _key_gradient(keys, values, dk, dv, stride_dk, (q_word + column, q_word_tiles, stride_q_word), d_outs,
+                      lse + statistics, delta + statistics, segment, word_first, start, n_words, start, column, scale,
+                      random, HEAD_DIM, BLOCK_M, BLOCK_N[0], DROPOUT, TMA)
     elif start < n_entities:
-        _key_gradient(key, value, dk, dv, (q_entity, q_entity_tiles, stride_q_entity), d_outs, lse, delta, segment,
-                      entity_first, start, n_entities, entity_position + start, stride_key, stride_value, stride_dk,
-                      column, scale, random, BLOCK_M, BLOCK_E, HEAD_DIM, DROPOUT, TMA)
+        _key_gradient(keys, values, dk, dv, stride_dk, (q_entity + column, q_entity_tiles, stride_q_entity), d_outs,
+                      lse + statistics, delta + statistics, segment, entity_first, start, n_entities,
+                      entity_position + start, column, scale, random, HEAD_DIM, BLOCK_M, BLOCK_N[2], DROPOUT, TMA)
 
 
 # ---------------------------------------------------------------- launching
 
 
 class Tile(NamedTuple):
-    """A kernel's tile sizes. A program of the forward kernel and of the queries' gradient owns block_m rows and walks
-    the keys block_n words or block_e entities at a time; one of the keys' gradient owns block_n words or block_e
-    entities and walks the rows block_m at a time."""
+    """Tile sizes. A program of the forward kernel or the queries' gradient owns block_m rows and walks full tiles of
+    block_n words, then the rest and the entities block_e at a time; one of the keys' gradient owns block_n words or
+    block_e entities and walks the rows block_m at a time."""
 
     block_m: int
     block_n: int
@@ -391,17 +320,17 @@ class Tile(NamedTuple):
 
 
 # (kernel, architecture): tile without dropout, tile with dropout. Chosen by `bench_kernels.py --static`: no spills, few
-# instructions per score, block_m or block_n of 128 where that halves the reads of the other side; on sm_90 two programs
-# a processor, and three stages: a tile is asked for a whole pass before it is used, with two stages at its very end.
+# instructions per score, block_m or block_n of 128 where that halves the reads of the other side, and on sm_90 two
+# programs a processor and loads that run a whole pass ahead (three stages; with two they are asked for too late).
 TILES = {
     ("forward", 80): (Tile(128, 128, 32, 8, 2, False),) * 2,
     ("forward", 90): (Tile(128, 128, 32, 4, 3, True), Tile(64, 128, 32, 4, 3, True)),
     ("forward", 100): (Tile(128, 128, 32, 8, 2, True),) * 2,
-    ("query_gradient", 80): (Tile(64, 32, 16, 4, 2, False), Tile(64, 32, 32, 4, 2, False)),
+    ("query_gradient", 80): (Tile(64, 64, 32, 4, 2, False),) * 2,
     ("query_gradient", 90): (Tile(64, 128, 32, 4, 3, True),) * 2,
-    ("query_gradient", 100): (Tile(128, 64, 32, 4, 2, True), Tile(128, 64, 32, 8, 2, True)),
+    ("query_gradient", 100): (Tile(128, 64, 64, 4, 2, True), Tile(128, 64, 64, 8, 2, True)),
     ("key_gradient", 80): (Tile(64, 128, 64, 8, 2, False), Tile(32, 128, 64, 8, 2, False)),
-    ("key_gradient", 90): (Tile(64, 64, 64, 4, 3, True),) * 2,
+    ("key_gradient", 90): (Tile(64, 64, 64, 4, 4, True), Tile(64, 64, 64, 4, 3, True)),
     ("key_gradient", 100): (Tile(64, 128, 64, 4, 2, True), Tile(64, 128, 64, 8, 2, True)),
 }
 FLOAT32_TILE = Tile(32, 32, 16, 4, 1, False)  # for checks: exact float32 matmuls do not run on tensor cores
@@ -413,32 +342,31 @@ def choose_tile(kernel, arch, dtype, dropout):
 
 
 def _launch_options(tile, head_dim, keep):
-    """The constexpr and compile options of a launch."""
-    return dict(
-        HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_E=tile.block_e, DROPOUT=keep < 65536,
-        TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages,
-    )  # fmt: skip
+    """The constexpr and compile options of a launch. BLOCK_N: keys of a tile in each of the three parts."""
+    return dict(HEAD_DIM=head_dim, BLOCK_M=tile.block_m, BLOCK_N=(tile.block_n, tile.block_e, tile.block_e),
+                DROPOUT=keep < 65536, TMA=tile.tma, num_warps=tile.num_warps, num_stages=tile.num_stages)  # fmt: skip
 
 
-def _architecture(device):
+def architecture(device):
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8  # no GPU: the interpreter
     return {9: 90, 10: 100}.get(major, 80)
 
 
-def _readable(tensor):
-    """The tensor itself where the kernels can read it (heads side by side, rows 16-byte aligned), else a copy."""
-    rows, heads, head_dim = tensor.shape
-    row_bytes, size = tensor.stride(0) * tensor.element_size(), heads * head_dim
-    side_by_side = tensor.stride(2) == 1 and (heads == 1 or tensor.stride(1) == head_dim) and tensor.stride(0) >= size
-    return tensor if side_by_side and row_bytes % 16 == 0 and tensor.data_ptr() % 16 == 0 else tensor.contiguous()
+def readable(tensor):
+    """The tensor itself where kernels can read it, else a copy: the numbers of a row lie side by side, and every row
+    begins behind the one before, at a multiple of 16 bytes."""
+    aligned = tensor.stride(0) * tensor.element_size() % 16 == 0 and tensor.data_ptr() % 16 == 0
+    apart = tensor.stride(0) >= math.prod(tensor.shape[1:])
+    return tensor if aligned and apart and tensor[:1].is_contiguous() else tensor.contiguous()
 
 
-def _tiles_of(tensor, rows, tile):
-    """Tensor descriptor for fetching [rows, head_dim]; if the tile uses none, the tensor itself as a placeholder."""
+def _tiles_of(tile, rows, *tensors):
+    """Tensor descriptors for fetching [rows, head_dim]; if the tile uses none, the tensors themselves, unused."""
     if not tile.tma:
-        return tensor
-    n_rows, heads, head_dim = tensor.shape
-    return TensorDescriptor(tensor, [n_rows, heads * head_dim], [tensor.stride(0), 1], [rows, head_dim])
+        return tensors
+    n_rows, heads, head_dim = tensors[0].shape
+    size, block = [n_rows, heads * head_dim], [rows, head_dim]
+    return [TensorDescriptor(x, size, [x.stride(0), 1], block) for x in tensors]
 
 
 def _kept_of_65536(dropout):
@@ -456,16 +384,14 @@ def _attention(q_word: Tensor, q_entity: Tensor | None, key: Tensor, value: Tens
     """out and lse [heads, rows] (base 2)."""
     n_rows, heads, head_dim = q_word.shape
     two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
-    q_word, key, value = _readable(q_word), _readable(key), _readable(value)
-    q_entity = _readable(q_entity) if two_queries else q_word
-    out = q_word.new_empty(q_word.shape)
-    lse = q_word.new_empty(heads, n_rows, dtype=torch.float32)
-    tile = choose_tile("forward", _architecture(out.device), out.dtype, dropout)
+    q_word, q_entity, key, value = map(readable, (q_word, q_entity if two_queries else q_word, key, value))
+    out, lse = q_word.new_empty(q_word.shape), q_word.new_empty(heads, n_rows, dtype=torch.float32)
+    tile = choose_tile("forward", architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         forward_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
-            q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
-            lse, segments, segments if seed is None else seed, q_word.stride(0), q_entity.stride(0), key.stride(0),
-            value.stride(0), out.stride(0), n_rows, max_words, max_entities, head_dim**-0.5, keep,
+            q_word, q_entity, key, value, *_tiles_of(tile, tile.block_n, key, value), out, lse,
+            segments, segments if seed is None else seed, *[x.stride(0) for x in (q_word, q_entity, key, value, out)],
+            n_rows, max_words, max_entities, head_dim**-0.5, keep,
             TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
     return out, lse
@@ -478,26 +404,24 @@ def _attention_backward(d_out: Tensor, q_word: Tensor, q_entity: Tensor | None, 
     """Gradients of q_word, q_entity (empty if there is none), key, value."""
     n_rows, heads, head_dim = q_word.shape
     two_queries, segments, keep = q_entity is not None, segments.contiguous(), _kept_of_65536(dropout)
-    d_out, q_word, key, value = _readable(d_out), _readable(q_word), _readable(key), _readable(value)
-    q_entity = _readable(q_entity) if two_queries else q_word
+    q_word, q_entity, key, value, d_out = map(
+        readable, (q_word, q_entity if two_queries else q_word, key, value, d_out))
     dq_word, dk, dv, delta = (torch.empty_like(x) for x in (out, out, out, lse))
     dq_entity = torch.empty_like(out) if two_queries else out.new_empty(0)
-    numbers = n_rows, head_dim**-0.5, keep
-    seed = segments if seed is None else seed
-    tile = choose_tile("query_gradient", _architecture(out.device), out.dtype, dropout)
+    seed, numbers = segments if seed is None else seed, (n_rows, head_dim**-0.5, keep)
+    tile = choose_tile("query_gradient", architecture(out.device), out.dtype, dropout)
     with torch.cuda.device_of(out):
         query_gradient_kernel[_row_grid(segments, max_words, max_entities, heads, tile)](
-            q_word, q_entity, key, value, _tiles_of(key, tile.block_n, tile), _tiles_of(value, tile.block_n, tile), out,
-            d_out, lse, delta, dq_word, dq_entity, segments, seed, q_word.stride(0), q_entity.stride(0), key.stride(0),
-            value.stride(0), out.stride(0), d_out.stride(0), *numbers, TWO_QUERIES=two_queries,
-            **_launch_options(tile, head_dim, keep),
+            q_word, q_entity, key, value, *_tiles_of(tile, tile.block_n, key, value), out, d_out, lse, delta, dq_word,
+            dq_entity, segments, seed, *[x.stride(0) for x in (q_word, q_entity, key, value, out, d_out)],
+            *numbers, TWO_QUERIES=two_queries, **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
-        tile = choose_tile("key_gradient", _architecture(out.device), out.dtype, dropout)
+        tile = choose_tile("key_gradient", architecture(out.device), out.dtype, dropout)
         n_tiles = triton.cdiv(max_words, tile.block_n) + triton.cdiv(max_entities, tile.block_e)
+        q_word_tiles, q_entity_tiles, d_out_tiles = _tiles_of(tile, tile.block_m, q_word, q_entity, d_out)
         key_gradient_kernel[n_tiles, heads, segments.shape[0]](
-            q_word, q_entity, _tiles_of(q_word, tile.block_m, tile), _tiles_of(q_entity, tile.block_m, tile), key,
-            value, d_out, _tiles_of(d_out, tile.block_m, tile), lse, delta, dk, dv, segments, seed, q_word.stride(0),
-            q_entity.stride(0), key.stride(0), value.stride(0), d_out.stride(0), dk.stride(0), *numbers,
+            q_word, q_entity, q_word_tiles, q_entity_tiles, key, value, d_out, d_out_tiles, lse, delta, dk, dv,
+            segments, seed, *[x.stride(0) for x in (q_word, q_entity, key, value, d_out, dk)], *numbers,
             **_launch_options(tile, head_dim, keep),
         )  # fmt: skip
     return dq_word, dq_entity, dk, dv

@@ -29,19 +29,21 @@ Only one tile of scores exists at a time. Of a row and head, memory gets the out
 `query_gradient_kernel` (strips of rows) writes delta and both dq; then `key_gradient_kernel` (strips of keys) reads
 delta and writes dk and dv. One program writes each number: no atomic additions, every run is bit-equal.
 
-*Triton in ten lines.* A kernel is what one program does; `kernel[grid](...)` starts a program for every point of the
-grid, in any order, and `tl.program_id` says which one this is. A program computes with whole tiles: `tl.arange(0, 64)`
-is a vector of 64 numbers, `x[:, None]` broadcasts as in NumPy, `tl.dot` is a matmul of two tiles on the tensor cores.
-The sides of a tile are powers of two that the compiler knows: arguments marked `tl.constexpr`. The threads and the
-on-chip memory behind a tile are the compiler's business. A tensor comes as a pointer to its first number; a pointer
-plus a tile of offsets is a tile of addresses, for `tl.load` and `tl.store`. Where a mask is False nothing is read or
-written, and a load gives `other`. Offsets that may pass 2**31 are int64. Loops run on the GPU; what a loop sums up is
-in registers. The launch compiles for these types and constexpr values, once. With TRITON_INTERPRET=1 the same kernel
-runs on a CPU, in NumPy, and one may print in it.
+*Triton in ten lines.* A kernel is what one program does, a function marked `@triton.jit`; it may call others so marked.
+`kernel[grid](...)` starts a program for every point of the grid, in any order, and `tl.program_id` says which one this
+is: here strip, head, sequence. A program computes with whole tiles: `tl.arange(0, 64)` is a vector of 64 numbers,
+`x[:, None]` broadcasts as in NumPy, `tl.dot` is a matmul of two tiles on the tensor cores ("ieee": float32 unrounded).
+The sides of a tile are powers of two that the compiler knows, `tl.constexpr`. Threads (num_warps * 32) and on-chip
+memory behind a tile are the compiler's business, also to load ahead in a loop (num_stages). A tensor comes as a pointer
+to its first number; a pointer plus a tile of offsets is a tile of addresses, for `tl.load` and `tl.store`. Where a mask
+is False nothing is read or written, and a load gives `other`. Offsets that may pass 2**31 are int64. Loops run on the
+GPU, sums in registers; only `tl.static_range` is written out by the compiler, its variable a constant in every copy.
+With TRITON_INTERPRET=1 the same kernel runs on a CPU, in NumPy, and one may print in it.
 
 *Shapes*: segments int32 [batch, 4]: a sequence's first word row, words, first entity row, entities. q_word, q_entity,
-key, value, out and gradients [rows, heads, HEAD_DIM], contiguous: `stride` = heads * HEAD_DIM. lse (base 2: a GPU has
-exp2, not exp) and delta [heads, rows]. *Relative error* as the fast form's.
+key, value, out and gradients [rows, heads, HEAD_DIM], contiguous: `stride` = heads * HEAD_DIM, of which a program sees
+the columns of its head, `channel`. lse (base 2: a GPU has exp2, not exp) and delta [heads, rows]. The grid is made for
+the longest sequence; a program that lies behind its sequence's end returns. *Relative error* as the fast form's.
 """
 
 import torch
@@ -75,37 +77,21 @@ def _keys(first, start, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _load(tensor, row, exists, stride, channel):
+def load(tensor, row, exists, stride, channel):
     return tl.load(tensor + row[:, None] * stride + channel[None, :], mask=exists[:, None], other=0.0)
 
 
 @triton.jit
-def _store(tensor, row, exists, stride, channel, tile):
+def store(tensor, row, exists, stride, channel, tile):
     addresses = tensor + row[:, None] * stride + channel[None, :]
     tl.store(addresses, tile.to(tensor.dtype.element_ty), mask=exists[:, None])
 
 
 @triton.jit
-def _attend(acc, row_sum, row_max, q, key, value, first, count, stride, channel, scale, BLOCK_N: tl.constexpr):
-    """Bring a run of keys into the running softmax: acc = sum of p v, row_sum = sum of p, both over 2 ** row_max."""
-    for start in range(0, count, BLOCK_N):
-        row, exists = _keys(first, start, count, BLOCK_N)
-        k, v = _load(key, row, exists, stride, channel), _load(value, row, exists, stride, channel)
-        s = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)  # exp(x) = exp2(x log2 e)
-        s = tl.where(exists[None, :], s, float("-inf"))
-        new_max = tl.maximum(row_max, tl.max(s, 1))
-        p = tl.exp2(s - new_max[:, None])
-        rescale = tl.exp2(row_max - new_max)  # what was summed so far was relative to the old row_max; 0 at first
-        row_sum = row_sum * rescale + tl.sum(p, 1)
-        acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
-        row_max = new_max
-    return acc, row_sum, row_max
-
-
-@triton.jit
 def forward_kernel(q_word, q_entity, key, value, out, lse, segments, stride, n_rows, scale,
                    HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """out and lse of BLOCK_M rows of one sequence and head."""
+    """out and lse of BLOCK_M rows of one sequence and head: a running softmax. acc = sum of p v, row_sum = sum of p, of
+    the keys so far and relative to their maximum."""
     start, head, segment = tl.program_id(0) * BLOCK_M, tl.program_id(1), _segment(segments, tl.program_id(2))
     word_first, n_words, entity_first, n_entities = segment
     if start >= n_words + n_entities:
@@ -114,28 +100,22 @@ def forward_kernel(q_word, q_entity, key, value, out, lse, segments, stride, n_r
     channel = head * HEAD_DIM + tl.arange(0, HEAD_DIM)
     acc, row_sum = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    q = _load(q_word, row, exists, stride, channel)
-    acc, row_sum, row_max = _attend(acc, row_sum, row_max, q, key, value, word_first, n_words, stride, channel, scale,
-                                    BLOCK_N)
-    q = _load(q_entity, row, exists, stride, channel)
-    acc, row_sum, row_max = _attend(acc, row_sum, row_max, q, key, value, entity_first, n_entities, stride, channel,
-                                    scale, BLOCK_N)
-    _store(out, row, exists, stride, channel, acc / row_sum[:, None])
+    for ENTITIES in tl.static_range(2):  # first the words as keys, then the entities
+        q = load(q_entity if ENTITIES else q_word, row, exists, stride, channel)
+        first, count = (entity_first, n_entities) if ENTITIES else (word_first, n_words)
+        for number in range(0, count, BLOCK_N):
+            key_row, key_exists = _keys(first, number, count, BLOCK_N)
+            k, v = load(key, key_row, key_exists, stride, channel), load(value, key_row, key_exists, stride, channel)
+            s = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)  # exp(x) = exp2(x log2 e)
+            s = tl.where(key_exists[None, :], s, float("-inf"))
+            new_max = tl.maximum(row_max, tl.max(s, 1))
+            p = tl.exp2(s - new_max[:, None])
+            rescale = tl.exp2(row_max - new_max)  # the sums so far were relative to the old maximum; 0 at first
+            row_sum = row_sum * rescale + tl.sum(p, 1)
+            acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
+            row_max = new_max
+    store(out, row, exists, stride, channel, acc / row_sum[:, None])
     tl.store(lse + head.to(tl.int64) * n_rows + row, row_max + tl.log2(row_sum), mask=exists)
-
-
-@triton.jit
-def _query_gradient(q, do, lse, delta, key, value, first, count, stride, channel, scale, HEAD_DIM: tl.constexpr,
-                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    for start in range(0, count, BLOCK_N):
-        row, exists = _keys(first, start, count, BLOCK_N)
-        k, v = _load(key, row, exists, stride, channel), _load(value, row, exists, stride, channel)
-        p = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E) - lse[:, None])
-        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
-        ds = tl.where(exists[None, :], p * (dp - delta[:, None]), 0.0)
-        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
-    return dq * scale
 
 
 @triton.jit
@@ -148,18 +128,22 @@ def query_gradient_kernel(q_word, q_entity, key, value, out, d_out, lse, delta, 
         return
     row, exists = _rows(segment, start, BLOCK_M)
     channel, statistics = head * HEAD_DIM + tl.arange(0, HEAD_DIM), head.to(tl.int64) * n_rows + row
-    o, do = _load(out, row, exists, stride, channel), _load(d_out, row, exists, stride, channel)
+    o, do = load(out, row, exists, stride, channel), load(d_out, row, exists, stride, channel)
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     tl.store(delta + statistics, row_delta, mask=exists)
     row_lse = tl.load(lse + statistics, mask=exists, other=float("inf"))
-    q = _load(q_word, row, exists, stride, channel)
-    dq = _query_gradient(q, do, row_lse, row_delta, key, value, word_first, n_words, stride, channel, scale, HEAD_DIM,
-                         BLOCK_M, BLOCK_N)
-    _store(dq_word, row, exists, stride, channel, dq)
-    q = _load(q_entity, row, exists, stride, channel)
-    dq = _query_gradient(q, do, row_lse, row_delta, key, value, entity_first, n_entities, stride, channel, scale,
-                         HEAD_DIM, BLOCK_M, BLOCK_N)
-    _store(dq_entity, row, exists, stride, channel, dq)
+    for ENTITIES in tl.static_range(2):
+        q = load(q_entity if ENTITIES else q_word, row, exists, stride, channel)
+        first, count = (entity_first, n_entities) if ENTITIES else (word_first, n_words)
+        dq = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+        for number in range(0, count, BLOCK_N):
+            key_row, key_exists = _keys(first, number, count, BLOCK_N)
+            k, v = load(key, key_row, key_exists, stride, channel), load(value, key_row, key_exists, stride, channel)
+            p = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E) - row_lse[:, None])
+            dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+            ds = tl.where(key_exists[None, :], p * (dp - row_delta[:, None]), 0.0)  # a missing key: p may be infinite
+            dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+        store(dq_entity if ENTITIES else dq_word, row, exists, stride, channel, dq * scale)
 
 
 @triton.jit
@@ -168,26 +152,26 @@ def key_gradient_kernel(q_word, q_entity, key, value, d_out, lse, delta, dk, dv,
     """dk and dv of BLOCK_N words or BLOCK_N entities of one sequence and head; scores are transposed, [keys, rows]."""
     start, head, segment = tl.program_id(0) * BLOCK_N, tl.program_id(1), _segment(segments, tl.program_id(2))
     word_first, n_words, entity_first, n_entities = segment
-    query, first, count, word_places = q_word, word_first, n_words, tl.cdiv(n_words, BLOCK_N) * BLOCK_N
-    if start >= word_places:  # behind the tiles of words follow those of entities
-        query, first, count, start = q_entity, entity_first, n_entities, start - word_places
+    query, first, count, entity_start = q_word, word_first, n_words, tl.cdiv(n_words, BLOCK_N) * BLOCK_N
+    if start >= entity_start:  # behind the strips of words follow those of entities
+        query, first, count, start = q_entity, entity_first, n_entities, start - entity_start
     if start >= count:
         return
     key_row, key_exists = _keys(first, start, count, BLOCK_N)
     channel, statistics = head * HEAD_DIM + tl.arange(0, HEAD_DIM), head.to(tl.int64) * n_rows
-    k, v = _load(key, key_row, key_exists, stride, channel), _load(value, key_row, key_exists, stride, channel)
+    k, v = load(key, key_row, key_exists, stride, channel), load(value, key_row, key_exists, stride, channel)
     sum_dk, sum_dv = tl.zeros([BLOCK_N, HEAD_DIM], tl.float32), tl.zeros([BLOCK_N, HEAD_DIM], tl.float32)
     for number in range(0, n_words + n_entities, BLOCK_M):
         row, exists = _rows(segment, number, BLOCK_M)
-        q, do = _load(query, row, exists, stride, channel), _load(d_out, row, exists, stride, channel)
+        q, do = load(query, row, exists, stride, channel), load(d_out, row, exists, stride, channel)
         row_lse = tl.load(lse + statistics + row, mask=exists, other=float("inf"))  # a missing row: exp2(s - inf) = 0
         row_delta = tl.load(delta + statistics + row, mask=exists, other=0.0)
         p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2_E) - row_lse[None, :])
         sum_dv = tl.dot(p.to(do.dtype), do, sum_dv, input_precision="ieee")
         ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - row_delta[None, :])
         sum_dk = tl.dot(ds.to(q.dtype), q, sum_dk, input_precision="ieee")
-    _store(dk, key_row, key_exists, stride, channel, sum_dk * scale)
-    _store(dv, key_row, key_exists, stride, channel, sum_dv)
+    store(dk, key_row, key_exists, stride, channel, sum_dk * scale)
+    store(dv, key_row, key_exists, stride, channel, sum_dv)
 
 
 class SimpleAttention(torch.autograd.Function):

@@ -153,7 +153,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return ops_cpu.linear(x, weight, bias)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a linear classifier.
 
     hidden [rows, features], weight [classes, features], bias [classes], target int64 [rows].
@@ -168,7 +168,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, ta
     return full_cross_entropy(hidden, weight, bias, target)
 
 
-def full_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
+def full_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """`linear_cross_entropy` by PyTorch's own, all scores in memory."""
     scores = F.linear(hidden, weight, bias)
     return F.cross_entropy(scores.float(), target, reduction="none"), scores.argmax(1) == target

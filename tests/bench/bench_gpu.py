@@ -375,7 +375,7 @@ def cross_entropy_cases():
 
 def sweep(deadline):
     """Times of every kernel with every tile, best first: {"forward, dropout 0.0": [(ms, Tile), ...]}."""
-    arch, found = attention._architecture(torch.device(DEVICE)), {}
+    arch, found = attention.architecture(torch.device(DEVICE)), {}
     chosen = attention.choose_tile
     for dropout, kernel in itertools.product((0.0, 0.1), ("forward", "query_gradient", "key_gradient")):
         steps, _ = attention_steps(BATCH, HEADS["base"], kernel != "forward", True, dropout)

@@ -3,6 +3,7 @@
     python tests/bench/bench_kernels.py                      all tables
     python tests/bench/bench_kernels.py --static             only the compiled code (two minutes on one core)
     python tests/bench/bench_kernels.py --traffic            only bytes, FLOPs and exponentials (seconds)
+    python tests/bench/bench_kernels.py --rungs              what each addition to the first rung buys, on sm_90
     python tests/bench/bench_kernels.py --json out.json      the same numbers for a program to read
 
 *Static.* Every kernel is launched on a pretended sm_80 (A100), sm_90 (H100) and sm_100 (B200), which compiles it as a
@@ -41,11 +42,13 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from kernels import entity_attention as attention
+from kernels import entity_attention_simple as simple
 from kernels import linear_cross_entropy as cross_entropy
 
 KERNELS = ("forward", "query_gradient", "key_gradient")
 CROSS_ENTROPY_KERNELS = ("statistics", "score_gradient")
 ARCHITECTURES = (80, 90, 100)
+PRODUCT = r"\b(HMMA|HGMMA|UTC\w*MMA)\b"  # a matmul of the tensor cores
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # ---------------------------------------------------------------- compiled code
@@ -100,7 +103,7 @@ def inspect_attention(arch, dtype=torch.float16, dropout=0.0, two_queries=True):
     (q_word, q_entity, *tensors, d_out), packing = attention_inputs(dtype)
     inputs = q_word, q_entity if two_queries else None, *tensors
     options = *packing, dropout, torch.tensor(0) if dropout else None
-    with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "_architecture", lambda _: arch):
+    with compiling(attention, KERNELS, arch) as compiled, mock.patch.object(attention, "architecture", lambda _: arch):
         out, lse = attention._attention(*inputs, *options)
         attention._attention_backward(d_out, *inputs, out, lse, *options)
     rows = []
@@ -111,6 +114,16 @@ def inspect_attention(arch, dtype=torch.float16, dropout=0.0, two_queries=True):
                      "tile": f"{tile.block_m}/{tile.block_n}/{tile.block_e} w{tile.num_warps} s{tile.num_stages}",
                      **read_back(code, tile)})  # fmt: skip
     return rows
+
+
+def inspect_first_rung(arch, dtype=torch.float16):
+    """The same for the kernels of `entity_attention_simple.py`."""
+    (*tensors, d_out), packing = attention_inputs(dtype)
+    with compiling(simple, KERNELS, arch) as compiled:
+        simple.SimpleAttention.apply(*(x.requires_grad_() for x in tensors), packing[0]).backward(d_out)
+    sides = simple.TILE["BLOCK_M"], simple.TILE["BLOCK_N"], simple.TILE["BLOCK_N"]
+    tile = attention.Tile(*sides, simple.TILE["num_warps"], simple.TILE["num_stages"], False)
+    return [read_back(code, tile) for code in compiled]
 
 
 def inspect_cross_entropy(arch, dtype=torch.bfloat16, weight_dtype=torch.float32, features=256):
@@ -137,13 +150,13 @@ def read_back(compiled, tile):
     ptx = compiled.asm["ptx"]
     instructions, loops = loops_of(sass)
     per_thread = tile.block_m * tile.block_n / (32 * tile.num_warps)  # scores of one tile that one thread holds
-    exponentials = [count(r"\bMUFU\.EX2", loop) for loop in loops]
-    hot = loops[int(np.argmax(exponentials))] if loops else []
+    exponentials = [count(r"\bMUFU\.EX2", instructions[loop]) for loop in loops]
+    hot = loops[int(np.argmax(exponentials))] if loops else slice(0, 0)
     registers = int(re.search(r"REG:(\d+)", usage)[1])
     return {
         "registers": registers,
         "programs": programs_per_processor(compiled.metadata, registers),
-        **load_and_wait(hot, tile.num_stages),
+        **load_and_use(instructions[: hot.start], instructions[hot]),
         "spilled_bytes": int(re.search(r"STACK:(\d+)", usage)[1]) + int(re.search(r"LOCAL:(\d+)", usage)[1]),
         "local_instructions": count(r"\b(LDL|STL)\b", instructions),
         "shared_bytes": compiled.metadata.shared, "tensor_memory_columns": getattr(compiled.metadata, "tmem_size", 0),
@@ -154,7 +167,7 @@ def read_back(compiled, tile):
         "narrow_loads": len(re.findall(r"\bld\.global[^;]*\.[bu]16\b", ptx)),
         "atomics": len(re.findall(r"\b(atom|red)\.global", ptx)),
         "instructions": len(instructions),
-        "per_score": round(len(hot) / per_thread, 2),
+        "per_score": round(len(instructions[hot]) / per_thread, 2),
     }  # fmt: skip
 
 
@@ -166,13 +179,19 @@ def programs_per_processor(metadata, registers):
     return min(by_registers, 64 // metadata.num_warps, by_shared, 512 // columns if columns else 64)
 
 
-def load_and_wait(loop, stages):
-    """Of the hot loop: its instructions, and those from its last load to the first wait for what that brings, which comes
-    stages - 1 passes later. A load that has less than a pass is waited for."""
-    load, wait = ([i for i, instruction in enumerate(loop) if re.search(pattern, instruction)] for pattern in
-                  (r"\b(LDGSTS|UTMALDG)\b", r"\bDEPBAR\.LE SB|\bSYNCS\.PHASECHK"))  # fmt: skip
-    ahead = (stages - 1) * len(loop) + wait[0] - load[-1] if load and wait else 0
-    return {"loop": len(loop), "load_to_wait": ahead}
+def load_and_use(before, loop):
+    """How early the hot loop asks for a tile, from the order of the machine code. As many tiles as were asked for before
+    the loop, `ahead`, a load in pass i brings that of pass i + ahead. In instructions: `load_to_wait`, from the last
+    load of a tile to the first wait for it; `second_next`, how long before the first product of a tile the tile after
+    the next one is asked for (negative: after it)."""
+    copy = r"\bUTMALDG\b" if count(r"\bUTMALDG\b", loop) else r"\bLDGSTS\b"
+    load, wait, product = ([i for i, instruction in enumerate(loop) if re.search(pattern, instruction)] for pattern in
+                           (copy, r"\bDEPBAR\.LE SB|\bSYNCS\.PHASECHK", PRODUCT))  # fmt: skip
+    if not (load and wait):
+        return {"loop": len(loop), "ahead": 0, "load_to_wait": 0, "second_next": -len(loop)}
+    ahead = count(copy, before) // len(load)
+    return {"loop": len(loop), "ahead": ahead, "load_to_wait": ahead * len(loop) + wait[0] - load[-1],
+            "second_next": (ahead - 2) * len(loop) + product[0] - load[-1]}  # fmt: skip
 
 
 def disassemble(cubin):
@@ -187,7 +206,7 @@ def disassemble(cubin):
 
 
 def loops_of(sass):
-    """All instructions, and the instructions of each innermost loop that has tensor-core instructions."""
+    """All instructions, and where among them is each innermost loop that has tensor-core instructions."""
     instructions, labels = [], {}
     for line in sass.splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
@@ -199,9 +218,9 @@ def loops_of(sass):
         target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction)
         if target and labels.get(target[1], end + 1) <= end:
             spans.append((labels[target[1]], end + 1))
-    spans = [s for s in spans if count(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", instructions[slice(*s)])]
+    spans = [s for s in spans if count(PRODUCT, instructions[slice(*s)])]
     inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    return instructions, [instructions[slice(*s)] for s in sorted(inner)]
+    return instructions, [slice(*s) for s in sorted(inner)]
 
 
 def count(pattern, instructions):
@@ -269,8 +288,8 @@ class TrafficCounter:
         return Traffic(self.requested, unique, self.flops, self.exponentials, self.atomics)
 
 
-def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64):
-    """Forward and backward with the tiles of an architecture (float16), as ratios to the least that could do.
+def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=64, first_rung=False):
+    """Forward and backward with the tiles of an architecture, or by the first rung, as ratios to the least that could do.
 
     The least: forward reads both queries, keys, values and writes the output and its log-sum-exp; backward reads all of
     these and the output's gradient, writes four gradients. FLOPs: two products of all queries with all keys forward,
@@ -278,17 +297,17 @@ def attention_traffic(arch, words=512, entities=64, batch=2, heads=2, head_dim=6
     """
     rows = batch * (words + entities)
     wide, packing = attention_inputs(torch.float16, words, entities, batch, heads)
-    chosen = attention.choose_tile
-    attention.choose_tile = lambda kernel, _, *rest: chosen(kernel, arch, *rest)
-    try:
+    chosen, leaves = attention.choose_tile, [x.clone().requires_grad_() for x in wide[:4]]
+    with mock.patch.object(attention, "choose_tile", lambda kernel, _, *rest: chosen(kernel, arch, *rest)):
         with TrafficCounter() as counter:
-            out, lse = attention._attention(*wide[:4], *packing, 0.0, None)
+            if first_rung:
+                out = simple.SimpleAttention.apply(*leaves, packing[0])
+            else:
+                out = attention.entity_attention(*leaves, *packing)
         forward = counter.traffic()
         with TrafficCounter() as counter:
-            attention._attention_backward(wide[4], *wide[:4], out, lse, *packing, 0.0, None)
+            out.backward(wide[4])
         backward = counter.traffic()
-    finally:
-        attention.choose_tile = chosen
     tensor, statistic = rows * heads * head_dim * 2, rows * heads * 4
     scores = batch * heads * (words + entities) ** 2
     least = {"forward": (5 * tensor + statistic, 2), "backward": (10 * tensor + statistic, 5)}
@@ -340,6 +359,36 @@ def eager_traffic(words=512, entities=64, batch=2, heads=2, head_dim=64, dropout
     return forward.bytes, backward.bytes
 
 
+# ---------------------------------------------------------------- what each addition buys
+
+RUNGS = {  # the tile in place of a kernel's own; None: the first rung itself
+    "first rung": None,
+    "full tiles unmasked": lambda own: attention.Tile(64, 64, 64, 4, 2, False),
+    "tensor descriptors": lambda own: attention.Tile(64, 64, 64, 4, 2, True),
+    "each kernel's tile": lambda own: own._replace(num_stages=2),
+    "loads further ahead": lambda own: own,
+}
+
+
+def rung(name, arch, interpreted):
+    """Of forward, gradient of the queries, of the keys: instructions per score, programs of a processor; in the
+    interpreter the bytes that forward and backward ask for, in minima."""
+    own, change = attention.choose_tile, RUNGS[name] or (lambda tile: tile)
+    with mock.patch.object(attention, "choose_tile", lambda *arguments: change(own(*arguments))):
+        if interpreted:
+            rows = attention_traffic(arch, batch=1, heads=1, first_rung=RUNGS[name] is None)
+            return {"requested / minimum": [row["requested / minimum"] for row in rows]}
+        rows = inspect_first_rung(arch) if RUNGS[name] is None else inspect_attention(arch)
+        return {key: [row[key] for row in rows] for key in ("per_score", "programs", "load_to_wait", "spilled_bytes")}
+
+
+def rungs_table(interpreted, arch=90):
+    rows = [{"rung": name, **rung(name, arch, interpreted)} for name in RUNGS]
+    for row in rows:
+        print(show(row, row), flush=True)
+    return rows
+
+
 # ---------------------------------------------------------------- roofline: an estimate
 
 CHIPS = {  # dense fp16 FLOP/s, bytes/s, exponentials/s = SMs x 16 a cycle x clock
@@ -385,7 +434,7 @@ def static_table():
 def show_each(rows, names):
     for row in rows:
         print(show(row, ("kernel", "arch", "dtype", *names, "tile", "registers", "spilled_bytes", "shared_bytes",
-                         "programs", "loop", "load_to_wait", "per_score")), flush=True)  # fmt: skip
+                         "programs", "loop", "load_to_wait", "second_next", "per_score")), flush=True)  # fmt: skip
     return rows
 
 
@@ -410,17 +459,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--static", action="store_true", help="only the compiled code")
     parser.add_argument("--traffic", action="store_true", help="only bytes, FLOPs, exponentials, in the interpreter")
+    parser.add_argument("--rungs", action="store_true", help="only what each addition buys; interpreted: its bytes")
     parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args()
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     results = {}
-    if args.static or not args.traffic:
+    if args.rungs:
+        results["rungs"] = rungs_table(interpreted)
+    elif args.static or not args.traffic:
         if interpreted:
             raise SystemExit("--static compiles: run it without TRITON_INTERPRET")
         results["static"] = static_table()
-    if args.traffic or not args.static:
+    if args.traffic or not (args.static or args.rungs):
         results["traffic"] = traffic_table() if interpreted else interpreted_traffic()
-    if not (args.static or args.traffic):
+    if not (args.static or args.traffic or args.rungs):
         results["roofline, estimated"] = roofline()
         for row in results["roofline, estimated"]:
             print("estimate ", show(row, row))

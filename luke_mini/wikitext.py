@@ -533,10 +533,12 @@ def _remove_quotes(quoted: re.Match) -> str:
 
 def _remove_gaps(text: str) -> str:
     """Not earlier: ''{{x}}'' is not ''''."""
-    if _GAP_AT_END.search(text):  # the brackets of ({{x}}) go with it
-        lines = text.split("\n")
-        text = "\n".join([_EMPTY_BRACKETS.sub("", line) if _GAP_AT_END.search(line) else line for line in lines])
-    return text.replace(_GAP, "")
+    kept, position = [], 0
+    for match in _GAP_AT_END.finditer(text):  # the brackets of ({{x}}) go with it
+        start = max(text.rfind("\n", position, match.start()), position)
+        kept += text[position:start], _EMPTY_BRACKETS.sub("", text[start : match.end()])
+        position = match.end()
+    return "".join([*kept, text[position:]]).replace(_GAP, "")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
@@ -595,8 +597,8 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph:
 def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
     """The paragraphs of a page; never raises, whatever the markup. site: the wiki's rules, or only its language."""
     wiki, text = _wiki(site), wikitext
-    for mark in (_GAP, _MARK):  # forbidden in XML, so not in a dump
-        text = text.replace(mark, "")
+    if _GAP in text or _MARK in text:  # forbidden in XML, so not in a dump
+        text = text.replace(_GAP, "").replace(_MARK, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []
     text = _mark_plain_links(_rewrite_words(text, wiki.site.language), titles, wiki)

@@ -361,7 +361,7 @@ def _wiki(site: Site | str) -> _Wiki:
     trail = "(?!)" if letters == '""' else f"[{letters}]+" if "'" not in letters else f"(?:[{letters}](?<!')|'(?!'))+"
     no_target = rf"][{{}}<>|\n:%&{_GAP}"
     target = rf"[^{no_target}\s/][^{no_target}]*+"
-    plain_link = re.compile(rf"\[\[({target})(?:\|([^][<\n]++))?\]\]((?:{trail})?)")
+    plain_link = re.compile(rf"\[\[({target})(?:\|([^][<>\n]++))?\]\]((?:{trail})?)")
     title = lru_cache(1 << 16)(partial(normalize_title, language=site.language, case_sensitive=site.case_sensitive))
     return _Wiki(site, prefixes, hidden_link, re.compile(trail), plain_link, title)
 

@@ -36,7 +36,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,12 +86,14 @@ class Examples(NamedTuple):
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-def segment(text: str, start: int, end: int) -> tuple[str, bool]:
-    """text[start:end] with normalized white space, and whether its first token has a space marker."""
-    part = text[start:end].rstrip()
-    if "  " in part or not part.isprintable():  # a fast test: the only printable white space is " "
-        part = _WHITE_SPACE.sub(" ", part)
-    return part, start == 0 or text[start - 1].isspace()
+def segments(text: str, borders: list[int]) -> list[tuple[str, bool]]:
+    """The text between borders, with normalized white space, and whether its first token has a space marker."""
+    spaced = [start == 0 or text[start - 1].isspace() for start in borders[:-1]]
+    parts = [text[start:end].rstrip() for start, end in pairwise(borders)]
+    whole = text[borders[0] : borders[-1]]
+    if "  " in whole or not whole.isprintable():  # a fast test: the only printable white space is " "
+        parts = [_WHITE_SPACE.sub(" ", part) for part in parts]
+    return list(zip(parts, spaced))
 
 
 def _sentences(text: str, links: list[Link], language: str) -> Iterator[tuple[int, int]]:
@@ -121,7 +123,7 @@ def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tupl
             position += 1
         # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
         borders = [start, *(border for link in inside for border in (link.start, link.end)), end]
-        yield inside, [segment(text, *span) for span in pairwise(borders)]
+        yield inside, segments(text, borders)
 
 
 def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
@@ -151,7 +153,7 @@ def _pack(page_id: int, sentences: Iterable[Example], max_words: int) -> Iterato
             packed, shift = Example(page_id, [], [], []), 0
         packed.word_ids.extend(words)
         packed.entity_ids.extend(entities)
-        packed.mention_spans.extend((start + shift, end + shift) for start, end in spans)
+        packed.mention_spans.extend([(start + shift, end + shift) for start, end in spans])
     if packed.word_ids:
         yield packed
 
@@ -211,14 +213,14 @@ def flatten(examples: list[Example]) -> Examples:
     """Examples as flat int32 arrays, the form in which workers return them and `ShardWriter` takes them."""
 
     def flat(lists) -> np.ndarray:
-        return np.array([item for items in lists for item in items], dtype=np.int32)
+        return np.fromiter(chain.from_iterable(lists), np.int32)
 
     return Examples(
         word_ids=flat(example.word_ids for example in examples),
         word_lengths=np.array([len(example.word_ids) for example in examples], dtype=np.int32),
         entity_ids=flat(example.entity_ids for example in examples),
         entity_lengths=np.array([len(example.entity_ids) for example in examples], dtype=np.int32),
-        mention_spans=flat(example.mention_spans for example in examples).reshape(-1, 2),
+        mention_spans=flat(chain.from_iterable(example.mention_spans for example in examples)).reshape(-1, 2),
         page_ids=np.array([example.page_id for example in examples], dtype=np.int32),
     )
 

@@ -217,7 +217,9 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
             ends = _ends_sentence(text, match[0], begin, end, language)
         if ends:
             borders.append(end)
-    sentences = (without_space(text, start, end) for start, end in pairwise([*borders, len(text)]))
+    if borders[-1] < len(text):
+        borders.append(len(text))
+    sentences = (without_space(text, start, end) for start, end in pairwise(borders))
     return [(start, end) for start, end in sentences if start < end]
 
 

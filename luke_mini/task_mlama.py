@@ -34,7 +34,7 @@ from torch import Tensor
 
 from luke_mini import files, formats, packing, tasks, trainer
 from luke_mini.config import ModelConfig
-from luke_mini.examples import segment
+from luke_mini.examples import segments
 from luke_mini.files import Record
 from luke_mini.metrics import best_rank, probing_scores
 from luke_mini.model import LukeForPretraining
@@ -156,8 +156,7 @@ def _cut(example: Example) -> list[tuple[str, bool]]:
     Of [Y] only the latter counts.
     """
     filled = [{"[X]": example.subject, "[Y]": "Y"}.get(part, part) for part in _parts(example.template)]
-    text = "".join(filled)
-    return [segment(text, end - len(part), end) for part, end in zip(filled, accumulate(map(len, filled)))]
+    return segments("".join(filled), [0, *accumulate(map(len, filled))])
 
 
 def _language(language: str, entity_vocab) -> str | None:

@@ -151,6 +151,7 @@ class BpeTokenizer(Tokenizer):
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._bytes = list(map(self._bytes_of, self._tokens))
         self._words = Memory(self._encode_word)  # pre-token -> ids
+        self._spaced = Memory(lambda word: self._encode_any(f" {word}"))  # what follows a space, up to the next -> ids
 
     def _bytes_of(self, token: str) -> bytes:
         if token in self._special or not all(character in BYTE_OF for character in token):
@@ -170,8 +171,20 @@ class BpeTokenizer(Tokenizer):
     def _encode_word(self, word: str) -> list[int]:
         return [self._ids.get(piece, self.unk_id) for piece in merge(list(_spell(word)), self._ranks)]
 
-    def _encode_words(self, text: str) -> list[int]:
+    def _encode_any(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._words.__getitem__, pre_tokens(text))))
+
+    def _encode_words(self, text: str, prefix_space: bool = False) -> list[int]:
+        if "  " in text or not text.isprintable():  # a fast test: the only printable white space is " "
+            return self._encode_any(_prefixed(text, prefix_space))
+        words = text.split(" ")  # a pre-token begins at each single space
+        ids = []
+        if not words[0]:
+            del words[0]  # the space stands in the text
+        elif not prefix_space:
+            ids += self._encode_any(words.pop(0))
+        ids.extend(chain.from_iterable(map(self._spaced.__getitem__, words)))
+        return ids
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._prefixes and text and text[0] != " ":  # before other white space too, as in transformers 5
@@ -179,7 +192,7 @@ class BpeTokenizer(Tokenizer):
         return self._encode_words(text)
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        return [self._encode_words(_prefixed(text, space)) for text, space in zip(texts, prefix_spaces)]
+        return list(map(self._encode_words, texts, prefix_spaces))
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
         prefixed = _prefixed(text, prefix_space)

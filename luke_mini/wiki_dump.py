@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from multiprocessing import parent_process
 from typing import BinaryIO
 from xml.parsers import expat
 
@@ -36,7 +37,6 @@ from luke_mini.wikitext import ARTICLE, Site, leads_to, normalize_title
 
 CHUNK = 1 << 18  # bytes per read
 MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline consumes
-MAX_OUTPUT = 1 << 20  # bytes that are decompressed at once, if in a row
 MAX_BLOCK = 2 << 20  # bytes of a bzip2 block; it holds at most 900,000, and grows little if they are random
 MAX_ELEMENT = 256 << 20  # bytes of text without a tag; MediaWiki's own limit for a page is 2 MB
 MAX_WAITING = 1 << 20  # bytes of a page until its end is there; longer ones are left to expat, which needs not wait
@@ -65,17 +65,20 @@ _INNER = {
     for mark in (_BLOCK_MARK, _END_MARK)
     for shift in range(8)
 }
-_MARK = re.compile(b"|".join(map(re.escape, _INNER)))
+_IS_MIDDLE = np.zeros(1 << 16, bool)  # whether two bytes are the third and fourth of these: for a first, quick look
+_IS_MIDDLE[[int.from_bytes(inner[2:4], "little") for inner in _INNER]] = True
 
 
 def _find_marks(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
     """(bit at which it starts, mark, the 32-bit checksum after it) for each mark whose 11 bytes lie in data[start:]."""
-    for match in _MARK.finditer(data, start + 1):
-        mark, shift = _INNER[match[0]]
-        window = data[match.start() - 1 : match.start() + 10]
+    starts = [at for at in (max(start, 0) + 3, max(start, 0) + 4) if at < len(data)]
+    pairs = [np.frombuffer(data, "<u2", (len(data) - at) // 2, at) for at in starts]
+    for at in sorted(at + 2 * i for at, pair in zip(starts, pairs) for i in np.flatnonzero(_IS_MIDDLE[pair]).tolist()):
+        mark, shift = _INNER.get(data[at - 2 : at + 3], (None, 0))
+        window = data[at - 3 : at + 8]
         bits = int.from_bytes(window, "big") >> (8 - shift) & (1 << 80) - 1
         if len(window) == 11 and bits >> 32 == mark:
-            yield (match.start() - 1) * 8 + shift, mark, bits & 0xFFFFFFFF
+            yield (at - 3) * 8 + shift, mark, bits & 0xFFFFFFFF
 
 
 def _wrap_block(data: bytes, start: int, end: int) -> bytes:
@@ -153,32 +156,19 @@ def bzip2_blocks(file: BinaryIO, start: int | None = None, end: int | None = Non
         raise ValueError(_NO_STREAM)
 
 
-def _bzip2_in_a_row(file: BinaryIO) -> Iterator[bytes]:
-    stream = None
-    for data in iter(partial(file.read, CHUNK), b""):
-        while data or stream and not stream.needs_input:
-            stream = stream or bz2.BZ2Decompressor()
-            yield stream.decompress(data, MAX_OUTPUT)
-            data, stream = (stream.unused_data, None) if stream.eof else (b"", stream)
-    if stream:
-        raise EOFError
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _threads() -> int:
+    """One for each processor. One in all in a worker, whose siblings have the others, and then without a thread: two
+    that take turns on a processor push each other's data out of its cache, and need a third more time together."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if parent_process() else min(processors, MAX_THREADS)
 
 
 def _bzip2_chunks(file: BinaryIO, start: int | None, end: int | None) -> Iterator[bytes]:
-    if start is not None or end is not None:  # a piece of several, which are read in parallel
+    is_piece, threads, pending = start is not None or end is not None, _threads(), deque()
+    if is_piece or threads == 1:  # the pieces of a file are read in parallel
         yield from map(bz2.decompress, bzip2_blocks(file, start, end))
         return
-    threads = min(_processors(), MAX_THREADS)
-    if threads == 1:  # nothing to gain from blocks, and a sixth of the time to lose
-        yield from _bzip2_in_a_row(file)
-        return
     with ThreadPoolExecutor(threads) as pool:
-        pending = deque()
         for block in bzip2_blocks(file):
             pending.append(pool.submit(bz2.decompress, block))
             if len(pending) > threads:
@@ -227,7 +217,8 @@ def decompressed(
 
 # The shape that MediaWiki gives to a page, in three parts: before and behind the namespace, and behind the text. A value
 # holds no markup, and no other references than these.
-_REFERENCES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#039;": "'"}  # and &amp;, which comes last
+_REFERENCES = {b"lt": b"<", b"gt": b">", b"quot": b'"', b"#039": b"'", b"amp": b"&"}
+_REFERENCE = re.compile(rb"&(lt|gt|quot|#039|amp);")
 _VALUE = rb'[^<>&"]*+(?:&(?:lt|gt|quot|#039|amp);[^<>&"]*+)*+'
 _DETAILS = (
     rb"(?:\s++|<(?P<name>id|parentid|timestamp|comment|origin|model|format|sha1)>VALUE</(?P=name)>|<contributor>\s*+"
@@ -251,22 +242,21 @@ _LINK = re.compile(r"\[\[([^\]|]*)")
 
 def _unescaped(value: bytes) -> str | None:
     """A value of the XML as text; None if expat must look at it."""
+    pieces = _REFERENCE.split(value)  # bytes, name, bytes, ...
+    if b">" in value or value.count(b"&") != len(pieces) // 2:
+        return None
+    pieces[1::2] = map(_REFERENCES.__getitem__, pieces[1::2])
     try:
-        text = value.decode()
+        text = b"".join(pieces).decode()
     except UnicodeDecodeError:
         return None
-    if "&" in text:
-        for reference, character in _REFERENCES.items():
-            text = text.replace(reference, character)
-        if text.count("&") != text.count("&amp;"):
-            return None
-        text = text.replace("&amp;", "&")
-    return None if b">" in value or "\ufffe" in text or "\uffff" in text else text
+    return None if "\ufffe" in text or "\uffff" in text else text
 
 
 def _has_controls(data: bytes) -> bool:
     """Whether there are characters that XML forbids, or \r, which expat reads as \n."""
-    return np.count_nonzero(np.frombuffer(data, np.uint8) < 32) != data.count(b"\n") + data.count(b"\t")
+    codes = np.frombuffer(data, np.uint8)
+    return np.count_nonzero(codes < 32) != np.count_nonzero((codes == 9) | (codes == 10))
 
 
 class _Handler:

@@ -361,7 +361,7 @@ def _wiki(site: Site | str) -> _Wiki:
     trail = "(?!)" if letters == '""' else f"[{letters}]+" if "'" not in letters else f"(?:[{letters}](?<!')|'(?!'))+"
     no_target = rf"][{{}}<>|\n:%&{_GAP}"
     target = rf"[^{no_target}\s/][^{no_target}]*+"
-    plain_link = re.compile(rf"\[\[({target})(?:\|([^][<\n]++))?\]\]((?:{trail})?)")
+    plain_link = re.compile(rf"\[\[({target})(?:\|([^][<>\n]++))?\]\]((?:{trail})?)")
     title = lru_cache(1 << 16)(partial(normalize_title, language=site.language, case_sensitive=site.case_sensitive))
     return _Wiki(site, prefixes, hidden_link, re.compile(trail), plain_link, title)
 
@@ -533,10 +533,12 @@ def _remove_quotes(quoted: re.Match) -> str:
 
 def _remove_gaps(text: str) -> str:
     """Not earlier: ''{{x}}'' is not ''''."""
-    if _GAP_AT_END.search(text):  # the brackets of ({{x}}) go with it
-        lines = text.split("\n")
-        text = "\n".join([_EMPTY_BRACKETS.sub("", line) if _GAP_AT_END.search(line) else line for line in lines])
-    return text.replace(_GAP, "")
+    kept, position = [], 0
+    for match in _GAP_AT_END.finditer(text):  # the brackets of ({{x}}) go with it
+        start = max(text.rfind("\n", position, match.start()), position)
+        kept += text[position:start], _EMPTY_BRACKETS.sub("", text[start : match.end()])
+        position = match.end()
+    return "".join([*kept, text[position:]]).replace(_GAP, "")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
@@ -595,8 +597,8 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph:
 def parse(wikitext: str, site: Site | str = "en") -> list[Paragraph]:
     """The paragraphs of a page; never raises, whatever the markup. site: the wiki's rules, or only its language."""
     wiki, text = _wiki(site), wikitext
-    for mark in (_GAP, _MARK):  # forbidden in XML, so not in a dump
-        text = text.replace(mark, "")
+    if _GAP in text or _MARK in text:  # forbidden in XML, so not in a dump
+        text = text.replace(_GAP, "").replace(_MARK, "")
     text = _remove_templates_and_tables(_remove_opaque(text))
     titles = []
     text = _mark_plain_links(_rewrite_words(text, wiki.site.language), titles, wiki)

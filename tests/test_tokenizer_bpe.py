@@ -206,8 +206,8 @@ def test_of_two_special_tokens_the_longer_one_counts(tokenizer):
 def test_the_memory_is_bounded(tokenizer, monkeypatch):
     monkeypatch.setattr("luke_mini.tokenizer.MOST_REMEMBERED", 50)
     again = BpeTokenizer(dict(zip(all_pieces(tokenizer), range(len(tokenizer)))), tokenizer.merges)
-    memories = [value for value in vars(again).values() if isinstance(value, Memory)]  # of words, of segments
-    assert len(memories) == 2
+    memories = [value for value in vars(again).values() if isinstance(value, Memory)]  # of pre-tokens, words, segments
+    assert len(memories) == 3
     for text in english() + ["x" * 1000]:
         assert encode_cut(again, text, [3, 4])[0] and 1 <= min(map(len, memories)) and max(map(len, memories)) <= 50
     assert max(len(remembered) for memory in memories for remembered in memory) <= SHORT

@@ -42,6 +42,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--resume", action="store_true", help="go on with a stopped run; more --steps extend a run")
     run.add_argument("--overwrite", action="store_true", help="start over even if OUT holds saved steps")
     run.add_argument("--precision", choices=["fp32", "bf16"], help="compute precision [bf16 where it is faster]")
+    run.add_argument("--shard", action="store_true",
+                     help="spread weights and optimizer over the processes, for models that one GPU cannot hold")
     run.add_argument("--save-every", default=1000, help="steps between saves, with validation [%(default)s]", **steps)
     run.add_argument("--keep", default=2, help="saved steps that stay on disk [%(default)s]", **steps)
     run.add_argument("--keep-epochs", action="store_true", help="also save the end of every epoch, for good")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luke_mini import files, initialization, tokenizer
+from luke_mini import distributed, files, initialization, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
@@ -176,7 +176,7 @@ def fill(model: nn.Module, weights: dict[str, Tensor], fresh: tuple[str, ...] = 
     if missing:
         raise ValueError(missing_message([table.get(name, [name])[0] for name in missing]))
     compare_shapes(weights, own)
-    taken = {name: tensor for name, tensor in weights.items() if name in own}
+    taken = {name: distributed.spread(tensor, own[name]) for name, tensor in weights.items() if name in own}
     for name in weights:
         if name not in own and not name.startswith(OPTIONAL):
             raise ValueError(f"the weight {name} has no place in the model")
@@ -301,10 +301,11 @@ def save(
 
 
 def write(
-    folder: Path, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None
+    folder: Path, model: nn.Module, word_tokenizer, vocab: EntityVocab | None, settings: dict | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:  # fmt: skip
-    """Writes the files of a model folder into an existing folder."""
-    weights, known = model.state_dict(), {"architectures": ["LukeForMaskedLM"]}
+    """Writes the files of a model folder into an existing folder. weights: in place of those that the model has."""
+    weights, known = weights or model.state_dict(), {"architectures": ["LukeForMaskedLM"]}
     if isinstance(model, LukeModel):
         weights, known = {f"luke.{name}": tensor for name, tensor in weights.items()}, {"architectures": ["LukeModel"]}
     elif isinstance(model, LukeForTask):

@@ -3,6 +3,10 @@
 `python train.py` is one process without a process group; under `torchrun` every process finds its place in the
 variables that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE). NCCL joins GPUs, gloo joins CPUs. Everything here works,
 and costs nothing, with a single process.
+
+Every process has the whole model (DistributedDataParallel), or, if it is *sharded* (FSDP2), some rows of every weight, of
+its gradient and of its optimizer state: a layer's weights are together only while it computes. Saved steps hold whole
+tensors either way, so that any number of processes can go on with them.
 """
 
 import io
@@ -16,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from luke_mini import files
@@ -86,10 +90,16 @@ def process() -> Iterator[Rank]:
         cleanup()
 
 
-def wrap(model: nn.Module, rank: Rank) -> nn.Module:
-    """The model as DistributedDataParallel where there are several processes: gradients become means over them."""
+def wrap(model: nn.Module, rank: Rank, sharded: bool = False) -> nn.Module:
+    """The model for training by several processes: gradients become means over them. Sharded, it is changed in place."""
     if rank.world_size == 1:
         return model
+    if sharded:
+        from torch.distributed.fsdp import fully_shard  # costs every start a second
+
+        for layer in model.luke.layers:
+            fully_shard(layer)
+        return fully_shard(model)
     device_ids = [rank.device.index] if rank.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
@@ -97,6 +107,51 @@ def wrap(model: nn.Module, rank: Rank) -> nn.Module:
 def no_sync(model: nn.Module):
     """A context in which backward passes add to the local gradients without talking to the other processes."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def together(model: nn.Module) -> Iterator[None]:
+    """A context in which parts of a sharded model can be called; its weights must not be changed."""
+    sharded = any(map(is_sharded, model.parameters()))
+    if sharded:
+        model.unshard()
+    yield
+    if sharded:
+        model.reshard()
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "full_tensor")
+
+
+def own_rows(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor; changes of it are changes of the tensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def spread(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every process has as a whole, sharded as another one is."""
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its rows, on every process."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def gathered(tensors: dict[str, Tensor], rank: Rank) -> dict[str, Tensor]:
+    """Whole tensors, of the first process; {} of the others. What is sharded is put together in main memory."""
+    found = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor)  # all processes must take part
+        if rank.is_first:
+            found[name] = complete.cpu() if is_sharded(tensor) else complete
+    return found
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -328,7 +328,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
 
     saving = trainer.Saving(
         folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe), **job.origin},
-        lambda into: save_tensors(model.state_dict(), into / "weights.safetensors"),
+        lambda into, weights, step: save_tensors(weights, into / "weights.safetensors"),
         lambda saved: model.load_state_dict(trainer.read_state(saved / "weights.safetensors", model.state_dict())),
         job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from luke_mini import distributed
 from luke_mini.config import FinetuneConfig, PretrainConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # m and v, under torch's names
@@ -67,6 +68,10 @@ class AdamW(torch.optim.Optimizer):
         parameters, (beta1, beta2) = group["params"], group["betas"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         first, second = ([self.state[p][name] for p in parameters] for name in MOMENTS)
+        # Of a sharded model each process updates the rows that it has.
+        parameters, grads, first, second = (
+            [distributed.own_rows(tensor) for tensor in tensors] for tensors in (parameters, grads, first, second)
+        )
         steps = torch.tensor(group["updates"] if group["bias_correction"] else math.inf, device=parameters[0].device)
         kept = 1 - group["lr"] * group["weight_decay"]
         torch._fused_adamw_(
@@ -93,7 +98,7 @@ class AdamW(torch.optim.Optimizer):
             if tensor.shape != own[name].shape:
                 shapes = f"{list(tensor.shape)}, expected {list(own[name].shape)}"
                 raise ValueError(f"optimizer state {name} has the shape {shapes}")
-            own[name].copy_(tensor)
+            own[name].copy_(distributed.spread(tensor, own[name]))
         for group in self.param_groups:
             group["updates"] = updates
 

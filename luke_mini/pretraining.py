@@ -196,7 +196,7 @@ class Validation:
     def guess(self, batch: PretrainBatch, rows: list[int]) -> list[Guess]:
         """The best guesses for some masked mentions of a batch."""
         device = next(self.model.parameters()).device
-        with trainer.predicting(self.model):
+        with trainer.predicting(self.model), distributed.together(self.model):
             states = self.model.luke(batch.packed.to(device))[batch.packed.n_words + batch.masked_entity_rows[rows]]
             scores = self.model.entity_head(states, self.model.luke.entities.entity.weight).float().softmax(1)
         best, titles = scores.topk(min(GUESSES, scores.shape[1])), self.vocab.title
@@ -399,18 +399,19 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         "model": config.as_dict(model.config), "examples": len(plan.shards), "words": int(plan.shards.lengths.sum()),
     }  # fmt: skip
     settings = {"luke_mini": {"recipe": arguments.recipe, "stage": arguments.stage}}
+
+    def write_model(folder: Path, weights: dict[str, torch.Tensor], step: int) -> None:
+        if step == total_steps:  # what downstream tasks start from
+            initialization.copy_marker_rows(weights, words, entities)
+        checkpoint.write(folder, model, words, entities, settings, weights)
+
     saving = trainer.Saving(
-        arguments.out, arguments.out / "metrics.jsonl", info,
-        lambda folder: checkpoint.write(folder, model, words, entities, settings),
+        arguments.out, arguments.out / "metrics.jsonl", info, write_model,
         lambda folder: checkpoint.fill(model, checkpoint.read(folder).weights),
         arguments.resume, kept=arguments.keep, every_steps=arguments.save_every,
         milestones=frozenset(milestones if arguments.keep_epochs else ()),
         report=lambda: write_report(arguments.out, facts, validation.guesses),
     )  # fmt: skip
-
-    def add_markers(step: int) -> None:  # the last step is what downstream tasks start from
-        if step == total_steps:
-            initialization.copy_marker_rows(model.state_dict(), words, entities)
 
     def measure(step: int) -> dict[str, float]:
         return validation.measure(step == total_steps) if saving.is_due(step, total_steps, math.inf) else {}
@@ -420,8 +421,8 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         lambda start: batching.training_steps(plan.shards, words, entities, training, rank, start, total_steps),
         recipe=training, rank=rank, precision=plan.precision, total_steps=total_steps,
         warmup_steps=training.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
-        validate=add_markers, measure=measure, work=lambda batch: cost.step_flops(model, batch),
-        peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size,
+        measure=measure, work=lambda batch: cost.step_flops(model, batch),
+        peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size, sharded=arguments.shard,
     )  # fmt: skip
     if rank.is_first:
         print(f"model in    {trainer.saved_steps(arguments.out)[-1]}; how it went: {arguments.out / 'report.html'}")

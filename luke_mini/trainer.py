@@ -142,6 +142,7 @@ def train(
             norm = torch.nn.utils.clip_grad_norm_(optimizer.parameters, recipe.max_grad_norm)
         else:
             norm = torch.nn.utils.get_total_norm([p.grad for p in optimizer.parameters if p.grad is not None])
+        norm = distributed.whole(norm)
         rates = [learning_rate(max(0, step - 1)), learning_rate(step)]
         check_finite_step(sums, norm, step, rates, micro_batches, out / f"failed-batch-{rank.index}.pt")
         optimizer.set_learning_rate(learning_rate(step))
@@ -176,7 +177,7 @@ class Saving:
     out: Path  # holds the step-NNNNNN folders
     metrics: Path  # metrics.jsonl
     info: dict  # what the run depends on, for run.json; resuming requires the same
-    write_model: Callable[[Path], None]  # writes the model's files into a folder
+    write_model: Callable[[Path, dict[str, Tensor], int], None]  # writes a model's files: folder, weights, step
     read_model: Callable[[Path], None]  # reads them back into the model
     resume: bool
     kept: int  # saved steps that stay on disk
@@ -259,18 +260,20 @@ def fit(
     measure: Callable[[int], dict] = lambda step: {},
     work: Callable[[MicroBatch], float] = no_work,
     peak: float = 0.0,
+    sharded: bool = False,
 ) -> dict:
     """Trains the model from the latest saved step, if any, and leaves it with its last weights or the best ones.
 
     batches: start step -> the lists of micro-batches from there on. validate: step -> scores of the weights after it,
     or None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
     measure: more numbers of the weights after a step, for metrics.jsonl; {} after most. work: operations of a
-    micro-batch; peak: how many a second all processes could do, 0 if nobody knows.
+    micro-batch; peak: how many a second all processes could do, 0 if nobody knows. sharded: see `distributed`.
     Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
     and exit with status 0.
     """
     if rank.device.type == "cpu":
         ops_cpu.keep_memory()
+    wrapped = distributed.wrap(model, rank, sharded)
     optimizer = optim.AdamW.of(model, recipe)
     for index, info in enumerate(distributed.gather(saving.info)):
         check_same_run(info, saving.info, f"process {index} of this run")
@@ -287,7 +290,7 @@ def fit(
     loader, saved = Ahead(steps), time.monotonic()
     progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak)
     steps = train(
-        distributed.wrap(model, rank), optimizer, loader, recipe=recipe, rank=rank, precision=precision,
+        wrapped, optimizer, loader, recipe=recipe, rank=rank, precision=precision,
         learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent, work=work,
     )  # fmt: skip
     with closing(progress.bar), stop_asked(rank) as asked:  # an error is a line of its own, below the bar
@@ -299,9 +302,11 @@ def fit(
             if found and (not best or is_better(found, best)):
                 best, best_weights = found, copy_weights(model) if step < total_steps else None
             stopped = asked()
-            if rank.is_first and (stopped or saving.is_due(step, total_steps, saved)):
-                save_step(saving, step, total_steps, optimizer, best, best_weights, progress.state())
-                saving.report()
+            if stopped or saving.is_due(step, total_steps, saved):
+                tensors = [distributed.gathered(part, rank) for part in (model.state_dict(), optimizer.moments())]
+                if rank.is_first:
+                    save_step(saving, step, total_steps, *tensors, best, best_weights, progress.state())
+                    saving.report()
                 saved = time.monotonic()
             if stopped:
                 stop(saving, progress, step)
@@ -352,8 +357,8 @@ def refuse_used(out: Path, wanted: bool) -> None:
 
 
 def save_step(
-    saving: Saving, step: int, total_steps: int, optimizer: optim.AdamW, best: dict, best_weights: dict | None,
-    state: dict,
+    saving: Saving, step: int, total_steps: int, weights: dict[str, Tensor], moments: dict[str, Tensor], best: dict,
+    best_weights: dict | None, state: dict,
 ) -> None:  # fmt: skip
     """Saves a step, then deletes all but the latest ones and the milestones. OSError when the disk is full.
 
@@ -361,11 +366,11 @@ def save_step(
     """
     with files.write_folder(saving.out / f"step-{step:06d}") as folder:
         with files.naming(f"step {step}, not saved"):  # its loss was finite, but was what became of the weights?
-            check_finite(optimizer.weights() | optimizer.moments())
-        saving.write_model(folder)
+            check_finite(weights | moments)
+        saving.write_model(folder, weights, step)
         if best_weights:
             save_tensors(best_weights, folder / "best.safetensors")
-        save_tensors(optimizer.moments(), folder / "optimizer.safetensors")
+        save_tensors(moments, folder / "optimizer.safetensors")
         hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
         run = {"step": step, "total_steps": total_steps, **saving.info, "best": best, "log": state, "files": hashes}
         with files.write_file(folder / "run.json") as file:

@@ -170,6 +170,28 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     assert found == expected and len(found) == 12
 
 
+def test_a_sharded_run_is_that_of_one_process_and_goes_on_with_another_number(toy_data, tmp_path):
+    """Two processes with some rows of every weight each, and two micro-batches, against one process with all."""
+    one, sharded, resumed = (tmp_path / name for name in ("one", "sharded", "resumed"))
+    plain = "--global-batch", "8", "--steps", "6", "--dropout", "0", "--learning-rate", "1e-3", "--warmup-steps", "2"
+    for out, processes, extra in ((one, 1, ()), (sharded, 2, ("--shard",))):
+        done = run(toy_data, out, processes, *plain, *extra)
+        assert done.returncode == 0, done.stderr
+    shutil.copytree(sharded, resumed)
+    shutil.rmtree(resumed / "step-000006")
+    done = run(toy_data, resumed, 1, *plain, "--resume")
+    assert done.returncode == 0, done.stderr
+    expected = load_file(one / "step-000006" / "model.safetensors")
+    start = load_file(one / "step-000003" / "model.safetensors")
+    for out in (sharded, resumed):
+        for name in ("word_loss", "entity_loss", "held_out_entity_loss", "gradient_norm"):
+            pairs = [(a[name], b[name]) for a, b in zip(lines(one), lines(out), strict=True) if name in a]
+            assert pairs and all(abs(a - b) < 1e-4 * a for a, b in pairs), name
+        for name, tensor in load_file(out / "step-000006" / "model.safetensors").items():
+            change = (expected[name] - start[name]).norm()
+            assert (tensor - expected[name]).norm() <= 0.01 * change, name
+
+
 def interrupt(monkeypatch, step: int, *signals: int) -> None:
     """Makes the training loop receive signals after a step."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it

@@ -139,7 +139,7 @@ from luke_mini import corpus, download, examples, stages, tokenizer, tokenizer_b
 from luke_mini import toyworld, toyworld_tasks, wiki_dump, wikidata
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
-from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions, with_items
 from luke_mini.stages import Incomplete, Share, Stage
 from luke_mini.wikitext import normalize_title, parse
 
@@ -389,7 +389,10 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
     """Writes the folder of a language but its manifest; returns the contents of that."""
     if made.names:
         write_held_out(arguments, pages, folder)
-        pages.join_mentions(made.stage, made.names).save(folder / STATISTICS)
+        statistics = pages.join_mentions(made.stage, made.names)
+        if arguments.wikidata:
+            statistics = with_items(statistics, partial(vocab.item, language=pages.language))
+        statistics.save(folder / STATISTICS)
     write_titles(pages, folder)
     shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an older one may have other files
     words.save(folder / "tokenizer")

@@ -48,6 +48,7 @@ class Document(NamedTuple):
     mentions: tuple[Mention, ...] | None  # in the order of the file; None: still to be detected
     skipped: int = 0  # mentions that were left out: their title is no article
     wiki: str = ""  # address of the pages of its candidates, without their titles; "" if not known
+    items: dict[str, str] = {}  # candidate -> Wikidata's id, "Q64", as far as known
 
 
 def records(path: str | Path, mentions_alone: bool = False) -> Iterator[Record]:
@@ -254,13 +255,14 @@ def with_candidates(document: Document, statistics: Mentions, min_link_probabili
     text, mentions = document.text, document.mentions
     if mentions is None:
         mentions = statistics.detect(text, min_link_probability)
-    surfaces = (text[m.start : m.end] for m in mentions)
+    surfaces = [text[m.start : m.end] for m in mentions]
     found = tuple(
         m if m.candidates is not None else
         m._replace(candidates=statistics.candidates(surface), certainty=statistics.certainty(surface))
         for m, surface in zip(mentions, surfaces)
     )  # fmt: skip
-    return document._replace(mentions=found, wiki=statistics.wiki.tobytes().decode())
+    items = {title: item for surface in {*surfaces} for title, item in statistics.items_of(surface).items()}
+    return document._replace(mentions=found, wiki=statistics.wiki.tobytes().decode(), items=items)
 
 
 def with_persons(document: Document, persons: Collection[str]) -> Document:

@@ -173,6 +173,11 @@ class EntityVocab:
         names = self._names[entity_id]
         return next((title for title, other in names if other == language), names[0][0])
 
+    def item(self, title: str, language: str | None = None) -> str | None:
+        """Wikidata's id of a title, if it is known."""
+        entity_id = self.get(title, language)
+        return None if entity_id is None else self._items[entity_id]
+
     def link_table(self, redirects: Mapping[str, str], language: str | None = None) -> dict[str, int]:
         """Titles of known entities, and redirects to them -> ids."""
         titles = self._ids[None] | self._ids.get(language or next(iter(self.languages), None), {})

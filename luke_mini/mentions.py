@@ -287,6 +287,7 @@ class Mentions:
     nodes: np.ndarray  # Trie
     node_names: np.ndarray
     wiki: np.ndarray = field(default_factory=partial(np.empty, 0, np.uint8))  # UTF-8: `wiki_dump.Page.wiki`
+    items: np.ndarray = field(default_factory=partial(np.empty, 0, np.int64))  # [titles or 0]: 64 for Q64, 0: not known
 
     def __len__(self) -> int:
         return len(self.links)
@@ -308,6 +309,14 @@ class Mentions:
         """Titles that links of the surface lead to, most frequent first, then titles that are the surface."""
         name = self._find(surface)
         return () if name is None else self._candidates(name)
+
+    def items_of(self, surface: str) -> dict[str, str]:
+        """Wikidata's ids of the titles that links of the surface lead to, as far as prepare_wiki.py was given them."""
+        name = self._find(surface)
+        if name is None or not len(self.items):
+            return {}
+        items = self.items[self.titles[self.first[name] : self.first[name + 1]]].tolist()
+        return {title: f"Q{item}" for (title, _), item in zip(self.titles_of(name), items) if item}
 
     def certainty(self, surface: str) -> float:
         """Share of pages with the surface that link it, as if one more did not: a lone link is no certainty."""
@@ -420,6 +429,12 @@ def _ranked(rows: Iterable[Row]) -> list[tuple[str, int]]:
 def with_pages(mentions: Mentions, pages: np.ndarray) -> Mentions:
     """pages int64 [names]: how many contain each name. A rare link has candidates, too, but `detect` passes over it."""
     return replace(mentions, pages=pages)
+
+
+def with_items(mentions: Mentions, item_of: Callable[[str], str | None]) -> Mentions:
+    """item_of: title -> "Q64"."""
+    titles = (_string(mentions.title_text, mentions.title_ends, index) for index in range(len(mentions.title_ends)))
+    return replace(mentions, items=np.array([int((item_of(title) or "Q0")[1:]) for title in titles], np.int64))
 
 
 # --- Detectors for question answering ---------------------------------------------------------------------------------

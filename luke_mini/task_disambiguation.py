@@ -353,6 +353,8 @@ def answer(documents: Sequence[Document], predictions: Sequence[Sequence[Answer]
             shown["link_probability"] = round(mention.link_probability, 4)
         if found.title and document.wiki:
             shown["address"] = address(document.wiki, found.title)
+        if found.title in document.items:
+            shown["wikidata"] = document.items[found.title]
         shown["candidates"] = [
             {"title": title, "prior": round(prior, 4)}
             | ({"model": round(found.by_model[number], 4)} if number in found.by_model else {})

@@ -363,9 +363,9 @@ Mentions without candidates in the file have those of the mention statistics tha
 mentions.safetensors in the file's folder or one of the three above it.
 
 --predict takes such a line without titles, or plain text, whose mentions are then found by the statistics, and prints
-{"text", "mentions": [{"text", "start", "end", "title", "probability", "address", "candidates": [{"title", "prior",
-"model"}]}]}. "title" is null below --min-probability; "model" is the model's probability of the candidate among all;
-"address" is there if the dump named its wiki.""",
+{"text", "mentions": [{"text", "start", "end", "title", "probability", "address", "wikidata", "candidates": [{"title",
+"prior", "model"}]}]}. "title" is null below --min-probability; "model" is the model's probability of the candidate among
+all; "address" is there if the dump named its wiki, "wikidata" if the data were prepared with --wikidata.""",
     DisambiguationOptions, all_entities=True, exports=False,
 )  # fmt: skip
 

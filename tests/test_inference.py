@@ -22,7 +22,7 @@ from luke_mini import checkpoint, finetuning, inference, task_disambiguation, ta
 from luke_mini import views
 from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import EntityVocab
-from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions, from_links
+from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions, from_links, with_items
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
@@ -303,12 +303,17 @@ def test_linking_from_the_command_line(words, statistics, tmp_path, capsys, monk
 
 
 def test_linking_the_built_in_encyclopedia(toy_data, tmp_path, capsys):
-    """Texts about it: spans and titles fit together, and names of one title mean it whatever the weights are."""
+    """Texts about it: spans and titles fit together, and names of one title mean it whatever the weights are.
+
+    Here the items of Wikidata are the lengths of the titles.
+    """
     _random_checkpoint(toy_data, tmp_path / "checkpoint")
     text = tmp_path / "texts.txt"
     raw = sorted((toy_data / "disambiguation/test/RawText").iterdir())
     text.write_text("\n".join(" ".join(path.read_text().split()) for path in raw))
-    finetune.main(["link", "--checkpoint", str(tmp_path / "checkpoint"), "--mentions", f"{toy_data}/{STATISTICS}",
+    statistics = with_items(Mentions.load(toy_data / STATISTICS), lambda title: f"Q{len(title)}")
+    statistics.save(tmp_path / STATISTICS)
+    finetune.main(["link", "--checkpoint", str(tmp_path / "checkpoint"), "--mentions", f"{tmp_path}/{STATISTICS}",
                    "--predict", str(text), "--min-probability", "0"])  # fmt: skip
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     mentions = [(answer["text"], mention) for answer in answers for mention in answer["mentions"]]
@@ -320,6 +325,7 @@ def test_linking_the_built_in_encyclopedia(toy_data, tmp_path, capsys):
         if len(titles) == 1:
             assert mention["title"] == titles[0] and 0 < mention["probability"] < 1
         assert unquote(mention["address"]) == "https://toyworld.example.org/wiki/" + mention["title"].replace(" ", "_")
+        assert mention["title"] not in titles or mention["wikidata"] == f"Q{len(mention['title'])}"
 
 
 def held_out(folder, *lines):

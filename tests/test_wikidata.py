@@ -20,6 +20,7 @@ import prepare_wiki
 import train
 from luke_mini import checkpoint, files, inputs, tokenizer_bpe, wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
+from luke_mini.mentions import Mentions
 from luke_mini.wikidata import Item, read_items
 
 LINES = (
@@ -246,6 +247,8 @@ def test_one_language_gets_wikidata_ids(dumps):
     prepare_wiki.main("--wiki de --wikidata wikidata.json --out one --workers 1 --vocab-size 150".split())
     vocab = EntityVocab.load("one/entity_vocab.jsonl")
     assert [vocab.entity(k) for k in (3, 4)] == [([("Berlin", "de")], 5, "Q1"), ([("Spree", "de")], 4, "Q2")]
+    statistics = Mentions.load("one/mentions.safetensors")
+    assert statistics.items_of("die Stadt") == {"Berlin": "Q1"} and statistics.items_of("Spree") == {"Spree": "Q2"}
 
 
 def test_no_traceback(dumps, capfd):

@@ -93,11 +93,13 @@ def read(tmp_path: Path, *pages: str, head: str = HEAD) -> list[Page]:
         ("wrong-name.xml", bz2.compress), ("wrong-name.bz2", gzip.compress), ("no-name", bytes),
     ],
 )  # fmt: skip
-def test_every_packing_gives_the_same_pages(tmp_path, name, pack):
+def test_every_packing_gives_the_same_pages(tmp_path, monkeypatch, name, pack):
     path = write(tmp_path / name, pack(dump_xml(*PAGES)))
-    sizes = []
-    assert list(read_dump(path, on_bytes=sizes.append)) == list(read_dump(str(path))) == EXPECTED
-    assert sum(sizes) == path.stat().st_size
+    for threads in (1, 3):
+        monkeypatch.setattr(wiki_dump, "_threads", lambda: threads)
+        sizes = []
+        assert list(read_dump(path, on_bytes=sizes.append)) == list(read_dump(str(path))) == EXPECTED
+        assert sum(sizes) == path.stat().st_size
 
 
 def test_parts_are_several_calls(tmp_path):
@@ -278,11 +280,15 @@ PACKED = bz2.compress(XML)
         (b"<mediawiki><x y='" + b" " * 6_000_000, "a tag of over 4 MB"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, data, message):
-    path = write(tmp_path / "some.xml", data)
-    with pytest.raises(ValueError, match=message) as caught:
-        list(read_dump(path))
-    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, monkeypatch, data, message):
+    path, said = write(tmp_path / "some.xml", data), set()
+    for threads in (1, 3):
+        monkeypatch.setattr(wiki_dump, "_threads", lambda: threads)
+        with pytest.raises(ValueError, match=message) as caught:
+            list(read_dump(path))
+        said.add(str(caught.value))
+    (said,) = said
+    assert said.startswith(f"{path}: ") and "\n" not in said
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 40])

@@ -25,9 +25,9 @@ entities:
 queries' and of the keys' gradient; programs that a processor holds; bytes asked for, in minima, forward and backward:
 
       first rung             13.4  12.6  12.9     3 3 2     4.2  4.6
-      full tiles unmasked     9.4   7.9   9.6     3 3 2     4.2  4.6
-      tensor descriptors      8.8   7.6   9.7     3 3 2     4.2  4.6
-      each kernel's tile      6.6   6.2   9.7     2 2 2     2.6  4.6
+      full tiles unmasked     9.4   7.9   9.5     3 3 2     4.2  4.6
+      tensor descriptors      8.8   7.3   9.5     3 3 2     4.2  4.6
+      each kernel's tile      6.6   6.2   9.5     2 2 2     2.6  4.6
       loads further ahead     6.6   6.2   9.8     2 2 2     2.6  4.6     asked for a pass before, in dk two passes
 
 *Tried, but costly* (instructions per score): tl.rand for dropout: 62 to 66 in all (forward) instead of 17 to 20; making

@@ -131,7 +131,8 @@ def inspect_cross_entropy(arch, dtype=torch.bfloat16, weight_dtype=torch.float32
     of scores outgrows any loop that the compiler leaves in it."""
     x, target = torch.zeros(32, features, dtype=dtype), torch.zeros(32, dtype=torch.int64)
     weight, bias = (torch.zeros(256, *shape, dtype=weight_dtype) for shape in ((features,), ()))
-    with compiling(cross_entropy, CROSS_ENTROPY_KERNELS, arch) as compiled:
+    with (compiling(cross_entropy, CROSS_ENTROPY_KERNELS, arch) as compiled,
+          mock.patch.object(cross_entropy, "architecture", lambda _: arch)):  # fmt: skip
         loss, _, lse = cross_entropy._cross_entropy(x, weight, bias, target)
         cross_entropy._cross_entropy_backward(loss, x, weight, bias, target, lse, True, True)
     tile, rows = cross_entropy.choose_tile(dtype, weight_dtype, features), []

@@ -11,6 +11,8 @@ gradient scaled beforehand is shown to lose it; memory.
 import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,31 @@ def test_kept_memory_is_not_touched_anew():
         for how in ("keep", "give back")
     )
     assert kept < 1000 and given_back > 100 + 5 * kept  # of 4 KB, or of 2 MB
+
+
+def test_side_by_side_keeps_order_and_shares_out_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        both_run, ops = threading.Barrier(2, timeout=30), ops_cpu
+
+        def act(item):
+            both_run.wait()
+            time.sleep(0.05 * (item % 2 == 0))  # the first is done last
+            return item, torch.get_num_threads(), torch.rand(1, generator=ops.generator()).item()
+
+        def run():
+            torch.manual_seed(3)
+            with ops.side_by_side(2) as each:
+                return torch.get_num_threads(), list(each(act, [0, 1, 2, 3]))
+
+        (here, found), again = run(), run()
+        assert here == 2 and [item[:2] for item in found] == [(i, 2) for i in range(4)] and again == (here, found)
+        assert len({drawn for _, _, drawn in found}) == 4 and torch.get_num_threads() == 4
+        with ops.side_by_side(1) as each:
+            assert list(each(lambda item: (item, ops.generator()), [5])) == [(5, None)]
+        with pytest.raises(ZeroDivisionError), ops.side_by_side(2) as each:
+            list(each(lambda item: 1 // item, [1, 0]))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, checkpoint, config, distributed, optim, recipes, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, ops_cpu, optim, recipes, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -54,12 +54,15 @@ def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model.double(), words, entities
 
 
-def gradients(data: Path, recipe, rank: Rank) -> dict[str, torch.Tensor]:
+def gradients(data: Path, recipe, rank: Rank, lanes: int = 1) -> dict[str, torch.Tensor]:
     """Gradients of the second step of a run, by parameter name, in float64."""
     model, words, entities = build(data, recipe)
     wrapped = distributed.wrap(model, rank)
-    steps = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2)
-    trainer.accumulate_gradients(wrapped, next(steps), rank, "fp32")
+    [step] = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2, lanes)
+    assert len(step) >= lanes
+    trainer.seed_step(recipe.seed, 1, rank.index)
+    with ops_cpu.side_by_side(lanes) as each:
+        trainer.accumulate_gradients(wrapped, step, rank, "fp32", each=each)
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -76,6 +79,25 @@ def test_accumulated_micro_batches_give_the_same_gradients(toy_data, micro_batch
     rank = Rank(0, 1, torch.device("cpu"))
     whole = gradients(toy_data, RECIPE, rank)
     assert_same_gradients(gradients(toy_data, replace(RECIPE, micro_batch=micro_batch), rank), whole)
+
+
+@pytest.mark.parametrize("micro_batch", [8, 1])
+def test_micro_batches_side_by_side_give_the_same_gradients(toy_data, micro_batch):
+    rank, recipe = Rank(0, 1, torch.device("cpu")), replace(RECIPE, micro_batch=micro_batch)
+    assert_same_gradients(gradients(toy_data, recipe, rank, lanes=2), gradients(toy_data, recipe, rank))
+    recipe = replace(recipe, dropout=0.1)
+    once, again = (gradients(toy_data, recipe, rank, lanes=2) for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
+    cpu, small, large = torch.device("cpu"), torch.nn.Linear(8, 8), torch.nn.Linear(1 << 13, 1 << 12, device="meta")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert trainer.lanes(small, Rank(0, 1, cpu)) == 3
+    assert {trainer.lanes(large, Rank(0, 1, cpu)), trainer.lanes(small, Rank(0, 2, cpu)),
+            trainer.lanes(small, Rank(0, 1, torch.device("cuda")))} == {1}  # fmt: skip
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert trainer.lanes(small, Rank(0, 1, cpu)) == trainer.LANES
 
 
 TWO_PROCESSES = """

@@ -65,6 +65,12 @@ def keep_memory() -> None:
 # --- Micro-batches side by side ---------------------------------------------------------------------------------------
 
 _lane = threading.local()
+_threads: list[int] = []  # of torch, before they were shared out among lanes
+
+
+def threads() -> int:
+    """Of torch in all, whether or not they are shared out."""
+    return _threads[0] if _threads else torch.get_num_threads()
 
 
 @contextmanager
@@ -79,8 +85,7 @@ def side_by_side(lanes: int) -> Iterator[Callable]:
     if lanes == 1:
         yield map
         return
-    threads = torch.get_num_threads()
-    share = max(1, threads // lanes)
+    before, share = torch.get_num_threads(), max(1, threads() // lanes)
 
     def act_alone(act: Callable, item, seed: int):
         _lane.generator = torch.Generator().manual_seed(seed)
@@ -89,12 +94,14 @@ def side_by_side(lanes: int) -> Iterator[Callable]:
     def each(act: Callable, items: list) -> Iterator:
         return pool.map(act_alone, [act] * len(items), items, torch.randint(2**62, (len(items),)).tolist())
 
+    _threads.append(threads())
     torch.set_num_threads(share)  # here, too: threads that are done with their part keep their core for a while
     try:
         with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (share,)) as pool:
             yield each
     finally:
-        torch.set_num_threads(threads)
+        _threads.pop()
+        torch.set_num_threads(before)
 
 
 def generator() -> torch.Generator | None:

@@ -23,6 +23,7 @@ import io
 import json
 import math
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -52,6 +53,7 @@ CLOCK = ("seconds", "tokens_per_second", "entities_per_second", "flop_per_second
          "memory_gb")  # of metrics.jsonl: what is not the same when a run is repeated, nor after it was resumed
 DISTANCES = ("page",)  # terms of a loss without hits
 SPIKE = 5.0  # times the usual norm of the gradient
+X86 = ("x86_64", "AMD64")
 LANES, LANE_WEIGHTS = 4, 1 << 25  # micro-batches side by side at most; weights of a model up to which there are
 CALM = 20  # steps before any norm is usual, and before a run says how long it will take
 
@@ -64,7 +66,11 @@ def default_precision(device: torch.device, hidden_size: int) -> str:
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() and hidden_size > MINI.hidden_size else "fp32"
+    return "bf16" if hidden_size > MINI.hidden_size and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(device: torch.device, precision: str):
@@ -83,10 +89,10 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def lanes(model: nn.Module, rank: Rank) -> int:
-    """How many micro-batches compute side by side: several where a single process trains a small model on a CPU."""
+    """How many micro-batches compute side by side: several where a single process has a small model on a CPU."""
     weights = sum(p.numel() for p in model.parameters())
     is_small = rank.world_size == 1 and rank.device.type == "cpu" and weights <= LANE_WEIGHTS
-    return min(torch.get_num_threads(), LANES) if is_small else 1
+    return min(ops_cpu.threads(), LANES) if is_small else 1
 
 
 def accumulate_gradients(
@@ -544,14 +550,18 @@ def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], b
 
     model.collate makes a batch of features; its .rows_per_input says how many rows of model.logits belong to each.
     """
-    logits: list[Tensor] = [None] * len(features)
-    device = next(model.parameters()).device
-    with predicting(model):
-        for chosen in long_to_short(sizes, batch_size):
+    device, logits = next(model.parameters()).device, {}
+    batches = list(long_to_short(sizes, batch_size))
+
+    def rows_of(chosen: list[int]) -> Sequence[Tensor]:
+        with predicting(model):
             batch = model.collate([features[i] for i in chosen]).to(device)
-            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.rows_per_input)):
-                logits[i] = rows
-    return logits
+            return model.logits(batch).float().cpu().split(batch.rows_per_input)
+
+    with predicting(model), ops_cpu.side_by_side(lanes(model, Rank(0, 1, device))) as each:
+        for chosen, rows in zip(batches, each(rows_of, batches)):
+            logits.update(zip(chosen, rows))
+    return [logits[i] for i in range(len(features))]
 
 
 def short(number: float) -> str:
@@ -563,6 +573,8 @@ def short(number: float) -> str:
 def device_text(rank: Rank, precision: str) -> str:
     """For the log: what computes, and how."""
     cpu = f"cpu, {torch.get_num_threads()} threads"
+    if precision == "bf16" and rank.device.type == "cpu" and platform.machine() in X86 and not cpu_has_bf16():
+        precision += ", which this processor only emulates: --precision fp32 is many times faster"
     name = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else cpu
     return f"{rank.world_size} x {name}, {precision}" if rank.world_size > 1 else f"{name}, {precision}"
 

@@ -233,8 +233,30 @@ def test_side_by_side_keeps_order_and_shares_out_threads():
         assert len({drawn for _, _, drawn in found}) == 4 and torch.get_num_threads() == 4
         with ops.side_by_side(1) as each:
             assert list(each(lambda item: (item, ops.generator()), [5])) == [(5, None)]
+        with ops.side_by_side(4) as each:  # a second sharing inside the first begins from all threads
+            assert torch.get_num_threads() == 1 and ops.threads() == 4
+            with ops.side_by_side(2) as inner:
+                assert torch.get_num_threads() == 2 and len(list(inner(lambda item: item, [1, 2]))) == 2
+            assert torch.get_num_threads() == 1
         with pytest.raises(ZeroDivisionError), ops.side_by_side(2) as each:
             list(each(lambda item: 1 // item, [1, 0]))
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_lanes_draw_dropout_from_their_own_generators():
+    queries, key_value, segments = torch.randn(9, 2, 2, 4), torch.randn(9, 2, 2, 4), torch.tensor([[0, 7, 7, 2]])
+
+    def draw(other: int):
+        if other:
+            torch.rand(5)  # from torch's generator, as another lane might at any time
+        return ops_cpu.dropout_mask(queries, 0.5), ops_cpu.packed_attention(queries, key_value, segments, 0.5)
+
+    def draws(other: int):
+        torch.manual_seed(1)
+        with ops_cpu.side_by_side(2) as each:
+            return [torch.cat([part.flatten() for part in found]) for found in each(draw, [other, other])]
+
+    one, two = draws(0)
+    assert torch.equal(one, draws(1)[0]) and torch.equal(two, draws(1)[1]) and not torch.equal(one, two)

@@ -92,11 +92,11 @@ def test_micro_batches_side_by_side_give_the_same_gradients(toy_data, micro_batc
 
 def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
     cpu, small, large = torch.device("cpu"), torch.nn.Linear(8, 8), torch.nn.Linear(1 << 13, 1 << 12, device="meta")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 3)
     assert trainer.lanes(small, Rank(0, 1, cpu)) == 3
     assert {trainer.lanes(large, Rank(0, 1, cpu)), trainer.lanes(small, Rank(0, 2, cpu)),
             trainer.lanes(small, Rank(0, 1, torch.device("cuda")))} == {1}  # fmt: skip
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 64)
     assert trainer.lanes(small, Rank(0, 1, cpu)) == trainer.LANES
 
 
@@ -494,6 +494,40 @@ def test_predicting_on_a_gpu_is_in_bf16(monkeypatch):
     assert trainer.prediction_precision(torch.device("cuda")) == "fp32"  # emulated bf16 is slower than float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert trainer.prediction_precision(torch.device("cuda")) == "bf16"
+
+
+def test_emulated_bf16_is_named(monkeypatch):
+    rank = Rank(0, 1, torch.device("cpu"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+        assert ("only emulates: --precision fp32" in trainer.device_text(rank, "bf16")) == (not has)
+        assert "emulates" not in trainer.device_text(rank, "fp32")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "emulates" not in trainer.device_text(rank, "bf16")
+
+
+class Doubler(torch.nn.Linear):
+    """Two logits an input; each batch takes as long as its first input says."""
+
+    def collate(self, features):
+        batch = SimpleNamespace(x=torch.tensor(features), rows_per_input=[1] * len(features))
+        batch.to = lambda device: batch
+        return batch
+
+    def logits(self, batch):
+        time.sleep(0.1 * (batch.x[0].item() > 6))
+        assert not self.training and torch.is_inference_mode_enabled()  # though another lane is done meanwhile
+        return torch.stack([batch.x, 2 * batch.x], dim=1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_logits_come_in_the_order_of_the_inputs(monkeypatch, threads):
+    """The longest is computed first, and is the last to be done."""
+    monkeypatch.setattr(ops_cpu, "threads", lambda: threads)
+    model, features = Doubler(1, 1).train(), [3, 7, 1, 8, 2, 6, 5]
+    found = trainer.predict_logits(model, features, features, 2)
+    assert [rows.tolist() for rows in found] == [[[i, 2 * i]] for i in features] and model.training
 
 
 # --- The log and its neighbors ----------------------------------------------------------------------------------------

@@ -282,14 +282,15 @@ def steps_for(n_examples: int, global_batch: int, epochs: float) -> int:
 
 
 def training_steps(
-    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, rank: Rank, start_step: int, total_steps: int
-) -> Iterator[list[PretrainBatch]]:
-    """The micro-batches of this process for the steps [start_step, total_steps) of a recipe."""
+    shards: Shards, tokenizer, entity_vocab, recipe: PretrainConfig, rank: Rank, start_step: int, total_steps: int,
+    lanes: int = 1,
+) -> Iterator[list[PretrainBatch]]:  # fmt: skip
+    """The micro-batches of this process for the steps [start_step, total_steps) of a recipe; at least `lanes` a step."""
     steps = batches(
         shards,
         batch_rules(tokenizer, entity_vocab, recipe),
         global_batch=recipe.global_batch,
-        micro_batch=recipe.micro_batch,
+        micro_batch=min(recipe.micro_batch, -(-recipe.global_batch // (rank.world_size * lanes))),
         rank=rank.index,
         world_size=rank.world_size,
         start_step=start_step,

@@ -279,8 +279,10 @@ def keeps_head(job: Job, head: dict[str, torch.Tensor]) -> bool:
     )
 
 
-def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int) -> Iterator[list]:
-    """Yields this process's micro-batches for each optimizer step.
+def steps_of(
+    job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int, total_steps: int, lanes: int = 1
+) -> Iterator[list]:
+    """Yields this process's micro-batches for each optimizer step, at least `lanes` of them.
 
     The examples form an endless stream of epochs, each in an order drawn from (seed, epoch); a step takes the next
     `batch` examples. differs from LUKE: no short batch at an epoch's end, and no gradient carried over from it.
@@ -295,7 +297,8 @@ def steps_of(job: Job, model: nn.Module, recipe: FinetuneConfig, start_step: int
     for step in range(start_step, total_steps):
         positions = (divmod(step * recipe.batch + i, len(features)) for i in range(first, last))
         own = [features[order(epoch)[index]] for epoch, index in positions]
-        yield [model.collate(own[i : i + recipe.micro_batch]) for i in range(0, len(own), recipe.micro_batch)]
+        size = min(recipe.micro_batch, math.ceil(len(own) / lanes))
+        yield [model.collate(own[i : i + size]) for i in range(0, len(own), size)]
 
 
 def score(job: Job, model: nn.Module, name: str) -> tuple[dict, list]:
@@ -312,6 +315,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     """
     n = len(job.features["train"])
     recipe = replace(recipe, epochs=max(recipe.epochs, recipe.min_steps * recipe.batch / n))
+    lanes = trainer.lanes(model, job.rank)
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
     print(f"{title}: {total_steps:,} steps of {recipe.batch} inputs, {recipe.epochs:g} epochs of {n:,}", flush=True)
     scored = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
@@ -333,7 +337,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(
-        model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps), recipe=recipe,
+        model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps, lanes), recipe=recipe,
         rank=job.rank, precision=job.precision, total_steps=total_steps,
         warmup_steps=int(recipe.warmup_ratio * total_steps), saving=saving, log_every=10, title=title,
         validate=validate, is_better=lambda found, best: recipe.select == "last" or is_better(found, best, job.metric),

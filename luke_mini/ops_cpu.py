@@ -30,7 +30,10 @@ Every row counts: select them before. Left out: ignored targets, class weights, 
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -57,6 +60,53 @@ def keep_memory() -> None:
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(M_MMAP_MAX, 0)  # no tensor has a mapping of its own
         mallopt(M_TRIM_THRESHOLD, -1)  # the end of the heap is never given back
+
+
+# --- Micro-batches side by side ---------------------------------------------------------------------------------------
+
+_lane = threading.local()
+_threads: list[int] = []  # of torch, before they were shared out among lanes
+
+
+def threads() -> int:
+    """Of torch in all, whether or not they are shared out."""
+    return _threads[0] if _threads else torch.get_num_threads()
+
+
+@contextmanager
+def side_by_side(lanes: int) -> Iterator[Callable]:
+    """`with side_by_side(2) as each:` each(act, items) is map(act, items), computed by as many Python threads.
+
+    In the step of a small model, thousands of short operations each wait for the slowest core; beside another process,
+    for one that is taken, until the system's next turn. Here cores meet once a step. So the threads of torch are shared
+    out among the lanes; where there is one each, none waits. Random numbers depend on torch's generator and the place
+    in `items` alone, if they are drawn from `generator`.
+    """
+    if lanes == 1:
+        yield map
+        return
+    before, share = torch.get_num_threads(), max(1, threads() // lanes)
+
+    def act_alone(act: Callable, item, seed: int):
+        _lane.generator = torch.Generator().manual_seed(seed)
+        return act(item)
+
+    def each(act: Callable, items: list) -> Iterator:
+        return pool.map(act_alone, [act] * len(items), items, torch.randint(2**62, (len(items),)).tolist())
+
+    _threads.append(threads())
+    torch.set_num_threads(share)  # here, too: threads that are done with their part keep their core for a while
+    try:
+        with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (share,)) as pool:
+            yield each
+    finally:
+        _threads.pop()
+        torch.set_num_threads(before)
+
+
+def generator() -> torch.Generator | None:
+    """What this thread draws random numbers from on a CPU; None: torch's own."""
+    return getattr(_lane, "generator", None)
 
 
 # --- Linear layers ----------------------------------------------------------------------------------------------------
@@ -137,7 +187,7 @@ def layout(segments: Tensor, heads: int) -> Layout:
     return _layout(tuple(segments[:, 1].tolist()), tuple(segments[:, 3].tolist()), heads)
 
 
-@lru_cache(maxsize=4)  # all layers of a model ask for that of one batch
+@lru_cache(maxsize=8)  # all layers of a model ask for that of one batch
 def _layout(word_lengths: tuple[int, ...], entity_lengths: tuple[int, ...], heads: int) -> Layout:
     words, entities = np.array(word_lengths, dtype=np.int64), np.array(entity_lengths, dtype=np.int64)
     first_word, first_entity = np.cumsum(words) - words, words.sum() + np.cumsum(entities) - entities
@@ -180,7 +230,7 @@ def _indices(rows: list[tuple[np.ndarray, np.ndarray]], kinds: int, heads: int) 
 
 def packed_attention(queries: Tensor, key_value: Tensor, segments: Tensor, dropout: float = 0.0) -> Tensor:
     """`ops.entity_attention`; segments as in `PackedBatch`."""
-    seed = torch.randint(2**62, (1,)) if dropout else None
+    seed = torch.randint(2**62, (1,), generator=generator()) if dropout else None
     keep = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     return _attention(queries, key_value, segments, dropout, seed, keep)[0]
 
@@ -306,11 +356,11 @@ def _score_gradients(ds: Tensor, query: Tensor, key: Tensor, n_word: int, dquery
 
 def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
     """0 with probability p, else 1 / (1 - p), in the shape and type of `like`; a function of the seed, drawn if not
-    given from torch's generator, so that `torch.manual_seed` rules.
+    given from `generator`, so that `torch.manual_seed` rules.
 
     On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than `bernoulli_`.
     """
-    seed = int(torch.randint(2**62, ())) if seed is None else seed % 2**62
+    seed = int(torch.randint(2**62, (), generator=generator())) if seed is None else seed % 2**62
     bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * like.numel()), dtype=np.uint16)
     keep = torch.from_numpy(bits >= round(p * 65536)).view(like.shape)
     return keep.to(like.dtype).mul_(1 / (1 - p))

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luke_mini import disambiguation_data as data
-from luke_mini import packing, tasks, trainer
+from luke_mini import ops_cpu, packing, tasks, trainer
 from luke_mini.checkpoint import Checkpoint
 from luke_mini.config import ModelConfig
 from luke_mini.disambiguation_data import Document, Feature, make_features
@@ -216,7 +216,7 @@ def draw_masked(lengths: Sequence[int], n_masked: Sequence[int], device) -> Tens
     of_input = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     first = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
     chosen = torch.arange(len(of_input)) - first[of_input] < torch.tensor(n_masked)[of_input]  # the first few of each,
-    noise = torch.rand(len(of_input), dtype=torch.float64, device=device)
+    noise = torch.rand(len(of_input), dtype=torch.float64, device=device, generator=ops_cpu.generator())
     order = torch.argsort(of_input.to(device) + noise)  # shuffled within each input
     return torch.zeros_like(noise, dtype=torch.bool).index_put((order,), chosen.to(device))
 

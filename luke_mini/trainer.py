@@ -23,6 +23,7 @@ import io
 import json
 import math
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -52,6 +53,8 @@ CLOCK = ("seconds", "tokens_per_second", "entities_per_second", "flop_per_second
          "memory_gb")  # of metrics.jsonl: what is not the same when a run is repeated, nor after it was resumed
 DISTANCES = ("page",)  # terms of a loss without hits
 SPIKE = 5.0  # times the usual norm of the gradient
+X86 = ("x86_64", "AMD64")
+LANES, LANE_WEIGHTS = 4, 1 << 25  # micro-batches side by side at most; weights of a model up to which there are
 CALM = 20  # steps before any norm is usual, and before a run says how long it will take
 
 
@@ -63,7 +66,11 @@ def default_precision(device: torch.device, hidden_size: int) -> str:
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() and hidden_size > MINI.hidden_size else "fp32"
+    return "bf16" if hidden_size > MINI.hidden_size and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(device: torch.device, precision: str):
@@ -81,13 +88,22 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)
 
 
+def lanes(model: nn.Module, rank: Rank) -> int:
+    """How many micro-batches compute side by side: several where a single process has a small model on a CPU."""
+    weights = sum(p.numel() for p in model.parameters())
+    is_small = rank.world_size == 1 and rank.device.type == "cpu" and weights <= LANE_WEIGHTS
+    return min(ops_cpu.threads(), LANES) if is_small else 1
+
+
 def accumulate_gradients(
-    model: nn.Module, micro_batches: list, rank: Rank, precision: str, work: Callable[[MicroBatch], float] = no_work
-) -> dict[str, Tensor]:
+    model: nn.Module, micro_batches: list, rank: Rank, precision: str, work: Callable[[MicroBatch], float] = no_work,
+    each: Callable = map,
+) -> dict[str, Tensor]:  # fmt: skip
     """Adds the gradient of the step's loss to the parameters, over all micro-batches and processes.
 
-    work: the floating-point operations of a micro-batch. Returns this process's sums, float64: "work" [3]: tokens,
-    entities, operations; and for each term [3]: loss, hits, number of predictions.
+    work: the floating-point operations of a micro-batch. each: runs over micro-batches, see `ops_cpu.side_by_side`.
+    Returns this process's sums, float64: "work" [3]: tokens, entities, operations; and for each term [3]: loss, hits,
+    number of predictions.
     """
     names = sorted(micro_batches[0].counts)
     local = [sum(batch.counts[name] for batch in micro_batches) for name in names]
@@ -99,13 +115,26 @@ def accumulate_gradients(
     scales = rank.world_size / counts.clamp(min=1)
     sums = {name: torch.zeros(3, dtype=torch.float64, device=rank.device) for name in names}
     done = [(batch.n_tokens, batch.packed.n_entities, work(batch)) for batch in micro_batches]
-    for index, batch in enumerate(micro_batches):
-        is_last = index == len(micro_batches) - 1
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def both_ways(batch: MicroBatch) -> tuple[dict, tuple]:
+        """The terms of a micro-batch, and its gradients where several are computed at a time."""
+        is_last = batch is micro_batches[-1]
         with nullcontext() if is_last else distributed.no_sync(model):
             with autocast(rank.device, precision):
                 terms = model(batch.to(rank.device))
             loss = sum(terms[name][0] * scale.float() for name, scale in zip(names, scales))
+            if each is not map:
+                return terms, torch.autograd.grad(loss, parameters, allow_unused=True)
             loss.backward()
+        return terms, ()
+
+    for batch, (terms, found) in zip(micro_batches, each(both_ways, micro_batches)):
+        for p, gradient in zip(parameters, found):  # in the order of the micro-batches, whichever was done first
+            if gradient is not None and p.grad is None:
+                p.grad = torch.zeros_like(p)
+            if gradient is not None:
+                p.grad += gradient
         for name, (loss_sum, hits) in terms.items():
             sums[name][:2] += torch.stack([loss_sum.detach().double(), hits.double()])
             sums[name][2] += batch.counts[name]
@@ -124,6 +153,7 @@ def train(
     start_step: int = 0,
     out: Path = Path(),
     work: Callable[[MicroBatch], float] = no_work,
+    each: Callable = map,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Runs one optimizer step for each list of micro-batches; yields (steps done so far, sums over all processes).
 
@@ -135,7 +165,7 @@ def train(
     model.train()
     for step, micro_batches in enumerate(steps, start=start_step):
         seed_step(recipe.seed, step, rank.index)
-        own = accumulate_gradients(model, micro_batches, rank, precision, work)
+        own = accumulate_gradients(model, micro_batches, rank, precision, work, each)
         joint = distributed.sum_over_ranks(torch.cat([*own.values()])).split([len(terms) for terms in own.values()])
         sums = dict(zip(own, joint))
         if recipe.max_grad_norm > 0:
@@ -289,11 +319,12 @@ def fit(
         steps = ([part.pinned() for part in micro_batches] for micro_batches in steps)
     loader, saved = Ahead(steps), time.monotonic()
     progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak)
-    steps = train(
-        wrapped, optimizer, loader, recipe=recipe, rank=rank, precision=precision,
-        learning_rate=learning_rate, start_step=start_step, out=saving.metrics.parent, work=work,
-    )  # fmt: skip
-    with closing(progress.bar), stop_asked(rank) as asked:  # an error is a line of its own, below the bar
+    side_by_side = ops_cpu.side_by_side(lanes(model, rank))
+    with closing(progress.bar), stop_asked(rank) as asked, side_by_side as each:  # an error's line is below the bar
+        steps = train(
+            wrapped, optimizer, loader, recipe=recipe, rank=rank, precision=precision, learning_rate=learning_rate,
+            start_step=start_step, out=saving.metrics.parent, work=work, each=each,
+        )  # fmt: skip
         for step, sums in steps:
             with progress.aside():
                 measured = measure(step)
@@ -526,14 +557,18 @@ def predict_logits(model: nn.Module, features: Sequence, sizes: Sequence[int], b
 
     model.collate makes a batch of features; its .rows_per_input says how many rows of model.logits belong to each.
     """
-    logits: list[Tensor] = [None] * len(features)
-    device = next(model.parameters()).device
-    with predicting(model):
-        for chosen in long_to_short(sizes, batch_size):
+    device, logits = next(model.parameters()).device, {}
+    batches = list(long_to_short(sizes, batch_size))
+
+    def rows_of(chosen: list[int]) -> Sequence[Tensor]:
+        with predicting(model):
             batch = model.collate([features[i] for i in chosen]).to(device)
-            for i, rows in zip(chosen, model.logits(batch).float().cpu().split(batch.rows_per_input)):
-                logits[i] = rows
-    return logits
+            return model.logits(batch).float().cpu().split(batch.rows_per_input)
+
+    with predicting(model), ops_cpu.side_by_side(lanes(model, Rank(0, 1, device))) as each:
+        for chosen, rows in zip(batches, each(rows_of, batches)):
+            logits.update(zip(chosen, rows))
+    return [logits[i] for i in range(len(features))]
 
 
 def short(number: float) -> str:
@@ -545,6 +580,8 @@ def short(number: float) -> str:
 def device_text(rank: Rank, precision: str) -> str:
     """For the log: what computes, and how."""
     cpu = f"cpu, {torch.get_num_threads()} threads"
+    if precision == "bf16" and rank.device.type == "cpu" and platform.machine() in X86 and not cpu_has_bf16():
+        precision += ", which this processor only emulates: --precision fp32 is many times faster"
     name = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else cpu
     return f"{rank.world_size} x {name}, {precision}" if rank.world_size > 1 else f"{name}, {precision}"
 

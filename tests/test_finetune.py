@@ -372,6 +372,9 @@ def test_processes_share_a_batch():
         parts = [list(finetuning.steps_of(replace(job, rank=Rank(r, world, None)), model, recipe, 0, 7))
                  for r in range(world)]  # fmt: skip
         assert [sum((sum(part[i], []) for part in parts), []) for i in range(7)] == alone
+    one = replace(job, rank=Rank(0, 1, None)), model, replace(recipe, micro_batch=4), 0, 7
+    side_by_side = list(finetuning.steps_of(*one, lanes=3))
+    assert [sum(step, []) for step in side_by_side] == alone and {len(step) for step in side_by_side} == {2}
 
 
 def test_prediction_files_are_texts_lines_or_objects(tmp_path):

@@ -11,6 +11,8 @@ gradient scaled beforehand is shown to lose it; memory.
 import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,53 @@ def test_kept_memory_is_not_touched_anew():
         for how in ("keep", "give back")
     )
     assert kept < 1000 and given_back > 100 + 5 * kept  # of 4 KB, or of 2 MB
+
+
+def test_side_by_side_keeps_order_and_shares_out_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        both_run, ops = threading.Barrier(2, timeout=30), ops_cpu
+
+        def act(item):
+            both_run.wait()
+            time.sleep(0.05 * (item % 2 == 0))  # the first is done last
+            return item, torch.get_num_threads(), torch.rand(1, generator=ops.generator()).item()
+
+        def run():
+            torch.manual_seed(3)
+            with ops.side_by_side(2) as each:
+                return torch.get_num_threads(), list(each(act, [0, 1, 2, 3]))
+
+        (here, found), again = run(), run()
+        assert here == 2 and [item[:2] for item in found] == [(i, 2) for i in range(4)] and again == (here, found)
+        assert len({drawn for _, _, drawn in found}) == 4 and torch.get_num_threads() == 4
+        with ops.side_by_side(1) as each:
+            assert list(each(lambda item: (item, ops.generator()), [5])) == [(5, None)]
+        with ops.side_by_side(4) as each:  # a second sharing inside the first begins from all threads
+            assert torch.get_num_threads() == 1 and ops.threads() == 4
+            with ops.side_by_side(2) as inner:
+                assert torch.get_num_threads() == 2 and len(list(inner(lambda item: item, [1, 2]))) == 2
+            assert torch.get_num_threads() == 1
+        with pytest.raises(ZeroDivisionError), ops.side_by_side(2) as each:
+            list(each(lambda item: 1 // item, [1, 0]))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_lanes_draw_dropout_from_their_own_generators():
+    queries, key_value, segments = torch.randn(9, 2, 2, 4), torch.randn(9, 2, 2, 4), torch.tensor([[0, 7, 7, 2]])
+
+    def draw(other: int):
+        if other:
+            torch.rand(5)  # from torch's generator, as another lane might at any time
+        return ops_cpu.dropout_mask(queries, 0.5), ops_cpu.packed_attention(queries, key_value, segments, 0.5)
+
+    def draws(other: int):
+        torch.manual_seed(1)
+        with ops_cpu.side_by_side(2) as each:
+            return [torch.cat([part.flatten() for part in found]) for found in each(draw, [other, other])]
+
+    one, two = draws(0)
+    assert torch.equal(one, draws(1)[0]) and torch.equal(two, draws(1)[1]) and not torch.equal(one, two)

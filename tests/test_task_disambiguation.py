@@ -17,7 +17,7 @@ from closeness import assert_rounded, seeded
 from conftest import shared_data
 
 import finetune
-from luke_mini import checkpoint, inference, optim, task_disambiguation, tokenizer
+from luke_mini import checkpoint, inference, ops_cpu, optim, task_disambiguation, tokenizer
 from luke_mini.config import ModelConfig
 from luke_mini.disambiguation_data import Document, Options
 from luke_mini.entity_vocab import EntityVocab
@@ -224,6 +224,12 @@ def test_masks_are_drawn_evenly_within_each_input():
         assert ((part.double().mean(dim=0) - share).abs() <= 4 * math.sqrt(share * (1 - share) / 1000)).all()
     torch.manual_seed(seeded())
     assert torch.equal(task_disambiguation.draw_masked(lengths, n_masked, "cpu"), draws[0])
+    with ops_cpu.side_by_side(2) as each:
+        before = torch.get_rng_state()  # drawn from once, for both; the lanes have generators of their own
+        found = list(each(lambda _: task_disambiguation.draw_masked(lengths, n_masked, "cpu"), range(2)))
+        torch.set_rng_state(before)
+        again = each(lambda _: (torch.rand(9), task_disambiguation.draw_masked(lengths, n_masked, "cpu"))[1], range(2))
+        assert all(torch.equal(a, b) for a, b in zip(found, again))
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, checkpoint, config, distributed, optim, recipes, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, ops_cpu, optim, recipes, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -55,12 +55,15 @@ def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model.double(), words, entities
 
 
-def gradients(data: Path, recipe, rank: Rank) -> dict[str, torch.Tensor]:
+def gradients(data: Path, recipe, rank: Rank, lanes: int = 1) -> dict[str, torch.Tensor]:
     """Gradients of the second step of a run, by parameter name, in float64."""
     model, words, entities = build(data, recipe)
     wrapped = distributed.wrap(model, rank)
-    steps = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2)
-    trainer.accumulate_gradients(wrapped, next(steps), rank, "fp32")
+    [step] = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2, lanes)
+    assert len(step) >= lanes
+    trainer.seed_step(recipe.seed, 1, rank.index)
+    with ops_cpu.side_by_side(lanes) as each:
+        trainer.accumulate_gradients(wrapped, step, rank, "fp32", each=each)
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -77,6 +80,25 @@ def test_accumulated_micro_batches_give_the_same_gradients(toy_data, micro_batch
     rank = Rank(0, 1, torch.device("cpu"))
     whole = gradients(toy_data, RECIPE, rank)
     assert_same_gradients(gradients(toy_data, replace(RECIPE, micro_batch=micro_batch), rank), whole)
+
+
+@pytest.mark.parametrize("micro_batch", [8, 1])
+def test_micro_batches_side_by_side_give_the_same_gradients(toy_data, micro_batch):
+    rank, recipe = Rank(0, 1, torch.device("cpu")), replace(RECIPE, micro_batch=micro_batch)
+    assert_same_gradients(gradients(toy_data, recipe, rank, lanes=2), gradients(toy_data, recipe, rank))
+    recipe = replace(recipe, dropout=0.1)
+    once, again = (gradients(toy_data, recipe, rank, lanes=2) for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
+    cpu, small, large = torch.device("cpu"), torch.nn.Linear(8, 8), torch.nn.Linear(1 << 13, 1 << 12, device="meta")
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 3)
+    assert trainer.lanes(small, Rank(0, 1, cpu)) == 3
+    assert {trainer.lanes(large, Rank(0, 1, cpu)), trainer.lanes(small, Rank(0, 2, cpu)),
+            trainer.lanes(small, Rank(0, 1, torch.device("cuda")))} == {1}  # fmt: skip
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 64)
+    assert trainer.lanes(small, Rank(0, 1, cpu)) == trainer.LANES
 
 
 TWO_PROCESSES = """
@@ -507,6 +529,40 @@ def test_predicting_on_a_gpu_is_in_bf16(monkeypatch):
     assert trainer.prediction_precision(torch.device("cuda")) == "fp32"  # emulated bf16 is slower than float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert trainer.prediction_precision(torch.device("cuda")) == "bf16"
+
+
+def test_emulated_bf16_is_named(monkeypatch):
+    rank = Rank(0, 1, torch.device("cpu"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+        assert ("only emulates: --precision fp32" in trainer.device_text(rank, "bf16")) == (not has)
+        assert "emulates" not in trainer.device_text(rank, "fp32")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "emulates" not in trainer.device_text(rank, "bf16")
+
+
+class Doubler(torch.nn.Linear):
+    """Two logits an input; the batches of 8 and of 6 take time."""
+
+    def collate(self, features):
+        batch = SimpleNamespace(x=torch.tensor(features), rows_per_input=[1] * len(features))
+        batch.to = lambda device: batch
+        return batch
+
+    def logits(self, batch):
+        time.sleep({8: 0.03, 6: 0.15}.get(batch.x[0].item(), 0))
+        assert not self.training and torch.is_inference_mode_enabled()  # though another lane is done meanwhile
+        return torch.stack([batch.x, 2 * batch.x], dim=1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_logits_come_in_the_order_of_the_inputs(monkeypatch, threads):
+    """The second batch is the last to be done."""
+    monkeypatch.setattr(ops_cpu, "threads", lambda: threads)
+    model, features = Doubler(1, 1).train(), [3, 7, 1, 8, 2, 6, 5]
+    found = trainer.predict_logits(model, features, features, 2)
+    assert [rows.tolist() for rows in found] == [[[i, 2 * i]] for i in features] and model.training
 
 
 # --- The log and its neighbors ----------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@
 
 Both models hold the same weights and see the same sequences: long, four of lengths that prepare_wiki.py makes from
 English Wikipedia, or short, 16 of 50 to 110 words with the built-in encyclopedia's vocabularies and masks. Both compute
-the same loss and gradients (checked) without dropout, and both keep freed memory, as training does. Steps alternate and
-medians are printed. Two numbers are what to quote, because the machine's own speed drops out of them: the ratio of the
-two, and the share of the machine's product rate,
+the same loss and gradients (checked) without dropout, and both keep freed memory, as training does; ours has as many
+micro-batches side by side as in training. Steps alternate and medians are printed. Two numbers are what to quote,
+because the machine's own speed drops out of them: the ratio of the two, and the share of the machine's product rate,
 
     operations of the step's matrix products, counted in the plain form / (seconds x rate of a large product)
 
@@ -29,8 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from luke_mini import checkpoint, config, ops, ops_cpu, optim, packing
-from luke_mini.batching import PretrainBatch
+from luke_mini import checkpoint, config, ops, ops_cpu, optim, packing, recipes, trainer
+from luke_mini.batching import PretrainBatch, deal
+from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 
@@ -72,6 +73,12 @@ def make_batch(shape: config.ModelConfig, texts: str, seed: int = 0) -> dict:
     }
 
 
+def micro_batches(batch: dict, count: int) -> list[PretrainBatch]:
+    """The sequences, dealt out as in training."""
+    lengths = (batch["attention_mask"].sum(1) + batch["entity_attention_mask"].sum(1)).numpy()
+    return [ours({name: rows[own] for name, rows in batch.items()}) for own in deal(lengths, count)]
+
+
 def ours(batch: dict) -> PretrainBatch:
     inputs = packing.from_padded(
         batch["input_ids"],
@@ -97,6 +104,10 @@ def their_model(model: LukeForPretraining, shape: config.ModelConfig):
     theirs.lm_head.decoder.bias = theirs.lm_head.bias
     theirs.entity_predictions.decoder.weight = theirs.luke.entity_embeddings.entity_embeddings.weight
     return theirs.train()
+
+
+def one_pass(model: LukeForPretraining, batch: PretrainBatch) -> None:
+    sum(loss for loss, _ in model(batch).values()).backward()
 
 
 def plain_flops(step) -> int:
@@ -145,7 +156,7 @@ def check_gradients(model, peer, shape, tolerance: float) -> None:
 
 def time_optimizer(shape: config.ModelConfig, rounds: int) -> None:
     model = LukeForPretraining(shape)
-    optimizer = optim.AdamW.of(model, config.STAGE_2)
+    optimizer = optim.AdamW.of(model, recipes.published("luke 2"))
     optimizer.set_learning_rate(1e-4)
     for p in model.parameters():
         p.grad = torch.full_like(p, 1e-3)
@@ -186,14 +197,15 @@ def main() -> None:
     model = LukeForPretraining(shape).train()
     initialize(model, shape, 0)
     peer, padded = their_model(model, shape), make_batch(shape, texts)
-    packed = ours(padded)
+    rank = Rank(0, 1, torch.device("cpu"))
+    lanes = trainer.lanes(model, rank)
+    packed = micro_batches(padded, lanes)
 
     def our_step() -> float:
         model.zero_grad(set_to_none=True)
-        terms = model(packed)
-        loss = sum(terms[name][0] / packed.counts[name] for name in terms)
-        loss.backward()
-        return float(loss.detach())
+        with ops_cpu.side_by_side(lanes) as each:
+            sums = trainer.accumulate_gradients(model, packed, rank, precision, each=each)
+        return sum(float(sums[name][0] / sums[name][2]) for name in ("word", "entity"))
 
     def their_step() -> float:
         peer.zero_grad(set_to_none=True)
@@ -202,7 +214,7 @@ def main() -> None:
         return float(loss.detach())
 
     (words, entities), threads = map(sum, TEXTS[texts]), torch.get_num_threads()
-    flops = plain_flops(our_step)
+    flops = sum(plain_flops(lambda: one_pass(model, part)) for part in packed)
     print(f"{arguments.size}, {words} words and {entities} entities, {flops / 1e9:.1f} GFLOP, {threads} threads, "
           f"torch {torch.__version__}{', a busy machine' if arguments.busy else ''}")  # fmt: skip
     for precision in arguments.precision:

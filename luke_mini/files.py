@@ -80,6 +80,23 @@ def write_folder(path: Path | str) -> Iterator[Path]:
     sync(path.parent)
 
 
+@contextmanager
+def write_together(folder: Path | str, last: str) -> Iterator[Path]:
+    """`with write_together(OUT, "results.json") as new:` the files written into the folder `new` move to OUT when the
+    block ends well; until then OUT stays as it was.
+
+    An older file `last` goes first and the new one comes last, so that the others belong to it wherever it is.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _temporary(folder / last, Path.mkdir, folder) as temporary:
+        yield temporary
+        (folder / last).unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            path.replace(folder / path.name)
+    _remove(temporary)
+
+
 def remove_folder(path: Path) -> None:
     """Removes a folder, if it is there, under another name: a killed process leaves nothing that is half there."""
     outgoing = _own_name(path)
@@ -95,8 +112,11 @@ def _own_name(path: Path) -> Path:
 
 
 @contextmanager
-def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """A file or folder beside `path` with a name of its own, locked while the block runs; an error removes it."""
+def _temporary(path: Path, make: Callable[[Path], None], place: Path | None = None) -> Iterator[Path]:
+    """A file or folder beside `path` with a name of its own, locked while the block runs; an error removes it.
+
+    place: what an error names in its stead [path].
+    """
     _remove_leftovers(path)
     temporary = _own_name(path)
     try:
@@ -106,7 +126,7 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             yield temporary
     except BaseException as error:
         _remove(temporary)
-        raise with_path(error, path, temporary) from None
+        raise with_path(error, place or path, temporary) from None
 
 
 def _remove_leftovers(path: Path) -> None:

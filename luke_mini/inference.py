@@ -18,6 +18,7 @@ Linking has three steps, and your own dump is enough for all of them:
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -131,16 +132,17 @@ def answer_records(predictor: Predictor, records: Sequence[files.Record]) -> Ite
 
 
 def evaluate(
-    predictor: Predictor, source: Path, files: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
+    predictor: Predictor, source: Path, paths: Mapping[str, Path], limit: int | None, rank: Rank, out: Path
 ) -> None:
     """Scores a model on named files without training; writes predictions and results.json into OUT, prints scores.
 
-    source: the model's folder. limit: number of examples used per file, from its beginning.
+    source: the model's folder. limit: number of examples used per file, from its beginning. An older evaluation in OUT
+    is replaced when all of the new one is written.
     """
     task, model, tokenizer, entity_vocab, options = predictor
     if hasattr(task, "with_entities"):
-        options = task.with_entities(options, [*(path.parent for path in files.values()), source], entity_vocab)
-    examples = finetuning.read_splits(task, files, options, {"test": limit})
+        options = task.with_entities(options, [*(path.parent for path in paths.values()), source], entity_vocab)
+    examples = finetuning.read_splits(task, paths, options, {"test": limit})
     labels = getattr(model, "labels", ())
     features = {
         name: finetuning.make_features(task, options, tokenizer, entity_vocab, labels, name, found)
@@ -148,12 +150,14 @@ def evaluate(
     }
     job = finetuning.Job(task, options, None, labels, examples, features, rank, "fp32", out)
     report: dict = {"checkpoint": str(source), "seeds": [0]}
-    with distributed.one_writer(out, rank):
+    together = files.write_together(out, "results.json") if rank.is_first else nullcontext(out)
+    with distributed.one_writer(out, rank), together as new:
+        job = replace(job, out=new)
         finetuning.score_files(job, model, 0, report)
         if rank.is_first:
-            finetuning.save_results(job, {"evaluated": report}, files)
+            finetuning.save_results(job, {"evaluated": report}, paths)
     if rank.is_first:
-        finetuning.print_results(job, {"evaluated": report})
+        finetuning.print_results(replace(job, out=out), {"evaluated": report})
 
 
 # --- Entity linking ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ and all positions of a page take a step at once. (Two of 30 million random nodes
 Left out: LUKE's other source of the same numbers (p(e|m) files).
 """
 
+import codecs
 import heapq
 import re
 import unicodedata
@@ -47,6 +48,7 @@ HELD_OUT = "held_out_links.jsonl"  # beside them: texts of pages that are in nei
 MAX_WORDS = 20  # of a name
 MAX_TITLES = 100  # of a name, the most frequent ones
 MIN_LINK_PROBABILITY = 0.01  # of a mention that is detected
+MOST = 2**48  # links or pages
 TITLE = 0.5  # links that a title counts for as the name of its page where nobody links it so: less than one
 
 # --- Words ------------------------------------------------------------------------------------------------------
@@ -263,6 +265,25 @@ class _Strings:
         return np.frombuffer(self.text, np.uint8), np.frombuffer(self.ends, np.int64)
 
 
+def _check_array(name: str, values: np.ndarray, kind: str, length: int, least: int, most: int) -> None:
+    """ValueError unless it is one row of `length` numbers of a kind ("i", "u": with sign, without), least to most."""
+    if values.dtype.kind != kind or values.shape != (length,):
+        raise ValueError(f"{name} is {values.dtype} {list(values.shape)}, expected {length} of kind {kind!r}")
+    if length and not least <= values.min() <= values.max() <= most:
+        raise ValueError(f"{name} has {values.min()} to {values.max()}, expected {least} to {most}")
+
+
+def _check_strings(name: str, text: np.ndarray, ends: np.ndarray) -> None:
+    """ValueError unless the text is UTF-8 that is cut between characters, from its beginning to its end."""
+    starts, decoder = np.append(0, ends), codecs.getincrementaldecoder("utf-8")("surrogatepass")
+    inside = text[starts[starts < len(text)]]
+    if (np.diff(starts) < 0).any() or starts[-1] != len(text) or (inside >> 6 == 0b10).any():
+        raise ValueError(f"{name} is not cut between characters, from its beginning to its end")
+    for begin in range(0, len(text), 1 << 24):
+        decoder.decode(text[begin : begin + (1 << 24)].tobytes())
+    decoder.decode(b"", final=True)
+
+
 def _string(text: np.ndarray, ends: np.ndarray, index: int) -> str:
     start = ends[index - 1] if index else 0
     return text[start : ends[index]].tobytes().decode("utf-8", "surrogatepass")
@@ -350,9 +371,32 @@ class Mentions:
     @classmethod
     def load(cls, path: str | Path) -> "Mentions":
         try:
-            return cls(**safetensors.numpy.load_file(path))
-        except (SafetensorError, TypeError) as error:
+            found = cls(**safetensors.numpy.load_file(path))
+            found.check()
+        except (SafetensorError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a file of mention statistics ({error})") from None
+        return found
+
+    def check(self) -> None:
+        """ValueError naming an array of another form, or with numbers that lead out of the others."""
+        names, rows, titles, nodes = len(self), len(self.counts), len(self.title_ends), len(self.nodes)
+        name_text, title_text, wiki = len(self.name_text), len(self.title_text), len(self.wiki)
+        for name, kind, length, least, most in (
+            ("name_text", "u", name_text, 0, 255), ("name_ends", "i", names, 0, name_text),
+            ("links", "i", names, 0, MOST), ("pages", "i", names, 0, MOST), ("first", "i", names + 1, 0, rows),
+            ("titles", "i", rows, 0, titles - 1), ("counts", "i", rows, 0, MOST),
+            ("title_text", "u", title_text, 0, 255), ("title_ends", "i", titles, 0, title_text),
+            ("nodes", "u", nodes, 0, 2**64 - 1), ("node_names", "i", nodes, -1, names - 1), ("wiki", "u", wiki, 0, 255),
+        ):  # fmt: skip
+            _check_array(name, getattr(self, name), kind, length, least, most)
+        own = np.diff(self.first, prepend=0, append=rows)  # rows before the first name, of each, and behind the last
+        if own[0] or own[-1] or (own < 0).any():
+            raise ValueError("first does not lead from the first row to the last")
+        if (self.counts > np.repeat(self.links, own[1:-1])).any():
+            raise ValueError("links has less than counts")
+        _check_strings("name_text", self.name_text, self.name_ends)
+        _check_strings("title_text", self.title_text, self.title_ends)
+        _check_strings("wiki", self.wiki, np.array([wiki]))
 
     def _link_probabilities(self, names) -> np.ndarray:
         """Links of a name / pages that contain it, at most 1. A title alone counts as TITLE links."""

@@ -37,6 +37,7 @@ import base64
 import io
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
@@ -208,7 +209,12 @@ class UnigramTokenizer(Tokenizer):
         self._form, self._opened_as = form, opened_as
         self._scored = {piece: (vocab[piece], score) for piece, score in model["vocab"] if piece not in self._special}
         self._longest = max(map(len, self._scored), default=0)
-        unknown = self.unk_id if model.get("unk_id") is None else model["unk_id"]
+        unknown = self.unk_id if model.get("unk_id") is None else files.check("unk_id", model["unk_id"], int)
+        if unknown not in range(len(vocab)):
+            raise ValueError(f"unk_id is {unknown}, expected an id below {len(vocab)}")
+        for piece, score in model["vocab"]:
+            if not abs(score) <= sys.float_info.max:  # nor is NaN
+                raise ValueError(f"the score of {piece!r} is {score}, expected a number that a float can be")
         self._unknown = (unknown, min(score for _, score in model["vocab"]) - UNKNOWN_PENALTY)
         self._rules = rules(form.get("normalizer"))
         self._sections, self._prepend = splitting(form.get("pre_tokenizer"))

@@ -180,9 +180,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes safetensors. OSError, as for a full disk, in place of the library's own error."""
+    """Writes safetensors. OSError, as for a full disk, in place of the library's own error.
+
+    The library's file is readable by its owner alone; ours gets the mode of any new file.
+    """
+    path.touch()
+    mode = path.stat().st_mode
     try:
         safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, path, {"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None

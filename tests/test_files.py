@@ -104,6 +104,60 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
 
 
+def test_files_that_belong_together_are_replaced_together(tmp_path):
+    """An error leaves all of the older ones, and names OUT; the last one is there only with those it belongs to."""
+
+    def write(folder, text):
+        for name in ("results.json", "a.txt", "z.txt"):
+            with files.write_file(folder / name) as file:
+                file.write(text)
+
+    write(tmp_path, "old")
+    (tmp_path / "a note").write_text("the user's")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/b.txt'"):
+        with files.write_together(tmp_path, "results.json") as new:
+            write(new, "new")
+            raise OSError(28, "No space left on device", f"{new}/b.txt")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"results.json": "old", "a.txt": "old", "z.txt": "old", "a note": "the user's"}
+    with files.write_together(tmp_path, "results.json") as new:
+        write(new, "new")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"results.json": "new", "a.txt": "new", "z.txt": "new", "a note": "the user's"}
+
+
+TOGETHER = """
+import os, signal, sys
+from pathlib import Path
+from luke_mini import files
+left = int(sys.argv[2])
+def die(event, _):
+    global left
+    if event in ("os.rename", "os.remove"):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+with files.write_together(sys.argv[1], "results.json") as new:
+    for name in ("results.json", "a.txt", "z.txt"):
+        (new / name).write_text("new")
+    sys.addaudithook(die)
+"""
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_a_killed_replacement_leaves_no_mixture(tmp_path, moment):
+    names = ["results.json", "a.txt", "z.txt"]
+    for name in names:
+        (tmp_path / name).write_text("old")
+    end = subprocess.run([sys.executable, "-c", TOGETHER, tmp_path, str(moment)], cwd=ROOT).returncode
+    assert end == -signal.SIGKILL
+    assert (tmp_path / "results.json").exists() == (moment == 1)
+    assert moment > 1 or {(tmp_path / name).read_text() for name in names} == {"old"}
+    with files.write_together(tmp_path, "results.json") as new:
+        (new / "a.txt").write_text("again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "z.txt"]
+
+
 HOLDS = """
 import sys, time
 from luke_mini import files

@@ -13,6 +13,7 @@ from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,6 +237,31 @@ def test_a_file_of_something_else_is_named(tmp_path):
     (tmp_path / "text").write_text("nothing")
     with pytest.raises(ValueError, match="text: not a file of mention statistics"):
         Mentions.load(tmp_path / "text")
+
+
+def test_what_statistics_may_not_hold(tmp_path):
+    """Bytes that were changed: a line that names the file and what cannot be, not an error when it is used."""
+    from_links({("Zoë", "Zoë"): 2, ("oslo", "Oslo"): 1, ("東京", "Tokyo"): 1}).save(tmp_path / "good")
+    good = safetensors.numpy.load_file(tmp_path / "good")
+    for name, index, value in (
+        ("name_ends", 0, -1), ("name_ends", 0, 100), ("name_ends", -1, 0), ("title_ends", 1, 12), ("links", 0, -1),
+        ("links", 0, 1), ("pages", 0, 2**60), ("first", 0, 1), ("first", 1, 3), ("first", -1, 2), ("titles", 0, 3),
+        ("titles", 0, -1), ("counts", 0, -1), ("node_names", 0, 3), ("node_names", 0, -2), ("name_text", 0, 0xFF),
+        ("title_text", -1, 0xC3),
+    ):  # fmt: skip
+        bad = {key: array.copy() for key, array in good.items()}
+        bad[name][index] = value
+        safetensors.numpy.save_file(bad, tmp_path / "bad")
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/bad: not a file of mention statistics \((?!$)") as error:
+            Mentions.load(tmp_path / "bad")
+        assert "\n" not in str(error.value)
+    for name, array in good.items():
+        for other in (array[:-1], array.astype(np.float32), array[None], np.concatenate([array, array])):
+            safetensors.numpy.save_file(good | {name: np.ascontiguousarray(other)}, tmp_path / "bad")
+            if name != "wiki" or other.dtype == np.float32 or other.ndim == 2:
+                with pytest.raises(ValueError, match=f"^{tmp_path}/bad: not a file of mention statistics"):
+                    Mentions.load(tmp_path / "bad")
+    assert Mentions.load(tmp_path / "good").candidates("Zoe")
 
 
 def test_statistics_are_looked_for_in_a_folder_and_three_above_it(tmp_path):

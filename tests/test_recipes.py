@@ -6,6 +6,8 @@
 import io
 import json
 import re
+import resource
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -297,6 +299,28 @@ def test_two_processes_score_like_one(trained, tmp_path):
     assert done.returncode == 0 and done.stdout.count("NER F1 on test") == 1, done.stderr[-2000:]
     for name in ("results.json", "test_predictions.txt"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 300, 1000])
+def test_a_full_disk_keeps_the_older_evaluation(trained, tmp_path, monkeypatch, size):
+    """A limit on the size of files stands in for the full disk."""
+    out, data, _ = trained("ner")
+    call = f"ner --checkpoint {out} --evaluate {data}/test.conll --out {tmp_path} --test-examples"
+    finetune.main([*call.split(), "20"])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert min(map(len, before.values())) > size
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        with redirect_stdout(io.StringIO()), pytest.raises(OSError, match=f"File too large: '{tmp_path}/[rt]e"):
+            finetune.main([*call.split(), "30"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    finetune.main([*call.split(), "30"])
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys() and all(after[name] != before[name] for name in before)
 
 
 def test_several_files_are_scored_by_their_names(trained, tmp_path):

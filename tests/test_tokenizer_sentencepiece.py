@@ -412,6 +412,7 @@ def test_normal_forms(kind):
 def test_what_a_file_may_not_say(tmp_path):
     good = form(recorded.pieces())
     UnigramTokenizer(good)
+    pieces = good["model"]["vocab"]
     for change, message in (
         ({"normalizer": {"type": "BertNormalizer"}}, "normalizer of type BertNormalizer, expected Replace"),
         ({"pre_tokenizer": {"type": "ByteLevel"}}, r"pre-tokenizer \['ByteLevel'\], expected Metaspace"),
@@ -420,6 +421,13 @@ def test_what_a_file_may_not_say(tmp_path):
         ({"model": good["model"] | {"byte_fallback": True}}, "byte_fallback is true"),
         ({"model": good["model"] | {"vocab": good["model"]["vocab"][1:]}}, "the vocabulary has no <s>"),
         ({"model": {"type": "Unigram"}}, "it has no 'vocab'"),
+        ({"model": good["model"] | {"unk_id": "x"}}, 'unk_id is "x", expected an integer'),
+        ({"model": good["model"] | {"unk_id": -1}}, "unk_id is -1, expected an id below"),
+        ({"model": good["model"] | {"unk_id": 10**6}}, "unk_id is 1000000, expected an id below"),
+        *(
+            ({"model": good["model"] | {"vocab": [*pieces, ["zq", score]]}}, f"the score of 'zq' is {shown}")
+            for score, shown in ((10**400, "1000"), (-(10**400), "-1000"), (math.nan, "nan"), (-math.inf, "-inf"))
+        ),
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message) as error:

@@ -150,22 +150,14 @@ def command(data: Path, out: Path, processes: int, *extra: str) -> list[str]:
     return [*start, str(ROOT / "train.py"), "--data", str(data), "--out", str(out), *options.split(), *extra]
 
 
-def run(data: Path, out: Path, processes: int, *extra: str) -> subprocess.CompletedProcess:
+def run(data: Path, out: Path, processes: int, *extra: str, script: str = "") -> subprocess.CompletedProcess:
+    """train.py in processes of its own, or a script in its place."""
     call = command(data, out, processes, *extra)
+    if script:
+        path = out.with_suffix(".py")
+        path.write_text(script)
+        call[call.index(str(ROOT / "train.py"))] = str(path)
     return subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def kill_when(data: Path, out: Path, processes: int, moment) -> None:
-    """Starts (or resumes) a run and kills all of its processes with SIGKILL as soon as moment() is true."""
-    call, silent = command(data, out, processes, "--resume"), subprocess.DEVNULL
-    process = subprocess.Popen(call, env=environment(), stdout=silent, stderr=silent, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not moment():
-        assert time.monotonic() < deadline, "the run neither ended nor reached the moment to kill it"
-        time.sleep(0.001)
-    assert process.poll() is None, "the run ended before it was killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def lines(out: Path) -> list[dict]:
@@ -173,14 +165,42 @@ def lines(out: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import train
+from luke_mini import trainer
+
+def die():
+    if os.environ.get("RANK", "0") == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_steps, save_tensors = trainer.train, trainer.save_tensors
+def dies_after_a_step(*given, **named):
+    for done, sums in train_steps(*given, **named):
+        yield done, sums
+        if done == {step}:
+            die()
+def dies_in_a_save(tensors, path):
+    save_tensors(tensors, path)
+    if "step-{save:06d}" in str(path):
+        die()
+trainer.train, trainer.save_tensors = dies_after_a_step, dies_in_a_save
+train.main()
+"""
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
     """Killed between saves, killed in the middle of a save, resumed: weights, optimiser, metrics are bit-identical."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(toy_data, whole, processes).returncode == 0
-    kill_when(toy_data, broken, processes, lambda: len(lines(broken)) >= 4)
-    kill_when(toy_data, broken, processes, lambda: any(broken.glob(".step-000009.*.tmp/config.json")))
-    assert not (broken / "step-000012").exists()
+    for (step, save), left in {(5, 0): ["step-000003"], (0, 9): ["step-000003", "step-000006"]}.items():
+        script = KILLED.format(root=str(ROOT), step=step, save=save)
+        killed = run(toy_data, broken, processes, "--resume", script=script)
+        assert killed.returncode == (-signal.SIGKILL if processes == 1 else 1), killed.stderr
+        assert [path.name for path in trainer.saved_steps(broken)] == left
+    assert any(broken.glob(".step-000009.*.tmp/config.json"))
     done = run(toy_data, broken, processes, "--resume")
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -255,11 +275,7 @@ def test_a_second_ctrl_c_stops_at_once(toy_data, tmp_path, monkeypatch):
 
 def test_one_interrupted_process_stops_all(toy_data, tmp_path):
     """Two processes under torchrun, one of which gets a signal: both end after the same step, which is saved."""
-    script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED.format(root=str(ROOT)))
-    call = command(toy_data, tmp_path / "run", 2)
-    call[call.index(str(ROOT / "train.py"))] = str(script)
-    done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
+    done = run(toy_data, tmp_path / "run", 2, script=INTERRUPTED.format(root=str(ROOT)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped     after step 5 of 12") == 1
     assert [path.name for path in trainer.saved_steps(tmp_path / "run")] == ["step-000003", "step-000005"]
@@ -695,11 +711,7 @@ files.run(lambda: train.main(sys.argv[1:]), "train.py")
 @pytest.mark.parametrize("size", [100, 20_000, 3_000_000])
 def test_a_full_disk_keeps_the_last_good_step(toy_data, tmp_path, size):
     """From step 4 on no file can be larger than `size`: one line that names a file, and the run resumes from step 3."""
-    script = tmp_path / "full.py"
-    script.write_text(FULL.format(root=str(ROOT), size=size))
-    call = command(toy_data, tmp_path / "run", 1)
-    call[call.index(str(ROOT / "train.py"))] = str(script)
-    done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
+    done = run(toy_data, tmp_path / "run", 1, script=FULL.format(root=str(ROOT), size=size))
     error = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert done.returncode == 2 and error.startswith("train.py: error: "), done.stderr
     assert str(tmp_path / "run") in error

@@ -222,6 +222,17 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     assert torch.equal(weights.read_folder(tmp_path)["a"], TENSORS["a"].T)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_saved_file_may_be_read_by_those_who_may_read_any_new_file(tmp_path, umask):
+    old = os.umask(umask)
+    try:
+        weights.save_tensors({"a": TENSORS["a"]}, tmp_path / "model.safetensors")
+        (tmp_path / "other").touch()
+    finally:
+        os.umask(old)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 # --- Names ------------------------------------------------------------------------------------------------------------
 
 

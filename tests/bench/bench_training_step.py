@@ -146,12 +146,13 @@ def competitor(wanted: bool):
 
 
 def check_gradients(model, peer, shape, tolerance: float) -> None:
-    """All of them, under the released names, against transformers'."""
+    """All of them, under the released names, against transformers'. Some are 0 but for rounding, as the key's bias."""
     own = checkpoint.to_released({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, shape)
     theirs = {name: p.grad for name, p in peer.named_parameters() if p.grad is not None}
+    total = torch.nn.utils.get_total_norm(theirs.values())
     for name, gradient in theirs.items():
-        error = float((own[name] - gradient).norm() / gradient.norm())
-        assert error < tolerance or gradient.norm() < 1e-6, (name, error)
+        error = (own[name] - gradient).norm() / torch.maximum(gradient.norm(), total / 100)
+        assert error < tolerance, (name, float(error))
 
 
 def time_optimizer(shape: config.ModelConfig, rounds: int) -> None:

@@ -387,6 +387,7 @@ class Mentions:
             ("titles", "i", rows, 0, titles - 1), ("counts", "i", rows, 0, MOST),
             ("title_text", "u", title_text, 0, 255), ("title_ends", "i", titles, 0, title_text),
             ("nodes", "u", nodes, 0, 2**64 - 1), ("node_names", "i", nodes, -1, names - 1), ("wiki", "u", wiki, 0, 255),
+            ("items", "i", titles if len(self.items) else 0, 0, MOST),
         ):  # fmt: skip
             _check_array(name, getattr(self, name), kind, length, least, most)
         own = np.diff(self.first, prepend=0, append=rows)  # rows before the first name, of each, and behind the last

@@ -151,7 +151,7 @@ class BpeTokenizer(Tokenizer):
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._bytes = list(map(self._bytes_of, self._tokens))
         self._words = Memory(self._encode_word)  # pre-token -> ids
-        self._spaced = Memory(lambda word: self._encode_any(f" {word}"))  # what follows a space, up to the next -> ids
+        self._spaced = Memory(self._encode_spaced)  # what follows a space, up to the next -> ids
 
     def _bytes_of(self, token: str) -> bytes:
         if token in self._special or not all(character in BYTE_OF for character in token):
@@ -167,6 +167,9 @@ class BpeTokenizer(Tokenizer):
         first = spelled.decode("utf-8", "ignore")[:1]  # tokens may begin or end within a character
         starts_whole = first and spelled.startswith(first.encode())
         return bool(starts_whole and (first.isspace() or is_punctuation(first)))
+
+    def _encode_spaced(self, word: str) -> list[int]:
+        return self._encode_any(f" {word}")
 
     def _encode_word(self, word: str) -> list[int]:
         return [self._ids.get(piece, self.unk_id) for piece in merge(list(_spell(word)), self._ranks)]

@@ -121,8 +121,9 @@ def place(toy_data, tmp_path_factory) -> Path:
     for name in ("toyworld", "enwiki"):
         shutil.copytree(toy_data, place / "data" / name)
         train.main(f"--data {toy_data} --out {place}/runs/{name} --steps 1 --global-batch 4 --micro-batch 4".split())
-    for name in ("stage1", "stage2"):
+    for name in ("stage1", "stage2", "1"):
         shutil.copytree(place / "runs/enwiki", place / "runs" / name)
+    (place / "data/en").symlink_to(toy_data)
     shutil.copy(toy_data / "mentions.safetensors", place / "data")
     shutil.copytree(toy_data, place / "D")
     as_word_model(checkpoint.find_folder(place / "runs/toyworld"), place / "roberta-base")

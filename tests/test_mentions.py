@@ -258,9 +258,12 @@ def test_what_statistics_may_not_hold(tmp_path):
     for name, array in good.items():
         for other in (array[:-1], array.astype(np.float32), array[None], np.concatenate([array, array])):
             safetensors.numpy.save_file(good | {name: np.ascontiguousarray(other)}, tmp_path / "bad")
-            if name != "wiki" or other.dtype == np.float32 or other.ndim == 2:
+            if name not in ("wiki", "items") or other.dtype == np.float32 or other.ndim == 2:
                 with pytest.raises(ValueError, match=f"^{tmp_path}/bad: not a file of mention statistics"):
                     Mentions.load(tmp_path / "bad")
+    safetensors.numpy.save_file(good | {"items": np.array([64])}, tmp_path / "bad")
+    with pytest.raises(ValueError, match="items"):
+        Mentions.load(tmp_path / "bad")
     assert Mentions.load(tmp_path / "good").candidates("Zoe")
 
 

@@ -40,6 +40,7 @@ MAX_THREADS = 8  # 8 x 40 MB/s is more than the rest of the pipeline consumes
 MAX_BLOCK = 2 << 20  # bytes of a bzip2 block; it holds at most 900,000, and grows little if they are random
 MAX_ELEMENT = 256 << 20  # bytes of text without a tag; MediaWiki's own limit for a page is 2 MB
 MAX_WAITING = 1 << 20  # bytes of a page until its end is there; longer ones are left to expat, which needs not wait
+MAX_CHUNK = 1 << 20  # bytes of XML at a time: expat takes the square of the time for a comment at once
 MAX_TAG = 1 << 20  # bytes of a tag. A comment may be longer
 
 
@@ -204,7 +205,8 @@ def decompressed(
     else:
         chunks, kind = iter(partial(file.read, CHUNK), b""), ""
     try:
-        yield from chunks
+        for chunk in chunks:  # a bzip2 block that repeats itself has 45 MB
+            yield from (chunk[at : at + MAX_CHUNK] for at in range(0, len(chunk), MAX_CHUNK))
     except EOFError:
         raise ValueError(f"{path}: the {kind} data end early, the file is truncated") from None
     except (OSError, ValueError, zlib.error) as error:

@@ -330,6 +330,12 @@ def test_every_lost_or_doubled_stream_border_is_seen(tmp_path):
         list(wiki_dump.bzip2_blocks(io.BytesIO(without)))
 
 
+def test_a_block_that_repeats_itself_comes_in_pieces():
+    packed = bz2.compress(b" " * (5 << 20))
+    chunks = list(wiki_dump.decompressed(io.BufferedReader(io.BytesIO(packed)), "a"))
+    assert len(packed) < 100 and b"".join(chunks) == b" " * (5 << 20) and max(map(len, chunks)) <= 1 << 20
+
+
 @pytest.mark.parametrize("kind", ["zeros behind half a block", "a comment", "a comment of >"])
 def test_bombs_take_linear_time(tmp_path, kind):
     def seconds(megabytes: int) -> float:

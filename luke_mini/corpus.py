@@ -6,7 +6,7 @@ Out: `parse` writes a part for each piece of the sources: documents, and what is
      and how many pages contain each name, which `Corpus` joins. Nothing depends on the number of worker processes.
 
 A dump is parsed once. Memory grows with the number of titles and links, not with the text: a worker holds the counts of
-one piece, or its examples.
+one piece, or its texts and examples.
 """
 
 import hashlib
@@ -222,17 +222,16 @@ class Making(NamedTuple):
 
 def make_examples(making: Making, part: Part, path: Path) -> dict:
     """Writes the examples of a part as a shard, and the number of its pages that contain each name; for `Stage.run`."""
-    made, numbers, lost = [], [], Counter()
+    made, numbers, texts, lost = [], [], [], Counter()
     for block in _blocks(part):
         examples = [[] if title in making.held_out else list(making.build(paragraphs, title, lost=lost))
                     for title, paragraphs in block]  # fmt: skip
         made.append(flatten(list(chain.from_iterable(examples))))
         numbers += map(len, examples)
+        texts += ([text for text, _, _ in paragraphs] for title, paragraphs in block if title not in making.held_out)
     if making.trie:
-        pages = ([text for text, _, _ in paragraphs] for title, paragraphs in part.documents()
-                 if title not in making.held_out)  # fmt: skip
         with files.write_file(f"{path}.pages", "wb") as file:
-            np.save(file, np.stack(mentions.count_pages(making.trie, pages)).astype(np.int32))
+            np.save(file, np.stack(mentions.count_pages(making.trie, texts)).astype(np.int32))
     write_shard(path, made or [flatten([])], making.words)
     return {"examples": numbers, "lost": lost}
 

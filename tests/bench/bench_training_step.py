@@ -9,7 +9,7 @@ the same loss and gradients (checked) without dropout, and both keep freed memor
 micro-batches side by side as in training. Steps alternate and medians are printed. Two numbers are what to quote,
 because the machine's own speed drops out of them: the ratio of the two, and the share of the machine's product rate,
 
-    operations of the step's matrix products, counted in the plain form / (seconds x rate of a large product)
+    operations of the step's matrix products, as `cost.step_flops` has them / (seconds x rate of a large product)
 
 --busy: another process computes meanwhile. --optimizer: instead, one update of AdamW, beside the time that reading and
 writing its bytes once takes. Needs transformers (tests/requirements.txt).
@@ -22,14 +22,11 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from unittest import mock
 
 import project  # noqa: F401 (finds luke_mini)
 import torch
-import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from luke_mini import checkpoint, config, ops, ops_cpu, optim, packing, recipes, trainer
+from luke_mini import checkpoint, config, cost, ops, ops_cpu, optim, packing, recipes, trainer
 from luke_mini.batching import PretrainBatch, deal
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
@@ -104,21 +101,6 @@ def their_model(model: LukeForPretraining, shape: config.ModelConfig):
     theirs.lm_head.decoder.bias = theirs.lm_head.bias
     theirs.entity_predictions.decoder.weight = theirs.luke.entity_embeddings.entity_embeddings.weight
     return theirs.train()
-
-
-def one_pass(model: LukeForPretraining, batch: PretrainBatch) -> None:
-    sum(loss for loss, _ in model(batch).values()).backward()
-
-
-def plain_flops(step) -> int:
-    """Operations of the step's matrix products, in the plain form: equations of `ops`, all scores at once."""
-    def attention(queries, key_value, batch, dropout):
-        return ops.entity_attention_equations(queries[:, 0], queries[:, -1], *key_value.unbind(1), batch)
-
-    plain = dict(entity_attention=attention, linear_cross_entropy=ops.full_cross_entropy, linear=F.linear)
-    with mock.patch.multiple(ops, **plain), FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
 
 
 def product_rate(precision: str, size: int = 3072) -> float:
@@ -215,7 +197,7 @@ def main() -> None:
         return float(loss.detach())
 
     (words, entities), threads = map(sum, TEXTS[texts]), torch.get_num_threads()
-    flops = sum(plain_flops(lambda: one_pass(model, part)) for part in packed)
+    flops = sum(cost.step_flops(model, part) for part in packed)
     print(f"{arguments.size}, {words} words and {entities} entities, {flops / 1e9:.1f} GFLOP, {threads} threads, "
           f"torch {torch.__version__}{', a busy machine' if arguments.busy else ''}")  # fmt: skip
     for precision in arguments.precision:

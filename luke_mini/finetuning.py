@@ -315,7 +315,6 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
     """
     n = len(job.features["train"])
     recipe = replace(recipe, epochs=max(recipe.epochs, recipe.min_steps * recipe.batch / n))
-    lanes = trainer.lanes(model, job.rank)
     total_steps = math.ceil(n * recipe.epochs / recipe.batch)
     print(f"{title}: {total_steps:,} steps of {recipe.batch} inputs, {recipe.epochs:g} epochs of {n:,}", flush=True)
     scored = {min(total_steps, math.ceil(n * (i + 1) / recipe.batch)) for i in range(math.ceil(recipe.epochs))}
@@ -337,7 +336,7 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
         job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(
-        model, lambda start_step: steps_of(job, model, recipe, start_step, total_steps, lanes), recipe=recipe,
+        model, lambda start_step, lanes: steps_of(job, model, recipe, start_step, total_steps, lanes), recipe=recipe,
         rank=job.rank, precision=job.precision, total_steps=total_steps,
         warmup_steps=int(recipe.warmup_ratio * total_steps), saving=saving, log_every=10, title=title,
         validate=validate, is_better=lambda found, best: recipe.select == "last" or is_better(found, best, job.metric),

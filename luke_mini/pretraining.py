@@ -416,11 +416,12 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     def measure(step: int) -> dict[str, float]:
         return validation.measure(step == total_steps) if saving.is_due(step, total_steps, math.inf) else {}
 
-    lanes = trainer.lanes(model, rank)
+
+    def micro_batches(start: int, lanes: int) -> Iterator[list[PretrainBatch]]:
+        return batching.training_steps(plan.shards, words, entities, training, rank, start, total_steps, lanes)
+
     trainer.fit(
-        model,
-        lambda start: batching.training_steps(plan.shards, words, entities, training, rank, start, total_steps, lanes),
-        recipe=training, rank=rank, precision=plan.precision, total_steps=total_steps,
+        model, micro_batches, recipe=training, rank=rank, precision=plan.precision, total_steps=total_steps,
         warmup_steps=training.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
         measure=measure, work=lambda batch: cost.step_flops(model, batch),
         peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size, sharded=arguments.shard,

@@ -275,7 +275,7 @@ def stop_asked(rank: Rank) -> Iterator[Callable[[], bool]]:
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int], Iterable[list]],
+    batches: Callable[[int, int], Iterable[list]],
     *,
     recipe: PretrainConfig | FinetuneConfig,
     rank: Rank,
@@ -294,10 +294,11 @@ def fit(
 ) -> dict:
     """Trains the model from the latest saved step, if any, and leaves it with its last weights or the best ones.
 
-    batches: start step -> the lists of micro-batches from there on. validate: step -> scores of the weights after it,
-    or None if that step is not scored. is_better: whether scores beat the best so far; then their weights are kept.
-    measure: more numbers of the weights after a step, for metrics.jsonl; {} after most. work: operations of a
-    micro-batch; peak: how many a second all processes could do, 0 if nobody knows. sharded: see `distributed`.
+    batches: start step, `lanes` -> the lists of micro-batches from there on, at least so many in each. validate: step ->
+    scores of the weights after it, or None if that step is not scored. is_better: whether scores beat the best so far;
+    then their weights are kept. measure: more numbers of the weights after a step, for metrics.jsonl; {} after most.
+    work: operations of a micro-batch; peak: how many a second all processes could do, 0 if nobody knows. sharded: see
+    `distributed`.
     Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
     and exit with status 0.
     """
@@ -314,13 +315,14 @@ def fit(
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
-    steps = batches(start_step)
+    n_lanes = lanes(model, rank)
+    steps = batches(start_step, n_lanes)
     if rank.device.type == "cuda":
         steps = ([part.pinned() for part in micro_batches] for micro_batches in steps)
     loader, saved = Ahead(steps), time.monotonic()
     progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak)
-    side_by_side = ops_cpu.side_by_side(lanes(model, rank))
-    with closing(progress.bar), stop_asked(rank) as asked, side_by_side as each:  # an error's line is below the bar
+    # The bar is closed last: an error's line is below it.
+    with closing(progress.bar), stop_asked(rank) as asked, ops_cpu.side_by_side(n_lanes) as each:
         steps = train(
             wrapped, optimizer, loader, recipe=recipe, rank=rank, precision=precision, learning_rate=learning_rate,
             start_step=start_step, out=saving.metrics.parent, work=work, each=each,

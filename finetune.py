@@ -111,7 +111,7 @@ def add_link_flags(parser: argparse.ArgumentParser) -> None:
                         help="no title for mentions that are less probable "
                         "[chosen by held-out links; with --model-weight 0]")  # fmt: skip
     parser.add_argument("--model-weight", type=float, metavar="X",
-                        help="of the model, the rest is the prior's; 1: the model alone [likewise]")  # fmt: skip
+                        help="of the model, the rest is the prior's; 1: the model alone [by held-out links]")  # fmt: skip
     parser.add_argument("--order", choices=["confidence", "natural", "local"],
                         help="order of linking; local: all mentions at once")  # fmt: skip
     parser.add_argument("--language", metavar="LANG", help="language of the titles, if the vocabulary has several")

@@ -1,6 +1,7 @@
 """Every named setting of luke-mini: model sizes, and the form of the recipes, whose numbers are in `recipes.py`.
 
-In: nothing. Out: frozen dataclasses, and the command-line flags made from them, so that a default is written down once.
+On a first reading: `ModelConfig`, `PretrainConfig` and `FinetuneConfig`, frozen dataclasses. What stands around them
+checks the ranges of their fields and makes the command-line flags, so that a default is written down once.
 
 Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), section 3, appendix A; mLUKE, Ri et al. 2022 (arXiv 2110.08151);
 RoBERTa, Liu et al. 2019 (arXiv 1907.11692) for the word side. Field names of `ModelConfig` are those of the released

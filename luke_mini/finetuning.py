@@ -1,7 +1,11 @@
 """Fine-tuning, the same for every task: read, train, choose, score, save.
 
-A task is a module `task_<name>.py`. There is no base class: this text is the interface, and `finetune.py` picks the
-module by its name. What a module must define (E: the task's own example type; one prediction for each):
+In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions, and
+of a single run state/, its last saved step, to resume or extend it from.
+
+A task is a module `task_<name>.py`, `task_ner.py` for example. There is no base class: this text is the interface, and
+`finetune.py` picks the module by its name. What a module must define (E: the task's own example type; there is one
+prediction for each E):
 
     NAME, TITLE, FILES, FORMAT, Options, ALL_ENTITIES, TRAINS      from its `tasks.Task`: what the command line shows
     SCORES                        the entries of `evaluate` to print, if present; the last one, larger is better,
@@ -38,9 +42,6 @@ Optional:
     released_options(checkpoint)  options that a released fine-tuned folder implies
     scoring_options(options)      options for scoring, if they differ from those for training
     with_entities(options, folders, entity_vocab)   the options, with mention statistics found in the folders
-
-In: a checkpoint and a task's files. Out: OUT/model (a checkpoint folder), results.json, metrics.jsonl, predictions, and
-of a single run state/, its last saved step, to resume or extend it from.
 """
 
 import hashlib

@@ -10,9 +10,9 @@ shows: for most tasks plain text. Out: a dict for each text, with half-open char
 Linking has three steps, and your own dump is enough for all of them:
 
     mentions         by a NER model, or the names that are links often enough in the dump (`mentions.py`)
-    candidates       the titles that links with the same words lead to
-    disambiguation   all mentions of a text together (`task_disambiguation.py`), by a model fine-tuned for it or by the
-                     masked-entity head of a pretrained one, and by the share of the links that lead to a title
+    candidates       the titles that links with the same words lead to; each with its prior, its share of these links
+    disambiguation   all mentions of a text together (`task_disambiguation.py`), by the priors and by a model: one that
+                     was fine-tuned for it, or a pretrained one with its masked-entity head
 """
 
 import json

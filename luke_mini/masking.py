@@ -3,13 +3,16 @@
 In: the token ids of a batch as one flat array, the length of each sequence, one 64-bit key per sequence. Out: the ids
 that the model sees, the rows to predict and their original ids (`Masked`). All functions are pure.
 
+A *piece* is what other files call a word or token; a *word* here is a whole word, of one or more pieces. Each sequence
+has a *budget*: the share of its pieces to predict, rounded to a number of pieces.
+
     ids        The  Syd  ney  op  era  house  .      7 pieces, 5 words: "Sydney" and "opera" have two pieces each
-    budget     round(0.3 * 7) = 2 pieces, so "Sydney" fits; with 0.15 it is 1, and only one-piece words fit
+    budget     share 0.3: round(0.3 * 7) = 2 pieces, so "Sydney" fits; share 0.15: 1, only one-piece words fit
     seen       The  M    M    op  era  house  .      M is <mask>
     rows            1    2                           labels: Syd, ney
 
-A piece is what other files call a word or token; a word here is a whole word. Words are tried in random order: one that
-fits the budget is selected, a longer one is skipped. An entity is a word of one piece, so both share the code.
+Words are tried in random order: one that fits what is left of the budget is selected, a longer one is skipped. An
+entity is a word of one piece, so both share the code.
 
 Random numbers: **no generator state; every number is a function of (seed, epoch, example, purpose, position)**. So a
 batch does not depend on the number of processes, on the micro-batch size or on where a run was resumed. SplitMix64

@@ -1,7 +1,8 @@
 """LUKE: a post-LayerNorm transformer over words and entities (Yamada et al. 2020, section 3).
 
-In: a packed batch (`packing.PackedBatch`: all words, that is, tokens; then all entities) or HF's padded tensors.
-Out: one hidden state per word and per entity; in pretraining, the losses of the selected rows.
+In: a packed batch (`packing.PackedBatch`) or Hugging Face's padded tensors. A *row* is a word or an entity of the
+batch, words first. A *word* is a token of the text, as in the paper.
+Out: one hidden state per row; in pretraining, the losses of the rows to predict.
 
 The paper's symbols and our names:
 
@@ -12,9 +13,8 @@ The paper's symbols and our names:
     Q_e2w, Q_e2e  queries of entities    `attention.e2w_e2e`,   output features [0:H] and [H:2H]
     K, V     shared by both kinds        `attention.key_value`, output features [0:H] and [H:2H]
 
-Matrices applied to the same rows are stacked, so that one matmul serves both; `weights.py` maps
-these names to those of the released files. Shapes: rows = words + entities of the batch; head x head_dim =
-hidden.
+Matrices applied to the same rows are stacked, so that one matmul serves both. `weights.py` maps these names to those of
+the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
 Left out: relative positions, cross-attention, generation, gradient checkpointing.
 """
 
@@ -109,7 +109,7 @@ class EntityAwareAttention(nn.Module):
         self.hidden_dropout = config.hidden_dropout_prob
 
     def queries(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        """Of each row q2w, to be compared with word keys, and q2e, with entity keys, or one for both, see `ops`.
+        """Two queries for each row: q2w meets word keys, q2e meets entity keys (see `ops`). Or one query for both.
 
         [rows, hidden] -> [rows, 1 or 2, head, head_dim]
         """

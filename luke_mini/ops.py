@@ -1,20 +1,22 @@
 """The operations worth fusing: what they compute, and which backend computes it.
 
-Entity-aware self-attention (LUKE, section 3). Every token i has two queries, one for keys of words and one for keys of
-entities; which matrices make them depends on what i itself is:
+Entity-aware self-attention (LUKE, section 3). Every row i, a word or an entity, has two queries: one for keys of words
+and one for keys of entities. Which matrices make them depends on what i itself is:
 
-    of token i, a ...    q2w_i, for word keys    q2e_i, for entity keys
+    row i is a ...       q2w_i, for word keys    q2e_i, for entity keys
     word                 Q_w2w x_i               Q_w2e x_i
     entity               Q_e2w x_i               Q_e2e x_i
 
     score(i, j) = k_j . q2w_i / sqrt(d) if j is a word, k_j . q2e_i / sqrt(d) if it is an entity
     out_i = sum_j softmax_j(score(i, :))_j v_j      over the words and the entities of i's sequence together
 
-Keys and values are shared. Ordinary attention is the case q2e = q2w, one query. `entity_attention_equations` is
-the specification: these equations for one sequence at a time, differentiated by autograd. `entity_attention` is what
-the model calls: the same numbers from Triton kernels (`kernels/`, which say q_word and q_entity) on GPUs where these
-work, from plain PyTorch elsewhere: on a CPU in cache-sized pieces (`ops_cpu.py`), on any other device in few large
-operations. On a first reading, these two are enough.
+Keys and values are shared. Ordinary attention is the case q2e = q2w, one query. On a first reading, two functions are
+enough:
+
+- `entity_attention_equations` is the specification: these equations for one sequence at a time, differentiated by
+  autograd.
+- `entity_attention` is what the model calls, for the same numbers: Triton kernels on GPUs where these work (`kernels/`,
+  which say q_word and q_entity), cache-sized pieces on a CPU (`ops_cpu.py`), few large operations on any other device.
 """
 
 import importlib.util

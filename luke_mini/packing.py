@@ -10,7 +10,7 @@ A batch of two sequences, `<s> Ada in Oslo </s>` with the entities Ada and Oslo 
     entity_lengths (2, 0)      cu_entities [0, 2, 2]        (an entity's row is the number of words + its index)
     mention_positions [1, 3]   mention_offsets [0, 1, 2]    (Ada covers word 1 of its sequence, Oslo word 3)
 
-Words here are tokens of the text, as in the paper.
+Words here are tokens of the text, as in the paper. cu_ stands for cumulative: where each sequence begins and ends.
 
 Why: a linear layer does not care where a sequence ends, so one matmul serves the whole batch and no time is spent on
 padding. Words and entities are two contiguous blocks, so that one matmul computes the queries of each kind.

@@ -1,12 +1,12 @@
 """The recipes: how the published models were pretrained, stage by stage, and fine-tuned, data set by data set.
 
-Pretraining. Out: a `Pretraining`, whose stages are `PretrainConfig`s; `train.py --recipe NAME` takes it, and the run
-prints every number under the place where it stands.
+Pretraining: `PRETRAINING` by name, for `train.py --recipe NAME`. A `Pretraining` has one or two stages, each a
+`PretrainConfig`. The run prints every number with its source.
 
-Fine-tuning. In: what a run's files are, and how large its encoder is. Out: a `Recipe`: numbers for the optimizer, and
-the options of the task (reader, head, decoding) that belong to them. A task's module says which recipe is for which
-files (`recipe_name`); the first recipe of a task is the default for anybody's own data. A run prints the recipe it
-takes, `--recipe NAME` names another one, and each number is a flag.
+Fine-tuning: `RECIPES` by name, for `finetune.py TASK --recipe NAME`. A `Recipe` has the numbers of the optimizer, and
+the options of the task (reader, head, decoding) that belong to them. Without the flag, the task's module chooses one by
+the run's files (`recipe_name`). The first recipe of a task is the default for anybody's own data. `for_encoder` adapts
+it to encoders smaller than base size. The run prints what it takes, and each number is a flag.
 
 Sources: LUKE, Yamada et al. 2020 (arXiv 2010.01057), appendix A and the authors' notes; mLUKE, Ri et al. 2022 (arXiv
 2110.08151) and the configurations published with it; Global ED, Yamada et al. 2022 (arXiv 1909.00426), recipe for AIDA;
@@ -23,7 +23,7 @@ from luke_mini.tasks import Task
 
 # --- Pretraining ------------------------------------------------------------------------------------------------------
 
-# Where a number stands, in the papers and in the repository studio-ousia/luke:
+# Sources of a number, in the papers and in the repository studio-ousia/luke:
 CONFIGURATION = "configuration"  # pretraining_config/*_stage*.json; examples/entity_disambiguation/deepspeed_config/*
 SCRIPT = "script"  # luke/pretraining/train.py, its defaults, and how pretraining.md and the notes of Global ED call it
 PAPER = "paper"  # LUKE, section 3 (attention), appendix A (dropout)
@@ -34,7 +34,7 @@ STAGES = ("luke 1", "luke 2", "mluke 1", "mluke-base 2", "mluke-large 2", "globa
 # one can download. Without bias correction 0.999 makes early steps up to 6.6 times torch's; warm-up damps this.
 # Steps are those of the published data; a run on other data computes its own from the epochs. Norm 0 does not clip.
 PUBLISHED = {
-    #                            LUKE            mLUKE                      Global ED       where it stands
+    #                            LUKE            mLUKE                      Global ED       source
     # stage                      1       2       1       2 base   2 large   1       2
     "steps":                     (98168,  98168,  540326, 540326,  540326,   4866,   29196,  CONFIGURATION),
     "epochs":                    (20.0,   20.0,   20.0,   20.0,    20.0,     1.0,    6.0,    SCRIPT),
@@ -116,7 +116,7 @@ PRETRAINING = {
 
 
 def by_source(recipe: Pretraining, stage: int, training: PretrainConfig) -> dict[str, list[str]]:
-    """Where a number stands -> the numbers of a run that stand there, as on the command line.
+    """Source -> the numbers of a run that come from it, as on the command line.
 
     training: the recipe's stage, changed by the command line.
     """

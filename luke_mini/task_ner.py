@@ -1,6 +1,7 @@
 """Named entity recognition: every span of a sentence is a candidate, and the model names its type or NIL.
 
-CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anybody's own types and raw text as well:
+NIL means: no mention. CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); also CoNLL-2002, your own types
+and raw text:
 
     records         CoNLL file (`formats.conll`) or our own JSON lines -> one record per document
     from_record     -> its words, sentences and mentions
@@ -12,7 +13,7 @@ CoNLL-2003 in the LUKE paper (Yamada et al. 2020, section 4.3); CoNLL-2002, anyb
 The interface of a task module: see `finetuning.py`.
 
 Spans are half-open, in words of the document unless said otherwise. Left out: nested mentions, which greedy decoding
-excludes, and the AllenNLP reading of over-long gold mentions, which drops them from recall.
+excludes. Gold mentions too long to be a candidate count as missed; the original drops them before it scores.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +56,7 @@ class Document(NamedTuple):
     sentences: list[int]  # [0, end of sentence 0, end of sentence 1, ...]
     spans: list[Span]  # gold mentions, in text order, none across a sentence boundary
     scheme: str  # as found in the file: IOB1, IOB2 or IOBES
-    encoding: str  # likewise
+    encoding: str  # as found in the file
 
     @property
     def words(self) -> list[str]:

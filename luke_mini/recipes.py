@@ -76,7 +76,7 @@ SCRATCH = {
     "base": {"learning_rate": 4e-4, "warmup_steps": 10000, "beta2": 0.98},
     "large": {"learning_rate": 2e-4, "warmup_steps": 20000, "beta2": 0.98},
 }  # fmt: skip
-SCRATCH["mini"] = SCRATCH["tiny"] | {"learning_rate": 1e-3, "global_batch": 256, "warmup_steps": 500, "dropout": 0.1}
+SCRATCH["mini"] = SCRATCH["tiny"] | {"learning_rate": 1e-3}
 
 
 class Pretraining(NamedTuple):

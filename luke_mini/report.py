@@ -43,6 +43,7 @@ table { border-collapse: collapse; font-size: .88rem; width: 100% }
 th { text-align: left; font-weight: 500; color: var(--soft); white-space: nowrap; vertical-align: top;
   padding-right: 1em; width: 1% }
 td { overflow-wrap: anywhere; white-space: pre-line }
+@media (max-width: 30rem) { th { white-space: normal; width: 45% } }
 p { margin: .2rem 0; overflow-wrap: anywhere } mark { background: var(--ground); color: inherit; padding: .1em .2em }
 article { border-top: 1px solid var(--edge); padding: .5rem 0; min-width: 0; font-size: .92rem }
 ol { margin: .3rem 0; padding: 0; list-style: none; font-size: .85rem }

@@ -7,8 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,39 +37,22 @@ def pytest_configure(config):
     torch.set_num_threads(config.getoption("--threads"))
 
 
-def pytest_collection_modifyitems(items):
-    """Tests that wait for a process in the background come last."""
-    items.sort(key=lambda item: "output_of" in item.fixturenames)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def background(request, tmp_path_factory):
-    """What a module lists in PROCESSES (name: arguments of Python, environment) runs from the beginning of the session:
-    one at a time beside the other tests, two where there are none, as for two cores. (module, name): Future."""
-    waiting = [item for item in request.session.items if "output_of" in item.fixturenames]
-    modules = dict.fromkeys(item.module for item in waiting)
+@pytest.fixture(scope="module")
+def output_of(request, tmp_path_factory):
+    """What a process has printed, once it has ended; it must have ended well. A module lists its processes in PROCESSES:
+    name -> arguments of Python, environment."""
     common = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     common |= {"PYTHONPATH": os.pathsep.join(PATHS), "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
-    started, pool = [], ThreadPoolExecutor(2 if len(waiting) == len(request.session.items) else 1)
 
-    def run(arguments, environment):
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        process = subprocess.Popen([sys.executable, *arguments], env=common | environment, cwd=ROOT, **pipes)
-        started.append(process)
-        output, errors = process.communicate()
-        assert process.returncode == 0, output[-8000:] + errors[-3000:]
-        return output
+    @cache
+    def run(name: str) -> str:
+        arguments, environment = request.module.PROCESSES[name]
+        done = subprocess.run([sys.executable, *arguments], env=common | environment, cwd=ROOT, capture_output=True,
+                              text=True)  # fmt: skip
+        assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-3000:]
+        return done.stdout
 
-    yield {(module, name): pool.submit(run, *how) for module in modules for name, how in module.PROCESSES.items()}
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in started:
-        process.kill()
-
-
-@pytest.fixture
-def output_of(background, request):
-    """What a process of the module has printed, once it has ended; it must have ended well."""
-    return lambda name: background[request.module, name].result()
+    return run
 
 
 @pytest.fixture

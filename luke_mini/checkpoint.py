@@ -104,6 +104,9 @@ def assemble(
     for known, key in ((word_tokenizer, "vocab_size"), (vocab, "entity_vocab_size")):
         if known is not None and len(known) > getattr(config, key):
             raise ValueError(f"{source}: {key} is {getattr(config, key)}, but the vocabulary has {len(known)} entries")
+    if (settings.get("architectures") or ["LukeModel"])[0] == "LukeModel":  # or none is named: the weights know
+        heads = all(name in weights for name in ("word_head.bias", "entity_head.bias"))
+        settings = settings | {"architectures": ["LukeForMaskedLM" if heads else "LukeModel"]}
     unexpected = tuple(unexpected_names(released, config, weights))
     return Checkpoint(config, weights, word_tokenizer, vocab, settings, unexpected)
 
@@ -190,7 +193,7 @@ def build(checkpoint: Checkpoint) -> nn.Module:
     """
     config, settings = checkpoint.config, checkpoint.settings
     weights = dict(checkpoint.weights)
-    architecture = architecture_of(settings, weights)
+    architecture = architecture_of(settings)
     with torch.device("meta"):
         if architecture == "LukeModel":
             model = LukeModel(config, with_pooler="luke.pooler.weight" in weights)
@@ -209,12 +212,9 @@ def build(checkpoint: Checkpoint) -> nn.Module:
     return model.eval()
 
 
-def architecture_of(settings: dict, weights: dict[str, Tensor]) -> str:
-    """The Hugging Face class that config.json names; if it names none, the one that the heads suggest."""
-    named = (settings.get("architectures") or [None])[0]
-    if named is None:
-        heads = ("word_head.bias", "entity_head.bias")
-        named = "LukeForMaskedLM" if all(name in weights for name in heads) else "LukeModel"
+def architecture_of(settings: dict) -> str:
+    """The Hugging Face class that the settings of a checkpoint name."""
+    named = settings["architectures"][0]
     if named not in ("LukeModel", "LukeForMaskedLM", *HEADS):
         raise ValueError(f"config.json: architectures names {named}, expected LukeModel, LukeForMaskedLM or a head")
     return named
@@ -226,7 +226,7 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     () if the head has no classes with names (choices, answers, pretraining). ValueError if names and rows differ.
     """
     rows = len(checkpoint.weights.get("classifier.weight", ()))
-    if not rows or architecture_of(checkpoint.settings, {}) in ("LukeForMultipleChoice", "LukeForQuestionAnswering"):
+    if not rows or architecture_of(checkpoint.settings) in ("LukeForMultipleChoice", "LukeForQuestionAnswering"):
         return ()
     names = checkpoint.settings.get("id2label") or {str(i): f"LABEL_{i}" for i in range(rows)}
     if not isinstance(names, dict) or set(names) != set(map(str, range(rows))):
@@ -333,7 +333,7 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     config, settings = checkpoint.config, {"model_type": "luke", **checkpoint.settings}
     settings.pop("torch_dtype", None)  # the older name of dtype; half precision became float32 on reading
     settings["dtype"] = str(checkpoint.weights["luke.words.token.weight"].dtype).removeprefix("torch.")
-    architecture = architecture_of(settings, checkpoint.weights)
+    architecture = architecture_of(settings)
     settings |= {f.name: getattr(config, f.name) for f in fields(ModelConfig)}
     settings["architectures"] = [architecture]
     with files.write_file(folder / "config.json") as file:

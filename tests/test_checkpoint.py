@@ -157,6 +157,12 @@ def test_a_missing_head_is_named_by_the_model_that_needs_it(copy):
     assert isinstance(checkpoint.load(copy)[0], LukeModel)
 
 
+@pytest.mark.parametrize("named", [None, ["LukeModel"]])
+def test_a_file_with_both_heads_is_the_pretrained_model_whatever_its_config_names(copy, named):
+    settings_of(copy, architectures=named)
+    assert isinstance(checkpoint.load(copy)[0], LukeForPretraining)
+
+
 def test_weights_that_a_model_has_no_place_for(folder):
     """Those of a head are ignored, anything else is refused."""
     found = checkpoint.read(folder)

@@ -286,16 +286,19 @@ class Corpus:
         self.wiki = ""  # see `wiki_dump.Page`
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
 
-    def parse(self, paths: Sequence[Path], made_of: dict) -> None:
+    def cut(self, paths: Sequence[Path], made_of: dict) -> None:
+        """The pieces to parse, and their stage. made_of: what makes the paths these and no others."""
+        self.pieces = cut(paths, self.rules.is_jsonl)
+        borders = [[piece.start, piece.end] for piece in self.pieces]
+        self.stage = Stage(self.work, "pages", made_of | self.rules._asdict() | {"pieces": borders}, self.share)
+
+    def parse(self) -> None:
         """Makes the parts that are missing.
 
         differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
         examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
         """
-        self.pieces = cut(paths, self.rules.is_jsonl)
-        borders = [[piece.start, piece.end] for piece in self.pieces]
-        made_of |= self.rules._asdict() | {"pieces": borders}
-        self.stage, pages, start = Stage(self.work, "pages", made_of, self.share), 0, time.monotonic()
+        pages, start = 0, time.monotonic()
         with tqdm(total=sum(piece.size for piece in self.pieces), desc="pages", **BYTES) as progress:
             for number in self.stage.run(parse, self.rules, self.pieces, self.workers):
                 pages += self.stage.record(number)["pages"]

@@ -330,7 +330,7 @@ def write_titles(pages: corpus.Corpus, folder: Path) -> None:
     with files.write_file(folder / "titles.txt") as file:
         file.writelines(f"{title}\n" for title in sorted(pages.titles))
     with files.write_file(folder / "redirects.tsv") as file:
-        file.writelines(f"{title}\t{target}\n" for title, target in sorted(pages.redirects.items()))
+        file.writelines(f"{title}\t{pages.redirects[title]}\n" for title in sorted(pages.redirects))
 
 
 def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path) -> None:
@@ -398,7 +398,7 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
     written, lost = pages.join_examples(made.stage, folder, len(words))
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
-    links = resolve_counts(pages.links, pages.redirects)
+    known = (title for title in pages.links if resolve_redirect(title, pages.redirects) in made.entity_ids)
     loops = sum(resolve_redirect(title, pages.redirects) == title for title in pages.redirects)
     manifest = {
         "version": 1,  # of this file's format
@@ -406,7 +406,7 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
         "max_seq_length": arguments.max_seq_length, "pages": len(pages.titles), "held_out_pages": len(pages.held_out),
         "redirects": len(pages.redirects), "redirect_loops": loops,
         "characters": sum(part.made["characters"] for part in pages.parts),
-        "links": links.total(), "links_to_known_entities": sum(links[title] for title in made.entity_ids),
+        "links": pages.links.total(), "links_to_known_entities": sum(map(pages.links.__getitem__, known)),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip

@@ -308,18 +308,23 @@ class Corpus:
                     break
 
     def count(self) -> None:
-        """Adds up the counts of all parts."""
+        """Adds up the counts of all parts, with one string for each title: a worker's are all its own."""
         for number, piece in enumerate(self.pieces):
             if self.stage.record(number) is None:
                 self.stage.require(len(self.pieces))
             self._add(number, piece)
             if self._is_enough(number, piece):
                 break
+        known: dict[str, str] = {}
+
+        def one(title: str) -> str:
+            return known.setdefault(title, title)
+
         for part in self.parts:
-            counts = part.counts()
-            self.titles.update(counts.titles)
-            self.redirects.update(counts.redirects)
-            self.links.update(counts.links)
+            titles, _, redirects, links = part.counts()
+            self.titles.update(map(one, titles))
+            self.redirects.update((one(title), one(target)) for title, target in redirects.items())
+            self.links.update({one(title): count for title, count in links.items()})
 
     def _add(self, number: int, piece: Piece) -> None:
         part = Part(self.stage.path(number), self.stage.record(number))

@@ -268,7 +268,12 @@ def make_vocabulary(arguments: argparse.Namespace, work: Path, corpora: list[cor
     if arguments.entity_vocab:
         return arguments.entity_vocab
     stage = Stage(work, "vocabulary", made_of(arguments, "vocabulary", corpora), arguments.share)
-    return EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+    vocab = EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+    if arguments.wikidata:
+        names = [e.names for e in map(vocab.entity, range(len(vocab))) if e.item or len(e.names) > 1]
+        languages = {language for joined in names for _, language in joined}
+        print(f"wikidata    {sum(map(len, names)):,} titles of {len(languages)} languages are {len(names):,} entities")
+    return vocab
 
 
 def make_tokenizer(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]):

@@ -2,10 +2,12 @@
 
 It is reckoned from a sample that was prepared. Times are processor times, so that other work on the machine does not
 count: those of the main process, and those of its workers, which they share. They grow as the bytes of the sources do,
-the tokenizer's as its text, which is bounded. Of memory, only what the main process keeps of titles grows.
+the tokenizer's as its text, which is bounded. So does the disk, but for the vocabularies, and that is too much: most
+names of a large dump come again. Of memory, only what the main process keeps of titles grows.
 """
 
 import os
+import re
 import resource
 import shutil
 import time
@@ -69,7 +71,7 @@ def forecast(
                   f"{files.duration(sum(map(sum, sample.seconds.values())))}",
         "time": f"about {files.duration(sum(seconds.values()))} with {workers} processes: "
                 + ", ".join(f"{stage} {files.duration(needed)}" for stage, needed in seconds.items()),
-        "disk": f"about {amount(kept)} in {out}, and until all is done {amount(waiting)} more; {amount(free)} are free"
+        "disk": f"at most {amount(kept)} in {out}, and until all is done {amount(waiting)} more; {amount(free)} are free"
                 + ": too little" * (kept + waiting > free),
         "memory": f"about {amount(main + TITLE * (more - 1) * (articles + redirects))} in the main process, in each "
                   f"worker {amount(worker)}, and what it shares with the main process",
@@ -91,5 +93,6 @@ def amount(size: float) -> str:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files in it."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of its files that grow with the sources."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in found if not re.search("tokenizer|vocab", str(path.relative_to(folder))))

@@ -615,13 +615,22 @@ def test_a_forecast_by_hand(tmp_path, monkeypatch):
         "sources": "400 MB in 4 pieces", "sample": "40,000 articles and 10,000 redirects, 100 MB, in 96 s",
         "there": "pages 2 of 4, vocabulary 0 of 1, tokenizer 0 of 1, examples 0 of 4",
         "time": "about 4 min with 2 processes: pages 22 s, vocabulary 50 s, tokenizer 10 s, examples 2 min, folder 8 s",
-        "disk": f"about 8 MB in {tmp_path}/a/b, and until all is done 12 MB more; 19 MB are free: too little",
+        "disk": f"at most 8 MB in {tmp_path}/a/b, and until all is done 12 MB more; 19 MB are free: too little",
         "memory": f"about {100 + 150_000 * forecast.TITLE / 1e6:.0f} MB in the main process, in each worker 200 MB, "
                   "and what it shares with the main process",
     }  # fmt: skip
     corpora[0].rules = corpus.Rules(False, "en", 60_000, True)
     found = forecast.forecast(tmp_path, corpora, sample, sampled, there | {"vocabulary": (1, 1)}, 250, 30)
     assert "pages 8 s, vocabulary 0 s, tokenizer 10 s, examples 45 s" in found["time"] and "3 MB in" in found["disk"]
+
+
+def test_the_size_of_a_sample(tmp_path):
+    """Vocabularies do not grow with the sources."""
+    for name, length in {"shard-0.bin": 7, "work/pages-1/00000": 30, "work/vocabulary-1/00000": 100, "tokenizer/x": 900,
+                         "entity_vocab.jsonl": 5000}.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(length))
+    assert forecast.size(tmp_path) == 37 and forecast.size(tmp_path / "work") == 30
 
 
 def test_two_at_once_are_never_mixed(made, dump, tmp_path):

@@ -265,7 +265,7 @@ def test_a_killed_download_goes_on_to_prepared_data(server, tmp_path, monkeypatc
     names = [f"swwiki-20261101-pages-articles{n}.xml-p{n}p{n}.bz2" for n in (1, 2, 3)]
     parts = {name: dump_of(*(f"Town {n} {k}" for k in range(9)), size=300_000) for n, name in enumerate(names)}
     server.dump("swwiki", "20261101", {"articlesdump": ("done", parts)})
-    halfway = threading.Event()
+    halfway, killed = threading.Event(), threading.Event()
 
     def stop(handler, count):
         if handler.path.endswith(names[1]) and count == 1:
@@ -275,9 +275,9 @@ def test_a_killed_download_goes_on_to_prepared_data(server, tmp_path, monkeypatc
             handler.wfile.write(parts[names[1]][:100_000])
             handler.wfile.flush()
             halfway.set()
-            time.sleep(5)
+            killed.wait(60)
             return 0
-        return 0 if handler.path.endswith(names[2]) and not halfway.wait(5) else None
+        return 0 if handler.path.endswith(names[2]) and not halfway.wait(60) else None
 
     server.fault = stop
     monkeypatch.chdir(tmp_path)
@@ -287,12 +287,13 @@ def test_a_killed_download_goes_on_to_prepared_data(server, tmp_path, monkeypatc
     process = subprocess.Popen([sys.executable, "-c", code, *given, "out"], env=os.environ | finder)
     assert halfway.wait(30)
     waiting = Path("dumps/swwiki-20261101.part")
-    for _ in range(100):
+    for _ in range(600):
         if (waiting / names[1]).exists() and (waiting / names[1]).stat().st_size >= 98_304:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    killed.set()
     held, asked = (waiting / names[1]).stat().st_size, len(server.bodies())
     server.fault = None
     prepare_wiki.main([*given, "out"])

@@ -13,7 +13,7 @@ Titles are taken as they stand, and may be ids of a knowledge base of your own.
 DIR (of --out) then holds, whatever the number of workers,
     manifest.json (written last)  tokenizer/  entity_vocab.jsonl  mentions.safetensors  shard-00000.bin ...
     held_out_links.jsonl (pages kept out of training and statistics, to weigh model and prior in linking)
-    titles.txt, redirects.tsv (for `finetune.py disambiguation --titles … --redirects …`)
+    titles.txt, redirects.tsv (for `finetune.py disambiguation --titles … --redirects …`)  report.html (a look at it all)
     and for the built-in encyclopedia dump.xml.bz2 and the files of every task: ner/ relation/ typing/ qa/ cloze/
     disambiguation/ classification/ mlama/
 
@@ -32,10 +32,9 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +49,11 @@ MIRROR = "https://dumps.wikimedia.org"
 BUILT_IN = {"vocab_size": 4000, "max_seq_length": 128, "pieces": "bpe"}  # defaults for the built-in encyclopedia
 WORK = "work"  # folder of the stages in DIR, while it is not finished
 SAMPLE_CHARACTERS = 20_000_000  # of text sampled to train the tokenizer
+OPTIONS = {  # that decide what a stage makes
+    "vocabulary": "entities entities_only entity_vocab_size keep_red_links min_count min_languages wikidata",
+    "tokenizer": "vocab_size pieces seed", "titles": "keep_red_links",
+    "examples": "max_seq_length abstract_only sentences_without_entities drop_unknown_links keep_red_links no_mentions",
+}  # fmt: skip
 FILE, NUMBER = {"type": Path, "metavar": "FILE"}, {"type": int, "metavar": "N"}
 
 
@@ -114,6 +118,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     several = run.add_mutually_exclusive_group()
     several.add_argument("--part", type=share, metavar="I/N", help="do the I-th of N parts of what is due, and stop")
     several.add_argument("--merge", action="store_true", help="join what all parts have made, make none")
+    several.add_argument("--dry-run", action="store_true", help="say what it will take, from a sample; make nothing")
     run.add_argument("--seed", type=int, default=0, help="seed of the encyclopedia and of the tokenizer's sample [0]")
     arguments = parser.parse_args(argv)
     if not (arguments.dump or arguments.wiki or arguments.jsonl):
@@ -135,8 +140,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from luke_mini import corpus, download, examples, stages, tokenizer, tokenizer_bpe, tokenizer_sentencepiece
-from luke_mini import toyworld, toyworld_tasks, wiki_dump, wikidata
+from luke_mini import corpus, corpus_report, download, examples, forecast, stages
+from luke_mini import tokenizer, tokenizer_bpe, tokenizer_sentencepiece, toyworld, toyworld_tasks, wiki_dump, wikidata
+from luke_mini.corpus_report import REPORT
 from luke_mini.entity_vocab import EntityVocab, Name, resolve_counts, resolve_redirect
 from luke_mini.examples import CHECKED, MANIFEST
 from luke_mini.mentions import HELD_OUT, STATISTICS, Mentions, with_items
@@ -149,6 +155,8 @@ def open_input(arguments: argparse.Namespace) -> None:
     if arguments.wiki:
         found = [(language, path) for language in arguments.wiki for path in dump_of(language, arguments)]
         arguments.dump = [path for _, path in found]
+        if not found:  # --dry-run downloads nothing
+            sys.exit()
         if len(arguments.wiki) > 1:
             arguments.language = arguments.language or [language for language, _ in found]
     sources = arguments.dump or arguments.jsonl or []
@@ -173,7 +181,12 @@ def open_input(arguments: argparse.Namespace) -> None:
 def dump_of(language: str, arguments: argparse.Namespace) -> list[Path]:
     """The dump of a language that is at hand, in the current folder or in dumps/, or else the newest, downloaded."""
     at_hand = [] if arguments.date else download.find(language) or download.find_downloaded(language, DUMPS)
-    return at_hand or download.fetch(language, DUMPS, arguments.date, arguments.mirror)
+    if at_hand or not arguments.dry_run:
+        return at_hand or download.fetch(language, DUMPS, arguments.date, arguments.mirror)
+    date, parts = download.newest(language, arguments.date, arguments.mirror)
+    size = forecast.amount(sum(part.size for part in parts))
+    files.show({"download": f"{language} of {date}, {size} in {len(parts)} files; what the rest takes is known then"})
+    return []
 
 
 def by_language(sources: list[Path], given: list[str] | None) -> dict[str | None, list[Path]]:
@@ -204,7 +217,7 @@ def clear_out(arguments: argparse.Namespace) -> None:
     for folder in [out, *arguments.folders]:
         folder.mkdir(parents=True, exist_ok=True)
         # The manifest first: without it the folder counts as unfinished.
-        written = [folder / name for name in (MANIFEST, CHECKED, STATISTICS, HELD_OUT)]
+        written = [folder / name for name in (MANIFEST, CHECKED, STATISTICS, HELD_OUT, REPORT)]
         for old in [*written, *sorted(folder.glob("shard-*.bin"))]:
             old.unlink(missing_ok=True)
     arguments.made_of = None
@@ -221,61 +234,53 @@ def write_encyclopedia(out: Path, seed: int, done: Path) -> None:
     done.touch()
 
 
-@contextmanager
-def ticking(title: str) -> Iterator[None]:
-    """`with ticking(title):` prints the title, and at a terminal the time that has passed, as its work says nothing."""
-    ended, progress = threading.Event(), tqdm(desc=title, bar_format="{desc}: {elapsed}", disable=None)
-
-    def tick() -> None:
-        while not ended.wait(1):
-            progress.refresh()
-
-    if progress.disable:
-        print(title, flush=True)
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        progress.close()
-
-
-def parse_pages(arguments: argparse.Namespace, work: Path) -> list[corpus.Corpus]:
-    """Stages 1 and 2, pages -> paragraphs with links and counts: each language in a folder of its own."""
+def plan(arguments: argparse.Namespace, work: Path) -> list[corpus.Corpus]:
+    """Each language in a folder of its own, its files cut into pieces."""
     corpora = []
     for language, paths in arguments.sources.items():
         rules = corpus.Rules(bool(arguments.jsonl), language, arguments.max_pages, not arguments.no_mentions)
         folder = work / language if len(arguments.sources) > 1 else work
-        pages = corpus.Corpus(folder, arguments.workers, rules, arguments.share)
-        pages.parse(paths, arguments.made_of or {"sources": list(map(stages.describe, paths))})
-        corpora.append(pages)
+        corpora.append(corpus.Corpus(folder, arguments.workers, rules, arguments.share))
+        corpora[-1].cut(paths, arguments.made_of or {"sources": list(map(stages.describe, paths))})
+    return corpora
+
+
+def made_of(arguments: argparse.Namespace, stage: str, corpora: list[corpus.Corpus]) -> dict:
+    """What the parts of a stage depend on: the pages, and the options given to it."""
+    given = {name: getattr(arguments, name) for name in OPTIONS[stage].split()}
+    described = {name: stages.describe(value) if isinstance(value, Path) else value for name, value in given.items()}
+    return {"pages": [pages.stage.key for pages in corpora]} | described
+
+
+def parse_pages(arguments: argparse.Namespace, corpora: list[corpus.Corpus]) -> None:
+    """Stages 1 and 2, pages -> paragraphs with links and counts."""
+    for pages in corpora:
+        pages.parse()
     for pages, paths in zip(corpora, arguments.sources.values()):
         pages.count()
         if not pages.links and not (pages.titles and arguments.sentences_without_entities):
             where = f"{' '.join(map(str, paths))}: {len(pages.titles)} articles"
             raise ValueError(f"{where} without any link, expected links to make examples of")
-    return corpora
 
 
 def make_vocabulary(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]) -> EntityVocab:
     """Stage 3."""
     if arguments.entity_vocab:
         return arguments.entity_vocab
-    options = "entities entities_only entity_vocab_size keep_red_links min_count min_languages".split()
-    made_of = {name: getattr(arguments, name) for name in options}
-    made_of["wikidata"] = arguments.wikidata and stages.describe(arguments.wikidata)
-    stage = Stage(work, "vocabulary", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
-    return EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+    stage = Stage(work, "vocabulary", made_of(arguments, "vocabulary", corpora), arguments.share)
+    vocab = EntityVocab.load(stage.once(lambda path: count_entities(arguments, corpora).save(path)))
+    if arguments.wikidata:
+        names = [e.names for e in map(vocab.entity, range(len(vocab))) if e.item or len(e.names) > 1]
+        languages = {language for joined in names for _, language in joined}
+        print(f"wikidata    {sum(map(len, names)):,} titles of {len(languages)} languages are {len(names):,} entities")
+    return vocab
 
 
 def make_tokenizer(arguments: argparse.Namespace, work: Path, corpora: list[corpus.Corpus]):
     """Stage 4."""
     if arguments.tokenizer:
         return arguments.tokenizer
-    made_of = {name: getattr(arguments, name) for name in ("vocab_size", "pieces", "seed")}
-    stage = Stage(work, "tokenizer", {"pages": [pages.stage.key for pages in corpora], **made_of}, arguments.share)
+    stage = Stage(work, "tokenizer", made_of(arguments, "tokenizer", corpora), arguments.share)
     return tokenizer.load(stage.once(partial(train_tokenizer, arguments, corpora)))
 
 
@@ -283,7 +288,7 @@ def train_tokenizer(arguments: argparse.Namespace, corpora: list[corpus.Corpus],
     characters = SAMPLE_CHARACTERS // len(corpora)  # equal shares for small languages
     texts = [text for pages in corpora for text in pages.sample(characters, arguments.seed)]
     size = arguments.vocab_size
-    with ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
+    with stages.ticking(f"training a tokenizer of {size:,} tokens on {sum(map(len, texts)):,} characters"):
         if arguments.pieces == "byte-bpe":
             tokenizer_bpe.train(texts, size, folder)
         else:
@@ -330,7 +335,7 @@ def write_titles(pages: corpus.Corpus, folder: Path) -> None:
     with files.write_file(folder / "titles.txt") as file:
         file.writelines(f"{title}\n" for title in sorted(pages.titles))
     with files.write_file(folder / "redirects.tsv") as file:
-        file.writelines(f"{title}\t{target}\n" for title, target in sorted(pages.redirects.items()))
+        file.writelines(f"{title}\t{pages.redirects[title]}\n" for title in sorted(pages.redirects))
 
 
 def write_held_out(arguments: argparse.Namespace, pages: corpus.Corpus, folder: Path) -> None:
@@ -357,23 +362,21 @@ def make_parts(arguments: argparse.Namespace, pages: corpus.Corpus, words, vocab
     if not arguments.no_mentions:
         pages.hold_out(0 if built_in else arguments.held_out_pages)
         names = make_names(arguments, pages)
-    options = "max_seq_length abstract_only sentences_without_entities".split()
-    rules = {name: getattr(arguments, name) for name in options}
-    made_of = {"pages": pages.stage.key, "held_out": len(pages.held_out), "vocabularies": hashes(words, vocab), **rules,
-               "unk": not arguments.drop_unknown_links, "names": names and arguments.keep_red_links}  # fmt: skip
-    stage = Stage(pages.work, "examples", made_of, arguments.share)
+    more = {"held_out": len(pages.held_out), "vocabularies": hashes(words, vocab)}
+    stage = Stage(pages.work, "examples", made_of(arguments, "examples", [pages]) | more, arguments.share)
     entity_ids = vocab.link_table(pages.redirects, pages.language)
     build = partial(
         examples.build_examples, tokenizer=words, language=pages.language, entity_ids=entity_ids,
-        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id, **rules,
+        unk_entity_id=None if arguments.drop_unknown_links else vocab.unk_id, max_seq_length=arguments.max_seq_length,
+        sentences_without_entities=arguments.sentences_without_entities, abstract_only=arguments.abstract_only,
     )  # fmt: skip
     pages.make_examples(stage, corpus.Making(build, len(words), pages.held_out, names and names.trie))
     return Made(stage, names, entity_ids)
 
 
 def make_names(arguments: argparse.Namespace, pages: corpus.Corpus) -> Mentions:
-    made_of = {"pages": pages.stage.key, "any_title": arguments.keep_red_links, "held_out": len(pages.held_out)}
-    stage = Stage(pages.work, "titles", made_of, arguments.share)
+    more = {"held_out": len(pages.held_out)}
+    stage = Stage(pages.work, "titles", made_of(arguments, "titles", [pages]) | more, arguments.share)
     return Mentions.load(stage.once(lambda path: pages.names(arguments.keep_red_links).save(path)))
 
 
@@ -400,50 +403,69 @@ def write_data(arguments, pages: corpus.Corpus, paths: list[Path], folder: Path,
     written, lost = pages.join_examples(made.stage, folder, len(words))
     if not written["examples"]:
         raise ValueError(f"no example: no sentence of 5 to {arguments.max_seq_length - 2} tokens with a link")
-    links = resolve_counts(pages.links, pages.redirects)
-    return {
+    known = (title for title in pages.links if resolve_redirect(title, pages.redirects) in made.entity_ids)
+    loops = sum(resolve_redirect(title, pages.redirects) == title for title in pages.redirects)
+    manifest = {
         "version": 1,  # of this file's format
         "sources": [file.name for file in paths], "language": pages.language,
-        "max_seq_length": arguments.max_seq_length,
-        "pages": len(pages.titles), "held_out_pages": len(pages.held_out), "redirects": len(pages.redirects),
+        "max_seq_length": arguments.max_seq_length, "pages": len(pages.titles), "held_out_pages": len(pages.held_out),
+        "redirects": len(pages.redirects), "redirect_loops": loops,
         "characters": sum(part.made["characters"] for part in pages.parts),
-        "links": links.total(), "links_to_known_entities": sum(links[title] for title in made.entity_ids),
+        "links": pages.links.total(), "links_to_known_entities": sum(map(pages.links.__getitem__, known)),
         "links_to_unk": lost.pop("unk", 0), "links_lost": lost,
         "word_vocab_size": len(words), "entity_vocab_size": len(vocab), **written,
     }  # fmt: skip
+    corpus_report.write(folder, manifest, words, vocab)
+    return manifest
 
 
-def prepare(arguments: argparse.Namespace) -> list[dict]:
-    """All stages; writes everything but the manifests, and returns their contents. None: others have to go on."""
+def prepare(arguments: argparse.Namespace, corpora: list[corpus.Corpus], done=lambda stage: None) -> list[dict]:
+    """All stages; writes everything but the manifests, and returns their contents. []: others have to go on."""
     work = arguments.out / WORK
-    corpora = parse_pages(arguments, work)
+    parse_pages(arguments, corpora)
+    done("pages")
     vocab = make_vocabulary(arguments, work, corpora)
+    done("vocabulary")
     words = make_tokenizer(arguments, work, corpora)
+    done("tokenizer")
     made = [make_parts(arguments, pages, words, vocab) for pages in corpora]
+    done("examples")
     if arguments.part:
         return []
     for parts, pages in zip(made, corpora):
         parts.stage.require(len(pages.parts))
     folders = zip(corpora, arguments.sources.values(), arguments.folders)
-    return [write_data(arguments, *folder, words, vocab, parts) for folder, parts in zip(folders, made)]
+    written = [write_data(arguments, *folder, words, vocab, parts) for folder, parts in zip(folders, made)]
+    done("folder")
+    return written
 
 
-def print_summary(made: dict, folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
-    known = made["links_to_known_entities"] / max(made["links"], 1)
-    words, entities = (made[name] / made["examples"] for name in ("words", "entities"))
-    fewer = made["word_vocab_size"] < arguments.vocab_size and not arguments.tokenizer
-    rest = "dropped" if arguments.drop_unknown_links else "to [UNK]"
-    excerpt = known < 0.5 and not arguments.keep_red_links
-    print(f"pages       {made['pages']:,} and {made['redirects']:,} redirects; {made['characters']:,} characters")
-    print(f"links       {made['links']:,}, {known:.1%} of them to entities of the vocabulary, the rest {rest}")
-    print(f"entities    {made['entity_vocab_size']:,}{', few: for part of a dump use --keep-red-links' * excerpt}")
-    print(f"vocabulary  {made['word_vocab_size']:,} tokens{', the text is too small for more' * fewer}")
-    print(f"examples    {made['examples']:,}, on average {words:.1f} tokens and {entities:.1f} entities: "
-          f"{made['entities'] / max(made['links'], 1):.1%} of the links")  # fmt: skip
-    lost = made["links_lost"]
-    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in lost.items())
-    print(f"lost        {sum(lost.values()):,} links became no entity{reasons and ': '}{reasons}")
-    print(f"written to  {folder} in {seconds:.0f} seconds")
+def foretell(arguments: argparse.Namespace) -> None:
+    """--dry-run: prepares two pieces of each language elsewhere; says what is there, and what the rest takes."""
+    out = arguments.out
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
+        arguments.out = Path(folder)
+        clear_out(arguments)
+        corpora, work = plan(arguments, out / WORK), arguments.out / WORK
+        small = argparse.Namespace(**vars(arguments) | {"wikidata": None, "min_languages": 1, "workers": 1})
+        sampled, sample = plan(small, work), forecast.Sample(work)
+        for pages in sampled:
+            pages.pieces = pages.pieces[len(pages.pieces) // 4 :: max(1, len(pages.pieces) // 2)][:2]
+        prepare(small, sampled, sample.done)
+
+    def parts(stage: str, corpora: list[corpus.Corpus], work: Path) -> int:
+        return Stage.most_parts(work, stage, made_of(arguments, stage, corpora))
+
+    pieces = sum(len(pages.pieces) for pages in corpora)
+    whole = [k for pages in corpora for k in range(len(pages.pieces)) if pages.stage.record(k) is not None]
+    there = {
+        "pages": (len(whole), pieces),
+        "vocabulary": (parts("vocabulary", corpora, out / WORK), 1),
+        "tokenizer": (parts("tokenizer", corpora, out / WORK), 1),
+        "examples": (sum(parts("examples", [pages], pages.work) for pages in corpora), pieces),
+    }  # fmt: skip
+    items = forecast.reading(arguments.wikidata, [pages.language for pages in sampled]) if arguments.wikidata else 0
+    files.show(forecast.forecast(out, corpora, sample, sampled, there, SAMPLE_CHARACTERS, items))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -452,10 +474,12 @@ def main(argv: list[str] | None = None) -> None:
     open_input(arguments)  # before anything is deleted
     part = arguments.part
     arguments.share = Share(*part) if part else Share(count=0 if arguments.merge else 1)
+    if arguments.dry_run:
+        return foretell(arguments)
     with files.one_writer(arguments.out / WORK / f"part-{part[0] + 1}-of-{part[1]}" if part else arguments.out):
         clear_out(arguments)
         try:
-            made = prepare(arguments)
+            made = prepare(arguments, plan(arguments, arguments.out / WORK))
         except Incomplete as missing:
             if not part and not (arguments.merge and missing.stage.name == "examples" and missing.is_untouched):
                 raise ValueError(f"{missing}: run all of --part 1/N to N/N, or neither --part nor --merge") from None
@@ -470,7 +494,8 @@ def main(argv: list[str] | None = None) -> None:
             manifest["files"] = examples.describe_parts(folder)
             with files.write_file(folder / MANIFEST) as file:
                 json.dump(manifest, file, indent=1, ensure_ascii=False)
-            print_summary(manifest, folder, arguments, time.monotonic() - start)
+            files.show(corpus_report.summary(manifest) | corpus_report.hints(manifest, arguments))
+            print(f"written to  {folder} in {time.monotonic() - start:.0f} seconds; a look at it: {folder / REPORT}")
         shutil.rmtree(arguments.out / WORK)
 
 

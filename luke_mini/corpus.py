@@ -286,16 +286,19 @@ class Corpus:
         self.wiki = ""  # see `wiki_dump.Page`
         self.held_out: frozenset[str] = frozenset()  # titles of pages that statistics and examples do without
 
-    def parse(self, paths: Sequence[Path], made_of: dict) -> None:
+    def cut(self, paths: Sequence[Path], made_of: dict) -> None:
+        """The pieces to parse, and their stage. made_of: what makes the paths these and no others."""
+        self.pieces = cut(paths, self.rules.is_jsonl)
+        borders = [[piece.start, piece.end] for piece in self.pieces]
+        self.stage = Stage(self.work, "pages", made_of | self.rules._asdict() | {"pieces": borders}, self.share)
+
+    def parse(self) -> None:
         """Makes the parts that are missing.
 
         differs from LUKE: pages stay in the order of the dump, where LUKE shuffles titles; `train.py` shuffles
         examples. max_pages takes the first pages, where LUKE draws them and counts the vocabulary over all.
         """
-        self.pieces = cut(paths, self.rules.is_jsonl)
-        borders = [[piece.start, piece.end] for piece in self.pieces]
-        made_of |= self.rules._asdict() | {"pieces": borders}
-        self.stage, pages, start = Stage(self.work, "pages", made_of, self.share), 0, time.monotonic()
+        pages, start = 0, time.monotonic()
         with tqdm(total=sum(piece.size for piece in self.pieces), desc="pages", **BYTES) as progress:
             for number in self.stage.run(parse, self.rules, self.pieces, self.workers):
                 pages += self.stage.record(number)["pages"]
@@ -305,18 +308,23 @@ class Corpus:
                     break
 
     def count(self) -> None:
-        """Adds up the counts of all parts."""
+        """Adds up the counts of all parts, with one string for each title: a worker's are all its own."""
         for number, piece in enumerate(self.pieces):
             if self.stage.record(number) is None:
                 self.stage.require(len(self.pieces))
             self._add(number, piece)
             if self._is_enough(number, piece):
                 break
+        known: dict[str, str] = {}
+
+        def one(title: str) -> str:
+            return known.setdefault(title, title)
+
         for part in self.parts:
-            counts = part.counts()
-            self.titles.update(counts.titles)
-            self.redirects.update(counts.redirects)
-            self.links.update(counts.links)
+            titles, _, redirects, links = part.counts()
+            self.titles.update(map(one, titles))
+            self.redirects.update((one(title), one(target)) for title, target in redirects.items())
+            self.links.update({one(title): count for title, count in links.items()})
 
     def _add(self, number: int, piece: Piece) -> None:
         part = Part(self.stage.path(number), self.stage.record(number))

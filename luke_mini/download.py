@@ -73,7 +73,7 @@ def fetch(language: str, folder: Path, date: str | None, mirror: str) -> list[Pa
     wiki = wiki_of(language)
     if date and (whole := folder / f"{wiki}-{date}").is_dir():
         return find(language, whole)
-    date, parts = _find(wiki, date, mirror.rstrip("/"))
+    date, parts = newest(language, date, mirror)
     whole = folder / f"{wiki}-{date}"
     if not whole.is_dir():
         waiting = whole.with_name(f"{whole.name}.part")
@@ -106,8 +106,9 @@ def _read(url: str, on_failure: str) -> bytes | None:
         raise OSError(f"{url}: {getattr(error, 'reason', error)}; {on_failure}") from None
 
 
-def _find(wiki: str, date: str | None, mirror: str) -> tuple[str, list[Part]]:
+def newest(language: str, date: str | None, mirror: str) -> tuple[str, list[Part]]:
     """The date and the files of the dump asked for, or of the newest whose articles are complete."""
+    wiki, mirror = wiki_of(language), mirror.rstrip("/")
     otherwise = "download the dump by other means and give its files to --dump"
     listing = _read(f"{mirror}/{wiki}/", otherwise)
     if listing is None:

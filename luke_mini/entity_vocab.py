@@ -16,6 +16,7 @@ keeps in tokenizer_config.json.
     python -m luke_mini.entity_vocab lookup|neighbours|add DIR ...      questions and new entities: `entity_tools.py`
 """
 
+import heapq
 import json
 import re
 from collections import Counter
@@ -129,7 +130,8 @@ class EntityVocab:
             enough = len(entity.names) >= max(1, min_languages) and entity.count >= min_count
             return (enough or is_listed(entity)) and entity.names[0][0] not in SPECIAL
 
-        kept = sorted(filter(allowed, entities()), key=lambda entity: (not is_listed(entity), *order(entity)))
+        kept = heapq.nsmallest(max(size, len(allowlist)), filter(allowed, entities()),
+                               key=lambda entity: (not is_listed(entity), *order(entity)))  # fmt: skip
         least = len(SPECIAL) + sum(map(is_listed, kept))
         if size < least:
             raise ValueError(f"an entity vocabulary of {size}: special and listed entities need at least {least}")

@@ -343,6 +343,11 @@ class Shards:
         """int64 [len(self)], words of every example, without <s> and </s>."""
         return np.concatenate([np.diff(shard["word_starts"]) for shard in self._shards])
 
+    @property
+    def entity_counts(self) -> np.ndarray:
+        """int64 [len(self)], entities of every example."""
+        return np.concatenate([np.diff(shard["entity_starts"]) for shard in self._shards])
+
     def gather(self, indices: np.ndarray) -> Examples:
         """The examples `indices` [B], in that order, repeats allowed, as flat int64 arrays."""
         indices = np.asarray(indices, dtype=np.int64)

@@ -26,7 +26,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -401,6 +401,20 @@ def run(main: Callable[[], object], name: str, interrupted: str = "") -> None:
         stays = str(error) or interrupted
         print(f"{name}: interrupted{stays and '; '}{stays}", file=sys.stderr)
         sys.exit(130)
+
+
+def show(values: Mapping[str, str]) -> None:
+    """Names and values in two columns."""
+    for name, value in values.items():
+        print(f"{name:12}{value.replace(chr(10), chr(10) + ' ' * 12)}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """90 -> 90 s, 5400 -> 90 min, 864000 -> 10 days"""
+    for size, unit, limit in ((1, "s", 120), (60, "min", 7200), (3600, "hours", 172800)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.3g} days"
 
 
 def one_line(error: object, longest: int = 1000) -> str:

@@ -276,9 +276,8 @@ def curves(lines: list[dict]) -> Iterator[str]:
 def guess_html(guess: Guess) -> str:
     text = report.text
     marked = f"{text(guess.before)} <mark>{text(guess.mention)}</mark> {text(guess.after)}"
-    rows = "".join(f'<li style="--share:{p:.3f}"><span{" class=right" * (title == guess.title)}>{text(title)}</span>'
-                   f"<span>{p:.1%}</span></li>" for title, p in guess.guesses)  # fmt: skip
-    return f'<article><p dir="auto">{marked}</p><p class="soft">right: {text(guess.title)}</p><ol>{rows}</ol></article>'
+    rows = report.bars(guess.guesses, "{:.1%}", whole=1, right=guess.title)
+    return f'<article><p dir="auto">{marked}</p><p class="soft">right: {text(guess.title)}</p>{rows}</article>'
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------
@@ -333,12 +332,6 @@ def header(rank, arguments, model, plan: Plan) -> dict[str, str]:
     return found
 
 
-def show(values: dict[str, str]) -> None:
-    """Names and values in two columns."""
-    for name, value in values.items():
-        print(f"{name:12}{value.replace(chr(10), chr(10) + ' ' * 12)}", flush=True)
-
-
 def foretell(arguments) -> None:
     """--dry-run: what the run will take, as far as that is known before it. Writes nothing."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -346,7 +339,7 @@ def foretell(arguments) -> None:
     with torch.device("meta"):
         model = LukeForPretraining(plan.shape)
     optim.select_trainable(model, training)
-    show(header(rank, arguments, model, plan))
+    files.show(header(rank, arguments, model, plan))
     rules = batching.batch_rules(plan.words, plan.entities, training)
     (step,) = islice(batching.batches(plan.shards, rules, global_batch=training.global_batch,
                                       micro_batch=training.micro_batch), 1)  # fmt: skip
@@ -354,11 +347,11 @@ def foretell(arguments) -> None:
     peak = cost.peak_rate(device, plan.precision)
     seconds = plan.total_steps * flop / (USUAL_SHARE * peak)
     bytes_needed = cost.memory(model, max(part.n_tokens for part in step))
-    show({
+    files.show({
         "tokens": f"{trainer.short(plan.total_steps * tokens)}, {tokens:,} in the first step",
         "work": f"{plan.total_steps * flop:.3g} floating-point operations; this machine does {peak:.3g} a second",
         "memory": f"about {bytes_needed / 1e9:.2g} GB in each process",
-        "time": f"about {trainer.duration(seconds)} on this machine, if a run reaches half of that rate; "
+        "time": f"about {files.duration(seconds)} on this machine, if a run reaches half of that rate; "
                 f"a run says after {trainer.CALM} steps how long it takes",
     })  # fmt: skip
 
@@ -387,7 +380,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     model = build_model(arguments, plan.shape, words, entities, plan.shards).to(rank.device)
     prepare_out(arguments, rank)
     facts = header(rank, arguments, model, plan)
-    show(facts)
+    files.show(facts)
     rules = batching.batch_rules(words, entities, training)
     held_out = hold_out(arguments.data, words, entities, rules, training.micro_batch)
     validation = Validation(model, held_out, words, entities)

@@ -1,6 +1,8 @@
-"""A page about a run: inline SVG curves, numbers, examples. No scripts, no other files; light or dark, phones too.
+"""A page about a run or data: inline SVG, numbers, examples. No scripts, no other files; light or dark, phones too.
 
     chart("Loss", {"words": points, "words, held out": points})    -> a figure, HTML with an SVG in it
+    histogram("Tokens of an example", lengths)                      -> another
+    bars([("Norway", 30), ("Oslo", 7)])                             -> names on bars as long as their numbers
     table({"model": "2.3M weights"})                                -> names and values
     write(path, "A run", [part, part, ...])                         -> the page; parts are HTML
 
@@ -8,9 +10,11 @@ A curve is a list of points (x, y). Left out: zooming, values to point at; they 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+
+import numpy as np
 
 from luke_mini import files
 from luke_mini.views import printable
@@ -20,6 +24,7 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 340, 190  # of a chart, in units that are pixels on a phone
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 22  # margins for the numbers at the axes
 MOST_POINTS = 200  # of a curve
+MOST_BARS = 40  # of a histogram
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --soft: #6b6b70; --edge: #ddd; --ground: #eef3fa;
   --c0: #1f6fb8; --c1: #c2410c; --c2: #15803d; --c3: #7e3fb0 }
@@ -30,7 +35,8 @@ STYLE = """
 body { max-width: 72rem; margin: 1rem auto; padding: 0 .8rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--paper) }
 h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); gap: .8rem 1.4rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); gap: .8rem 1.4rem;
+  margin: .8rem 0 }
 figure { margin: 0; min-width: 0 } figcaption { font-weight: 600; font-size: .95rem }
 svg { display: block; width: 100%; height: auto; font: 10.5px system-ui, sans-serif }
 svg text { fill: var(--soft) } .axis { stroke: var(--edge); stroke-width: 1 }
@@ -50,7 +56,7 @@ ol { margin: .3rem 0; padding: 0; list-style: none; font-size: .85rem }
 li { display: flex; gap: .6em; background: linear-gradient(var(--ground) 0 0) no-repeat; padding: 0 .3em;
   background-size: calc(100% * var(--share)) 100% }
 li > :first-child { flex: 1; min-width: 0; overflow-wrap: anywhere } .right { font-weight: 700 }
-.soft { color: var(--soft) }
+.soft { color: var(--soft) } small { color: var(--soft); margin-left: .35em }
 """
 
 
@@ -99,11 +105,7 @@ def chart(title: str, curves: Mapping[str, Points], marks: Points = (), from_zer
     every = [point for points in (*curves.values(), marks) for point in points]
     (x0, x1), (y0, y1) = (bounds(values) for values in zip(*every))
     y0 = min(0.0, y0) if from_zero else y0
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - x0) / (x1 - x0), (y - y0) / (y1 - y0)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
+    place = placing(x0, x1, y0, y1)
     parts = [*axes(place, ticks(x0, x1), ticks(y0, y1))]
     legend, color = [], -1
     for name, points in curves.items():
@@ -114,8 +116,37 @@ def chart(title: str, curves: Mapping[str, Points], marks: Points = (), from_zer
         swatch = f'<i{dashed} style="color:var(--c{color % 4})"></i>'
         legend.append(f"<span>{swatch}{text(name)} <b>{number(points[-1][1])}</b></span>")
     parts += ('<circle cx="{:.1f}" cy="{:.1f}" r="3" fill="var(--c1)"/>'.format(*place(*mark)) for mark in marks)
-    return (f'<figure><figcaption>{text(title)}</figcaption><p class="legend">{"".join(legend)}</p><svg role="img" '
+    return figure(title, "".join(legend), parts)
+
+
+def histogram(title: str, values: np.ndarray) -> str:
+    """A figure of how often whole numbers from 0 on occur, in bars of equal width; "" without any number."""
+    if not len(values):
+        return ""
+    width = -(-(int(values.max()) + 1) // MOST_BARS)
+    counts = np.bincount(values // width)
+    place = placing(0, width * len(counts), 0, counts.max())
+    parts = [*axes(place, ticks(0, width * len(counts)), ticks(0, counts.max()))]
+    for index, count in enumerate(counts.tolist()):
+        (left, top), (right, bottom) = place(width * index, count), place(width * (index + 1), 0)
+        parts.append(f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left - 1, 1):.1f}" '
+                     f'height="{bottom - top:.1f}" fill="var(--c0)"/>')  # fmt: skip
+    return figure(title, f"<span>mean <b>{values.mean():,.1f}</b></span>", parts)
+
+
+def figure(title: str, legend: str, parts: Iterable[str]) -> str:
+    return (f'<figure><figcaption>{text(title)}</figcaption><p class="legend">{legend}</p><svg role="img" '
             f'aria-label="{text(title)}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>')  # fmt: skip
+
+
+def placing(x0: float, x1: float, y0: float, y1: float) -> Callable[[float, float], tuple[float, float]]:
+    """Where in the SVG a point is, if these are its borders."""
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - x0) / (x1 - x0), (y - y0) / (y1 - y0)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+    return place
 
 
 def bounds(values: Iterable[float]) -> tuple[float, float]:
@@ -141,6 +172,18 @@ def axes(place, x_ticks: list[float], y_ticks: list[float]) -> Iterator[str]:
 def table(values: Mapping[str, object]) -> str:
     rows = (f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in values.items())
     return f"<table>{''.join(rows)}</table>"
+
+
+def bars(values: Iterable[tuple[str, float]], form: str = "{:,}", whole: float = 0, right: str | None = None) -> str:
+    """Names on bars as long as their numbers; right: the name that is set off.
+
+    whole: what is as wide as the page [the largest number].
+    """
+    values = list(values)
+    whole = whole or max((value for _, value in values), default=0) or 1
+    rows = (f'<li style="--share:{value / whole:.3f}"><span{" class=right" * (name == right)}>{text(name)}</span>'
+            f"<span>{form.format(value)}</span></li>" for name, value in values)  # fmt: skip
+    return f"<ol>{''.join(rows)}</ol>"
 
 
 def grid(parts: Iterable[str]) -> str:

@@ -23,9 +23,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from tqdm import tqdm
 
 from luke_mini import files
 
@@ -76,6 +78,27 @@ def in_order(function: Callable, state, tasks: Iterable, workers: int) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def ticking(title: str) -> Iterator[None]:
+    """`with ticking(title):` prints the title, and at a terminal the time that has passed, as its work says nothing."""
+    ended, progress = threading.Event(), tqdm(desc=title, bar_format="{desc}: {elapsed}", disable=None)
+
+    def tick() -> None:
+        while not ended.wait(1):
+            progress.refresh()
+
+    if progress.disable:
+        print(title, flush=True)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()
+
+
 # --- Stages -----------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +145,16 @@ class Stage:
                     raise ValueError(f"{held}: damaged; remove {self.folder}")
             return record["made"]
         return None
+
+    @staticmethod
+    def most_parts(work: Path, name: str, made_of: dict) -> int:
+        """How many parts a stage of this name has, of those made of this, whatever else they are made of."""
+        known, found = json.loads(json.dumps({"version": VERSION, **made_of})), [0]
+        for path in work.glob(f"{name}-*/stage.json"):
+            held = files.read_object(path)
+            if all(held.get(name) == value for name, value in known.items()):
+                found.append(len(list(path.parent.glob("[0-9]*.json"))))
+        return max(found)
 
     def run(self, function: Callable, state, tasks: Sequence, workers: int) -> Iterator[int]:
         """Makes what is missing of its share: calls function(state, task, path) -> dict in worker processes.

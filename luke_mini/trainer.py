@@ -659,9 +659,9 @@ class Progress:
         left, measured = self.total_steps - step, CALM - CALM // 4
         seconds = (time.perf_counter() - self.warm) / measured
         if self.rank.is_first and left > 0:
-            hours, processes = left * seconds / 3600, self.rank.world_size
-            total = f", {duration(3600 * hours * processes)} of {processes} processes" * (processes > 1)
-            tqdm.write(f"estimate    {left:,} steps to go in {duration(3600 * hours)} ({seconds:.3g} s a step){total}")
+            needed, processes = left * seconds, self.rank.world_size
+            total = f", {files.duration(needed * processes)} of {processes} processes" * (processes > 1)
+            tqdm.write(f"estimate    {left:,} steps to go in {files.duration(needed)} ({seconds:.3g} s a step){total}")
 
     def _log(self, step: int, learning_rate: float, measured: dict) -> None:
         parts = torch.cat([*self.sums.values()]).cpu().split([len(terms) for terms in self.sums.values()])
@@ -708,11 +708,3 @@ class Progress:
             share = f", {self.flop / seconds / self.peak:.0%} of the machine's product rate" if self.peak else ""
             print(f"trained     {steps:,} steps in {seconds:.0f} s: {short(self.tokens)} tokens, {speed} per second"
                   f"{share}; at most {memory:.1f} GB of memory", flush=True)  # fmt: skip
-
-
-def duration(seconds: float) -> str:
-    """90 -> 90 s, 5400 -> 90 min, 864000 -> 10 days"""
-    for size, unit, limit in ((1, "s", 120), (60, "min", 7200), (3600, "hours", 172800)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.3g} days"

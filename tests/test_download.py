@@ -4,6 +4,7 @@ import bz2
 import hashlib
 import http.server
 import json
+import os
 import random
 import signal
 import subprocess
@@ -259,12 +260,12 @@ def test_no_network_says_how_to_go_on(tmp_path):
         download.fetch("sw", tmp_path, None, "http://127.0.0.1:9")
 
 
-def test_a_killed_download_goes_on(server, tmp_path):
+def test_a_killed_download_goes_on_to_prepared_data(server, tmp_path, monkeypatch):
     """Killed in the middle of the second of three parts: the first is not fetched again, the second from its middle."""
     names = [f"swwiki-20261101-pages-articles{n}.xml-p{n}p{n}.bz2" for n in (1, 2, 3)]
-    parts = {name: dump_of(name, size=300_000) for name in names}
+    parts = {name: dump_of(*(f"Town {n} {k}" for k in range(9)), size=300_000) for n, name in enumerate(names)}
     server.dump("swwiki", "20261101", {"articlesdump": ("done", parts)})
-    halfway = threading.Event()
+    halfway, killed = threading.Event(), threading.Event()
 
     def stop(handler, count):
         if handler.path.endswith(names[1]) and count == 1:
@@ -274,31 +275,37 @@ def test_a_killed_download_goes_on(server, tmp_path):
             handler.wfile.write(parts[names[1]][:100_000])
             handler.wfile.flush()
             halfway.set()
-            time.sleep(5)
+            killed.wait(60)
             return 0
-        return 0 if handler.path.endswith(names[2]) and not halfway.wait(5) else None
+        return 0 if handler.path.endswith(names[2]) and not halfway.wait(60) else None
 
     server.fault = stop
-    code = f"from luke_mini import download; from pathlib import Path; download.CHUNK = 1 << 14; " \
-           f"download.fetch('sw', Path({str(tmp_path)!r}), None, {server.url!r})"  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
+    monkeypatch.chdir(tmp_path)
+    given = f"--wiki sw --mirror {server.url} --keep-red-links --vocab-size 60 --workers 1 --out".split()
+    code = "from luke_mini import download; download.CHUNK = 1 << 14; import prepare_wiki; prepare_wiki.main()"
+    finder = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", code, *given, "out"], env=os.environ | finder)
     assert halfway.wait(30)
-    waiting = tmp_path / "swwiki-20261101.part"
-    for _ in range(100):
+    waiting = Path("dumps/swwiki-20261101.part")
+    for _ in range(600):
         if (waiting / names[1]).exists() and (waiting / names[1]).stat().st_size >= 98_304:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    killed.set()
     held, asked = (waiting / names[1]).stat().st_size, len(server.bodies())
     server.fault = None
-    paths = download.fetch("sw", tmp_path, None, server.url)
+    prepare_wiki.main([*given, "out"])
+    paths = [Path("dumps/swwiki-20261101", name) for name in names]
     assert 0 < held < len(parts[names[1]]) and [path.read_bytes() for path in paths] == list(parts.values())
     later = dict(server.bodies()[asked:])
     assert names[0] not in later and later[names[1]] == held and not waiting.exists()
+    made = json.loads(Path("out/manifest.json").read_text())
+    assert made["pages"] == made["links"] == 27 and made["sources"] == names and made["examples"] == 27
 
 
-def test_wiki_is_prepared_from_what_was_downloaded(server, tmp_path, monkeypatch):
+def test_wiki_is_prepared_from_what_was_downloaded(server, tmp_path, monkeypatch, capsys):
     """The whole way: `--wiki` fetches into dumps/, prepares; again, without a server, from what is there."""
     text = "".join(PAGE.format(f"Town {i}").replace(" met ", " met long ago, in the small and old town of ") for i in range(60))
     name = "swwiki-20261101-pages-articles-multistream.xml.bz2"
@@ -306,6 +313,9 @@ def test_wiki_is_prepared_from_what_was_downloaded(server, tmp_path, monkeypatch
     server.dump("swwiki", "20261101", {"articlesmultistreamdump": ("done", {name: dump})})
     monkeypatch.chdir(tmp_path)
     rest = "--wiki sw --keep-red-links --vocab-size 60 --workers 1 --mirror"
+    with pytest.raises(SystemExit):
+        prepare_wiki.main([*rest.split(), server.url, "--dry-run"])
+    assert "download    sw of 20261101, 0 MB in 1 files" in capsys.readouterr().out and not list(tmp_path.iterdir())
     prepare_wiki.main([*rest.split(), server.url, "--out", "first"])
     prepare_wiki.main([*rest.split(), "http://127.0.0.1:9", "--out", "second"])
     assert (tmp_path / f"dumps/swwiki-20261101/{name}").read_bytes() == dump

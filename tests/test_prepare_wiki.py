@@ -16,18 +16,22 @@ import subprocess
 import sys
 import time
 import unicodedata
+from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from xml.sax.saxutils import escape
 
 import pytest
 import torch
 from conftest import read_examples, shared_data
 from test_commands import as_word_model
+from test_pretraining import Page
 
 import finetune
 import prepare_wiki
 import train
-from luke_mini import checkpoint, disambiguation_data, examples, files, pieces, tokenizer, wiki_dump, wikitext
+from luke_mini import checkpoint, corpus, disambiguation_data, examples, files, forecast, pieces, stages, tokenizer
+from luke_mini import wiki_dump, wikitext
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards, build_examples
 from luke_mini.mentions import HELD_OUT, Mentions
@@ -105,19 +109,19 @@ def titles(folder: Path) -> list[str]:
 def test_folder_and_manifest(made):
     words = [f"tokenizer/{name}" for name in ("sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json")]
     assert sorted(contents(made)) == [
-        "entity_vocab.jsonl", "manifest.json", "mentions.safetensors", "redirects.tsv", "shard-00000.bin", "titles.txt",
-        *words]  # fmt: skip
+        "entity_vocab.jsonl", "manifest.json", "mentions.safetensors", "redirects.tsv", "report.html", "shard-00000.bin",
+        "titles.txt", *words]  # fmt: skip
     opened, built = Shards.open(made), read_examples(made)
     texts = [paragraph.text for _, text, target in TOWNS if not target for paragraph in wikitext.parse(text)]
     assert manifest(made) == {
         "version": 1, "sources": ["enwiki-1-pages-articles.xml.bz2"], "language": "en", "max_seq_length": 512,
-        "pages": 31, "held_out_pages": 0, "redirects": 60, "characters": sum(map(len, texts)),
+        "pages": 31, "held_out_pages": 0, "redirects": 60, "redirect_loops": 0, "characters": sum(map(len, texts)),
         "links": 5 * 30 + 1, "links_to_known_entities": 4 * 30 + 1, "entity_vocab_size": 31 + 4,
         "links_to_unk": 30, "links_lost": {},
         "word_vocab_size": len(tokenizer.load(made / "tokenizer")), "shards": 1, "examples": len(opened),
         "words": opened.lengths.sum(), "entities": sum(len(example.entity_ids) for example in built),
         "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                  for name, data in contents(made).items() if name != "manifest.json"},
+                  for name, data in contents(made).items() if name not in ("manifest.json", "report.html")},
     }  # fmt: skip
 
 
@@ -219,6 +223,23 @@ def test_an_example_by_hand(made):
     ]
 
 
+def test_the_page_of_the_data(made):
+    """Its numbers add up, its examples are those of the shards, with titles where the text says something else."""
+    html, found = (made / "report.html").read_text(), manifest(made)
+    said = " ".join(Page(html).texts)
+    for shown in ("31, of them 0 held out", "60, of them 0 in a circle", "151, 80.1%", "Uld 30", "[UNK] 30"):
+        assert shown in said
+    destinations = re.search(r"Where links went.*?</ol>", html)[0]
+    assert sum(map(int, re.findall(r"<span>(\d+)</span>", destinations))) == found["links"]
+    articles = re.findall(r"<article><h2.*?>(.*?)</h2><p.*?>(.*?)</p>", html)
+    assert len(articles) == 10 and [articles[0][0], articles[9][0]] == ["1: Balen", f"{found['examples']}: Uld"]
+    words, first = tokenizer.load(made / "tokenizer"), read_examples(made)[0]
+    assert unescape(re.sub("<small>.*?</small>|<.*?>", "", articles[0][1])) == words.decode(first.word_ids)
+    assert list(map(unescape, re.findall("<mark>(.*?)</mark>", articles[0][1]))) == [
+        "Uld", "Bamar", "Bator's<small>Bator</small>", "Great fire of Balen<small>[UNK]</small>",
+        "that town<small>Bamar</small>"]  # fmt: skip
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(made, dump, tmp_path, workers):
     assert contents(prepare(tmp_path, "--dump", dump, f"--workers {workers}")) == contents(made)
@@ -228,7 +249,7 @@ def test_parts_of_a_dump_equal_the_whole(made, tmp_path):
     parts = (TOWNS[:20], TOWNS[20:50], TOWNS[50:])
     paths = [write_dump(tmp_path / f"part{k}.xml", *part) for k, part in enumerate(parts)]
     found = contents(prepare(tmp_path / "out", "--dump", *paths))
-    assert {name for name, data in contents(made).items() if found[name] != data} == {"manifest.json"}
+    assert {name for name, data in contents(made).items() if found[name] != data} == {"manifest.json", "report.html"}
 
 
 def test_options(dump, made, tmp_path):
@@ -479,7 +500,7 @@ DONE = ["corpus.parse", "count_entities", "train_tokenizer", "corpus.Corpus.name
 @pytest.mark.parametrize(
     ("name", "done"),
     [("make_vocabulary", 1), ("train_tokenizer", 2), ("corpus.Corpus.names", 3), ("corpus.Corpus.make_examples", 4),
-     ("corpus.Corpus.join_examples", 5), ("print_summary", 5)],
+     ("corpus.Corpus.join_examples", 5), ("files.show", 5)],
 )  # fmt: skip
 def test_killed_runs_leave_no_manifest_and_the_next_goes_on(made, dump, tmp_path, monkeypatch, name, done):
     """Killed before each stage and, to show that a run can also end too late, at the very end. What was done before is
@@ -488,7 +509,7 @@ def test_killed_runs_leave_no_manifest_and_the_next_goes_on(made, dump, tmp_path
     (tmp_path / examples.NAME.format(3)).write_text("of an older run with more shards")
     killed = run(KILLED.format(name=name), "--dump", dump, "--out", tmp_path)
     assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "manifest.json").exists() == (name == "print_summary")
+    assert (tmp_path / "manifest.json").exists() == (name == "files.show")
     for again in DONE[:done]:
         monkeypatch.setattr(f"prepare_wiki.{again}", pytest.fail)
     assert contents(prepare(tmp_path, "--dump", dump)) == contents(made)
@@ -552,6 +573,66 @@ def test_parts_on_several_machines_merge_to_the_same_bytes(made, in_streams, tmp
     assert contents(tmp_path) == contents(made)
 
 
+def test_a_dry_run_says_what_is_there_and_writes_nothing(dump, in_streams, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pieces, "SMALLEST", 200)
+    due = len(pieces.cut([in_streams]))
+
+    def said(*options) -> dict[str, str]:
+        capsys.readouterr()
+        prepare(tmp_path / "out", "--dump", in_streams, "--dry-run", *options)
+        return {line[:12].strip(): line[12:] for line in capsys.readouterr().out.splitlines()}
+
+    found = said("--wikidata", made_up_items(tmp_path))
+    assert [*found] == ["sources", "there", "sample", "time", "disk", "memory"] and not (tmp_path / "out").exists()
+    assert found["there"] == f"pages 0 of {due}, vocabulary 0 of 1, tokenizer 0 of 1, examples 0 of {due}"
+    assert found["sources"] == f"0 MB in {due} pieces" and f"in {tmp_path}/out, and until" in found["disk"]
+    for part in ("1/3", "2/3", "3/3", "--merge", "1/2"):
+        prepare(tmp_path / "out", "--dump", in_streams, part if part == "--merge" else f"--part {part}")
+    before = contents(tmp_path)
+    half = -(-due // 2)
+    assert said()["there"] == f"pages {due} of {due}, vocabulary 1 of 1, tokenizer 1 of 1, examples {half} of {due}"
+    assert said("--keep-red-links")["there"].endswith(f"vocabulary 0 of 1, tokenizer 1 of 1, examples 0 of {due}")
+    assert contents(tmp_path) == before and said("--max-pages 9")["there"].startswith("pages 0 of")
+
+
+def made_up_items(folder: Path) -> Path:
+    (folder / "items.json").write_text('[\n{"sitelinks": {"enwiki": {"title": "Uld"}}, "id": "Q1"}\n]\n')
+    return folder / "items.json"
+
+
+def test_a_forecast_by_hand(tmp_path, monkeypatch):
+    """Of 400 bytes in 4 pieces the sample had 100; two of four parts are there. The tokenizer reads all of 250."""
+    corpora, sampled = ([SimpleNamespace(
+        pieces=[pieces.Piece(Path("x"), 100_000_000)] * n, workers=2, rules=corpus.Rules(False, "en", None, True),
+        parts=[SimpleNamespace(made={"pages": 40_000, "redirects": 10_000, "characters": 200})],
+    )] for n in (4, 1))  # fmt: skip
+    seconds = {"pages": (1, 20), "vocabulary": (5, 0), "tokenizer": (8, 0), "examples": (0, 60), "folder": (2, 0)}
+    sample = SimpleNamespace(seconds=seconds, bytes=(3_000_000, 5_000_000), memory=[100_000_000, 200_000_000])
+    there = {"pages": (2, 4), "vocabulary": (0, 1), "tokenizer": (0, 1), "examples": (0, 4)}
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000_000))
+    found = forecast.forecast(tmp_path / "a/b", corpora, sample, sampled, there, 250, 30)
+    assert found == {
+        "sources": "400 MB in 4 pieces", "sample": "40,000 articles and 10,000 redirects, 100 MB, in 96 s",
+        "there": "pages 2 of 4, vocabulary 0 of 1, tokenizer 0 of 1, examples 0 of 4",
+        "time": "about 4 min with 2 processes: pages 22 s, vocabulary 50 s, tokenizer 10 s, examples 2 min, folder 8 s",
+        "disk": f"at most 8 MB in {tmp_path}/a/b, and until all is done 12 MB more; 19 MB are free: too little",
+        "memory": f"about {100 + 150_000 * forecast.TITLE / 1e6:.0f} MB in the main process, in each worker 200 MB, "
+                  "and what it shares with the main process",
+    }  # fmt: skip
+    corpora[0].rules = corpus.Rules(False, "en", 60_000, True)
+    found = forecast.forecast(tmp_path, corpora, sample, sampled, there | {"vocabulary": (1, 1)}, 250, 30)
+    assert "pages 8 s, vocabulary 0 s, tokenizer 10 s, examples 45 s" in found["time"] and "3 MB in" in found["disk"]
+
+
+def test_the_size_of_a_sample(tmp_path):
+    """Vocabularies do not grow with the sources."""
+    for name, length in {"shard-0.bin": 7, "work/pages-1/00000": 30, "work/vocabulary-1/00000": 100, "tokenizer/x": 900,
+                         "entity_vocab.jsonl": 5000}.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(length))
+    assert forecast.size(tmp_path) == 37 and forecast.size(tmp_path / "work") == 30
+
+
 def test_two_at_once_are_never_mixed(made, dump, tmp_path):
     """The second one says whose the folder is, and changes nothing."""
     with files.one_writer(tmp_path):
@@ -591,9 +672,9 @@ def test_training_a_tokenizer_shows_that_time_passes(monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal := Terminal())
-        with prepare_wiki.ticking("training"):
+        with stages.ticking("training"):
             time.sleep(1.5)
     assert "\rtraining: 00:00" in terminal.getvalue() and "\rtraining: 00:01" in terminal.getvalue()
-    with prepare_wiki.ticking("training"):
+    with stages.ticking("training"):
         pass
     assert capsys.readouterr().out == "training\n"

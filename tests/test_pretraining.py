@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -406,6 +407,24 @@ def test_charts():
     assert report.thinned(long[:7]) == long[:7]
     assert Page(report.chart("x", {"a": [(1, 2.0)]}, marks=[(1, 9.0)])).tags.count("circle") == 1
     assert report.chart("x", {"a": []}) == ""
+
+
+def test_a_histogram():
+    """A bar stands where its numbers are, as high as they are many; many numbers share bars."""
+
+    def drawn(values: list[int]) -> list[list[float]]:
+        html = report.histogram("x", np.array(values))
+        found = re.findall(r'<rect x="(.+?)" y="(.+?)" width=".+?" height="(.+?)"', html)
+        rows = np.array(found, float)
+        assert rows[:, 1:].sum(axis=1) == pytest.approx(report.HEIGHT - report.BOTTOM, abs=0.11)
+        across, up = report.WIDTH - report.LEFT - report.RIGHT, report.HEIGHT - report.BOTTOM - report.TOP
+        return [[(x - report.LEFT) / across, height / up] for x, _, height in rows.tolist()]
+
+    expected = [[0, 1], [0.25, 1 / 3], [0.5, 0], [0.75, 1 / 3]]
+    assert np.allclose(drawn([0, 3, 0, 1, 0]), expected, atol=1e-3)
+    assert "mean <b>0.8</b>" in report.histogram("x", np.array([0, 0, 3, 1, 0]))
+    assert np.allclose(drawn(range(1000)), [[k / 40, 1] for k in range(40)], atol=1e-3)
+    assert report.histogram("x", np.array([], int)) == "" and len(drawn([0])) == 1
 
 
 @pytest.mark.parametrize("low, high, expected", [

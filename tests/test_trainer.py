@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, checkpoint, config, distributed, ops_cpu, optim, recipes, tokenizer, trainer
+from luke_mini import batching, checkpoint, config, distributed, files, ops_cpu, optim, recipes, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -688,7 +688,7 @@ def test_milestones_are_saved_and_stay(toy_data, tmp_path):
 
 
 def test_durations():
-    found = [trainer.duration(seconds) for seconds in (7.4, 119, 121, 7199, 7300, 172_000, 2_592_000)]
+    found = [files.duration(seconds) for seconds in (7.4, 119, 121, 7199, 7300, 172_000, 2_592_000)]
     assert found == ["7 s", "119 s", "2 min", "120 min", "2 hours", "48 hours", "30 days"]
 
 

@@ -208,7 +208,9 @@ def test_languages_of_dumps(dumps, capsys):
     command = "--wiki de en sw --wikidata wikidata.json --workers 1 --vocab-size 150"
     prepare_wiki.main(command.split())
     assert sorted(path.name for path in (dumps / "data/de-en-sw").iterdir()) == ["de", "en", "sw"]
-    assert capsys.readouterr().out.count("written to ") == 3
+    said = capsys.readouterr().out
+    assert said.count("written to ") == 3
+    assert "wikidata    6 titles of 3 languages are 2 entities\n" in said
     for language in PAGES:
         lines = (dumps / f"data/de-en-sw/{language}/entity_vocab.jsonl").read_text().splitlines()
         found = {line["wikidata"]: line["entities"] for line in map(json.loads, lines) if "wikidata" in line}

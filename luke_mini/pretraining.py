@@ -353,12 +353,13 @@ def foretell(arguments) -> None:
     tokens, flop = sum(part.n_tokens for part in step), sum(cost.step_flops(model, part) for part in step)
     peak = cost.peak_rate(device, plan.precision)
     seconds = plan.total_steps * flop / (USUAL_SHARE * peak)
-    bytes_needed = cost.memory(model, max(part.n_tokens for part in step))
+    bytes_needed = cost.memory(model, max(part.n_tokens for part in step), arguments.recompute)
+    price = f", for {seconds / 3600 * arguments.price:,.2f}" * (arguments.price > 0)
     show({
         "tokens": f"{report.number(plan.total_steps * tokens)}, {tokens:,} in the first step",
         "work": f"{plan.total_steps * flop:.3g} floating-point operations; this machine does {peak:.3g} a second",
         "memory": f"about {bytes_needed / 1e9:.2g} GB in each process",
-        "time": f"about {progress.duration(seconds)} on this machine, if a run reaches half of that rate; "
+        "time": f"about {progress.duration(seconds)}{price} on this machine, if a run reaches half of that rate; "
                 f"a run says after {progress.CALM} steps how long it takes",
     })  # fmt: skip
 
@@ -385,6 +386,10 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     plan, training = make_plan(arguments, rank.device), arguments.training
     words, entities, total_steps = plan.words, plan.entities, plan.total_steps
     model = build_model(arguments, plan.shape, words, entities, plan.shards).to(rank.device)
+    for layer in model.luke.layers:
+        layer.recompute = arguments.recompute
+        if arguments.compile:  # one program for all layers, and any number of rows
+            layer.compute = torch.compile(layer.compute, dynamic=True)
     prepare_out(arguments, rank)
     facts = header(rank, arguments, model, plan)
     show(facts)
@@ -425,6 +430,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         warmup_steps=training.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
         measure=measure, work=lambda batch: cost.step_flops(model, batch),
         peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size, sharded=arguments.shard,
+        side_by_side=not (arguments.recompute or arguments.compile), price=arguments.price,
     )  # fmt: skip
     if rank.is_first:
         print(f"model in    {saves.saved_steps(arguments.out)[-1]}; how it went: {arguments.out / 'report.html'}")

@@ -49,14 +49,14 @@ class Progress:
 
     def __init__(
         self, rank: Rank, total_steps: int, start_step: int, every: int, path: Path | None, title: str, state: dict,
-        loader, peak: float,
+        loader, peak: float, price: float = 0.0,
     ):  # fmt: skip
         self.rank, self.total_steps, self.every, self.path = rank, total_steps, max(1, every), path
         # Since the last line, over all processes, see `train`; the usual norm; steps that it rests on; spikes.
         self.sums = {name: torch.tensor(terms, dtype=torch.float64, device=rank.device)
                      for name, terms in state.get("sums", {}).items()}  # fmt: skip
         self.usual, self.steps, self.spikes = state.get("usual", 0.0), state.get("steps", 0), state.get("spikes", [])
-        self.loader, self.waited, self.peak = loader, 0.0, peak
+        self.loader, self.waited, self.peak, self.price = loader, 0.0, peak, price
         self.started = self.last = self.warm = time.perf_counter()
         self.start_step, self.tokens, self.flop = start_step, 0, 0.0
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between updates of the bar; few in a log file
@@ -101,11 +101,12 @@ class Progress:
     def _estimate(self, step: int) -> None:
         """Says how long the run will take, and what of."""
         left, measured = self.total_steps - step, CALM - CALM // 4
-        seconds = (time.perf_counter() - self.warm) / measured
+        each = (time.perf_counter() - self.warm) / measured
         if self.rank.is_first and left > 0:
-            hours, processes = left * seconds / 3600, self.rank.world_size
-            total = f", {duration(3600 * hours * processes)} of {processes} processes" * (processes > 1)
-            tqdm.write(f"estimate    {left:,} steps to go in {duration(3600 * hours)} ({seconds:.3g} s a step){total}")
+            seconds, processes = left * each, self.rank.world_size
+            total = f", {duration(seconds * processes)} of {processes} processes" * (processes > 1)
+            total += f", for {seconds / 3600 * processes * self.price:,.2f}" * (self.price > 0)
+            tqdm.write(f"estimate    {left:,} steps to go in {duration(seconds)} ({each:.3g} s a step){total}")
 
     def _log(self, step: int, learning_rate: float, measured: dict) -> None:
         parts = torch.cat([*self.sums.values()]).cpu().split([len(terms) for terms in self.sums.values()])

@@ -253,6 +253,8 @@ def fit(
     work: Callable[[MicroBatch], float] = no_work,
     peak: float = 0.0,
     sharded: bool = False,
+    side_by_side: bool = True,
+    price: float = 0.0,
 ) -> dict:
     """Trains the model from the latest saved step, if any, and leaves it with its last weights or the best ones.
 
@@ -260,7 +262,8 @@ def fit(
     scores of the weights after it, or None if that step is not scored. is_better: whether scores beat the best so far;
     then their weights are kept. measure: more numbers of the weights after a step, for metrics.jsonl; {} after most.
     work: operations of a micro-batch; peak: how many a second all processes could do, 0 if nobody knows. sharded: see
-    `distributed`.
+    `distributed`. side_by_side: whether there can be `lanes`, whose random numbers are not torch's own. price: of an
+    hour of a process.
     Returns the scores of the final weights, {} if no step was scored. SIGINT (Ctrl-C) and SIGTERM save the step, say so
     and exit with status 0.
     """
@@ -277,12 +280,12 @@ def fit(
     def learning_rate(step: int) -> float:
         return optim.linear_schedule(step, total_steps, warmup_steps, recipe.learning_rate)
 
-    n_lanes = lanes(model, rank)
+    n_lanes = lanes(model, rank) if side_by_side else 1
     steps = batches(start_step, n_lanes)
     if rank.device.type == "cuda":
         steps = ([part.pinned() for part in micro_batches] for micro_batches in steps)
     loader, saved = Ahead(steps), time.monotonic()
-    progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak)
+    progress = Progress(rank, total_steps, start_step, log_every, saving.metrics, title, state, loader, peak, price)
     # The bar is closed last: an error's line is below it.
     with closing(progress.bar), stop_asked(rank) as asked, ops_cpu.side_by_side(n_lanes) as each:
         steps = train(

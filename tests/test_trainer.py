@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,9 +55,11 @@ def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model.double(), words, entities
 
 
-def gradients(data: Path, recipe, rank: Rank, lanes: int = 1) -> dict[str, torch.Tensor]:
+def gradients(data: Path, recipe, rank: Rank, lanes: int = 1, recompute: bool = False) -> dict[str, torch.Tensor]:
     """Gradients of the second step of a run, by parameter name, in float64."""
     model, words, entities = build(data, recipe)
+    for layer in model.luke.layers:
+        layer.recompute = recompute
     wrapped = distributed.wrap(model, rank)
     [step] = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2, lanes)
     assert len(step) >= lanes
@@ -88,6 +91,28 @@ def test_micro_batches_side_by_side_give_the_same_gradients(toy_data, micro_batc
     recipe = replace(recipe, dropout=0.1)
     once, again = (gradients(toy_data, recipe, rank, lanes=2) for _ in range(2))
     assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_recomputed_layers_give_the_same_bits_and_keep_little(toy_data):
+    rank, recipe = Rank(0, 1, torch.device("cpu")), replace(RECIPE, micro_batch=3, dropout=0.1)
+    kept, found = {}, {}
+    for recompute in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            found[recompute] = gradients(toy_data, recipe, rank, recompute=recompute)
+        kept[recompute] = sum(sizes)
+    assert all(torch.equal(found[True][name], gradient) for name, gradient in found[False].items())
+    assert kept[True] < 0.5 * kept[False]
+
+
+def test_layers_are_compiled_and_micro_batches_then_not_side_by_side(toy_data, tmp_path, monkeypatch):
+    compiled, lanes = [], []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: compiled.append(function) or function)
+    monkeypatch.setattr(ops_cpu, "side_by_side", lambda count: lanes.append(count) or nullcontext(map))
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 3)
+    for extra in ((), ("--compile",), ("--recompute",)):
+        train.main([*command(toy_data, tmp_path, 1, *extra)[2:], "--steps", "1", "--overwrite"])
+    assert lanes == [3, 1, 1] and len({layer.__self__ for layer in compiled}) == len(compiled) == 4
 
 
 def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):

@@ -133,7 +133,7 @@ def numbers(kind: type):
 if __name__ == "__main__":
     files.run(parse_arguments, "finetune.py")  # help, --describe and typing errors do not wait for torch
 
-from luke_mini import checkpoint, distributed, export, finetuning, inference, trainer
+from luke_mini import checkpoint, distributed, export, finetuning, inference, saves, trainer
 from luke_mini.mentions import find_statistics
 
 
@@ -141,7 +141,7 @@ def train(task, arguments, rank) -> None:
     source = arguments.init or arguments.checkpoint or BUILT_IN
     out = arguments.out or Path("runs") / f"{source.name}-{task.NAME}"
     with distributed.one_writer(out, rank):
-        trainer.refuse_used(out, arguments.resume or arguments.overwrite)
+        saves.refuse_used(out, arguments.resume or arguments.overwrite)
         _train(task, arguments, rank, source, out)
 
 

@@ -19,7 +19,7 @@ from luke_mini.config import ModelConfig
 from luke_mini.entity_vocab import LITE_ENTITIES, EntityVocab
 from luke_mini.heads import HEADS, LukeForTask
 from luke_mini.model import LukeForPretraining, LukeModel
-from luke_mini.trainer import saved_steps
+from luke_mini.saves import saved_steps
 from luke_mini.weights import ENTITY_TABLES, OPTIONAL, TIED, WORD_TABLES, canonical, check_finite, from_released
 from luke_mini.weights import missing_message, name_table, read_folder, save_tensors, to_released, unexpected_names
 

@@ -14,6 +14,7 @@ from torch import nn
 
 SIDE = 1024  # of the matrices whose product measures the machine on a CPU; a GPU needs larger ones
 GPU_SIDE = 8192
+PATIENCE = 0.25  # seconds of products, after which no other one begins
 HELD = 24  # numbers of hidden size that a layer keeps for each row until the backward pass, about
 
 
@@ -50,21 +51,30 @@ def step_flops(model: nn.Module, batch) -> float:
     return total
 
 
-def memory(model: nn.Module, rows: int) -> float:
-    """Bytes of one process, about: weights, gradients, AdamW, and what the backward pass of `rows` tokens needs."""
+def memory(model: nn.Module, rows: int, recompute: bool = False) -> float:
+    """Bytes of one process, about: weights, gradients, AdamW, and what the backward pass of `rows` tokens needs.
+
+    recompute: whether layers keep their input only, see `model.Layer`.
+    """
     shape, parameters = model.config, list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
-    kept = rows * shape.hidden_size * HELD * shape.num_hidden_layers
+    layers = shape.num_hidden_layers
+    kept = rows * shape.hidden_size * (layers + HELD if recompute else layers * HELD)
     return 4.0 * (sum(p.numel() for p in parameters) + 4 * trained + kept)
 
 
 def peak_rate(device: torch.device, precision: str) -> float:
-    """Operations a second of one large matrix product, here and now, the best of three; a fraction of a second."""
-    side = GPU_SIDE if device.type == "cuda" else SIDE
-    a = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    seconds = []
-    for _ in range(4):  # the first one is slower
+    """Operations a second of one large matrix product, here and now, the best of three; a fraction of a second.
+
+    One of half the size is first. Where that takes long, as in bf16 that a processor only emulates, it is all.
+    """
+    large, rate, spent = GPU_SIDE if device.type == "cuda" else SIDE, 0.0, 0.0
+    for side in (large // 2, large, large, large, large):  # the first one of a size is slower
+        a = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
         began = time.perf_counter()
         (a @ a)[0, 0].item()
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / min(seconds)
+        seconds = time.perf_counter() - began
+        rate, spent = max(rate, 2 * side**3 / seconds), spent + seconds
+        if spent > PATIENCE:
+            break
+    return rate

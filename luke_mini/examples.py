@@ -424,7 +424,7 @@ def describe_parts(folder: Path) -> dict[str, dict]:
 
 
 def part_hashes(folder: Path) -> dict[str, str]:
-    """Of what is trained on, for `trainer.check_same_run`."""
+    """Of what is trained on, for `saves.check_same_run`."""
     made = files.read_object(folder / MANIFEST).get("files") or describe_parts(folder)
     return {name: part["sha256"][:16] for name, part in made.items() if any(map(Path(name).match, TRAINED_ON))}
 

@@ -63,11 +63,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from luke_mini import checkpoint, config, recipes, trainer
+from luke_mini import checkpoint, config, recipes, saves, trainer
 from luke_mini.files import remove_folder, write_file
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
+from luke_mini.report import number
 from luke_mini.weights import save_tensors
 
 
@@ -154,7 +155,7 @@ def header(
     return [
         *([f"ignored     {start.ignored}"] if start.ignored else ()),
         f"device      {device}",
-        f"checkpoint  {source}: {trainer.short(weights)} weights, {layers} layers of {shape.hidden_size}",
+        f"checkpoint  {source}: {number(weights)} weights, {layers} layers of {shape.hidden_size}",
         f"attention   {aware}",
         f"recipe      {name}: {recipe.data} ({recipe.source})",
         *(f"{title:12}{'  '.join(recipes.settings(made))}" for title, made in numbers.items()),
@@ -221,8 +222,8 @@ def make_job(
         print(f"labels {shown}", flush=True)
     origin = {
         "task": task.NAME, "precision": precision, "options": config.as_dict(options), "labels": list(labels),
-        "checkpoint": trainer.fingerprint(start.weights, start.config) if task.TRAINS else "",
-        "data": {name: trainer.fingerprint(features[name]) for name in ("train", "dev") if name in features},
+        "checkpoint": saves.fingerprint(start.weights, start.config) if task.TRAINS else "",
+        "data": {name: saves.fingerprint(features[name]) for name in ("train", "dev") if name in features},
     }  # fmt: skip
     return Job(task, options, start, labels, examples, features, rank, precision, out, resume, origin, save_minutes)
 
@@ -330,10 +331,10 @@ def fit(job: Job, model: nn.Module, recipe: FinetuneConfig, folder: Path, title:
             tqdm.write(f"epoch {min(step * recipe.batch / n, recipe.epochs):.2g}, dev: {show(job, found)}")
         return found if recipe.select != "last" or step == total_steps else None
 
-    saving = trainer.Saving(
+    saving = saves.Saving(
         folder, job.out / "metrics.jsonl", {"recipe": config.as_dict(recipe), **job.origin},
         lambda into, weights, step: save_tensors(weights, into / "weights.safetensors"),
-        lambda saved: model.load_state_dict(trainer.read_state(saved / "weights.safetensors", model.state_dict())),
+        lambda saved: model.load_state_dict(saves.read_state(saved / "weights.safetensors", model.state_dict())),
         job.resume, kept=1, every_minutes=job.save_minutes,
     )  # fmt: skip
     return trainer.fit(
@@ -383,7 +384,7 @@ def run_grid(job: Job, recipes: list[FinetuneConfig], seeds: list[int], random_w
             print(f"{kind}, seed {seed}, learning rate {recipe.learning_rate:g}: {shown}"
                   f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
             scores.append(found.get(job.metric, 0.0))
-            weights.append(trainer.copy_weights(model))
+            weights.append(saves.copy_weights(model))
         if best is None or statistics.mean(scores) > statistics.mean(best[1]):
             best, kept = (recipe, scores), weights
     recipe, scores = best

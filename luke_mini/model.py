@@ -15,12 +15,13 @@ The paper's symbols and our names:
 
 Matrices applied to the same rows are stacked, so that one matmul serves both. `weights.py` maps these names to those of
 the released files. Shapes: rows = words + entities of the batch; head x head_dim = hidden.
-Left out: relative positions, cross-attention, generation, gradient checkpointing.
+Left out: relative positions, cross-attention, generation.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from luke_mini import ops, packing
 from luke_mini.config import ModelConfig
@@ -147,12 +148,22 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+    """Attention, then the feed-forward network. [rows, hidden] -> [rows, hidden]"""
+
+    recompute = False  # keep only the input for the backward pass, and compute the rest again: less memory, more time
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.attention = EntityAwareAttention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        # Inside the layer, so that a sharded one has its weights together both times.
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.compute, hidden, batch, use_reentrant=False)
+        return self.compute(hidden, batch)
+
+    def compute(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         return self.feed_forward(self.attention(hidden, batch))
 
 

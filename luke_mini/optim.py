@@ -8,6 +8,13 @@ Published AdamW differs from `torch.optim.AdamW` in two points (BERT's optimizer
     p = p - lr weight_decay p                       after the step, decoupled; not for biases and LayerNorm
 
 `bias_correction` restores torch's behavior, for recipes that were published with it (mLUKE's and JGLUE's tasks).
+
+Rows of a table without a gradient are updated like all others. In pretraining there are none: the softmax over a table
+gives all of its rows a gradient. In fine-tuning, a row that never had one only decays (m = 0), and one that had needs its
+momentum until that is 0. Decaying the former alone gives the same bits, but finding and gathering the others took 1.4 to
+6 times as long as all rows in one pass: 0.04 s for 500,000 x 256, with a gradient in 0.1 to 30 % of them.
+Moments are float32: in bfloat16 v could not decline, as a step takes off at most 1 - beta2 = 0.001 of it, and the next number
+is 0.004 away.
 """
 
 import math

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from luke_mini import batching, checkpoint, config, cost, distributed, examples, files, initialization, masking, ops
-from luke_mini import optim, recipes, report, tokenizer, trainer
+from luke_mini import optim, progress, recipes, report, saves, tokenizer, trainer
 from luke_mini.batching import BatchRules, PretrainBatch
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.mentions import HELD_OUT, STATISTICS
@@ -191,7 +191,7 @@ class Validation:
                 for name, (loss, hits) in self.model(batch.to(device)).items():
                     sums.update({f"{name}_loss": loss.item(), f"{name}_accuracy": hits.item()})
         return {name: value / counts[name.split("_")[0]] for name, value in sums.items()
-                if counts[name.split("_")[0]] and name.removesuffix("_accuracy") not in trainer.DISTANCES}  # fmt: skip
+                if counts[name.split("_")[0]] and name.removesuffix("_accuracy") not in progress.DISTANCES}  # fmt: skip
 
     def guess(self, batch: PretrainBatch, rows: list[int]) -> list[Guess]:
         """The best guesses for some masked mentions of a batch."""
@@ -307,8 +307,8 @@ def header(rank, arguments, model, plan: Plan) -> dict[str, str]:
     """What a run is: names and values, for its log and its page."""
     training, shape, n = arguments.training, model.config, len(plan.shards)
     recipe, stage = recipes.PRETRAINING[arguments.recipe], arguments.stage or 1
-    weights = trainer.short(sum(p.numel() for p in model.parameters()))
-    trained = trainer.short(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    weights = report.number(sum(p.numel() for p in model.parameters()))
+    trained = report.number(sum(p.numel() for p in model.parameters() if p.requires_grad))
     dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     epochs, published = plan.total_steps * training.global_batch / n, recipe.steps[stage - 1]
     data = f"; data: prepare_wiki.py --tokenizer {recipe.words} {recipe.data}".rstrip() if recipe.words else ""
@@ -318,7 +318,7 @@ def header(rank, arguments, model, plan: Plan) -> dict[str, str]:
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
         "device": f"{trainer.device_text(rank, plan.precision)}; kernels: {ops.backend_for(rank.device, dtype)}",
         "data": f"{' '.join(map(str, arguments.data))}: {n:,} examples, "
-                f"{trainer.short(int(plan.shards.lengths.sum()))} tokens",
+                f"{report.number(int(plan.shards.lengths.sum()))} tokens",
         "model": f"{weights} weights, {trained} of them trained; {shape.num_hidden_layers} layers of "
                  f"{shape.hidden_size}, {shape.vocab_size:,} tokens, {shape.entity_vocab_size:,} entities",
         "training": f"{plan.total_steps:,} steps of {training.global_batch} examples, {epochs:.3g} epochs"
@@ -346,19 +346,20 @@ def foretell(arguments) -> None:
     tokens, flop = sum(part.n_tokens for part in step), sum(cost.step_flops(model, part) for part in step)
     peak = cost.peak_rate(device, plan.precision)
     seconds = plan.total_steps * flop / (USUAL_SHARE * peak)
-    bytes_needed = cost.memory(model, max(part.n_tokens for part in step))
+    bytes_needed = cost.memory(model, max(part.n_tokens for part in step), arguments.recompute)
+    price = f", for {seconds / 3600 * arguments.price:,.2f}" * (arguments.price > 0)
     files.show({
-        "tokens": f"{trainer.short(plan.total_steps * tokens)}, {tokens:,} in the first step",
+        "tokens": f"{report.number(plan.total_steps * tokens)}, {tokens:,} in the first step",
         "work": f"{plan.total_steps * flop:.3g} floating-point operations; this machine does {peak:.3g} a second",
         "memory": f"about {bytes_needed / 1e9:.2g} GB in each process",
-        "time": f"about {files.duration(seconds)} on this machine, if a run reaches half of that rate; "
-                f"a run says after {trainer.CALM} steps how long it takes",
+        "time": f"about {files.duration(seconds)}{price} on this machine, if a run reaches half of that rate; "
+                f"a run says after {progress.CALM} steps how long it takes",
     })  # fmt: skip
 
 
 def prepare_out(arguments, rank) -> None:
     """Clears OUT for a fresh start."""
-    steps = trainer.agreed_steps(arguments.out)
+    steps = saves.agreed_steps(arguments.out)
     if steps and arguments.resume:
         return
     if rank.is_first:
@@ -374,10 +375,14 @@ def prepare_out(arguments, rank) -> None:
 
 
 def pretrain(arguments, rank: distributed.Rank) -> None:
-    trainer.refuse_used(arguments.out, arguments.resume or arguments.overwrite)
+    saves.refuse_used(arguments.out, arguments.resume or arguments.overwrite)
     plan, training = make_plan(arguments, rank.device), arguments.training
     words, entities, total_steps = plan.words, plan.entities, plan.total_steps
     model = build_model(arguments, plan.shape, words, entities, plan.shards).to(rank.device)
+    for layer in model.luke.layers:
+        layer.recompute = arguments.recompute
+        if arguments.compile:  # one program for all layers, and any number of rows
+            layer.compute = torch.compile(layer.compute, dynamic=True)
     prepare_out(arguments, rank)
     facts = header(rank, arguments, model, plan)
     files.show(facts)
@@ -398,7 +403,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
             initialization.copy_marker_rows(weights, words, entities)
         checkpoint.write(folder, model, words, entities, settings, weights)
 
-    saving = trainer.Saving(
+    saving = saves.Saving(
         arguments.out, arguments.out / "metrics.jsonl", info, write_model,
         lambda folder: checkpoint.fill(model, checkpoint.read(folder).weights),
         arguments.resume, kept=arguments.keep, every_steps=arguments.save_every,
@@ -418,6 +423,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         warmup_steps=training.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
         measure=measure, work=lambda batch: cost.step_flops(model, batch),
         peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size, sharded=arguments.shard,
+        side_by_side=not (arguments.recompute or arguments.compile), price=arguments.price,
     )  # fmt: skip
     if rank.is_first:
-        print(f"model in    {trainer.saved_steps(arguments.out)[-1]}; how it went: {arguments.out / 'report.html'}")
+        print(f"model in    {saves.saved_steps(arguments.out)[-1]}; how it went: {arguments.out / 'report.html'}")

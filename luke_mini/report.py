@@ -66,9 +66,9 @@ def text(value: object) -> str:
 
 
 def number(value: float) -> str:
-    """1234567 -> 1.23M, 0.00012 -> 0.00012"""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+    """1234567 -> 1.23M, 999999 -> 1M, 0.00012 -> 0.00012"""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
 

@@ -346,3 +346,8 @@ def test_whatever_a_damaged_file_holds_its_error_is_one_line(tmp_path, capsys):
     where = f"it: error: {path}: field 'c' is missing, expected a string"
     assert line.startswith(f"{where}; fields: a\\nb\\u2028\\x1b[2J, 99")
     assert line.endswith("99") and len(line) < 1100
+
+
+def test_durations():
+    found = [files.duration(seconds) for seconds in (7.4, 119, 121, 7199, 7300, 172_000, 2_592_000)]
+    assert found == ["7 s", "119 s", "2 min", "120 min", "2 hours", "48 hours", "30 days"]

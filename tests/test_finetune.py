@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import finetune
 import train
-from luke_mini import checkpoint, finetuning, inference, metrics, task_ner, task_qa, task_relation, trainer
+from luke_mini import checkpoint, finetuning, inference, metrics, progress, saves, task_ner, task_qa, task_relation
 from luke_mini.config import FinetuneConfig
 from luke_mini.distributed import Rank
 from luke_mini.initialization import initialize
@@ -432,7 +432,7 @@ def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys
     for name in ("results.json", "model/model.safetensors", "test_predictions.txt"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     logs = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, killed)]
-    whole, killed = [[{k: v for k, v in line.items() if k not in trainer.CLOCK} for line in log] for log in logs]
+    whole, killed = [[{k: v for k, v in line.items() if k not in progress.CLOCK} for line in log] for log in logs]
     assert killed == whole and len(whole) > 0
 
 
@@ -449,7 +449,7 @@ def test_what_makes_two_runs_different(pretrained, toy_data, tmp_path):
     changed = replace(start, weights=start.weights | {name: start.weights[name] + 1e-3})
     other = [one._replace(spans=tuple((a, b, f"{kind}S") for a, b, kind in one.spans)) for one in examples]
     saved = origin()
-    finetuning.trainer.check_same_run(saved, origin(), "saved")
+    saves.check_same_run(saved, origin(), "saved")
     for setting, now in (
         ("checkpoint", origin(changed)), ("precision", origin(precision="bf16")),
         ("data.train", origin(train=examples[::-1])), ("data.train", origin(train=examples[1:])),
@@ -457,7 +457,7 @@ def test_what_makes_two_runs_different(pretrained, toy_data, tmp_path):
         ("options.max_seq_length", origin(options=task_ner.Options(max_seq_length=64))),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"^saved with {setting} = .*: give the same options and data$"):
-            finetuning.trainer.check_same_run(saved, now, "saved")
+            saves.check_same_run(saved, now, "saved")
 
 
 @pytest.mark.parametrize("select", ["last", "score"])

@@ -19,8 +19,8 @@ LAYERS = [
     "toyworld toyworld_facts toyworld_tasks views wiki_dump wikitext",
     "examples formats mentions ops optim pieces report stages tasks weights wikidata "
     "tokenizer_bpe tokenizer_sentencepiece tokenizer_wordpiece",
-    "batching corpus corpus_report cost download inputs model recipes trainer",
-    "disambiguation_data forecast heads initialization",
+    "batching corpus corpus_report cost download inputs model progress recipes saves",
+    "disambiguation_data forecast heads initialization trainer",
     "checkpoint",
     "entity_tools model_tools task_classification task_cloze task_disambiguation task_mlama task_ner task_qa task_relation task_typing",
     "finetuning pretraining",

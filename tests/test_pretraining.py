@@ -198,31 +198,38 @@ def test_operations_in_closed_form_are_those_that_torch_counts(toy_data, changes
     assert cost.step_flops(model, batch) == counter.get_total_flops() > 1e8
 
 
-def test_memory_and_rate():
+def test_memory_and_rate(monkeypatch):
     """A product of two matrices takes as long as the rate says; weights, gradients and moments are counted."""
     rate = cost.peak_rate(torch.device("cpu"), "fp32")
     assert 1e8 < rate < 1e15
+    monkeypatch.setattr(cost, "PATIENCE", 0)  # where products take long there is one, a small one
+    with FlopCounterMode(display=False) as counter:
+        cost.peak_rate(torch.device("cpu"), "fp32")
+    assert counter.get_total_flops() == 2 * (cost.SIDE // 2) ** 3
     with torch.device("meta"):
         model = LukeForPretraining(replace(config.LUKE_BASE, entity_vocab_size=1000))
     weights = sum(p.numel() for p in model.parameters())
     full, empty = cost.memory(model, 2048), cost.memory(model, 0)
+    assert cost.memory(model, 2048, recompute=True) - empty == (full - empty) * (cost.HELD + 12) / (12 * cost.HELD)
     model.requires_grad_(False)
     assert empty == 20 * weights and cost.memory(model, 0) == 4 * weights and full > empty
 
 
 def test_a_dry_run_writes_nothing_and_says_what_the_run_takes(toy_data, tmp_path, capsys):
     out = tmp_path / "run"
-    said = printed(["--out", out, "--steps", "50", "--global-batch", "8", "--micro-batch", "4"], toy_data, capsys)
-    assert not out.exists()
+    options = "--steps 50 --global-batch 8 --micro-batch 4 --price 36000".split()  # 10 a second
+    said = printed(["--out", out, *options], toy_data, capsys)
+    assert not out.exists() and re.match(r"about \d+ s, for [\d,.]+ on this machine", said["time"])
     assert {"command", "device", "model", "training", "tokens", "work", "memory", "time"} <= said.keys()
     assert said["training"].startswith("50 steps of 8 examples")
     tokens, flop = (float(re.match(r"[\d.e+]+", said[name])[0]) for name in ("tokens", "work"))
-    train.main(f"--data {toy_data} --out {out} --steps 50 --global-batch 8 --micro-batch 4".split())
+    train.main(["--data", str(toy_data), "--out", str(out), *options])
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] - before for line, before in zip(lines, [0, *(line["seconds"] for line in lines)])]
     total = sum(line["flop_per_second"] * time for line, time in zip(lines, seconds))
     assert 0.7 < flop / total < 1.4 and tokens > 1
-    assert re.search(r"estimate    30 steps to go in \d+ s \([\d.]+ s a step\)", capsys.readouterr().out)
+    said = re.search(r"estimate    30 steps to go in \d+ s \(([\d.]+) s a step\), for ([\d.]+)", capsys.readouterr().out)
+    assert float(said[2]) == pytest.approx(30 * float(said[1]) * 10, rel=0.01)
 
 
 # --- Validation -------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 import prepare_wiki
 import train
-from luke_mini import batching, checkpoint, config, distributed, files, ops_cpu, optim, recipes, tokenizer, trainer
+from luke_mini import batching, config, distributed, ops_cpu, progress, recipes, saves, tokenizer, trainer
 from luke_mini.distributed import Rank
 from luke_mini.entity_vocab import EntityVocab
 from luke_mini.examples import Shards
@@ -55,9 +55,11 @@ def build(data: Path, recipe) -> tuple[LukeForPretraining, object, EntityVocab]:
     return model.double(), words, entities
 
 
-def gradients(data: Path, recipe, rank: Rank, lanes: int = 1) -> dict[str, torch.Tensor]:
+def gradients(data: Path, recipe, rank: Rank, lanes: int = 1, recompute: bool = False) -> dict[str, torch.Tensor]:
     """Gradients of the second step of a run, by parameter name, in float64."""
     model, words, entities = build(data, recipe)
+    for layer in model.luke.layers:
+        layer.recompute = recompute
     wrapped = distributed.wrap(model, rank)
     [step] = batching.training_steps(Shards.open(data), words, entities, recipe, rank, 1, 2, lanes)
     assert len(step) >= lanes
@@ -89,6 +91,28 @@ def test_micro_batches_side_by_side_give_the_same_gradients(toy_data, micro_batc
     recipe = replace(recipe, dropout=0.1)
     once, again = (gradients(toy_data, recipe, rank, lanes=2) for _ in range(2))
     assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_recomputed_layers_give_the_same_bits_and_keep_little(toy_data):
+    rank, recipe = Rank(0, 1, torch.device("cpu")), replace(RECIPE, micro_batch=3, dropout=0.1)
+    kept, found = {}, {}
+    for recompute in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            found[recompute] = gradients(toy_data, recipe, rank, recompute=recompute)
+        kept[recompute] = sum(sizes)
+    assert all(torch.equal(found[True][name], gradient) for name, gradient in found[False].items())
+    assert kept[True] < 0.5 * kept[False]
+
+
+def test_layers_are_compiled_and_micro_batches_then_not_side_by_side(toy_data, tmp_path, monkeypatch):
+    compiled, lanes = [], []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: compiled.append(function) or function)
+    monkeypatch.setattr(ops_cpu, "side_by_side", lambda count: lanes.append(count) or nullcontext(map))
+    monkeypatch.setattr(ops_cpu, "threads", lambda: 3)
+    for extra in ((), ("--compile",), ("--recompute",)):
+        train.main([*command(toy_data, tmp_path, 1, *extra)[2:], "--steps", "1", "--overwrite"])
+    assert lanes == [3, 1, 1] and len({layer.__self__ for layer in compiled}) == len(compiled) == 4
 
 
 def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
@@ -169,13 +193,13 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 import train
-from luke_mini import trainer
+from luke_mini import saves, trainer
 
 def die():
     if os.environ.get("RANK", "0") == "0":
         os.kill(os.getpid(), signal.SIGKILL)
 
-train_steps, save_tensors = trainer.train, trainer.save_tensors
+train_steps, save_tensors = trainer.train, saves.save_tensors
 def dies_after_a_step(*given, **named):
     for done, sums in train_steps(*given, **named):
         yield done, sums
@@ -185,7 +209,7 @@ def dies_in_a_save(tensors, path):
     save_tensors(tensors, path)
     if "step-{save:06d}" in str(path):
         die()
-trainer.train, trainer.save_tensors = dies_after_a_step, dies_in_a_save
+trainer.train, saves.save_tensors = dies_after_a_step, dies_in_a_save
 train.main()
 """
 
@@ -199,7 +223,7 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
         script = KILLED.format(root=str(ROOT), step=step, save=save)
         killed = run(toy_data, broken, processes, "--resume", script=script)
         assert killed.returncode == (-signal.SIGKILL if processes == 1 else 1), killed.stderr
-        assert [path.name for path in trainer.saved_steps(broken)] == left
+        assert [path.name for path in saves.saved_steps(broken)] == left
     assert any(broken.glob(".step-000009.*.tmp/config.json"))
     done = run(toy_data, broken, processes, "--resume")
     assert done.returncode == 0, done.stderr
@@ -207,7 +231,7 @@ def test_a_killed_run_ends_with_the_same_bits(toy_data, tmp_path, processes):
         expected, found = (load_file(out / "step-000012" / name) for out in (whole, broken))
         assert_equal(found, expected)
     expected, found = (
-        [{k: v for k, v in line.items() if k not in trainer.CLOCK} for line in lines(out)] for out in (whole, broken)
+        [{k: v for k, v in line.items() if k not in progress.CLOCK} for line in lines(out)] for out in (whole, broken)
     )
     assert found == expected and len(found) == 12
 
@@ -269,7 +293,7 @@ def test_a_second_ctrl_c_stops_at_once(toy_data, tmp_path, monkeypatch):
     interrupt(monkeypatch, 4, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train.main(command(toy_data, tmp_path, 1)[2:])
-    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003"]
+    assert [path.name for path in saves.saved_steps(tmp_path)] == ["step-000003"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -278,7 +302,7 @@ def test_one_interrupted_process_stops_all(toy_data, tmp_path):
     done = run(toy_data, tmp_path / "run", 2, script=INTERRUPTED.format(root=str(ROOT)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped     after step 5 of 12") == 1
-    assert [path.name for path in trainer.saved_steps(tmp_path / "run")] == ["step-000003", "step-000005"]
+    assert [path.name for path in saves.saved_steps(tmp_path / "run")] == ["step-000003", "step-000005"]
 
 
 INTERRUPTED = """
@@ -353,24 +377,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_save(toy_data, 
         train.main(options)
     assert capsys.readouterr().err.endswith("\n")
     failed = int(re.match(r"step (\d)", str(error.value))[1])
-    saved = trainer.saved_steps(tmp_path)
+    saved = saves.saved_steps(tmp_path)
     assert int(saved[-1].name[5:]) == failed - 1 == len(lines(tmp_path)) and "Infinity" not in str(lines(tmp_path))
     weights = load_file(saved[-1] / "model.safetensors") | load_file(saved[-1] / "optimizer.safetensors")
     assert all(weight.isfinite().all() for weight in weights.values())
     first, second = torch.load(tmp_path / "failed-batch-0.pt")
     assert str(tmp_path / "failed-batch-0.pt") in str(error.value) and len(first["masked_word_labels"])
-
-
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    model = torch.nn.Linear(2, 1)
-    optimizer = optim.AdamW(model, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.0)
-    model.weight.grad = torch.tensor([[1.0, float("inf")]])
-    optimizer.step()
-    nothing = lambda *of_a_save: None  # noqa: E731
-    saving = trainer.Saving(tmp_path, tmp_path / "metrics.jsonl", {}, nothing, nothing, False, kept=1)
-    with pytest.raises(ValueError, match="^step 1, not saved: the weight weight has numbers that are not finite, 1 of"):
-        trainer.save_step(saving, 1, 9, model.state_dict(), optimizer.moments(), {}, None, {})
-    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_files_of_a_saved_step_are_named(toy_data, tmp_path):
@@ -424,72 +436,11 @@ def believe(step: Path) -> None:
     (step / "run.json").write_text(json.dumps(run))
 
 
-def save_steps(out: Path, steps, keep: int) -> list[str]:
-    def write(folder: Path, weights: dict, step: int) -> None:
-        (folder / "config.json").write_text("{}")
-
-    saving = trainer.Saving(out, out / "metrics.jsonl", {}, write, lambda folder: None, False, kept=keep)
-    for step in steps:
-        trainer.save_step(saving, step, step, {}, {}, {}, None, {})
-    return [path.name for path in trainer.saved_steps(out)]
-
-
-def test_steps_are_ordered_by_number_and_as_many_are_kept_as_asked(tmp_path):
-    found = save_steps(tmp_path / "a", (9, 999_998, 999_999, 1_000_000, 10_000_000), 3)
-    assert found == ["step-999999", "step-1000000", "step-10000000"]
-    assert checkpoint.find_folder(tmp_path / "a").name == "step-10000000"
-    assert save_steps(tmp_path / "b", (5, 6), 1) == ["step-000006"]
-    (tmp_path / "b/step-7").mkdir()  # made by hand: 7 comes after 6, whatever its length
-    (tmp_path / "b/step-best").mkdir()
-    assert [path.name for path in trainer.saved_steps(tmp_path / "b")] == ["step-000006", "step-7"]
-
-
-def test_a_save_removes_what_killed_saves_and_removals_left(tmp_path, monkeypatch):
-    for leftover in (".step-000002.0123abcd.tmp", ".step-000004.4567cdef.tmp"):
-        (tmp_path / leftover / "part").mkdir(parents=True)
-    assert save_steps(tmp_path, (5, 6), 1) == ["step-000006"]
-    monkeypatch.setattr(shutil, "rmtree", lambda *given, **named: None)  # killed as soon as it begins to remove
-    assert save_steps(tmp_path, (7,), 1) == ["step-000007"]
-    monkeypatch.undo()
-    assert len(list(tmp_path.glob(".step-000006.*.tmp"))) == 1
-    assert save_steps(tmp_path, (8,), 1) == [path.name for path in tmp_path.iterdir()] == ["step-000008"]
-
-
-OTHER_STEPS = """
-import sys
-import threading
-from pathlib import Path
-from luke_mini import distributed, files, trainer
-def main():
-    with distributed.process() as rank:
-        print([path.name for path in trainer.agreed_steps(Path(sys.argv[1 + rank.index]))], file=sys.stderr)
-files.run(main, "it")
-"""
-
-
-@pytest.mark.parametrize("second, shown", [("a", None), ("b", "process 1 no saved step")])
-def test_processes_that_see_other_saved_steps_all_stop(tmp_path, second, shown):
-    save_steps(tmp_path / "a", (3, 4), 2)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    call = [sys.executable, "-c", OTHER_STEPS, str(tmp_path / "a"), str(tmp_path / second)]
-    ranks = [subprocess.Popen(call, env=environment() | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                              stderr=subprocess.PIPE, text=True) for rank in range(2)]  # fmt: skip
-    for rank in ranks:
-        last = rank.communicate(timeout=120)[1].strip().split("\n")[-1]
-        assert rank.returncode == (2 if shown else 0)
-        if shown:
-            assert f": process 0 sees step-000004, {shown}: expected a disk that all machines share" in last
-        else:
-            assert last == "['step-000003', 'step-000004']"
-
-
 def test_the_log_says_how_many_steps_are_kept(toy_data, tmp_path, capsys):
     options = f"--data {toy_data} --out {tmp_path} --steps 3 --save-every 1 --keep 1 --global-batch 2 --micro-batch 2"
     train.main(options.split())
     assert "saved       every 1 steps, the latest 1 are kept" in capsys.readouterr().out
-    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003"]
+    assert [path.name for path in saves.saved_steps(tmp_path)] == ["step-000003"]
     with pytest.raises(SystemExit):
         train.main([*options.split(), "--keep", "0"])
     assert "--keep 0: expected at least 1" in capsys.readouterr().err
@@ -581,56 +532,7 @@ def test_logits_come_in_the_order_of_the_inputs(monkeypatch, threads):
     assert [rows.tolist() for rows in found] == [[[i, 2 * i]] for i in features] and model.training
 
 
-# --- The log and its neighbors ----------------------------------------------------------------------------------------
-
-
-def logged(tmp_path, norms: list[float], every: int = 10, state: dict | None = None, start: int = 0, total: int = 999):
-    """The lines of a log, and its progress, after steps whose gradients have these norms."""
-    rank, path = Rank(0, 1, torch.device("cpu")), tmp_path / "metrics.jsonl"
-    loader = trainer.Ahead([])
-    progress = trainer.Progress(rank, total, start, every, path, "test", state or {}, loader, 1e9)
-    for step, norm in enumerate(norms, start=start + 1):
-        terms = torch.tensor([6.0 * step, 2.0, 4.0], dtype=torch.float64)
-        sums = {"work": torch.tensor([30.0, 3.0, 5e6], dtype=torch.float64), "word": terms,
-                "norm": torch.tensor([norm, 1.0], dtype=torch.float64)}  # fmt: skip
-        progress.update(step, sums, 0.5, {"held_out_word_loss": float("nan")} if step == 15 else {})
-    return lines(tmp_path), progress
-
-
-def test_lines_of_the_log(tmp_path):
-    found, _ = logged(tmp_path, [1.0] * 9 + [3.0] + [1.0] * 10)
-    assert [line["step"] for line in found] == [10, 15, 20]
-    assert found[0]["gradient_norm"] == pytest.approx(1.2) and found[0]["word_accuracy"] == 0.5
-    assert found[0]["word_loss"] == pytest.approx(sum(6 * step for step in range(1, 11)) / 40)
-    assert found[1]["held_out_word_loss"] is None and "held_out_word_loss" not in found[0]
-    assert set(trainer.CLOCK) <= set(found[0]) and "spikes" not in found[0]
-    for line in found:
-        per_token = line["flop_per_second"] / line["tokens_per_second"]
-        assert per_token == pytest.approx(5e6 / 30, rel=1e-2)
-        assert line["tokens_per_second"] == pytest.approx(10 * line["entities_per_second"], rel=1e-2)
-        assert line["share_of_peak"] == pytest.approx(line["flop_per_second"] / 1e9, rel=1e-3)
-
-
-def test_spikes_of_the_gradient_are_logged_and_a_resumed_log_is_the_same(tmp_path, capsys):
-    norms = [9.0] * 3 + [2.0] * 22 + [11.0, 2.0, 30.0, 2.0, 2.0] + [3.0] * 10
-    whole, progress = logged(tmp_path, norms)
-    usual = [2.0 + 7 * 3 / 25]  # the mean of the first 25
-    assert [line.get("spikes") for line in whole] == [None, None, None, [[28, 30.0]], None]
-    assert "step 28: the gradient's norm is 30, usually" in capsys.readouterr().out
-    assert usual[0] * trainer.SPIKE > 11 and progress.usual < 5
-    for cut in (7, 26, 28, 33):
-        (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
-        _, before = logged(tmp_path, norms[:cut])
-        state = json.loads(json.dumps(before.state()))
-        again, _ = logged(tmp_path, norms[cut:], state=state, start=cut)
-        kept, expected = ([{k: v for k, v in line.items() if k not in trainer.CLOCK} for line in log]
-                          for log in (again, whole))  # fmt: skip
-        assert kept == expected
-
-
-def test_no_spikes_before_a_norm_is_usual(tmp_path):
-    found, _ = logged(tmp_path, [1.0] * 5 + [100.0] + [1.0] * 4)
-    assert "spikes" not in found[0]
+# --- The loader and what stays ----------------------------------------------------------------------------------------
 
 
 def test_the_next_item_is_made_meanwhile():
@@ -683,13 +585,8 @@ def test_milestones_are_saved_and_stay(toy_data, tmp_path):
     batch = -(-n // 3)  # three steps an epoch, the third one crosses its end
     options = f"--data {toy_data} --out {tmp_path} --steps 7 --global-batch {batch} --micro-batch 64 --keep 1"
     train.main(f"{options} --save-every 2 --keep-epochs --recipe scratch-tiny".split())
-    assert [path.name for path in trainer.saved_steps(tmp_path)] == ["step-000003", "step-000006", "step-000007"]
+    assert [path.name for path in saves.saved_steps(tmp_path)] == ["step-000003", "step-000006", "step-000007"]
     assert {line["step"] for line in lines(tmp_path) if "held_out_word_loss" in line} == {2, 3, 4, 6, 7}
-
-
-def test_durations():
-    found = [files.duration(seconds) for seconds in (7.4, 119, 121, 7199, 7300, 172_000, 2_592_000)]
-    assert found == ["7 s", "119 s", "2 min", "120 min", "2 hours", "48 hours", "30 days"]
 
 
 FULL = """
@@ -716,6 +613,6 @@ def test_a_full_disk_keeps_the_last_good_step(toy_data, tmp_path, size):
     error = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert done.returncode == 2 and error.startswith("train.py: error: "), done.stderr
     assert str(tmp_path / "run") in error
-    assert [path.name for path in trainer.saved_steps(tmp_path / "run")] == ["step-000003"]
+    assert [path.name for path in saves.saved_steps(tmp_path / "run")] == ["step-000003"]
     again = run(toy_data, tmp_path / "run", 1, "--resume")
     assert again.returncode == 0 and "resumed     after step 3 of 12" in again.stdout

@@ -43,6 +43,7 @@ import numpy as np
 # --- Tokens and characters --------------------------------------------------------------------------------------------
 
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `re` adds \x1c to \x1f
+_OTHER_SPACE = re.compile(r"[^\S ]")
 BLANKS = " \t\r\n\u202f"  # as LUKE in question answering: other white space is left to the tokenizer
 
 
@@ -56,6 +57,11 @@ class Encoding(NamedTuple):
 
     ids: list[int]
     offsets: list[tuple[int, int]]
+
+
+def is_squeezed(text: str) -> bool:
+    """Whether single spaces are the only white space; spaces at its ends count, too."""
+    return "  " not in text and (text.isprintable() or not _OTHER_SPACE.search(text))
 
 
 def is_punctuation(character: str) -> bool:

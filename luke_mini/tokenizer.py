@@ -8,8 +8,8 @@ A tokenizer turns text into ids of the model's word vocabulary. Each kind is a s
 
 There are two ways to read a text; LUKE was pretrained with one and is used with the other:
 
-- `encode` and `encode_pieces` are for pretraining and for whole texts. A special token written out in a text, "<mask>",
-  is ordinary text.
+- `encode`, `encode_parts` and `encode_pieces` are for pretraining and for whole texts. A special token written out in a
+  text, "<mask>", is ordinary text.
 - `encode_segments` is what the released tokenizers do: a text is cut at the borders of its mentions, and each segment
   is tokenized by itself. No segment gets a prefix space, unless a BPE folder sets add_prefix_space (in SentencePiece
   each gets its ▁ anyway, even in mid-word). A special token written out in a text is that token, and <mask> swallows
@@ -33,6 +33,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from importlib import import_module
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,12 @@ def load(folder: str | Path) -> "Tokenizer":
 # --- The base class ---------------------------------------------------------------------------------------------------
 
 
+def in_a_row(parts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of all parts, int32, and how many each has."""
+    counts = np.fromiter(map(len, parts), np.int64, len(parts))
+    return np.fromiter(chain.from_iterable(parts), np.int32, counts.sum()), counts
+
+
 class Memory(dict):
     """text -> what `compute` makes of it, computed once. Forgets everything when it is full."""
 
@@ -197,9 +204,19 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        """The ids of `encode` for many pieces of text, fast."""
+    def encode_parts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of `encode` for many parts of texts, fast: all in a row, int32, and how many each has.
+
+        A part that begins with white space begins a word, any other one continues a word.
+        """
         raise NotImplementedError
+
+    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """The ids of `encode` for many texts, one by one."""
+        spaces = [" " * (prefix and bool(text) and not text[0].isspace()) for text, prefix in zip(texts, prefix_spaces)]
+        ids, counts = self.encode_parts([space + text for space, text in zip(spaces, texts)])
+        ids, ends = ids.tolist(), np.cumsum(counts).tolist()
+        return [ids[start:end] for start, end in pairwise([0, *ends])]
 
     def encode_segments(self, segments: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids as the released tokenizers give them, of all segments in a row, int32; and how many each has."""

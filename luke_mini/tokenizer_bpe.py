@@ -21,19 +21,23 @@ import heapq
 import json
 import re
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from luke_mini import files, tokenizer
-from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, without_space
+from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, is_squeezed, without_space
 from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer
 
 NEVER = 1 << 60  # the rank of a pair that is not merged
 MOST_SPARE = 100_000  # ids without a token
 LONGEST = 50  # characters of a pre-token in training
+BORDER = "\0"  # in front of a part of a text, among words; its id is -1
 
 # --- Pre-tokens -------------------------------------------------------------------------------------------------------
 
@@ -151,7 +155,7 @@ class BpeTokenizer(Tokenizer):
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._bytes = list(map(self._bytes_of, self._tokens))
         self._words = Memory(self._encode_word)  # pre-token -> ids
-        self._spaced = Memory(self._encode_spaced)  # what follows a space, up to the next -> ids
+        self._spaced = Memory(self._encode_spaced)  # what follows a space, up to the next -> ids as int32
 
     def _bytes_of(self, token: str) -> bytes:
         if token in self._special or not all(character in BYTE_OF for character in token):
@@ -168,8 +172,9 @@ class BpeTokenizer(Tokenizer):
         starts_whole = first and spelled.startswith(first.encode())
         return bool(starts_whole and (first.isspace() or is_punctuation(first)))
 
-    def _encode_spaced(self, word: str) -> list[int]:
-        return self._encode_any(f" {word}")
+    def _encode_spaced(self, word: str) -> bytes:
+        ids = [-1, *self._encode_any(word[1:])] if word[:1] == BORDER else self._encode_any(f" {word}")
+        return array("i", ids).tobytes()
 
     def _encode_word(self, word: str) -> list[int]:
         return [self._ids.get(piece, self.unk_id) for piece in merge(list(_spell(word)), self._ranks)]
@@ -177,25 +182,18 @@ class BpeTokenizer(Tokenizer):
     def _encode_any(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._words.__getitem__, pre_tokens(text))))
 
-    def _encode_words(self, text: str, prefix_space: bool = False) -> list[int]:
-        if "  " in text or not text.isprintable():  # a fast test: the only printable white space is " "
-            return self._encode_any(_prefixed(text, prefix_space))
-        words = text.split(" ")  # a pre-token begins at each single space
-        ids = []
-        if not words[0]:
-            del words[0]  # the space stands in the text
-        elif not prefix_space:
-            ids += self._encode_any(words.pop(0))
-        ids.extend(chain.from_iterable(map(self._spaced.__getitem__, words)))
-        return ids
-
     def _encode_plain(self, text: str) -> list[int]:
         if self._prefixes and text and text[0] != " ":  # before other white space too, as in transformers 5
             text = f" {text}"
-        return self._encode_words(text)
+        return self.encode_parts([text])[0].tolist()
 
-    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        return list(map(self._encode_words, texts, prefix_spaces))
+    def encode_parts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        words, whole = [BORDER + text for text in texts], "".join(texts)
+        if texts and is_squeezed(whole) and BORDER not in whole:  # then a pre-token begins at each space
+            words = " ".join(words).split(" ")
+        ids = np.frombuffer(b"".join(map(self._spaced.__getitem__, words)), np.int32)
+        is_border = ids < 0
+        return ids[~is_border], np.diff(np.flatnonzero(is_border), append=len(ids)) - 1
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
         prefixed = _prefixed(text, prefix_space)

@@ -268,7 +268,11 @@ class UnigramTokenizer(Tokenizer):
                 offsets.append(without_space(text, start, end))
         return Encoding(ids, offsets)
 
+    def encode_parts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return tokenizer.in_a_row([self._encode_plain(text, text[:1].isspace()) for text in texts])
+
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+        """Not by `encode_parts`: a model that never prepends ▁ knows a prefix space from one in the text."""
         return [self._encode_plain(text, prefix or text[:1].isspace()) for text, prefix in zip(texts, prefix_spaces)]
 
     def save(self, folder: str | Path) -> None:
@@ -300,24 +304,26 @@ class SentencePieceTokenizer(Tokenizer):
         tokens = [*SPECIAL, *map(self.processor.id_to_piece, range(3, size)), *ADDED]
         special = {tokens[k]: k for k in (*range(len(SPECIAL)), *range(size + 1, len(tokens)))}
         super().__init__(tokens, special)  # a learned piece may be spelled like a special token, and is not one
-        self._ids = [self.unk_id, *range(2, size + 1)]  # SentencePiece id -> ours; 1 and 2 never come from text
+        # SentencePiece id -> ours; 1 and 2 never come from text
+        self._ids = np.array([self.unk_id, *range(2, size + 1)], np.int32)
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
         model = self.processor if prefix_space or text[:1].isspace() else self._without_mark
-        ids = [self._ids[k] for k in model.encode(text)]
+        ids = self._ids[model.encode(text)].tolist()
         pieces = model.encode(text, out_type=str)  # spelled as in the normalized text, unknown ones too
         return Encoding(ids, offsets(text, pieces, *model.normalize(text, with_offsets=True)))
 
-    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
+    def encode_parts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """In two calls of the library, each in one thread: callers run one process per core."""
-        marked = [prefix or text[:1].isspace() for text, prefix in zip(texts, prefix_spaces)]
-        found, ours = {}, self._ids.__getitem__
+        marked, found = [text[:1].isspace() for text in texts], {}
         for mark, model in ((True, self.processor), (False, self._without_mark)):
-            found[mark] = iter(model.encode([x for x, own in zip(texts, marked) if own == mark], num_threads=1))
-        return [list(map(ours, next(found[mark]))) for mark in marked]
+            own = [text for text, is_own in zip(texts, marked) if is_own == mark]
+            found[mark] = iter(model.encode(own, num_threads=1))
+        ids, counts = tokenizer.in_a_row([next(found[mark]) for mark in marked])
+        return self._ids[ids], counts
 
     def _encode_plain(self, text: str) -> list[int]:
-        return [self._ids[k] for k in self.processor.encode(text)]  # a call for a list of texts costs 40 times as much
+        return self._ids[self.processor.encode(text)].tolist()  # a call for a list of texts costs 40 times as much
 
     def save(self, folder: str | Path) -> None:
         """Writes sentencepiece.bpe.model and tokenizer_config.json, and for transformers 5 tokenizer.json.

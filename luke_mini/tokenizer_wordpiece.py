@@ -22,6 +22,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from luke_mini import files, tokenizer
 from luke_mini.spans import Encoding, is_punctuation
 from luke_mini.tokenizer import Memory, Tokenizer
@@ -123,8 +125,8 @@ class WordPieceTokenizer(Tokenizer):
     def _encode_plain(self, text: str) -> list[int]:
         return [k for chunk in CHUNK.findall(text) for k in self._chunks[chunk][0]]
 
-    def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
-        return [self._encode_plain(text) for text, _ in zip(texts, prefix_spaces, strict=True)]
+    def encode_parts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return tokenizer.in_a_row(list(map(self._encode_plain, texts)))
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
         ids, offsets = [], []

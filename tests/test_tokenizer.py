@@ -56,9 +56,9 @@ def test_a_text_cut_at_a_space_reads_as_a_whole(trained):
 def test_the_interface_is_that_of_the_base_class(trained):
     """No kind has public methods that others lack, and each has its own where the base class has none."""
     names = {name for name in vars(tokenizer.Tokenizer) if not name.startswith("_")}
-    assert names == set("encode encode_pieces encode_segments decode pieces save starts_word".split())
+    assert names == set("encode encode_parts encode_pieces encode_segments decode pieces save starts_word".split())
     assert {name for name in vars(type(trained)) if not name.startswith("_")} <= names
-    for name in ("encode", "encode_pieces", "save"):
+    for name in ("encode", "encode_parts", "save"):
         assert getattr(type(trained), name) is not getattr(tokenizer.Tokenizer, name)
 
 

@@ -111,12 +111,19 @@ def assert_contract(words, texts: list[str], folder: Path) -> None:
     encodings = [words.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)]
     assert [again.encode(text, prefix_space) for text, prefix_space in zip(texts, prefix_spaces)] == encodings
     assert words.encode_pieces(texts, prefix_spaces) == [encoding.ids for encoding in encodings]
+    alone = [words.encode(text, prefix_space=False).ids for text in texts]
+    ids, counts = words.encode_parts(texts)
+    assert ids.tolist() == [*chain(*alone)] and counts.tolist() == [*map(len, alone)] and ids.dtype == np.int32
+    first, last = (words.encode(text, prefix_space=False).ids for text in ("of", " a b"))
+    for text, found in zip(texts, alone):  # without odd ones beside it
+        assert words.encode_parts(["of", text, "", " a b"])[0].tolist() == [*first, *found, *last], text
     each = [encode_cut(words, text, [])[0] for text in texts]
     assert [encode_cut(again, text, [])[0] for text in texts] == each
     ids, counts = words.encode_segments(iter(texts))
     assert ids.tolist() == [*chain(*each)] and counts.tolist() == [*map(len, each)] and ids.dtype == np.int32
     for text, encoding in zip(texts, encodings):
         assert_in_order(text, *encoding)
+    assert words.encode_parts([])[0].shape == words.encode_parts([])[1].shape == (0,)
     assert words.encode_pieces([], []) == [] == words.encode("").ids and words.encode_segments([])[0].shape == (0,)
 
 

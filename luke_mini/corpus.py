@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from luke_mini import files, mentions, wikitext
 from luke_mini.entity_vocab import resolve_redirect
-from luke_mini.examples import Examples, ShardWriter, flatten, open_shard, write_shard
+from luke_mini.examples import Examples, ShardWriter, open_shard, write_shard
 from luke_mini.pieces import Piece, cut, line_number, lines, read_pages
 from luke_mini.stages import Share, Stage, read_block, skip_block, write_block
 from luke_mini.wiki_dump import Page
@@ -214,7 +214,7 @@ class Part(NamedTuple):
 class Making(NamedTuple):
     """What examples are made with."""
 
-    build: Callable  # `build_examples` with all but paragraphs, title and lost
+    build: Callable  # `build_examples` with all but pages and lost
     words: int  # in the vocabulary
     held_out: frozenset[str]  # titles of pages that are not in examples and statistics
     trie: mentions.Trie | None
@@ -224,15 +224,15 @@ def make_examples(making: Making, part: Part, path: Path) -> dict:
     """Writes the examples of a part as a shard, and the number of its pages that contain each name; for `Stage.run`."""
     made, numbers, texts, lost = [], [], [], Counter()
     for block in _blocks(part):
-        examples = [[] if title in making.held_out else list(making.build(paragraphs, title, lost=lost))
-                    for title, paragraphs in block]  # fmt: skip
-        made.append(flatten(list(chain.from_iterable(examples))))
-        numbers += map(len, examples)
+        examples, counts = making.build(
+            [(title, () if title in making.held_out else paragraphs) for title, paragraphs in block], lost=lost)
+        made.append(examples)
+        numbers += counts.tolist()
         texts += ([text for text, _, _ in paragraphs] for title, paragraphs in block if title not in making.held_out)
     if making.trie:
         with files.write_file(f"{path}.pages", "wb") as file:
             np.save(file, np.stack(mentions.count_pages(making.trie, texts)).astype(np.int32))
-    write_shard(path, made or [flatten([])], making.words)
+    write_shard(path, made or [making.build(())[0]], making.words)
     return {"examples": numbers, "lost": lost}
 
 

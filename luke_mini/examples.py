@@ -1,6 +1,6 @@
 """Pretraining examples: built from the paragraphs of a page, and stored in shards of flat arrays.
 
-A paragraph with links becomes `Example`s of up to 510 words, that is, tokens (LUKE, section 3.3); batches add <s> </s>:
+A paragraph with links becomes examples of up to 510 words, that is, tokens (LUKE, section 3.3); batches add <s> </s>:
 
     paragraph   "Oslo is in Norway. Ada moved there."      links: Norway (11, 17) and Ada (19, 22)
     sentences   "Oslo is in Norway."   "Ada moved there."
@@ -8,8 +8,9 @@ A paragraph with links becomes `Example`s of up to 510 words, that is, tokens (L
     example     ▁Oslo ▁is ▁in ▁Norway . ▁Ada ▁moved ▁there .   entities Norway, Ada; mention spans (3, 4), (5, 6)
 
 Segments are tokenized one by one, so that a mention has its own tokens. A segment's first token has a space marker if
-it follows a space or starts the paragraph, as in running text. All segments of a page go to the tokenizer in one call,
-which is twice as fast. Consecutive sentences then fill an example until the next one does not fit.
+it follows a space or starts the paragraph, as in running text. All segments of some pages go to the tokenizer in one
+call, and what follows is done to all their sentences at once, as flat arrays. Consecutive sentences then fill an
+example until the next one does not fit.
 
 A shard, `shard-00000.bin`, `shard-00001.bin`, ..., is a header of 40 bytes and six little-endian arrays for N examples
 with W words and E entities in total:
@@ -36,14 +37,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from luke_mini import files
-from luke_mini.spans import split_sentences
+from luke_mini.spans import is_squeezed, split_sentences
 from luke_mini.wikitext import Link, Paragraph
 
 MAX_ENTITIES = 128  # per example; the first ones are kept
@@ -61,24 +62,15 @@ WORDS_PER_SHARD = 1 << 26  # 134 MB with uint16 ids, twice that in the writer's 
 MAX_SEQUENCE = 1 << 16  # mention_spans are uint16
 
 
-class Example(NamedTuple):
-    """One training sequence, or one of its sentences."""
-
-    page_id: int  # entity id of its page, -1 if the page is not in the entity vocabulary
-    word_ids: list[int]  # without <s> and </s>
-    entity_ids: list[int]
-    mention_spans: list[tuple[int, int]]  # half-open indices of word_ids, one per entity
-
-
 class Examples(NamedTuple):
-    """B examples as flat integer arrays: the words of all examples, then their entities."""
+    """B examples, or sentences, as flat integer arrays: the words of all of them, then their entities."""
 
-    word_ids: np.ndarray  # [sum of word_lengths]
+    word_ids: np.ndarray  # [sum of word_lengths], without <s> and </s>
     word_lengths: np.ndarray  # [B]
     entity_ids: np.ndarray  # [sum of entity_lengths]
     entity_lengths: np.ndarray  # [B]
-    mention_spans: np.ndarray  # [sum of entity_lengths, 2]
-    page_ids: np.ndarray  # [B]
+    mention_spans: np.ndarray  # [sum of entity_lengths, 2], half-open, in the words of the example
+    page_ids: np.ndarray  # [B], entity id of the example's page, -1 if it is not in the entity vocabulary
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
@@ -86,14 +78,12 @@ class Examples(NamedTuple):
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-def segments(text: str, borders: list[int]) -> list[tuple[str, bool]]:
-    """The text between borders, with normalized white space, and whether its first token has a space marker."""
-    spaced = [start == 0 or text[start - 1].isspace() for start in borders[:-1]]
-    parts = [text[start:end].rstrip() for start, end in pairwise(borders)]
-    whole = text[borders[0] : borders[-1]]
-    if "  " in whole or not whole.isprintable():  # a fast test: the only printable white space is " "
-        parts = [_WHITE_SPACE.sub(" ", part) for part in parts]
-    return list(zip(parts, spaced))
+def segments(text: str, borders: list[int]) -> list[str]:
+    """The text between borders with single spaces, each segment with the space before it, as in front of the text."""
+    text = f" {text}"  # each character is behind the one before it
+    cuts = [border + (not text[border].isspace()) for border in borders]
+    parts = [text[start:end] for start, end in pairwise(cuts)]
+    return parts if is_squeezed(text) else [_WHITE_SPACE.sub(" ", part).rstrip() for part in parts]
 
 
 def _sentences(text: str, links: list[Link], language: str) -> Iterator[tuple[int, int]]:
@@ -111,70 +101,82 @@ def _sentences(text: str, links: list[Link], language: str) -> Iterator[tuple[in
         yield first, end
 
 
-def _cut_paragraph(text: str, links: list[Link], language: str) -> Iterator[tuple[list[Link], list[tuple[str, bool]]]]:
-    """Yields the links of each sentence, and its segments: text, mention, text, ..., mention, text."""
-    position = 0
+def _cut(text: str, links: list[Link], language: str) -> tuple[list[str], list[str], list[int]]:
+    """A paragraph's segments, of each sentence text, mention, text, ..., mention, text; the titles of all mentions; how
+    many each sentence has."""
+    borders, titles, counts, position = [], [], [], 0
     for start, end in _sentences(text, links, language):
-        inside = []
+        borders.append(start)
+        before = len(titles)
         while position < len(links) and links[position].start < end:
-            link = links[position]
-            if start <= link.start and link.end <= end:  # not in the white space between sentences
-                inside.append(link)
+            title, link_start, link_end = links[position]
+            if start <= link_start and link_end <= end:  # not in the white space between sentences
+                borders += link_start, link_end
+                titles.append(title)
             position += 1
-        # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
-        borders = [start, *(border for link in inside for border in (link.start, link.end)), end]
-        yield inside, segments(text, borders)
+        counts.append(len(titles) - before)
+    # differs from LUKE: no token between adjacent mentions ([[Li]][[F]]), where LUKE has a space
+    return segments(text, [*borders, len(text)]), titles, counts
 
 
-def _join_segments(page_id: int, linked: list[int], segments: Iterator[list[int]]) -> Example:
-    """Builds the next sentence from its tokenized segments; linked: the entity ids of its mentions."""
-    words, entities, spans = list(next(segments)), [], []
-    for entity_id in linked:
-        start = len(words)
-        words += next(segments)
-        # differs from LUKE: mentions without tokens (say, only control characters) are dropped
-        if len(words) > start:
-            entities.append(entity_id)
-            spans.append((start, len(words)))
-        words += next(segments)
-    return Example(page_id, words, entities, spans)
+def select(examples: Examples, kept: np.ndarray) -> Examples:
+    """Some of B examples. kept: bool [B]."""
+    words, entities = np.repeat(kept, examples.word_lengths), np.repeat(kept, examples.entity_lengths)
+    kept_of = (words, kept, entities, kept, entities, kept)
+    return Examples(*(array[mask] for array, mask in zip(examples, kept_of)))
 
 
-def _pack(page_id: int, sentences: Iterable[Example], max_words: int) -> Iterator[Example]:
+def _sentences_of(words: np.ndarray, counts: np.ndarray, entity_ids: np.ndarray, mentions: np.ndarray,
+                  pages: np.ndarray) -> Examples:  # fmt: skip
+    """Each sentence as an example. counts: words of each segment; mentions, pages: of each sentence."""
+    ends = np.concatenate([[0], np.cumsum(counts)])  # words before each segment
+    starts = ends[np.concatenate([[0], np.cumsum(2 * mentions + 1)])]  # words before each sentence
+    sentence = np.repeat(np.arange(len(mentions)), mentions)  # of each mention
+    segment = 2 * np.arange(len(sentence)) + sentence + 1
+    spans = np.stack([ends[segment], ends[segment + 1]], axis=1) - starts[sentence, None]
+    # differs from LUKE: mentions without tokens (say, only control characters) are dropped
+    kept = counts[segment] > 0
+    lengths = np.bincount(sentence[kept], minlength=len(mentions))
+    return Examples(words, np.diff(starts), entity_ids[kept], lengths, spans[kept], pages)
+
+
+def _packed(sentences: Examples, max_words: int) -> Examples:
     """Joins consecutive sentences while they have at most max_words words in total.
 
     As in LUKE, examples span paragraphs, sections and dropped sentences, but never pages.
     """
-    packed = Example(page_id, [], [], [])
-    for _, words, entities, spans in sentences:
-        shift = len(packed.word_ids)
-        if shift and shift + len(words) > max_words:
-            yield packed
-            packed, shift = Example(page_id, [], [], []), 0
-        packed.word_ids.extend(words)
-        packed.entity_ids.extend(entities)
-        packed.mention_spans.extend([(start + shift, end + shift) for start, end in spans])
-    if packed.word_ids:
-        yield packed
+    lengths, firsts, room, page = sentences.word_lengths, [], 0, None  # of each example, its first sentence
+    for number, (length, own) in enumerate(zip(lengths.tolist(), sentences.page_ids.tolist())):
+        if length > room or own != page:
+            firsts.append(number)
+            room, page = max_words, own
+        room -= length
+    firsts = np.array(firsts, np.int64)
+    before = np.cumsum(lengths) - lengths  # words before each sentence
+    shifts = before - np.repeat(before[firsts], np.diff(firsts, append=len(lengths)))
+    return Examples(
+        sentences.word_ids, np.add.reduceat(lengths, firsts), sentences.entity_ids,
+        np.add.reduceat(sentences.entity_lengths, firsts),
+        sentences.mention_spans + np.repeat(shifts, sentences.entity_lengths)[:, None], sentences.page_ids[firsts],
+    )  # fmt: skip
 
 
-def _of_right_length(sentences: Iterable[Example], max_words: int, lost: Counter[str]) -> Iterator[Example]:
-    for sentence in sentences:
-        lost["no_token"] -= len(sentence.entity_ids)
-        if len(sentence.word_ids) < MIN_SENTENCE_LENGTH:
-            lost["sentence_too_short"] += len(sentence.entity_ids)
-        elif len(sentence.word_ids) > max_words:
-            lost["sentence_too_long"] += len(sentence.entity_ids)
-        else:
-            yield sentence
+def _trimmed(examples: Examples) -> Examples:
+    """With the first MAX_ENTITIES of each example and MAX_MENTION_LENGTH words of each mention."""
+    counts = examples.entity_lengths
+    kept = ranges(np.zeros_like(counts), counts) < MAX_ENTITIES
+    spans = examples.mention_spans[kept]
+    spans[:, 1] = np.minimum(spans[:, 1], spans[:, 0] + MAX_MENTION_LENGTH)
+    return examples._replace(
+        entity_ids=examples.entity_ids[kept], entity_lengths=np.minimum(counts, MAX_ENTITIES), mention_spans=spans)
 
 
 def build_examples(
-    paragraphs: Iterable[Paragraph], page_title: str, tokenizer, entity_ids: Mapping[str, int], *,
+    pages: Iterable[tuple[str, Iterable[Paragraph]]], tokenizer, entity_ids: Mapping[str, int], *,
     unk_entity_id: int | None, language: str = "en", max_seq_length: int = 512,
     sentences_without_entities: bool = False, abstract_only: bool = False, lost: Counter[str] | None = None,
-) -> Iterator[Example]:  # fmt: skip
-    """Yields the examples of one page.
+) -> tuple[Examples, np.ndarray]:  # fmt: skip
+    """The examples of some pages (title, paragraphs), and how many each page has.
 
     entity_ids: title -> id, including redirects (`EntityVocab.link_table`). unk_entity_id: id for other titles: [UNK]'s
     as in LUKE; None drops such links as in mLUKE. Sentences of fewer than MIN_SENTENCE_LENGTH or more than
@@ -182,47 +184,42 @@ def build_examples(
     counts the links that become no entity, by reason, and as "unk" those that become [UNK].
     """
     lost = Counter() if lost is None else lost
-    page_id = entity_ids.get(page_title, -1)
-    cut = []  # sentence by sentence: its links, its segments
-    for paragraph in paragraphs:
-        if abstract_only and not paragraph.is_abstract:
-            lost["outside_abstract"] += len(paragraph.links)
-            continue
-        links = [link for link in paragraph.links if unk_entity_id is not None or link.title in entity_ids]
-        lost["unknown_title"] += len(paragraph.links) - len(links)
-        lost["no_token"] += len(links)  # less those that have some, see `_of_right_length`
-        cut.extend(_cut_paragraph(paragraph.text, links, language))
-    segments = [part for _, parts in cut for part in parts]
-    tokenized = iter(tokenizer.encode_pieces([text for text, _ in segments], [space for _, space in segments]))
-    linked = ([entity_ids.get(link.title, unk_entity_id) for link in links] for links, _ in cut)
-    sentences = (_join_segments(page_id, entities, tokenized) for entities in linked)
-    max_words = max_seq_length - 2
-    kept = _of_right_length(sentences, max_words, lost)
-    for _, words, entities, spans in _pack(page_id, kept, max_words):
-        if entities or sentences_without_entities:
-            lost["beyond_the_first_128"] += len(entities[MAX_ENTITIES:])
-            lost["unk"] += entities[:MAX_ENTITIES].count(unk_entity_id)
-            spans = [(start, min(end, start + MAX_MENTION_LENGTH)) for start, end in spans[:MAX_ENTITIES]]
-            yield Example(page_id, words, entities[:MAX_ENTITIES], spans)
+    page_ids, per_page = [], []  # of each page: its entity, its sentences
+    found = segments, titles, mentions = [], [], []
+    for title, paragraphs in pages:
+        before = len(mentions)
+        for text, links, is_abstract in paragraphs:
+            if abstract_only and not is_abstract:
+                lost["outside_abstract"] += len(links)
+                continue
+            known = links if unk_entity_id is not None else [link for link in links if link.title in entity_ids]
+            lost["unknown_title"] += len(links) - len(known)
+            lost["no_token"] += len(known)  # less those that have some, see below
+            for all_of_them, more in zip(found, _cut(text, known, language)):
+                all_of_them += more
+        page_ids.append(entity_ids.get(title, -1))
+        per_page.append(len(mentions) - before)
+    ids = np.array([entity_ids.get(title, unk_entity_id) for title in titles], np.int64)
+    words, counts = tokenizer.encode_parts(segments)
+    page = np.repeat(np.arange(len(per_page)), per_page)
+    sentences = _sentences_of(words, counts, ids, np.array(mentions, np.int64), page)
+
+    max_words, links = max_seq_length - 2, sentences.entity_lengths
+    is_short, is_long = sentences.word_lengths < MIN_SENTENCE_LENGTH, sentences.word_lengths > max_words
+    packed = _packed(select(sentences, ~(is_short | is_long)), max_words)
+    if not sentences_without_entities:
+        packed = select(packed, packed.entity_lengths > 0)
+    made = _trimmed(packed)
+    lost["no_token"] -= int(links.sum())
+    lost["sentence_too_short"] += int(links[is_short].sum())
+    lost["sentence_too_long"] += int(links[is_long].sum())
+    lost["beyond_the_first_128"] += len(packed.entity_ids) - len(made.entity_ids)
+    lost["unk"] += int((made.entity_ids == unk_entity_id).sum())
+    per_page = np.bincount(made.page_ids, minlength=len(page_ids))
+    return made._replace(page_ids=np.array(page_ids, np.int64)[made.page_ids]), per_page
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
-
-
-def flatten(examples: list[Example]) -> Examples:
-    """Examples as flat int32 arrays, the form in which workers return them and `ShardWriter` takes them."""
-
-    def flat(lists) -> np.ndarray:
-        return np.fromiter(chain.from_iterable(lists), np.int32)
-
-    return Examples(
-        word_ids=flat(example.word_ids for example in examples),
-        word_lengths=np.array([len(example.word_ids) for example in examples], dtype=np.int32),
-        entity_ids=flat(example.entity_ids for example in examples),
-        entity_lengths=np.array([len(example.entity_ids) for example in examples], dtype=np.int32),
-        mention_spans=flat(chain.from_iterable(example.mention_spans for example in examples)).reshape(-1, 2),
-        page_ids=np.array([example.page_id for example in examples], dtype=np.int32),
-    )
 
 
 def _layout(word_bytes: int, examples: int, words: int, entities: int) -> dict[str, tuple[np.dtype, int]]:

@@ -127,20 +127,22 @@ class Guess(NamedTuple):
     guesses: list[tuple[str, float]]  # titles and probabilities, the best first
 
 
-def held_out_examples(folder: Path, words, vocab: EntityVocab, most: int) -> Iterator[examples.Example]:
+def held_out_examples(folder: Path, words, vocab: EntityVocab, most: int) -> examples.Examples:
     """From pages spread over those that prepare_wiki.py held out, if it did."""
     path, manifest = folder / HELD_OUT, files.read_object(folder / examples.MANIFEST)
-    if not path.is_file():
-        return
-    pages = [list(found) for _, found in groupby(files.read_json_lines(path), key=lambda record: record.get("id", str))]
+    records = files.read_json_lines(path) if path.is_file() else ()
+    pages = [list(found) for _, found in groupby(records, key=lambda record: record.get("id", str))]
     table = vocab.link_table({}, manifest.get("language"))
     unknown = vocab.unk_id if manifest.get("links_to_unk", 1) else None
-    for page in pages[:: math.ceil(len(pages) / most)]:
-        paragraphs = [Paragraph(record.get("text", str), links_of(record), False) for record in page]
-        yield from examples.build_examples(
-            paragraphs, page[0].get("id", str), words, table, unk_entity_id=unknown,
-            language=manifest.get("language", "en"), max_seq_length=manifest["max_seq_length"],
-        )  # fmt: skip
+    spread = [
+        (page[0].get("id", str), [Paragraph(record.get("text", str), links_of(record), False) for record in page])
+        for page in pages[:: max(1, math.ceil(len(pages) / most))]
+    ]
+    made, _ = examples.build_examples(
+        spread, words, table, unk_entity_id=unknown, language=manifest.get("language", "en"),
+        max_seq_length=manifest["max_seq_length"],
+    )  # fmt: skip
+    return examples.select(made, np.arange(len(made.page_ids)) < most)
 
 
 def links_of(record: files.Record) -> list[Link]:
@@ -151,11 +153,11 @@ def links_of(record: files.Record) -> list[Link]:
 def hold_out(folders: list[Path], words, vocab: EntityVocab, rules: BatchRules, size: int) -> list[PretrainBatch]:
     """The masked batches, of `size` examples each, that validation reads; [] if no page was held out."""
     share = math.ceil(HELD_OUT_EXAMPLES / len(folders))
-    found = [one for folder in folders for one in islice(held_out_examples(folder, words, vocab, share), share)]
-    batches = []
-    for start in range(0, len(found), size):
-        flat = examples.flatten(found[start : start + size])
-        flat = examples.Examples(*(array.astype(np.int64) for array in flat))
+    found = [held_out_examples(folder, words, vocab, share) for folder in folders]
+    found = examples.Examples(*(np.concatenate(arrays).astype(np.int64) for arrays in zip(*found)))
+    number, batches = np.arange(len(found.page_ids)), []
+    for start in range(0, len(number), size):
+        flat = examples.select(found, number // size == start // size)
         keys = masking.derive(rules.seed, batching.MASKS, 0, start + np.arange(len(flat.word_lengths)))
         batches.append(batching.make_batch(flat, keys, rules))
     return batches

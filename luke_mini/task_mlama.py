@@ -125,14 +125,14 @@ def make_features(
     """For each question one input for each number of tokens that its candidates have."""
     cuts = [_cut(example) for example in examples]
     segments = list(dict.fromkeys(chain.from_iterable(cuts)))
-    ids = tokenizer.encode_pieces([text for text, _ in segments], [prefix_space for _, prefix_space in segments])
+    ids = tokenizer.encode_pieces(segments, [False] * len(segments))
     ids_of = dict(zip(segments, ids))
     known: dict[tuple, list[Candidates]] = {}  # questions of a template share their candidates
     features = []
     for index, (example, cut) in enumerate(zip(examples, cuts)):
         parts, tokens = _parts(example.template), [ids_of[item] for item in cut]
         answer = parts.index("[Y]")
-        _, prefix_space = cut[answer]
+        prefix_space = cut[answer].startswith(" ")
         key = (example.language, example.candidates, prefix_space)
         if key not in known:
             known[key] = _group(example, prefix_space, tokenizer, entity_vocab)
@@ -150,11 +150,8 @@ def _parts(template: str) -> list[str]:
     return re.split(r"(\[[XY]\])", template)
 
 
-def _cut(example: Example) -> list[tuple[str, bool]]:
-    """The parts of a question as pretraining cuts a text: each segment, and whether a space goes before it.
-
-    Of [Y] only the latter counts.
-    """
+def _cut(example: Example) -> list[str]:
+    """The parts of a question as pretraining cuts a text, each with the space before it. Of [Y] only that counts."""
     filled = [{"[X]": example.subject, "[Y]": "Y"}.get(part, part) for part in _parts(example.template)]
     return segments("".join(filled), [0, *accumulate(map(len, filled))])
 

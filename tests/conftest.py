@@ -9,7 +9,9 @@ import sys
 import time
 from dataclasses import replace
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -122,10 +124,38 @@ def shared_data(name: str) -> Path:
     return path
 
 
-def read_examples(folder: Path) -> list:
-    """The examples of a data folder, read array by array as `examples.py` describes its files."""
-    from luke_mini.examples import Example
+class Example(NamedTuple):
+    """One of `examples.Examples`, to be compared."""
 
+    page_id: int
+    word_ids: list[int]
+    entity_ids: list[int]
+    mention_spans: list[tuple[int, int]]
+
+
+def flatten(examples: list[Example]):
+    """As `examples.Examples`."""
+    from luke_mini.examples import Examples
+
+    pages, words, entities, spans = zip(*examples) if examples else ([],) * 4
+    flat = (np.array([*chain(*lists)], np.int32) for lists in (words, entities, spans))
+    words, entities, spans = zip(flat, ([*map(len, lists)] for lists in (words, entities, spans)))
+    return Examples(words[0], np.array(words[1], np.int32), entities[0], np.array(entities[1], np.int32),
+                    spans[0].reshape(-1, 2), np.array(pages, np.int32))  # fmt: skip
+
+
+def listed(examples) -> list[Example]:
+    """What `flatten` was given."""
+    words, entities = (np.concatenate([[0], np.cumsum(n)]) for n in (examples.word_lengths, examples.entity_lengths))
+    return [
+        Example(page, examples.word_ids[first:end].tolist(), examples.entity_ids[start:stop].tolist(),
+                [*map(tuple, examples.mention_spans[start:stop].tolist())])
+        for page, (first, end), (start, stop) in zip(examples.page_ids.tolist(), pairwise(words), pairwise(entities))
+    ]  # fmt: skip
+
+
+def read_examples(folder: Path) -> list[Example]:
+    """The examples of a data folder, read array by array as `examples.py` describes its files."""
     found = []
     for path in sorted(folder.glob("shard-*.bin")):
         data = path.read_bytes()

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import Example, flatten
+
 from luke_mini import batching, masking, recipes
 from luke_mini.batching import BatchRules, batches, epoch_order, epoch_plan, make_batch, quotas
-from luke_mini.examples import Example, Shards, flatten, write_shard
+from luke_mini.examples import Shards, write_shard
 from luke_mini.packing import from_padded
 
 VOCAB, ENTITIES = 600, 300

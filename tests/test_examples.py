@@ -14,19 +14,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import PEAK, needs_proc, read_examples
+from conftest import PEAK, Example, flatten, listed, needs_proc, read_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luke_mini import examples, files, tokenizer_sentencepiece
-from luke_mini.examples import Example, Shards, ShardWriter, build_examples, flatten, open_shard, write_shard
+from luke_mini.examples import Shards, ShardWriter, build_examples, open_shard, write_shard
 from luke_mini.spans import split_sentences
+from luke_mini.tokenizer import in_a_row
+from luke_mini.wikitext import Link, Paragraph
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,27 +44,27 @@ class ToyTokenizer:
     def __init__(self):
         self.vocab: list[str] = []
 
-    def encode_pieces(self, texts, prefix_spaces):
+    def encode_parts(self, texts):
         result = []
-        for text, prefix in zip(texts, prefix_spaces):
+        for text in texts:
             assert text == re.sub(r"\s+", " ", text).rstrip(" ")  # collapsed before the tokenizer sees it
-            marked = ("▁" if prefix or text.startswith(" ") else "") + text.strip().replace(" ", "▁")
+            marked = "▁" * text.startswith(" ") + text.strip().replace(" ", "▁")
             tokens = re.findall(r"▁?\w+|▁?[^\w▁]", marked)
             self.vocab += [token for token in dict.fromkeys(tokens) if token not in self.vocab]
             result.append([self.vocab.index(token) for token in tokens])
-        return result
+        return in_a_row(result)
 
 
-def paragraph(marked: str, is_abstract: bool = False) -> SimpleNamespace:
+def paragraph(marked: str, is_abstract: bool = False) -> Paragraph:
     """ "In [[Oslo]] and [[Norway|it]]" -> a paragraph with two links."""
     text, links = "", []
     for plain, title, surface in re.findall(r"(.*?)(?:\[\[([^]|]*)(?:\|([^]]*))?\]\]|$)", marked, re.DOTALL):
         text += plain
         if title:
             surface = surface or title
-            links.append(SimpleNamespace(title=title, start=len(text), end=len(text) + len(surface)))
+            links.append(Link(title, len(text), len(text) + len(surface)))
             text += surface
-    return SimpleNamespace(text=text, links=links, is_abstract=is_abstract)
+    return Paragraph(text, links, is_abstract)
 
 
 def build(*page, title="Ada", limits={}, **options) -> list[tuple]:
@@ -70,8 +72,9 @@ def build(*page, title="Ada", limits={}, **options) -> list[tuple]:
     tokenizer, readable = ToyTokenizer(), []
     page = [paragraph(marked) if isinstance(marked, str) else marked for marked in page]
     with mock.patch.multiple(examples, **{"MIN_SENTENCE_LENGTH": 1, **limits}):
-        made = list(build_examples(page, title, tokenizer, ENTITIES, **{"unk_entity_id": UNK, **options}))
-    for example in made:
+        made, (count,) = build_examples([(title, page)], tokenizer, ENTITIES, **{"unk_entity_id": UNK, **options})
+    assert count == len(made.page_ids)
+    for example in listed(made):
         words = [tokenizer.vocab[k] for k in example.word_ids]
         mentions = zip(example.entity_ids, example.mention_spans, strict=True)
         readable.append((example.page_id, " ".join(words), *((e, " ".join(words[a:b])) for e, (a, b) in mentions)))
@@ -226,23 +229,24 @@ def paragraphs_strategy(draw):
     for _ in range(draw(st.integers(0, 4))):
         text, links = draw(PLAIN), []
         for surface, title in draw(st.lists(LINKS, max_size=5)):
-            links.append(SimpleNamespace(title=title, start=len(text), end=len(text) + len(surface)))
+            links.append(Link(title, len(text), len(text) + len(surface)))
             text += surface + draw(PLAIN)
-        result.append(SimpleNamespace(text=text, links=links, is_abstract=False))
+        result.append(Paragraph(text, links, False))
     return result
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    paragraphs_strategy(), st.sampled_from(["Ada", "Nobody"]), st.sampled_from([UNK, None]), st.integers(5, 40),
-    st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.booleans(),
+    st.lists(st.tuples(st.sampled_from(["Ada", "Nobody"]), paragraphs_strategy()), max_size=3),
+    st.sampled_from([UNK, None]), st.integers(5, 40), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.booleans(),
 )  # fmt: skip
-def test_equals_the_slow_transcription(trained, paragraphs, title, unk, max_words, least, entities, mention, keep):
+def test_equals_the_slow_transcription(trained, pages, unk, max_words, least, entities, mention, keep):
     limits = {"MIN_SENTENCE_LENGTH": least, "MAX_ENTITIES": entities, "MAX_MENTION_LENGTH": mention}
     rules = {"unk_entity_id": unk, "max_seq_length": max_words + 2, "sentences_without_entities": keep}
     with mock.patch.multiple(examples, **limits):
-        built = list(build_examples(paragraphs, title, trained, ENTITIES, **rules))
-    assert built == slow(paragraphs, title, trained, unk, max_words, *limits.values(), keep)
+        built, counts = build_examples(pages, trained, ENTITIES, **rules)
+    expected = [slow(paragraphs, title, trained, unk, max_words, *limits.values(), keep) for title, paragraphs in pages]
+    assert listed(built) == [*chain(*expected)] and counts.tolist() == [*map(len, expected)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -255,8 +259,8 @@ def test_mentions_spell_their_surfaces(trained, paragraphs):
 
     surfaces = {(ENTITIES.get(l.title, UNK), spelling(p.text[l.start : l.end])) for p in paragraphs for l in p.links}
     with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 1):
-        made = list(build_examples(paragraphs, "Ada", trained, ENTITIES, unk_entity_id=UNK))
-    for example in made:
+        made, _ = build_examples([("Ada", paragraphs)], trained, ENTITIES, unk_entity_id=UNK)
+    for example in listed(made):
         for entity, (start, end) in zip(example.entity_ids, example.mention_spans, strict=True):
             found = trained.decode(example.word_ids[start:end]).replace(" ", "")
             assert end > start and (entity, found) in surfaces

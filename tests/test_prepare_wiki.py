@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 import torch
-from conftest import read_examples, shared_data
+from conftest import listed, read_examples, shared_data
 from test_commands import as_word_model
 from test_pretraining import Page
 
@@ -197,12 +197,9 @@ def _documents(folder: Path, held: set[str]) -> Path:
 def test_examples_are_those_of_a_plain_loop(made, dump):
     vocab, words = EntityVocab.load(made / "entity_vocab.jsonl"), tokenizer.load(made / "tokenizer")
     table = vocab.link_table({title: target for title, _, target in TOWNS if target})
-    assert read_examples(made) == [
-        example
-        for title, text, target in TOWNS
-        if not target
-        for example in build_examples(wikitext.parse(text), title, words, table, unk_entity_id=vocab.unk_id)
-    ]
+    pages = [(title, wikitext.parse(text)) for title, text, target in TOWNS if not target]
+    alone = [build_examples([page], words, table, unk_entity_id=vocab.unk_id)[0] for page in pages]
+    assert read_examples(made) == [example for page in alone for example in listed(page)]
 
 
 def test_an_example_by_hand(made):

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -27,6 +26,7 @@ from luke_mini.entity_vocab import EntityVocab
 from luke_mini.initialization import initialize
 from luke_mini.model import LukeForPretraining
 from luke_mini.task_mlama import Example, Options, make_features
+from luke_mini.wikitext import Link, Paragraph
 
 CAPITALS = ("Oslo", "Bergen", "Acme in Norway", "Bo")
 EXAMPLE = Example("en", "P36", "[X] has the mayor [Y] .", "Norway", ("Oslo",), CAPITALS)
@@ -244,16 +244,16 @@ def test_words_are_those_of_pretraining(tokenizers, template, subject, candidate
         at_object, at_subject = len(left), template.index("[X]")
         if at_subject > at_object:
             at_subject += len(candidate) - len("[Y]")
-        links = [SimpleNamespace(title="Oslo", start=start, end=start + len(name))
+        links = [Link("Oslo", start, start + len(name))
                  for start, name in sorted([(at_subject, subject), (at_object, candidate)])]  # fmt: skip
-        page = [SimpleNamespace(text=left + candidate + right, links=links, is_abstract=True)]
+        page = [Paragraph(left + candidate + right, links, True)]
         with mock.patch.object(examples, "MIN_SENTENCE_LENGTH", 0):
-            (made,) = examples.build_examples(page, "Oslo", tokenizer, {"Oslo": 3}, unk_entity_id=None)
+            made, _ = examples.build_examples([("Oslo", page)], tokenizer, {"Oslo": 3}, unk_entity_id=None)
         (feature,) = (f for f in features if f.candidates.word_ids.shape[1] == len(word_ids))
         ids, at = feature.sequence.word_ids.tolist(), feature.first_mask
         assert ids[at : at + len(word_ids)] == [tokenizer.mask_id] * len(word_ids)
         ids[at : at + len(word_ids)] = word_ids
-        assert ids == [tokenizer.bos_id, *made.word_ids, tokenizer.eos_id]
+        assert ids == [tokenizer.bos_id, *made.word_ids.tolist(), tokenizer.eos_id]
 
 
 def test_what_gets_no_score_is_counted(tiny):

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise, starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -381,13 +381,14 @@ class Corpus:
 
     def names(self, any_title: bool) -> mentions.Mentions:
         """The names of all titles, still without the pages that contain them. any_title: entities need no page."""
-        groups = [self.parts[k : k + RUNS] for k in range(0, len(self.parts), RUNS)]
-        tasks = [[(part.path, part.made["rows_at"]) for part in group] for group in groups]
-        stage = Stage(self.work, "names", {"pages": self.stage.key})  # by one machine
-        runs = [_read_rows(stage.path(number), 0) for number in stage.run(_merge, None, tasks, self.workers)]
+        runs = [(part.path, part.made["rows_at"]) for part in self.parts]
+        if len(runs) > RUNS:
+            tasks = [runs[k : k + RUNS] for k in range(0, len(runs), RUNS)]
+            stage = Stage(self.work, "names", {"pages": self.stage.key})  # by one machine
+            runs = [(stage.path(number), 0) for number in stage.run(_merge, None, tasks, self.workers)]
         held_out = chain.from_iterable(paragraphs for _, paragraphs in self.held_out_documents())
         without = sorted((*pair, -count) for pair, count in mentions.count_links(held_out).items())
-        return mentions.from_rows(self._resolved(mentions.merge_rows([*runs, without]), any_title))
+        return mentions.from_rows(self._resolved(mentions.merge_rows([*starmap(_read_rows, runs), without]), any_title))
 
     def _resolved(self, rows: Iterator[mentions.Row], any_title: bool) -> Iterator[mentions.Row]:
         for name, title, links in rows:

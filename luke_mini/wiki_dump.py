@@ -394,7 +394,7 @@ class _Handler:
                 break
             self._finish_page(title, "0", text, redirect)
             position = tail.end()
-        self.lines += data.count(b"\n", start, position)
+        self.lines += np.count_nonzero(np.frombuffer(data, np.uint8)[start:position] == 10)
         return position
 
     def _feed_expat(self, data: bytes) -> None:

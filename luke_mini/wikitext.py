@@ -586,7 +586,7 @@ def _paragraph(block: str, titles: list[str], is_abstract: bool) -> Paragraph:
     if not numbers:
         return _made((text, [], is_abstract))
     surfaces = pieces[1::2]
-    if not all(surfaces) or surfaces != list(map(str.strip, surfaces)):
+    if surfaces != list(filter(None, map(str.strip, surfaces))):
         block = _LINKED.sub(_trimmed, block)
         numbers, pieces, text = _unmarked(" ".join(block.split()))
     ends = list(accumulate(map(len, pieces)))

@@ -18,7 +18,7 @@ from tokenizer_texts import all_pieces, assert_contract, assert_cuts_as, assert_
 from tokenizer_texts import random_strings
 
 from luke_mini.spans import is_punctuation
-from luke_mini.tokenizer import SHORT, Memory
+from luke_mini.tokenizer import ADDED, SHORT, SPECIAL, Memory
 from luke_mini.tokenizer_bpe import BYTE_CHARACTERS, BpeTokenizer, load, merge, pre_tokens, train
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as published
@@ -124,6 +124,16 @@ def test_small_vocabulary_equals_tokenizers(tokenizer, some_strings):
 
 def test_roberta_equals_tokenizers(roberta, some_strings, real_lines):
     assert_equals_rust(roberta, [*some_strings, *real_lines])
+
+
+@pytest.mark.parametrize("text", ["a   b", "a\xa0 ", "a \0b", "\0", "a  "])
+def test_parts_whose_spaces_do_not_begin_pre_tokens(text):
+    """Several spaces may be one piece; the character that marks borders may stand in a text."""
+    tokens = [*SPECIAL, *BYTE_CHARACTERS, "ĠĠ", "łĠ", *ADDED]
+    words = BpeTokenizer({token: k for k, token in enumerate(tokens)}, [("Ġ", "Ġ"), ("ł", "Ġ")])
+    ids, counts = words.encode_parts(["of", text, " a"])
+    expected = [words.encode(part, prefix_space=False).ids for part in ("of", text, " a")]
+    assert ids.tolist() == sum(expected, []) and counts.tolist() == [*map(len, expected)]
 
 
 def test_contract(tokenizer, some_strings, tmp_path):

@@ -159,8 +159,8 @@ class Group(NamedTuple):
         return x[places].view(kinds, self.pairs, self.size, -1)
 
     def parts(self) -> list[slice]:
-        """Pairs whose scores stay in the caches together; each thread has a cache of its own."""
-        step = max(1, torch.get_num_threads() * PART_BYTES // (4 * self.size**2))
+        """Pairs whose scores stay in the caches together; each thread has a cache of its own, and as many pairs."""
+        step = torch.get_num_threads() * max(1, PART_BYTES // (4 * self.size**2))
         return [slice(i, min(i + step, self.pairs)) for i in range(0, self.pairs, step)]
 
 
@@ -361,9 +361,11 @@ def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
     On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than `bernoulli_`.
     """
     seed = int(torch.randint(2**62, (), generator=generator())) if seed is None else seed % 2**62
-    bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * like.numel()), dtype=np.uint16)
-    keep = torch.from_numpy(bits >= round(p * 65536)).view(like.shape)
-    return keep.to(like.dtype).mul_(1 / (1 - p))
+    count = like.numel()
+    words = np.random.Generator(np.random.SFC64(seed)).integers(2**64, size=(count + 3) // 4, dtype=np.uint64)
+    keep = words.view(np.uint16)[:count] >= round(p * 65536)
+    mask = np.multiply(keep, 1 / (1 - p), dtype=np.float32).reshape(like.shape)
+    return torch.from_numpy(mask).to(like.dtype)
 
 
 # --- Cross-entropy ----------------------------------------------------------------------------------------------------

@@ -203,8 +203,8 @@ class Layout(NamedTuple):
     def gather(self, x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[3]).index_select(0, self.rows[x.shape[1]])
 
-    def scatter(self, x: Tensor, like: Tensor) -> Tensor:
-        return x.index_select(0, self.places[like.shape[1]]).view(like.shape)
+    def scatter(self, x: Tensor, kinds: int, heads: int) -> Tensor:
+        return x.index_select(0, self.places[kinds]).view(-1, kinds, heads, x.shape[1])
 
 
 def layout(segments: Tensor, heads: int) -> Layout:
@@ -264,7 +264,7 @@ def _attend(
 ) -> tuple[Tensor, list[Tensor]]:
     """One group of similar sequences at a time, and in a group as many pairs as have scores that fit the caches.
     Scores of long sequences are not kept: computing them again costs less than writing them to memory and reading them
-    back. P of short ones is small and kept.
+    back. P of short ones is small and kept, as are gathered queries, keys and values in place of what they came from.
 
     Backward, with S the scores of the scaled queries, P = softmax(S), M the dropout mask already divided by the keep
     probability, G the gradient of the output O (letters as in FlashAttention's appendix):
@@ -278,7 +278,7 @@ def _attend(
     """
     found, kinds = layout(segments, queries.shape[2]), queries.shape[1]
     q, kv = found.gather(queries).mul_(queries.shape[3] ** -0.5), found.gather(key_value)
-    mixed, kept = kv.new_empty(len(kv) // 2, kv.shape[1]), []
+    mixed, kept = kv.new_empty(len(kv) // 2, kv.shape[1]), [q, kv] if keep else []
     for number, group in enumerate(found.groups):
         query, (key, value), [out] = group.of(q, kinds), group.of(kv, 2), group.of(mixed, 1)
         keeps = keep and group.size <= KEPT_SIZE
@@ -290,7 +290,7 @@ def _attend(
                 p = p * dropout_mask(p, dropout, hash((int(seed), number, part.start)))
             torch.bmm(p, value[part], out=out[part])
         kept += [space] if keeps else []
-    return found.scatter(mixed, key_value[:, :1]).squeeze(1), kept
+    return found.scatter(mixed, 1, queries.shape[2]).squeeze(1), kept
 
 
 @torch.library.custom_op("luke_mini::packed_attention_backward", mutates_args=())
@@ -298,9 +298,12 @@ def _attention_backward(
     grad: Tensor, queries: Tensor, key_value: Tensor, kept: list[Tensor], segments: Tensor, dropout: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of queries and of key_value."""
-    found, kinds, scale = layout(segments, queries.shape[2]), queries.shape[1], queries.shape[3] ** -0.5
-    q, kv, g = found.gather(queries).mul_(scale), found.gather(key_value), found.gather(grad.unsqueeze(1))
+    """Gradients of queries and of key_value, which come as they are or, if kept, gathered and scaled."""
+    _, heads, head_dim = grad.shape
+    found, scale, q, kv = layout(segments, heads), head_dim**-0.5, queries, key_value
+    if queries.dim() == 4:
+        q, kv = found.gather(queries).mul_(scale), found.gather(key_value)
+    kinds, g = 2 * len(q) // len(kv), found.gather(grad.unsqueeze(1))
     g.index_fill_(0, found.padding, 0)  # it repeats rows, which must not count a second time
     dq, dkv, waiting = torch.empty_like(q), torch.empty_like(kv), list(kept)
     for number, group in enumerate(found.groups):
@@ -322,7 +325,7 @@ def _attention_backward(
                 torch.bmm(p.mT, out[part], out=dvalue[part])
             torch._softmax_backward_data(ds, p, 2, p.dtype, grad_input=ds)  # P (dP - delta)
             _score_gradients(ds, query[:, part], key[part], group.n_word, dquery[:, part], dkey[part])
-    return found.scatter(dq.mul_(scale), queries), found.scatter(dkv, key_value)
+    return found.scatter(dq.mul_(scale), kinds, heads), found.scatter(dkv, 2, heads)
 
 
 def _attention_like(queries, key_value, segments, dropout, seed, keep):
@@ -336,7 +339,8 @@ def _(grad, queries, key_value, kept, segments, dropout, seed):
 
 def _remember_attention(ctx, inputs, output):
     queries, key_value, segments, ctx.dropout, seed, _ = inputs
-    ctx.save_for_backward(queries, key_value, segments, seed, *output[1])
+    q, kv, *spaces = output[1] or (queries, key_value)
+    ctx.save_for_backward(q, kv, segments, seed, *spaces)
     ctx.set_materialize_grads(False)  # what is kept has no gradient
 
 

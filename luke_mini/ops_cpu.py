@@ -457,14 +457,13 @@ def _cross_entropy_backward(
         else:
             s = scores(x, weight, bias, start, stop, buffer)
             p, part = softmax(s, s.amax(1), lse.dtype)
-        d = p * (g * (part - lse).exp())[:, None]
+        p, scale = p.to(dtype), (g * (part - lse).exp())[:, None]  # d = scale p is never made: it is large
         if needs_bias:
-            db[start:stop] = d.sum(0)
-        d = d.to(dtype)
+            db[start:stop] = (p.T @ scale.to(dtype))[:, 0]
         if needs_hidden:
-            add_product(sum_dx, d, weight[start:stop].to(dtype))
+            sum_dx += (p @ weight[start:stop].to(dtype)) * scale
         if needs_weight:
-            put_product(dw[start:stop], d.T, x)
+            put_product(dw[start:stop], p.T, x * scale.to(dtype))
     if needs_hidden:
         dx.copy_(sum_dx)
     if needs_weight:
@@ -541,10 +540,3 @@ def put_product(out: Tensor, a: Tensor, b: Tensor) -> None:
     else:
         out.copy_(a @ b)
 
-
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b"""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b

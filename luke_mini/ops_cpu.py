@@ -4,7 +4,7 @@ Both are operators of their own (`torch.library`): torch.compile takes them as t
 lengths decide what is computed. What is kept for the backward pass is a result of the operator; in a compiled model
 nothing is, as its size would depend on the lengths.
 
-Attention: see `_attention`. Cross-entropy of a linear classifier with very many classes: with hidden rows x_n, one row
+Attention: see `_attend`. Cross-entropy of a linear classifier with very many classes: with hidden rows x_n, one row
 w_c and one bias b_c a class, and t_n the class that row n should get,
 
     s_nc = x_n . w_c + b_c        lse_n = log sum_c exp(s_nc)        loss_n = lse_n - s_nt
@@ -109,6 +109,30 @@ def generator() -> torch.Generator | None:
     return getattr(_lane, "generator", None)
 
 
+# --- Operators --------------------------------------------------------------------------------------------------------
+
+
+def operator(name: str, compute: Callable, like: Callable, remember: Callable, gradients: Callable) -> Callable:
+    """The function `compute` with its gradients, for torch.compile an operator of torch.library.
+
+    like: the shapes of its results, for the compiler. remember(ctx, inputs, results): what `gradients` needs. Outside
+    of compiled models the library's checks are left out: a fifth of a millisecond each time.
+    """
+    compiled = torch.library.custom_op(name, compute, mutates_args=())
+    compiled.register_fake(like)
+    compiled.register_autograd(gradients, setup_context=remember)
+
+    def forward(ctx, *inputs):
+        results = compute(*inputs)
+        remember(ctx, inputs, results)
+        return results
+
+    backward = torch.autograd.function.once_differentiable(gradients)
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    eager = type(compute.__name__, (torch.autograd.Function,), methods)
+    return lambda *inputs: (compiled if torch.compiler.is_compiling() else eager.apply)(*inputs)
+
+
 # --- Linear layers ----------------------------------------------------------------------------------------------------
 
 
@@ -159,8 +183,8 @@ class Group(NamedTuple):
         return x[places].view(kinds, self.pairs, self.size, -1)
 
     def parts(self) -> list[slice]:
-        """Pairs whose scores stay in the caches together; each thread has a cache of its own."""
-        step = max(1, torch.get_num_threads() * PART_BYTES // (4 * self.size**2))
+        """Pairs whose scores stay in the caches together; each thread has a cache of its own, and as many pairs."""
+        step = torch.get_num_threads() * max(1, PART_BYTES // (4 * self.size**2))
         return [slice(i, min(i + step, self.pairs)) for i in range(0, self.pairs, step)]
 
 
@@ -179,8 +203,8 @@ class Layout(NamedTuple):
     def gather(self, x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[3]).index_select(0, self.rows[x.shape[1]])
 
-    def scatter(self, x: Tensor, like: Tensor) -> Tensor:
-        return x.index_select(0, self.places[like.shape[1]]).view(like.shape)
+    def scatter(self, x: Tensor, kinds: int, heads: int) -> Tensor:
+        return x.index_select(0, self.places[kinds]).view(-1, kinds, heads, x.shape[1])
 
 
 def layout(segments: Tensor, heads: int) -> Layout:
@@ -235,13 +259,12 @@ def packed_attention(queries: Tensor, key_value: Tensor, segments: Tensor, dropo
     return _attention(queries, key_value, segments, dropout, seed, keep)[0]
 
 
-@torch.library.custom_op("luke_mini::packed_attention", mutates_args=())
-def _attention(
+def _attend(
     queries: Tensor, key_value: Tensor, segments: Tensor, dropout: float, seed: Tensor | None, keep: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """One group of similar sequences at a time, and in a group as many pairs as have scores that fit the caches.
     Scores of long sequences are not kept: computing them again costs less than writing them to memory and reading them
-    back. P of short ones is small and kept.
+    back. P of short ones is small and kept, as are gathered queries, keys and values in place of what they came from.
 
     Backward, with S the scores of the scaled queries, P = softmax(S), M the dropout mask already divided by the keep
     probability, G the gradient of the output O (letters as in FlashAttention's appendix):
@@ -255,7 +278,7 @@ def _attention(
     """
     found, kinds = layout(segments, queries.shape[2]), queries.shape[1]
     q, kv = found.gather(queries).mul_(queries.shape[3] ** -0.5), found.gather(key_value)
-    mixed, kept = kv.new_empty(len(kv) // 2, kv.shape[1]), []
+    mixed, kept = kv.new_empty(len(kv) // 2, kv.shape[1]), [q, kv] if keep else []
     for number, group in enumerate(found.groups):
         query, (key, value), [out] = group.of(q, kinds), group.of(kv, 2), group.of(mixed, 1)
         keeps = keep and group.size <= KEPT_SIZE
@@ -267,7 +290,7 @@ def _attention(
                 p = p * dropout_mask(p, dropout, hash((int(seed), number, part.start)))
             torch.bmm(p, value[part], out=out[part])
         kept += [space] if keeps else []
-    return found.scatter(mixed, key_value[:, :1]).squeeze(1), kept
+    return found.scatter(mixed, 1, queries.shape[2]).squeeze(1), kept
 
 
 @torch.library.custom_op("luke_mini::packed_attention_backward", mutates_args=())
@@ -275,9 +298,12 @@ def _attention_backward(
     grad: Tensor, queries: Tensor, key_value: Tensor, kept: list[Tensor], segments: Tensor, dropout: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of queries and of key_value."""
-    found, kinds, scale = layout(segments, queries.shape[2]), queries.shape[1], queries.shape[3] ** -0.5
-    q, kv, g = found.gather(queries).mul_(scale), found.gather(key_value), found.gather(grad.unsqueeze(1))
+    """Gradients of queries and of key_value, which come as they are or, if kept, gathered and scaled."""
+    _, heads, head_dim = grad.shape
+    found, scale, q, kv = layout(segments, heads), head_dim**-0.5, queries, key_value
+    if queries.dim() == 4:
+        q, kv = found.gather(queries).mul_(scale), found.gather(key_value)
+    kinds, g = 2 * len(q) // len(kv), found.gather(grad.unsqueeze(1))
     g.index_fill_(0, found.padding, 0)  # it repeats rows, which must not count a second time
     dq, dkv, waiting = torch.empty_like(q), torch.empty_like(kv), list(kept)
     for number, group in enumerate(found.groups):
@@ -299,11 +325,10 @@ def _attention_backward(
                 torch.bmm(p.mT, out[part], out=dvalue[part])
             torch._softmax_backward_data(ds, p, 2, p.dtype, grad_input=ds)  # P (dP - delta)
             _score_gradients(ds, query[:, part], key[part], group.n_word, dquery[:, part], dkey[part])
-    return found.scatter(dq.mul_(scale), queries), found.scatter(dkv, key_value)
+    return found.scatter(dq.mul_(scale), kinds, heads), found.scatter(dkv, 2, heads)
 
 
-@_attention.register_fake
-def _(queries, key_value, segments, dropout, seed, keep):
+def _attention_like(queries, key_value, segments, dropout, seed, keep):
     return key_value.new_empty(key_value[:, 0].shape), []
 
 
@@ -314,7 +339,8 @@ def _(grad, queries, key_value, kept, segments, dropout, seed):
 
 def _remember_attention(ctx, inputs, output):
     queries, key_value, segments, ctx.dropout, seed, _ = inputs
-    ctx.save_for_backward(queries, key_value, segments, seed, *output[1])
+    q, kv, *spaces = output[1] or (queries, key_value)
+    ctx.save_for_backward(q, kv, segments, seed, *spaces)
     ctx.set_materialize_grads(False)  # what is kept has no gradient
 
 
@@ -326,7 +352,9 @@ def _attention_gradients(ctx, grad, _):
     return *gradients, None, None, None, None
 
 
-_attention.register_autograd(_attention_gradients, setup_context=_remember_attention)
+_attention = operator(
+    "luke_mini::packed_attention", _attend, _attention_like, _remember_attention, _attention_gradients
+)
 
 
 def _probabilities(query: Tensor, key: Tensor, n_word: int, bias: Tensor, scores: Tensor) -> None:
@@ -361,9 +389,11 @@ def dropout_mask(like: Tensor, p: float, seed: int | None = None) -> Tensor:
     On a CPU 16 random bits an element decide (p is met to 1 in 65536), which is several times faster than `bernoulli_`.
     """
     seed = int(torch.randint(2**62, (), generator=generator())) if seed is None else seed % 2**62
-    bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * like.numel()), dtype=np.uint16)
-    keep = torch.from_numpy(bits >= round(p * 65536)).view(like.shape)
-    return keep.to(like.dtype).mul_(1 / (1 - p))
+    count = like.numel()
+    words = np.random.Generator(np.random.SFC64(seed)).integers(2**64, size=(count + 3) // 4, dtype=np.uint64)
+    keep = words.view(np.uint16)[:count] >= round(p * 65536)
+    mask = np.multiply(keep, 1 / (1 - p), dtype=np.float32).reshape(like.shape)
+    return torch.from_numpy(mask).to(like.dtype)
 
 
 # --- Cross-entropy ----------------------------------------------------------------------------------------------------
@@ -386,8 +416,7 @@ def linear_cross_entropy(
     return loss, hit, lse.detach()
 
 
-@torch.library.custom_op("luke_mini::chunked_cross_entropy", mutates_args=())
-def _cross_entropy(
+def _chunked_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Loss, hit, lse_n and, if they are kept, the p of every chunk and then all lse_nk [chunks, rows]."""
@@ -428,14 +457,13 @@ def _cross_entropy_backward(
         else:
             s = scores(x, weight, bias, start, stop, buffer)
             p, part = softmax(s, s.amax(1), lse.dtype)
-        d = p * (g * (part - lse).exp())[:, None]
+        p, scale = p.to(dtype), (g * (part - lse).exp())[:, None]  # d = scale p is never made: it is large
         if needs_bias:
-            db[start:stop] = d.sum(0)
-        d = d.to(dtype)
+            db[start:stop] = (p.T @ scale.to(dtype))[:, 0]
         if needs_hidden:
-            add_product(sum_dx, d, weight[start:stop].to(dtype))
+            sum_dx += (p @ weight[start:stop].to(dtype)) * scale
         if needs_weight:
-            put_product(dw[start:stop], d.T, x)
+            put_product(dw[start:stop], p.T, x * scale.to(dtype))
     if needs_hidden:
         dx.copy_(sum_dx)
     if needs_weight:
@@ -450,8 +478,7 @@ def _empty_gradients(hidden, weight, bias, *needed: bool) -> list[Tensor]:
             for t, need in zip((hidden, weight, bias), needed)]  # fmt: skip
 
 
-@_cross_entropy.register_fake
-def _(hidden, weight, bias, target, dtype, keep):
+def _cross_entropy_like(hidden, weight, bias, target, dtype, keep):
     loss = hidden.new_empty(hidden.shape[0], dtype=torch.promote_types(dtype, torch.float32))
     return loss, torch.empty_like(target, dtype=torch.bool), torch.empty_like(loss), []
 
@@ -475,7 +502,10 @@ def _cross_entropy_gradients(ctx, g, *_):
     return *(gradient if need else None for gradient, need in zip(gradients, needed)), None, None, None
 
 
-_cross_entropy.register_autograd(_cross_entropy_gradients, setup_context=_remember_cross_entropy)
+_cross_entropy = operator(
+    "luke_mini::chunked_cross_entropy", _chunked_cross_entropy, _cross_entropy_like, _remember_cross_entropy,
+    _cross_entropy_gradients,
+)  # fmt: skip
 
 
 def chunk_size(rows: int) -> int:
@@ -510,10 +540,3 @@ def put_product(out: Tensor, a: Tensor, b: Tensor) -> None:
     else:
         out.copy_(a @ b)
 
-
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b"""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b

@@ -119,8 +119,8 @@ def accumulate_gradients(
     for batch, (terms, found) in zip(micro_batches, each(both_ways, micro_batches)):
         for p, gradient in zip(parameters, found):  # in the order of the micro-batches, whichever was done first
             if gradient is not None and p.grad is None:
-                p.grad = torch.zeros_like(p)
-            if gradient is not None:
+                p.grad = gradient.clone(memory_format=torch.contiguous_format)  # it may be another's, too
+            elif gradient is not None:
                 p.grad += gradient
         for name, (loss_sum, hits) in terms.items():
             sums[name][:2] += torch.stack([loss_sum.detach().double(), hits.double()])

@@ -245,6 +245,12 @@ def test_side_by_side_keeps_order_and_shares_out_threads():
         torch.set_num_threads(before)
 
 
+def test_every_thread_has_as_many_pairs_of_a_long_sequence_at_a_time(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    [group] = ops_cpu.layout(torch.tensor([[0, 500, 500, 6]]), 12).groups
+    assert [part.stop - part.start for part in group.parts()] == [4, 4, 4]
+
+
 def test_lanes_draw_dropout_from_their_own_generators():
     queries, key_value, segments = torch.randn(9, 2, 2, 4), torch.randn(9, 2, 2, 4), torch.tensor([[0, 7, 7, 2]])
 

@@ -115,6 +115,25 @@ def test_layers_are_compiled_and_micro_batches_then_not_side_by_side(toy_data, t
     assert lanes == [3, 1, 1] and len({layer.__self__ for layer in compiled}) == len(compiled) == 4
 
 
+def test_a_gradient_that_two_parameters_share_is_added_up_for_each():
+    class Shift(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+
+        def forward(self, batch):
+            return {"word": (((self.first + self.second) * batch.factor).sum(), torch.tensor(0))}
+
+    words = SimpleNamespace(n_entities=0)
+    parts = [SimpleNamespace(counts={"word": 1}, n_tokens=1, packed=words, factor=factor) for factor in (2.0, 4.0)]
+    for part in parts:
+        part.to = lambda device, part=part: part
+    model = Shift()
+    with ops_cpu.side_by_side(2) as each:
+        trainer.accumulate_gradients(model, parts, Rank(0, 1, torch.device("cpu")), "fp32", each=each)
+    assert [p.grad.tolist() for p in model.parameters()] == [[3.0] * 3] * 2
+
+
 def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
     cpu, small, large = torch.device("cpu"), torch.nn.Linear(8, 8), torch.nn.Linear(1 << 13, 1 << 12, device="meta")
     monkeypatch.setattr(ops_cpu, "threads", lambda: 3)

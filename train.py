@@ -48,8 +48,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                      help="keep the input of each layer alone and compute the rest again for the gradients: the same "
                           "numbers, less memory; a step takes a third longer, or half")  # fmt: skip
     run.add_argument("--compile", action="store_true",
-                     help="torch.compile the layers, which takes 20 s at the start, for GPUs; not measured on one, on a "
-                          "CPU a step takes 1.0 to 1.1 times as long")  # fmt: skip
+                     help="torch.compile the layers, 20 s at the start; meant for GPUs, not measured on one; on a CPU "
+                          "a step then takes 1.0 to 1.1 times as long")  # fmt: skip
     run.add_argument("--price", type=float, default=0.0, metavar="X",
                      help="of an hour of one process (one GPU): estimates say what the run costs, too")
     run.add_argument("--save-every", default=1000, help="steps between saves, with validation [%(default)s]", **steps)

@@ -342,13 +342,13 @@ def foretell(arguments) -> None:
         model = LukeForPretraining(plan.shape)
     optim.select_trainable(model, training)
     files.show(header(rank, arguments, model, plan))
-    rules = batching.batch_rules(plan.words, plan.entities, training)
-    (step,) = islice(batching.batches(plan.shards, rules, global_batch=training.global_batch,
-                                      micro_batch=training.micro_batch), 1)  # fmt: skip
+    n_lanes = trainer.lanes(model, rank) if can_be_side_by_side(arguments) else 1
+    (step,) = batching.training_steps(plan.shards, plan.words, plan.entities, training, rank, 0, 1, n_lanes)
+    rows = sum(sorted(part.n_tokens for part in step)[-n_lanes:])
+    bytes_needed = progress.peak_memory(device) + cost.memory(model, rows, arguments.recompute)  # Python's own, too
     tokens, flop = sum(part.n_tokens for part in step), sum(cost.step_flops(model, part) for part in step)
     peak = cost.peak_rate(device, plan.precision)
     seconds = plan.total_steps * flop / (USUAL_SHARE * peak)
-    bytes_needed = cost.memory(model, max(part.n_tokens for part in step), arguments.recompute)
     price = f", for {seconds / 3600 * arguments.price:,.2f}" * (arguments.price > 0)
     files.show({
         "tokens": f"{report.number(plan.total_steps * tokens)}, {tokens:,} in the first step",
@@ -357,6 +357,11 @@ def foretell(arguments) -> None:
         "time": f"about {files.duration(seconds)}{price} on this machine, if a run reaches half of that rate; "
                 f"a run says after {progress.CALM} steps how long it takes",
     })  # fmt: skip
+
+
+def can_be_side_by_side(arguments) -> bool:
+    """Micro-batches, see `trainer.lanes`: layers computed again, or compiled, use torch's own random numbers."""
+    return not (arguments.recompute or arguments.compile)
 
 
 def prepare_out(arguments, rank) -> None:
@@ -416,7 +421,6 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
     def measure(step: int) -> dict[str, float]:
         return validation.measure(step == total_steps) if saving.is_due(step, total_steps, math.inf) else {}
 
-
     def micro_batches(start: int, lanes: int) -> Iterator[list[PretrainBatch]]:
         return batching.training_steps(plan.shards, words, entities, training, rank, start, total_steps, lanes)
 
@@ -425,7 +429,7 @@ def pretrain(arguments, rank: distributed.Rank) -> None:
         warmup_steps=training.warmup_steps, saving=saving, log_every=arguments.log_every, title="pretrain",
         measure=measure, work=lambda batch: cost.step_flops(model, batch),
         peak=cost.peak_rate(rank.device, plan.precision) * rank.world_size, sharded=arguments.shard,
-        side_by_side=not (arguments.recompute or arguments.compile), price=arguments.price,
+        side_by_side=can_be_side_by_side(arguments), price=arguments.price,
     )  # fmt: skip
     if rank.is_first:
         print(f"model in    {saves.saved_steps(arguments.out)[-1]}; how it went: {arguments.out / 'report.html'}")

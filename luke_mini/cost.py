@@ -51,14 +51,15 @@ def step_flops(model: nn.Module, batch) -> float:
     return total
 
 
-def memory(model: nn.Module, rows: int, recompute: bool = False) -> float:
+def memory(model: nn.Module, rows: int, recompute: bool = False, lanes: int = 1) -> float:
     """Bytes of tensors in one process, about: weights, gradients, AdamW, and what the backward pass of `rows` tokens
-    needs. recompute: whether layers keep their input only, see `model.Layer`."""
+    needs. recompute: whether layers keep their input only, see `model.Layer`. lanes: micro-batches side by side, each
+    with gradients of its own; `rows` are of all."""
     shape, parameters = model.config, list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     layers = shape.num_hidden_layers
     kept = rows * shape.hidden_size * (layers + HELD if recompute else layers * HELD)
-    return 4.0 * (sum(p.numel() for p in parameters) + 3 * trained + kept)
+    return 4.0 * (sum(p.numel() for p in parameters) + (3 + lanes * (lanes > 1)) * trained + kept)
 
 
 def peak_rate(device: torch.device, precision: str) -> float:

@@ -345,7 +345,8 @@ def foretell(arguments) -> None:
     n_lanes = trainer.lanes(model, rank) if can_be_side_by_side(arguments) else 1
     (step,) = batching.training_steps(plan.shards, plan.words, plan.entities, training, rank, 0, 1, n_lanes)
     rows = sum(sorted(part.n_tokens for part in step)[-n_lanes:])
-    bytes_needed = progress.peak_memory(device) + cost.memory(model, rows, arguments.recompute)  # Python's own, too
+    # Python's own, too:
+    bytes_needed = progress.peak_memory(device) + cost.memory(model, rows, arguments.recompute, n_lanes)
     tokens, flop = sum(part.n_tokens for part in step), sum(cost.step_flops(model, part) for part in step)
     peak = cost.peak_rate(device, plan.precision)
     seconds = plan.total_steps * flop / (USUAL_SHARE * peak)

@@ -33,7 +33,7 @@ from luke_mini.progress import Progress
 from luke_mini.saves import Saving
 
 X86 = ("x86_64", "AMD64")
-LANES, LANE_WEIGHTS = 4, 1 << 25  # micro-batches side by side at most; weights of a model up to which there are
+LANES = ((1 << 25, 4), (1 << 28, 2))  # up to so many weights of a model, so many micro-batches side by side at most
 
 
 def default_precision(device: torch.device, hidden_size: int) -> str:
@@ -76,10 +76,10 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def lanes(model: nn.Module, rank: Rank) -> int:
-    """How many micro-batches compute side by side: several where a single process has a small model on a CPU."""
+    """How many micro-batches compute side by side: several where a CPU has one process, and memory for their gradients."""
     weights = sum(p.numel() for p in model.parameters())
-    is_small = rank.world_size == 1 and rank.device.type == "cpu" and weights <= LANE_WEIGHTS
-    return min(ops_cpu.threads(), LANES) if is_small else 1
+    most = next((number for limit, number in LANES if weights <= limit), 1)
+    return min(ops_cpu.threads(), most) if rank.world_size == 1 and rank.device.type == "cpu" else 1
 
 
 def accumulate_gradients(

@@ -134,14 +134,14 @@ def test_a_gradient_that_two_parameters_share_is_added_up_for_each():
     assert [p.grad.tolist() for p in model.parameters()] == [[3.0] * 3] * 2
 
 
-def test_side_by_side_is_for_small_models_of_one_process_on_a_cpu(monkeypatch):
-    cpu, small, large = torch.device("cpu"), torch.nn.Linear(8, 8), torch.nn.Linear(1 << 13, 1 << 12, device="meta")
+def test_side_by_side_is_for_one_process_on_a_cpu_and_bounded_by_the_model(monkeypatch):
+    cpu, tiny = torch.device("cpu"), torch.nn.Linear(8, 8)
+    base, large = (torch.nn.Linear(1 << size, 1 << 12, device="meta") for size in (13, 17))
     monkeypatch.setattr(ops_cpu, "threads", lambda: 3)
-    assert trainer.lanes(small, Rank(0, 1, cpu)) == 3
-    assert {trainer.lanes(large, Rank(0, 1, cpu)), trainer.lanes(small, Rank(0, 2, cpu)),
-            trainer.lanes(small, Rank(0, 1, torch.device("cuda")))} == {1}  # fmt: skip
+    assert [trainer.lanes(model, Rank(0, 1, cpu)) for model in (tiny, base, large)] == [3, 2, 1]
+    assert trainer.lanes(tiny, Rank(0, 2, cpu)) == trainer.lanes(tiny, Rank(0, 1, torch.device("cuda"))) == 1
     monkeypatch.setattr(ops_cpu, "threads", lambda: 64)
-    assert trainer.lanes(small, Rank(0, 1, cpu)) == trainer.LANES
+    assert [trainer.lanes(model, Rank(0, 1, cpu)) for model in (tiny, base)] == [4, 2]
 
 
 TWO_PROCESSES = """

@@ -112,10 +112,10 @@ BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial; any large odd number
 PARAGRAPH = 1  # between paragraphs; practically never the hash of a word
 
 
-@lru_cache(1 << 20)
+@lru_cache(1 << 17)  # 25 MB
 def _hash(word: str) -> int:
     """64 bits of a word of a text, equal for words with the same normal form."""
-    name = normalize_word(word).encode("utf-8", "surrogatepass")
+    name = normalize_word.__wrapped__(word).encode("utf-8", "surrogatepass")  # kept once is enough
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
@@ -147,12 +147,12 @@ def _trie(flat: np.ndarray, lengths: np.ndarray) -> Trie:
     for depth in range(lengths.max(initial=0)):
         longer = lengths > depth
         value[longer] = value[longer] * BASE + flat[first[longer] + depth]
-        levels.append(value[longer])
+        levels.append(np.unique(value[longer]))
     nodes = np.unique(np.concatenate(levels)) if levels else value
-    if len(np.unique(value)) < len(value):
-        raise ValueError(f"two of the {len(value)} names are equal or have equal hashes: expected different names")
     ends = np.full(len(nodes), -1, np.int32)
     ends[np.searchsorted(nodes, value)] = np.arange(len(value))
+    if np.count_nonzero(ends >= 0) < len(value):
+        raise ValueError(f"two of the {len(value)} names are equal or have equal hashes: expected different names")
     return nodes, ends
 
 
@@ -455,6 +455,7 @@ def from_rows(rows: Iterable[Row]) -> Mentions:
     for rank, title in enumerate(sorted(number)):
         titles.append(title)
         ranks[number[title]] = rank
+    del number  # as large as all arrays
     links, first, counts, words = (np.frombuffer(numbers, np.int64) for numbers in (links, first, counts, words))
     title_ids, trie = ranks[np.frombuffer(title_ids, np.int32)], _trie(np.frombuffer(hashes, np.uint64), words)
     return Mentions(*names.arrays(), links, links, first, title_ids, counts, *titles.arrays(), *trie)

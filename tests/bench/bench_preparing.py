@@ -2,6 +2,7 @@
 
     python tests/bench/bench_preparing.py memory DUMP --gigabytes 0.3 1 5 --out FOLDER [--thin] [options of prepare_wiki.py]
     python tests/bench/bench_preparing.py kills DUMP --kills 20 --out FOLDER [options of prepare_wiki.py]
+    python tests/bench/bench_preparing.py workers DUMP --out FOLDER [options of prepare_wiki.py]
 
 memory: a large dump has the pages of DUMP again and again; in each copy they have titles of their own, links among them
 lead to the same copy, and so many of the other linked titles are new, as redirects to its pages, that a gigabyte has
@@ -11,8 +12,9 @@ as much of a tenth of the XML, and the names of a gigabyte do not take its time.
 both share; "own" is what no other process has.
 
 kills: SIGKILL when a random share of an undisturbed run's processor time is spent, by all processes together, then the
-same command again; what was done twice is the sum of both less the undisturbed run's. Then 1 and 4 workers, and two parts
-merged. All have to make the same bytes.
+same command again; what was done twice is the sum of both less the undisturbed run's. All have to make the same bytes.
+
+workers: 1 worker, 4 workers, and two parts merged have to make the same bytes.
 """
 
 import argparse
@@ -32,6 +34,7 @@ import time
 import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from project import ROOT
@@ -98,18 +101,29 @@ def stage(out: Path) -> str:
     return begun[-1].parent.name.split("-")[0] if begun else "start"
 
 
+def size(folder: Path) -> int:
+    """Bytes of all files."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found += path.lstat().st_size
+    return found
+
+
 def watch(command: list[str], out: Path) -> dict[str, list[float]]:
-    """stage -> seconds, peaks of the main process and of the largest worker (resident, own), in bytes."""
-    found, last = defaultdict(lambda: [0.0, 0, 0, 0]), time.monotonic()
+    """stage -> processor seconds of all, peaks of the main process, of the largest worker (resident, own), of the disk,
+    in bytes."""
+    found, last = defaultdict(lambda: [0.0, 0, 0, 0, 0]), 0.0
     process = subprocess.Popen(command, cwd=ROOT)
     while True:
-        rows, now = found[stage(out)], time.monotonic()
-        rows[0] += now - last
-        last = now
+        rows, now = found[stage(out)], spent_by(process.pid)
+        rows[0] += max(0.0, now - last)
+        last = max(now, last)
         main, *workers = [memory(process.pid), *map(memory, children(process.pid))]
         rows[1] = max(rows[1], main[0] if main else 0)
         for worker in filter(None, workers):
             rows[2], rows[3] = max(rows[2], worker[0]), max(rows[3], worker[1])
+        rows[4] = max(rows[4], size(out))
         if process.poll() is not None:
             break
         time.sleep(0.2)
@@ -129,8 +143,9 @@ def measure_memory(dump: Path, sizes: list[float], thin: bool, folder: Path, oth
         print(f"{size:g} GB of XML, {large.stat().st_size / 1e9:.2f} GB {'thin' if thin else 'packed'}, {made['pages']:,} articles, "
               f"{made['redirects']:,} redirects, {made['links']:,} links; MB of memory:")  # fmt: skip
         for name, (seconds, *peaks) in found.items():
-            main, worker, own = (peak / 1e6 for peak in peaks)
-            print(f"  {name:12s}{seconds:7.0f} s   main{main:6.0f}   a worker{worker:6.0f}, own{own:6.0f}", flush=True)
+            main, worker, own, disk = (peak / 1e6 for peak in peaks)
+            print(f"  {name:12s}{seconds:7.0f} s of processor time   main{main:6.0f}   a worker{worker:6.0f}, own"
+                  f"{own:6.0f}   disk{disk:7.0f}", flush=True)  # fmt: skip
 
 
 # --- Kills ------------------------------------------------------------------------------------------------------------
@@ -179,7 +194,7 @@ def measure_kills(dump: Path, kills: int, folder: Path, others: list[str]) -> No
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: workers of a killed process become our children
     whole, out = folder / "undisturbed", folder / "killed"
     shutil.rmtree(whole, ignore_errors=True)
-    usual = statistics.median(run(command(dump, whole, others))[0] for _ in range(3))
+    usual = statistics.mean(run(command(dump, whole, others))[0] for _ in range(2))
     start, _ = run([sys.executable, "-c", "import prepare_wiki"])
     print(f"undisturbed {usual:.2f} s of processor time, {start:.2f} s of them to start")
     for number in range(kills):
@@ -189,16 +204,24 @@ def measure_kills(dump: Path, kills: int, folder: Path, others: list[str]) -> No
         same = contents(out) == contents(whole)
         print(f"killed after {first:5.2f} s ({at}), the rest {rest:5.2f} s: {rest / max(usual - first, 0.01):.2f} x "
               f"what was left, twice {first + rest - usual:5.2f} s; {'same' if same else 'OTHER'} bytes", flush=True)  # fmt: skip
-    parts = (["--part", "1/2"], ["--part", "2/2"], ["--merge"])
-    for runs in ([["--workers", "1"]], [["--workers", "4"]], [*parts, *parts]):
-        for more in runs:
-            run(command(dump, out, [*others, *more]))
-        print(f"{' '.join(runs[0])} ...: {'same' if contents(out) == contents(whole) else 'OTHER'} bytes", flush=True)
+
+
+def compare_workers(dump: Path, folder: Path, others: list[str]) -> None:
+    parts = [[*part, "--workers", "2"] for part in (["--part", "1/2"], ["--part", "2/2"], ["--merge"])]
+    ways = {"1 worker": [["--workers", "1"]], "4 workers": [["--workers", "4"]], "2 parts, merged": 2 * parts}
+    made = []
+    for number, (way, runs) in enumerate(ways.items()):
+        out = folder / f"way-{number}"
+        shutil.rmtree(out, ignore_errors=True)
+        seconds = sum(run(command(dump, out, [*others, *more]))[0] for more in runs)
+        made.append(contents(out))
+        print(f"{way}: {len(made[-1])} files, {sum(map(len, made[-1].values())):,} bytes, {seconds:.1f} s of processor time"
+              + (", the same" if made[-1] == made[0] else ", OTHERS") * (number > 0), flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "kills"])
+    parser.add_argument("what", choices=["memory", "kills", "workers"])
     parser.add_argument("dump", type=Path)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.3])
     parser.add_argument("--thin", action="store_true")
@@ -208,6 +231,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "memory":
         measure_memory(options.dump, options.gigabytes, options.thin, options.out, others)
+    elif options.what == "workers":
+        compare_workers(options.dump, options.out, others)
     else:
         measure_kills(options.dump, options.kills, options.out, others)
 

@@ -2,8 +2,9 @@
 
 It is reckoned from a sample that was prepared. Times are processor times, so that other work on the machine does not
 count: those of the main process, and those of its workers, which they share. They grow as the bytes of the sources do,
-the tokenizer's as its text, which is bounded. So does the disk, but for the vocabularies, and that is too much: most
-names of a large dump come again. Of memory, only what the main process keeps of titles grows.
+the tokenizer's as its text, which is bounded. So does the disk, but for the vocabularies, and that is too much where
+titles without a page count (--keep-red-links): most of them come again. Of memory, what the main process keeps of titles
+grows, and the examples of a shard that is not yet full.
 """
 
 import os
@@ -18,6 +19,7 @@ from luke_mini import files, wikidata
 from luke_mini.corpus import Corpus
 
 READ = 1 << 25  # bytes of Wikidata that are read for its time
+SHARD = 1 << 28  # bytes of examples in the main process before a shard is written: 2^26 words in 2 or 4 bytes, entities
 TITLE = 700  # bytes in the main process of an article or a redirect, with its share of links and names: measured
 
 
@@ -33,6 +35,7 @@ class Sample:
         now = self._spent()
         self.seconds[stage] = now[0] - self._before[0], now[1] - self._before[1]
         self._before, self.bytes = now, (size(self.folder), size(self.folder.parent))
+        self.shards = sum(path.stat().st_size for path in self.folder.parent.rglob("shard-*.bin"))
         who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
         self.memory = [1024 * resource.getrusage(which).ru_maxrss for which in who]
 
@@ -64,6 +67,7 @@ def forecast(
     waiting, kept = more * sample.bytes[0], more * (sample.bytes[1] - sample.bytes[0])
     free = shutil.disk_usage(next(place for place in [out, *out.resolve().parents] if place.exists())).free
     main, worker = sample.memory
+    main += TITLE * (more - 1) * (articles + redirects) + min(more * sample.shards, SHARD)
     return {
         "sources": f"{amount(total)} in {sum(len(pages.pieces) for pages in corpora):,} pieces",
         "there": ", ".join(f"{stage} {parts:,} of {whole:,}" for stage, (parts, whole) in there.items()),
@@ -73,8 +77,8 @@ def forecast(
                 + ", ".join(f"{stage} {files.duration(needed)}" for stage, needed in seconds.items()),
         "disk": f"at most {amount(kept)} in {out}, and until all is done {amount(waiting)} more; {amount(free)} are free"
                 + ": too little" * (kept + waiting > free),
-        "memory": f"about {amount(main + TITLE * (more - 1) * (articles + redirects))} in the main process, in each "
-                  f"worker {amount(worker)}, and what it shares with the main process",
+        "memory": f"about {amount(main)} in the main process, in each worker {amount(worker)}, and what it "
+                  "shares with the main process",
     }  # fmt: skip
 
 

@@ -1,15 +1,23 @@
 """What prepare_wiki.py takes: memory, by stage and process; processor time, when it is killed and goes on.
 
-    python tests/bench/bench_preparing.py memory DUMP --gigabytes 0.3 1 5 --out FOLDER [--thin] [options of prepare_wiki.py]
-    python tests/bench/bench_preparing.py kills DUMP --kills 20 --out FOLDER [options of prepare_wiki.py]
-    python tests/bench/bench_preparing.py workers DUMP --out FOLDER [options of prepare_wiki.py]
+    python tests/bench/bench_preparing.py memory DUMP --gigabytes 0.3 1 5 --out FOLDER [--thin] [options of the script]
+    python tests/bench/bench_preparing.py kills DUMP --kills 20 --out FOLDER [options of the script]
+    python tests/bench/bench_preparing.py workers DUMP --out FOLDER [options of the script]
 
 memory: a large dump has the pages of DUMP again and again; in each copy they have titles of their own, links among them
 lead to the same copy, and so many of the other linked titles are new, as redirects to its pages, that a gigabyte has
-about as many titles as one of the English Wikipedia (190,000). It has a bzip2 stream for each copy. One that is there is
-taken. --thin leaves out all text but the links that are new in each copy, and packs nothing: the main process then keeps
-as much of a tenth of the XML, and the names of a gigabyte do not take its time. Resident memory is read from /proc every 0.2 seconds. Of a worker, forked from the main process, it includes what
-both share; "own" is what no other process has.
+about as many titles as one of the English Wikipedia (190,000). It has a bzip2 stream for each copy. One that is there
+is taken.
+
+--thin: the same dump without what the main process does not keep, a thirteenth of the XML, not packed. The same as in
+the whole one: the pages, their titles, the redirects, and each link to a title that a copy has for itself. Not so:
+each of these links is a sentence, named by the title, and there is no other text; links that lead to the same titles in
+all copies, and so their names and counts, are missing. So a thin run shows what grows with titles and their counts. It
+does not show the time, nor the examples of a shard, at most 2^26 words, which the main process holds before it writes
+them: 2 bytes a word, or 4 with more than 65,536 in the vocabulary, and 8 an entity.
+
+Resident memory is the highest that /proc says, every 0.2 s. Of a worker, forked from the main process, it includes
+what both share; "own" is what no other process has.
 
 kills: SIGKILL when a random share of an undisturbed run's processor time is spent, by all processes together, then the
 same command again; what was done twice is the sum of both less the undisturbed run's. All have to make the same bytes.
@@ -56,8 +64,11 @@ def template(xml: bytes, thin: bool) -> tuple[bytes, bytes]:
     pages = TITLE.sub(rb"\g<0>" + SLOT, pages)
     pages = LINK.sub(lambda link: link[0] + SLOT * (link[1] in own or link[1] in new), pages)
     if thin:
-        pages = re.sub(rb"(<text[^>]*>)(?!#)([^<]*)", lambda text: text[1] + b" ".join(
-            b"A page is called [[%s]]." % link for link in re.findall(rb"\[\[([^\[\]|]*\0)", text[2])), pages)  # fmt: skip
+        def links_alone(text: re.Match) -> bytes:
+            links = re.findall(rb"\[\[([^\[\]|]*\0)", text[2])
+            return text[1] + b" ".join(b"A page is called [[%s]]." % link for link in links)
+
+        pages = re.sub(rb"(<text[^>]*>)(?!#)([^<]*)", links_alone, pages)
     targets = sorted(own)
     more = (REDIRECT % (title + SLOT, *2 * [targets[k % len(targets)] + SLOT]) for k, title in enumerate(sorted(new)))
     return head, pages + b"".join(more)
@@ -77,13 +88,13 @@ def write_dump(small: Path, size: float, path: Path, thin: bool) -> None:
 
 
 def memory(process: int) -> tuple[int, int] | None:
-    """Resident bytes, and those that no other process has."""
+    """Most resident bytes until now, and those that no other process has."""
     try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+        text = "".join(Path(f"/proc/{process}/{name}").read_text() for name in ("status", "smaps_rollup"))
     except OSError:
         return None
-    found = {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
-    return (found["Rss"], found["Private_Clean"] + found["Private_Dirty"]) if found else None
+    found = {name: int(value) * 1024 for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    return (found["VmHWM"], found["Private_Clean"] + found["Private_Dirty"]) if "VmHWM" in found else None
 
 
 def children(process: int) -> list[int]:
@@ -119,7 +130,7 @@ def watch(command: list[str], out: Path) -> dict[str, list[float]]:
         rows, now = found[stage(out)], spent_by(process.pid)
         rows[0] += max(0.0, now - last)
         last = max(now, last)
-        main, *workers = [memory(process.pid), *map(memory, children(process.pid))]
+        main, *workers = map(memory, [process.pid, *children(process.pid)])
         rows[1] = max(rows[1], main[0] if main else 0)
         for worker in filter(None, workers):
             rows[2], rows[3] = max(rows[2], worker[0]), max(rows[3], worker[1])
@@ -140,8 +151,8 @@ def measure_memory(dump: Path, sizes: list[float], thin: bool, folder: Path, oth
             large.with_suffix(".part").rename(large)
         found = watch(command(large, out, others), out)
         made = json.loads((out / "manifest.json").read_text())
-        print(f"{size:g} GB of XML, {large.stat().st_size / 1e9:.2f} GB {'thin' if thin else 'packed'}, {made['pages']:,} articles, "
-              f"{made['redirects']:,} redirects, {made['links']:,} links; MB of memory:")  # fmt: skip
+        print(f"{size:g} GB of XML, {large.stat().st_size / 1e9:.2f} GB {'thin' if thin else 'packed'}, "
+              f"{made['pages']:,} articles, {made['redirects']:,} redirects, {made['links']:,} links; memory in MB:")
         for name, (seconds, *peaks) in found.items():
             main, worker, own, disk = (peak / 1e6 for peak in peaks)
             print(f"  {name:12s}{seconds:7.0f} s of processor time   main{main:6.0f}   a worker{worker:6.0f}, own"
@@ -203,7 +214,8 @@ def measure_kills(dump: Path, kills: int, folder: Path, others: list[str]) -> No
         rest, _ = run(command(dump, out, others))
         same = contents(out) == contents(whole)
         print(f"killed after {first:5.2f} s ({at}), the rest {rest:5.2f} s: {rest / max(usual - first, 0.01):.2f} x "
-              f"what was left, twice {first + rest - usual:5.2f} s; {'same' if same else 'OTHER'} bytes", flush=True)  # fmt: skip
+              f"what was left, twice {first + rest - usual:5.2f} s; "
+              f"{'same' if same else 'OTHER'} bytes", flush=True)  # fmt: skip
 
 
 def compare_workers(dump: Path, folder: Path, others: list[str]) -> None:
@@ -215,8 +227,8 @@ def compare_workers(dump: Path, folder: Path, others: list[str]) -> None:
         shutil.rmtree(out, ignore_errors=True)
         seconds = sum(run(command(dump, out, [*others, *more]))[0] for more in runs)
         made.append(contents(out))
-        print(f"{way}: {len(made[-1])} files, {sum(map(len, made[-1].values())):,} bytes, {seconds:.1f} s of processor time"
-              + (", the same" if made[-1] == made[0] else ", OTHERS") * (number > 0), flush=True)  # fmt: skip
+        print(f"{way}: {len(made[-1])} files, {sum(map(len, made[-1].values())):,} bytes, {seconds:.1f} s of processor"
+              " time" + (", the same" if made[-1] == made[0] else ", OTHERS") * (number > 0), flush=True)  # fmt: skip
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ It is reckoned from a sample that was prepared. Times are processor times, so th
 count: those of the main process, and those of its workers, which they share. They grow as the bytes of the sources do,
 the tokenizer's as its text, which is bounded. So does the disk, but for the vocabularies, and that is too much where
 titles without a page count (--keep-red-links): most of them come again. Of memory, what the main process keeps of titles
-grows, and the examples of a shard that is not yet full.
+grows, and before or after that what the tokenizer is trained on, or the examples of a shard that is not yet full.
 """
 
 import os
@@ -37,7 +37,10 @@ class Sample:
         self._before, self.bytes = now, (size(self.folder), size(self.folder.parent))
         self.shards = sum(path.stat().st_size for path in self.folder.parent.rglob("shard-*.bin"))
         who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-        self.memory = [1024 * resource.getrusage(which).ru_maxrss for which in who]
+        peaks = [1024 * resource.getrusage(which).ru_maxrss for which in who]
+        if stage == "tokenizer":
+            self.training = peaks[0] - self.memory[0]
+        self.memory = peaks
 
     def _spent(self) -> tuple[float, float]:
         now = os.times()
@@ -67,7 +70,8 @@ def forecast(
     waiting, kept = more * sample.bytes[0], more * (sample.bytes[1] - sample.bytes[0])
     free = shutil.disk_usage(next(place for place in [out, *out.resolve().parents] if place.exists())).free
     main, worker = sample.memory
-    main += TITLE * (more - 1) * (articles + redirects) + min(more * sample.shards, SHARD)
+    largest = max(growth["tokenizer"] * sample.training, min(more * sample.shards, SHARD))
+    main += TITLE * (more - 1) * (articles + redirects) + largest - sample.training
     return {
         "sources": f"{amount(total)} in {sum(len(pages.pieces) for pages in corpora):,} pieces",
         "there": ", ".join(f"{stage} {parts:,} of {whole:,}" for stage, (parts, whole) in there.items()),

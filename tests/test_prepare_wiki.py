@@ -605,7 +605,7 @@ def test_a_forecast_by_hand(tmp_path, monkeypatch):
     )] for n in (4, 1))  # fmt: skip
     seconds = {"pages": (1, 20), "vocabulary": (5, 0), "tokenizer": (8, 0), "examples": (0, 60), "folder": (2, 0)}
     sample = SimpleNamespace(seconds=seconds, bytes=(3_000_000, 5_000_000), shards=80_000_000,
-                             memory=[100_000_000, 200_000_000])  # fmt: skip
+                             training=100_000_000, memory=[200_000_000, 200_000_000])  # fmt: skip
     there = {"pages": (2, 4), "vocabulary": (0, 1), "tokenizer": (0, 1), "examples": (0, 4)}
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000_000))
     found = forecast.forecast(tmp_path / "a/b", corpora, sample, sampled, there, 250, 30)
@@ -620,7 +620,7 @@ def test_a_forecast_by_hand(tmp_path, monkeypatch):
     corpora[0].rules = corpus.Rules(False, "en", 60_000, True)
     found = forecast.forecast(tmp_path, corpora, sample, sampled, there | {"vocabulary": (1, 1)}, 250, 30)
     assert "pages 8 s, vocabulary 0 s, tokenizer 10 s, examples 45 s" in found["time"] and "3 MB in" in found["disk"]
-    assert f"about {100 + 25_000 * forecast.TITLE / 1e6 + 120:.0f} MB in the main" in found["memory"]
+    assert f"about {100 + 25_000 * forecast.TITLE / 1e6 + 125:.0f} MB in the main" in found["memory"]
 
 
 def test_the_size_of_a_sample(tmp_path):

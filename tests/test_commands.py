@@ -94,6 +94,7 @@ SMALLER = [  # pattern, what is added to make it small; the last one of an optio
     (r"bench_disambiguation", "--entities 500 --documents 2 --rounds 1"),
     (r"bench_linear_cross_entropy", "--rows 8 --classes 900 --features 16 --rounds 1"),
     (r"bench_mentions", "--pages 9 --rounds 1"),
+    (r"bench_preparing", "--gigabytes 0.0001 --max-pages 60 --vocab-size 800 --max-seq-length 64 --workers 1"),
     (r"bench_training_step", "--size tiny --entities 100 --precision fp32 --rounds 1"),
 ]  # fmt: skip
 NAMES = {"TASK": "ner", "DIR": "roberta-base", "DUMP": "dump.xml.bz2", "FILE": "dump.xml.bz2", "N": "2"}

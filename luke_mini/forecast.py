@@ -3,8 +3,8 @@
 It is reckoned from a sample that was prepared. Times are processor times, so that other work on the machine does not
 count: those of the main process, and those of its workers, which they share. They grow as the bytes of the sources do,
 the tokenizer's as its text, which is bounded. So does the disk, but for the vocabularies, and that is too much where
-titles without a page count (--keep-red-links): most of them come again. Of memory, what the main process keeps of titles
-grows, and before or after that what the tokenizer is trained on, or the examples of a shard that is not yet full.
+titles without a page count (--keep-red-links): most of them come again. Of memory, what the main process keeps of
+titles grows, and before or after that what the tokenizer is trained on, or the examples of a shard that is not full.
 """
 
 import os

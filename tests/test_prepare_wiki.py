@@ -623,13 +623,19 @@ def test_a_forecast_by_hand(tmp_path, monkeypatch):
     assert f"about {100 + 25_000 * forecast.TITLE / 1e6 + 125:.0f} MB in the main" in found["memory"]
 
 
-def test_the_size_of_a_sample(tmp_path):
-    """Vocabularies do not grow with the sources."""
+def test_the_size_of_a_sample(tmp_path, monkeypatch):
+    """Vocabularies do not grow with the sources. The memory of training is what the tokenizer's stage adds."""
     for name, length in {"shard-0.bin": 7, "work/pages-1/00000": 30, "work/vocabulary-1/00000": 100, "tokenizer/x": 900,
                          "entity_vocab.jsonl": 5000}.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(bytes(length))
-    assert forecast.size(tmp_path) == 37 and forecast.size(tmp_path / "work") == 30
+    peaks = iter([10, 0, 17, 0, 90, 5])
+    monkeypatch.setattr(forecast.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=next(peaks)))
+    sample = forecast.Sample(tmp_path / "work")
+    for stage in ("vocabulary", "tokenizer", "examples"):
+        sample.done(stage)
+    assert sample.bytes == (30, 37) and sample.shards == 7
+    assert sample.training == 7 * 1024 and sample.memory == [90 * 1024, 5 * 1024]
 
 
 def test_two_at_once_are_never_mixed(made, dump, tmp_path):

@@ -37,6 +37,16 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     closeness.SEED = config.getoption("--seed")
     torch.set_num_threads(config.getoption("--threads"))
+    if vars(config.option).get("dist") == "load":  # `-n 2`, pytest-xdist: each file in one process, in our order
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
+
+
+LONGEST = ("test_trainer", "test_kernels_aot", "test_entity_attention", "test_commands")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process waits for one of them in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="module")

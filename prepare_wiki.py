@@ -356,13 +356,15 @@ class Made(NamedTuple):
     entity_ids: dict[str, int]
 
 
-def make_parts(arguments: argparse.Namespace, pages: corpus.Corpus, words, vocab: EntityVocab) -> Made:
-    """Stage 5: examples, and how many pages contain each name."""
+def make_parts(
+    arguments: argparse.Namespace, pages: corpus.Corpus, words, vocab: EntityVocab, hashed: dict[str, str]
+) -> Made:
+    """Stage 5: examples, and how many pages contain each name. hashed: `hashes` of both vocabularies."""
     built_in, names = not (arguments.dump or arguments.jsonl), None
     if not arguments.no_mentions:
         pages.hold_out(0 if built_in else arguments.held_out_pages)
         names = make_names(arguments, pages)
-    more = {"held_out": len(pages.held_out), "vocabularies": hashes(words, vocab)}
+    more = {"held_out": len(pages.held_out), "vocabularies": hashed}
     stage = Stage(pages.work, "examples", made_of(arguments, "examples", [pages]) | more, arguments.share)
     entity_ids = vocab.link_table(pages.redirects, pages.language)
     build = partial(
@@ -428,7 +430,8 @@ def prepare(arguments: argparse.Namespace, corpora: list[corpus.Corpus], done=la
     done("vocabulary")
     words = make_tokenizer(arguments, work, corpora)
     done("tokenizer")
-    made = [make_parts(arguments, pages, words, vocab) for pages in corpora]
+    hashed = hashes(words, vocab)
+    made = [make_parts(arguments, pages, words, vocab, hashed) for pages in corpora]
     done("examples")
     if arguments.part:
         return []

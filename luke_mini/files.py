@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import re
+import resource
 import secrets
 import shutil
 import sys
@@ -407,6 +408,11 @@ def show(values: Mapping[str, str]) -> None:
     """Names and values in two columns."""
     for name, value in values.items():
         print(f"{name:12}{value.replace(chr(10), chr(10) + ' ' * 12)}", flush=True)
+
+
+def peak_memory(whose: int = resource.RUSAGE_SELF) -> int:
+    """The most that this process has had so far, or one of its children that have ended, in bytes."""
+    return resource.getrusage(whose).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def duration(seconds: float) -> str:

@@ -38,8 +38,7 @@ class Sample:
         self.seconds[stage] = now[0] - self._before[0], now[1] - self._before[1]
         self._before, self.bytes = now, (size(self.folder), size(self.folder.parent))
         self.shards = sum(path.stat().st_size for path in self.folder.parent.rglob("shard-*.bin"))
-        who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-        peaks = [1024 * resource.getrusage(which).ru_maxrss for which in who]
+        peaks = [files.peak_memory(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         if stage == "tokenizer":
             self.training = peaks[0] - self.memory[0]
         self.memory = peaks

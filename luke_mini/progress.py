@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def peak_memory(device: torch.device) -> float:
     """The most that this process has had so far, in bytes: of the GPU, else of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return files.peak_memory()
 
 
 class Progress:

@@ -135,6 +135,11 @@ def load(folder: str | Path) -> "Tokenizer":
 # --- The base class ---------------------------------------------------------------------------------------------------
 
 
+def prefixed(text: str, prefix_space: bool) -> str:
+    """A text with a space in front, if one is wanted and there is none."""
+    return " " + text if prefix_space and text and not text[0].isspace() else text
+
+
 def in_a_row(parts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """The ids of all parts, int32, and how many each has."""
     counts = np.fromiter(map(len, parts), np.int64, len(parts))
@@ -213,8 +218,7 @@ class Tokenizer:
 
     def encode_pieces(self, texts: list[str], prefix_spaces: list[bool]) -> list[list[int]]:
         """The ids of `encode` for many texts, one by one."""
-        spaces = [" " * (prefix and bool(text) and not text[0].isspace()) for text, prefix in zip(texts, prefix_spaces)]
-        ids, counts = self.encode_parts([space + text for space, text in zip(spaces, texts)])
+        ids, counts = self.encode_parts(list(map(prefixed, texts, prefix_spaces)))
         ids, ends = ids.tolist(), np.cumsum(counts).tolist()
         return [ids[start:end] for start, end in pairwise([0, *ends])]
 

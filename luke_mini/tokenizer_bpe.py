@@ -32,7 +32,7 @@ import numpy as np
 
 from luke_mini import files, tokenizer
 from luke_mini.spans import WHITE_SPACE, Encoding, is_punctuation, is_squeezed, without_space
-from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer
+from luke_mini.tokenizer import ADDED, NAMES, SPECIAL, Memory, Tokenizer, prefixed
 
 NEVER = 1 << 60  # the rank of a pair that is not merged
 MOST_SPARE = 100_000  # ids without a token
@@ -196,10 +196,10 @@ class BpeTokenizer(Tokenizer):
         return ids[~is_border], np.diff(np.flatnonzero(is_border), append=len(ids)) - 1
 
     def encode(self, text: str, prefix_space: bool = True) -> Encoding:
-        prefixed = _prefixed(text, prefix_space)
-        start = len(text) - len(prefixed)  # -1: the first character is the added space
+        spaced = prefixed(text, prefix_space)
+        start = len(text) - len(spaced)  # -1: the first character is the added space
         ids, offsets = [], []
-        for word in pre_tokens(prefixed):
+        for word in pre_tokens(spaced):
             found = self._words[word]
             ids += found
             # For each byte of the word, the index of its character in the text.
@@ -227,10 +227,6 @@ class BpeTokenizer(Tokenizer):
         with files.write_file(folder / "merges.txt") as file:
             file.write("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in self.merges))
         self._write_config(folder, "LukeTokenizer", add_prefix_space=self._prefixes)
-
-
-def _prefixed(text: str, prefix_space: bool) -> str:
-    return " " + text if prefix_space and text and not text[0].isspace() else text
 
 
 def load(folder: str | Path) -> BpeTokenizer:
@@ -330,7 +326,7 @@ def train(texts: Iterable[str], vocab_size: int, folder: str | Path) -> BpeToken
     if vocab_size < (least := len(pieces) + len(ADDED)):
         raise ValueError(f"a word vocabulary of {vocab_size}: expected at least {least} for all bytes")
     vocab = {piece: k for k, piece in enumerate(pieces)}
-    found = chain.from_iterable(pre_tokens(_prefixed(text, True)) for text in texts)
+    found = chain.from_iterable(pre_tokens(prefixed(text, True)) for text in texts)
     counted = Counter(word[i : i + LONGEST] for word in found for i in range(0, len(word), LONGEST))
     pairs = _Pairs([[vocab[symbol] for symbol in _spell(word)] for word in counted], list(counted.values()))
     merges = []
